@@ -1,0 +1,3 @@
+"""The Dagster hybrid agent for HPC."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""A Slurm client that knows nothing of Dagster or of the agent."""

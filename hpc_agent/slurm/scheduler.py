@@ -1,0 +1,114 @@
+"""The seam between the agent and whatever starts jobs: one Protocol, several transports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from hpc_agent.slurm.state import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """What the scheduler says of one job at one moment.
+
+    ``source`` names the command it came from (``squeue``, ``sacct``, ``scontrol``, ``local``).
+    Times are timezone-aware UTC. ``exit_code`` and ``signal`` are those of the batch script.
+    """
+
+    job_id: str
+    state: JobState
+    source: str
+    raw_state: str = ""
+    name: str = ""
+    comment: str = ""
+    reason: str = ""
+    partition: str = ""
+    nodes: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    submit_time: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    expected_start: datetime | None = None
+    time_limit_seconds: int | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionInfo:
+    """A partition as sinfo reports it; ``max_time_seconds`` None means unlimited."""
+
+    name: str
+    available: bool
+    is_default: bool
+    nodes: int
+    cpus: int
+    max_time_seconds: int | None
+    states: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """A node as sinfo reports it; memory in MiB."""
+
+    name: str
+    state: str
+    cpus: int
+    memory_mb: int
+    partitions: tuple[str, ...]
+    gres: str = ""
+
+
+class Scheduler(Protocol):
+    """Submit, watch and cancel jobs. Every method raises SchedulerError or a subclass.
+
+    A method that fails has learned nothing: SchedulerUnavailableError must never be read as the
+    absence of a job.
+    """
+
+    @property
+    def name(self) -> str:
+        """``slurm`` or ``local``."""
+
+    async def version(self) -> str:
+        """Return the scheduler's version, for example ``slurm 24.11.5``."""
+
+    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+        """Submit a job script and return the job id.
+
+        The script's own ``#SBATCH`` lines carry all options; ``name`` and ``comment`` go on the
+        command line, and ``--export=NIL`` keeps the caller's environment out of the job.
+        Raises SubmitRefusedError, SubmitAmbiguousError, SchedulerLimitError or
+        SchedulerUnavailableError.
+        """
+
+    async def queue(self) -> Sequence[JobRecord]:
+        """Return all jobs of this user that the controller holds, in one query."""
+
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+        """Return accounting records (last attempt of each job) in one query; [] without accounting."""
+
+    async def show(self, job_id: str) -> JobRecord:
+        """Return one job from the controller. Raises JobNotFoundError when it knows none."""
+
+    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
+        """Return the jobs whose comment (or name) is exactly this key: queue first, then history."""
+
+    async def cancel(self, job_id: str) -> None:
+        """End the job, whatever it is doing; a job that has ended already is not an error."""
+
+    async def signal(self, job_id: str, signal: str) -> None:
+        """Send a signal (``TERM``) to the job's batch process only."""
+
+    async def partitions(self) -> Sequence[PartitionInfo]:
+        """Return the partitions this user can see."""
+
+    async def nodes(self) -> Sequence[NodeInfo]:
+        """Return the nodes this user can see."""
+
+    async def healthy(self) -> bool:
+        """Whether the controller answers (``scontrol ping``)."""
