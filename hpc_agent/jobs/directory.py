@@ -1,0 +1,113 @@
+"""The directory of a job on the shared file system (docs/architecture.md has its contents)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_agent.store.jobs import JobKind
+
+RELAY_FILE = "relay.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """What the node program does; the fields of ``spec.json``."""
+
+    key: str
+    kind: JobKind
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    working_directory: str | None
+    grace_seconds: float
+    parked_connections: int = 2
+    relay_timeout_seconds: float = 600
+
+    def to_json(self) -> str:
+        """Return ``spec.json``."""
+        return json.dumps(
+            {
+                "version": 1,
+                "key": self.key,
+                "kind": self.kind.value,
+                "argv": list(self.argv),
+                "environment": dict(self.environment),
+                "working_directory": self.working_directory,
+                "grace_seconds": self.grace_seconds,
+                "parked_connections": self.parked_connections,
+                "relay_timeout_seconds": self.relay_timeout_seconds,
+            },
+            indent=1,
+        )
+
+
+class WorkDirectory:
+    """The agent's directory on the shared file system."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.jobs = path / "jobs"
+        self.lib = path / "lib"
+
+    def make(self) -> None:
+        """Make the directories, private to this user."""
+        for directory in (self.path, self.jobs, self.lib):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def of(self, key: str) -> Path:
+        """Return the directory of a job."""
+        return self.jobs / key
+
+    def prepare(self, spec: NodeSpec, *, token: str, program: Path) -> Path:
+        """Make a job's directory with everything but its script; safe to repeat after a crash."""
+        directory = self.of(spec.key)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        write_private(directory / "token", token)
+        write_private(directory / "spec.json", spec.to_json())
+        _place(program, directory / "node.pyz")
+        link = directory / RELAY_FILE
+        if not link.is_symlink():
+            link.symlink_to(Path("..") / ".." / RELAY_FILE)
+        return directory
+
+    def exit_record(self, key: str) -> dict[str, Any] | None:
+        """Return a job's exit record, or None when there is none.
+
+        The directory is listed first: an NFS client may otherwise answer from its cache that a new
+        file is absent.
+        """
+        directory = self.of(key)
+        try:
+            if "exit.json" not in os.listdir(directory):  # noqa: PTH208
+                return None
+            content = json.loads((directory / "exit.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def remove(self, key: str) -> None:
+        """Remove a job's directory."""
+        shutil.rmtree(self.of(key), ignore_errors=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file atomically, readable by its owner only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _place(program: Path, target: Path) -> None:
+    if target.exists():
+        return
+    try:
+        target.hardlink_to(program)
+    except OSError:  # the file system refuses hard links
+        shutil.copyfile(program, target)

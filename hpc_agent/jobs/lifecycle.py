@@ -1,0 +1,154 @@
+"""What an observation changes in a job: pure functions from evidence to changes.
+
+A job ends only on positive evidence: a final state from the scheduler, or the node program's exit
+record. Absence and errors change no phase; only ``absence`` below, which its caller may use under a
+healthy controller alone, can turn a long absence into LOST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store.jobs import Job, Phase
+
+Changes = Mapping[str, Any]
+NO_CHANGES: Changes = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """The node program's last word (``exit.json``)."""
+
+    outcome: str
+    reason: str
+    exit_code: int | None
+    signal: int | None
+    started_at: float | None
+    ended_at: float
+    hostname: str
+    stderr_tail: str
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ExitRecord:
+        """Read an exit record; missing fields are taken as unknown."""
+        return cls(
+            outcome=str(content.get("outcome") or "exited"),
+            reason=str(content.get("reason") or ""),
+            exit_code=_integer(content.get("exit_code")),
+            signal=_integer(content.get("signal")),
+            started_at=_number(content.get("started_at")),
+            ended_at=_number(content.get("ended_at")) or 0.0,
+            hostname=str(content.get("hostname") or ""),
+            stderr_tail=str(content.get("stderr_tail") or ""),
+        )
+
+
+def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
+    """Return what a scheduler's record changes in a job."""
+    if job.phase.is_final or record.state is JobState.UNKNOWN:
+        return NO_CHANGES
+    if record.state.is_final:
+        return _ended(job, record, now)
+    changes: dict[str, Any] = {
+        "state": record.state,
+        "reason": record.reason if record.state.is_waiting else "",
+        "partition": record.partition or job.partition,
+        "absent_since": None,
+        "expected_start": _timestamp(record.expected_start) if record.state.is_waiting else None,
+    }
+    if record.state.is_waiting:
+        changes |= {"phase": Phase.QUEUED, "nodes": "", "started_at": None}
+    else:
+        changes |= {
+            "phase": Phase.RUNNING,
+            "nodes": record.nodes or job.nodes,
+            "started_at": job.started_at or _timestamp(record.start_time) or now,
+        }
+    return _differing(job, changes)
+
+
+def observe_start(job: Job, hostname: str, now: float) -> Changes:
+    """Return what the node program's own report of its start changes."""
+    if job.phase.is_final:
+        return NO_CHANGES
+    changes = {
+        "phase": Phase.RUNNING,
+        "state": JobState.RUNNING,
+        "reason": "",
+        "nodes": job.nodes or hostname,
+        "started_at": job.started_at or now,
+        "absent_since": None,
+        "expected_start": None,
+    }
+    return _differing(job, changes)
+
+
+def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
+    """Return what an exit record changes."""
+    if job.phase.is_final:
+        return NO_CHANGES
+    clean = exit_record.exit_code == 0
+    return {
+        "phase": Phase.ENDED,
+        "state": JobState.COMPLETED if clean else JobState.FAILED,
+        "reason": "",
+        "nodes": job.nodes or exit_record.hostname,
+        "started_at": job.started_at or exit_record.started_at,
+        "ended_at": exit_record.ended_at or now,
+        "exit_code": exit_record.exit_code,
+        "signal": exit_record.signal,
+        "message": exit_record.reason or exit_record.stderr_tail,
+    }
+
+
+def absence(job: Job, now: float, lost_after_seconds: float) -> Changes:
+    """Return what it changes that a healthy controller and the accounting do not know a job."""
+    if job.absent_since is None:
+        return {"absent_since": now}
+    if now - job.absent_since < lost_after_seconds:
+        return NO_CHANGES
+    return {
+        "phase": Phase.LOST,
+        "ended_at": now,
+        "message": (
+            f"the scheduler has not known job {job.job_id} for {lost_after_seconds:.0f} s and it "
+            "left no exit record"
+        ),
+    }
+
+
+def _ended(job: Job, record: JobRecord, now: float) -> Changes:
+    return {
+        "phase": Phase.ENDED,
+        "state": record.state,
+        "reason": record.reason if record.reason != "None" else "",
+        "nodes": record.nodes or job.nodes,
+        "partition": record.partition or job.partition,
+        "started_at": job.started_at or _timestamp(record.start_time),
+        "ended_at": _timestamp(record.end_time) or now,
+        "exit_code": record.exit_code,
+        "signal": record.signal,
+        "absent_since": None,
+        "expected_start": None,
+    }
+
+
+def _differing(job: Job, changes: Changes) -> Changes:
+    return {name: value for name, value in changes.items() if getattr(job, name) != value}
+
+
+def _timestamp(time: datetime | None) -> float | None:
+    return time.timestamp() if time else None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

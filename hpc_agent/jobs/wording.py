@@ -1,0 +1,97 @@
+"""How a job's state is told to people: pending reasons in words, ends with what to do about them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store.jobs import Job, Phase
+
+# squeue(1), "JOB REASON CODES"; those that a user most often asks about.
+_PENDING_WORDS = {
+    "Priority": "jobs of higher priority come first",
+    "Resources": "the nodes it needs are busy",
+    "Dependency": "it waits for another job",
+    "BeginTime": "its begin time is not reached",
+    "Licenses": "it waits for a license",
+    "Reservation": "it waits for its reservation",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition takes no jobs at the moment",
+    "PartitionTimeLimit": "its time limit is above the partition's; lower dagster-hpc/time",
+    "PartitionNodeLimit": "it asks for more nodes than the partition has",
+    "ReqNodeNotAvail": "a node it asks for is not available",
+    "NodeDown": "a node it asks for is down",
+    "JobHeldUser": "it is held; `scontrol release` lets it go",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobLaunchFailure": "its start failed on a node",
+    "BadConstraints": "no node satisfies its constraints",
+    "AssocMaxJobsLimit": "the account's limit of running jobs is reached",
+    "QOSMaxJobsPerUserLimit": "the QOS limit of running jobs is reached",
+    "QOSMaxCpuPerUserLimit": "the QOS limit of CPUs is reached",
+}
+
+_END_ADVICE = {
+    JobState.OUT_OF_MEMORY: "it used more memory than it asked for; raise dagster-hpc/mem",
+    JobState.TIMEOUT: "it ran into its time limit; raise dagster-hpc/time",
+    JobState.NODE_FAIL: "its node failed; launch the run again",
+    JobState.BOOT_FAIL: "its node did not start; launch the run again",
+    JobState.PREEMPTED: "a job of higher priority took its place; launch the run again",
+    JobState.DEADLINE: "its deadline passed before it could end",
+    JobState.CANCELLED: "it was cancelled in Slurm (scancel)",
+    JobState.LAUNCH_FAILED: "the node could not start it; its administrator should look at slurmd's log",
+}
+
+
+def describe_waiting(job: Job) -> str:
+    """Return for example ``PENDING (Priority: jobs of …), expected to start 14:03 UTC``."""
+    words = _PENDING_WORDS.get(job.reason)
+    reason = f"{job.reason}: {words}" if words else job.reason
+    text = f"{job.state.value} ({reason})" if reason and reason != "None" else job.state.value
+    if job.expected_start:
+        start = datetime.fromtimestamp(job.expected_start, UTC)
+        text += f", expected to start {start:%Y-%m-%d %H:%M} UTC"
+    return text
+
+
+def describe(job: Job) -> str:
+    """Return one line on where a job is now."""
+    name = f"job {job.job_id}" if job.job_id else "job"
+    match job.phase:
+        case Phase.INTENT:
+            return f"waiting to be submitted{': ' + job.reason if job.reason else ''}"
+        case Phase.SUBMITTING:
+            return "being submitted"
+        case Phase.QUEUED:
+            return f"{name}, {describe_waiting(job)}"
+        case Phase.RUNNING:
+            return f"{name}, {job.state.value} on {job.nodes or 'a node'}"
+        case _:
+            return f"{name}, {describe_end(job)}"
+
+
+def describe_end(job: Job) -> str:
+    """Return how a job ended and, where there is something to do, what."""
+    match job.phase:
+        case Phase.REFUSED:
+            return f"refused: {job.message}"
+        case Phase.WITHDRAWN:
+            return "withdrawn before it was submitted"
+        case Phase.LOST:
+            return f"lost: {job.message}"
+        case _:
+            pass
+    text = job.state.value
+    if job.state is JobState.FAILED:
+        text += f" ({_exit_words(job)})"
+    advice = _END_ADVICE.get(job.state)
+    if advice:
+        text += f": {advice}"
+    return f"{text}\n{job.message}" if job.message and job.state is JobState.FAILED else text
+
+
+def _exit_words(job: Job) -> str:
+    if job.signal:
+        return f"ended by signal {job.signal}"
+    if job.exit_code is not None:
+        return f"exit code {job.exit_code}"
+    return "exit code unknown"

@@ -1,0 +1,86 @@
+"""Code servers: which version of which code location each one serves."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlite_utils import Database
+
+
+class ServerStatus(enum.Enum):
+    """STARTING → SERVING → RETIRED; FAILED when it cannot serve (its location shows the error)."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    FAILED = "failed"
+    RETIRED = "retired"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a job stands behind it, or should."""
+        return self in {ServerStatus.STARTING, ServerStatus.SERVING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeServer:
+    """One code server; ``version`` is the location's metadata timestamp that it was started for."""
+
+    key: str
+    deployment: str
+    location: str
+    version: str
+    deploy_data: str
+    status: ServerStatus
+    error: str | None
+    created_at: float
+    ready_at: float | None = None
+
+
+_COLUMNS = tuple(field.name for field in fields(CodeServer))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM code_servers"  # noqa: S608 - our own column names
+
+
+def insert(db: Database, server: CodeServer) -> None:
+    """Add a server; its job must be there."""
+    names = ", ".join(_COLUMNS)
+    marks = ", ".join("?" * len(_COLUMNS))
+    db.execute(
+        f"INSERT INTO code_servers ({names}) VALUES ({marks})",  # noqa: S608
+        [_to_column(getattr(server, name)) for name in _COLUMNS],
+    )
+
+
+def change(db: Database, key: str, **changes: Any) -> CodeServer:
+    """Change a server and return it."""
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    db.execute(
+        f"UPDATE code_servers SET {assignments} WHERE key = ?",  # noqa: S608
+        [*(_to_column(value) for value in changes.values()), key],
+    )
+    return _server(db.execute(f"{_SELECT} WHERE key = ?", [key]).fetchone())
+
+
+def find(db: Database, key: str) -> CodeServer | None:
+    """Return one server."""
+    row = db.execute(f"{_SELECT} WHERE key = ?", [key]).fetchone()
+    return _server(row) if row else None
+
+
+def not_retired(db: Database) -> list[CodeServer]:
+    """Return the servers that count, oldest first."""
+    rows = db.execute(
+        f"{_SELECT} WHERE status != ? ORDER BY created_at", [ServerStatus.RETIRED.value]
+    )
+    return [_server(row) for row in rows]
+
+
+def _server(row: tuple[Any, ...]) -> CodeServer:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["status"] = ServerStatus(values["status"])
+    return CodeServer(**values)
+
+
+def _to_column(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value

@@ -1,0 +1,91 @@
+"""The state database: SQLite on a local disk, behind one thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from sqlite_utils import Database
+
+from hpc_agent.errors import StoreError
+from hpc_agent.store.filesystem import refuse_network_filesystem
+from hpc_agent.store.schema import MIGRATIONS
+
+Result = TypeVar("Result")
+
+FILE_NAME = "agent.db"
+
+
+class Store:
+    """One connection in one thread; every unit of work is one immediate transaction.
+
+    ``run`` takes a function of the open database, so that several statements commit together. It
+    returns only after the commit is on disk (``synchronous=FULL``): what it did is durable.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / FILE_NAME
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._database: Database | None = None
+
+    async def open(self) -> None:
+        """Open the database and migrate it. Raises StoreError when it cannot be used."""
+        await self._call(self._open)
+
+    async def close(self) -> None:
+        """Close the connection and end the thread."""
+        await self._call(self._close)
+        self._thread.shutdown(wait=True)
+
+    async def run(self, work: Callable[[Database], Result]) -> Result:
+        """Run ``work`` in a transaction of its own and return what it returns."""
+        return await self._call(lambda: self._in_transaction(work))
+
+    async def _call(self, function: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+    def _open(self) -> None:
+        home = self._path.parent
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_network_filesystem(home)
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._path.chmod(0o600)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA busy_timeout=10000")
+        connection.execute("PRAGMA foreign_keys=ON")
+        self._database = Database(connection)
+        MIGRATIONS.apply(self._database)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.conn.close()
+            self._database = None
+
+    def _in_transaction(self, work: Callable[[Database], Result]) -> Result:
+        if self._database is None:
+            raise StoreError(f"{self._path} is not open")
+        connection = self._database.conn
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._database)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        return result
+
+
+def read_only(home: Path) -> Database:
+    """Open the database for reading, beside a running agent. Raises StoreError when absent."""
+    path = home / FILE_NAME
+    if not path.exists():
+        raise StoreError(f"{path} does not exist: no agent has run with this home directory yet")
+    return Database(sqlite3.connect(f"file:{path}?mode=ro", uri=True))

@@ -1,0 +1,223 @@
+"""Jobs: what the agent intends, what the scheduler has of it, and the history of both."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlite_utils import Database
+
+from hpc_agent.slurm.state import JobState
+
+KEEP_CONCLUDED_SECONDS = 30 * 24 * 3600.0
+
+
+class JobKind(enum.Enum):
+    """What runs in a job."""
+
+    RUN_WORKER = "run_worker"
+    CODE_SERVER = "code_server"
+
+
+class Phase(enum.Enum):
+    """Where a job is in its life, from the agent's point of view.
+
+    INTENT → SUBMITTING → QUEUED → RUNNING → ENDED. SUBMITTING means that sbatch may have been
+    called: whoever finds a job so after a restart searches for it before submitting again.
+    """
+
+    INTENT = "intent"
+    SUBMITTING = "submitting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    ENDED = "ended"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+    LOST = "lost"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is over."""
+        return self in {Phase.ENDED, Phase.REFUSED, Phase.WITHDRAWN, Phase.LOST}
+
+    @property
+    def is_submitted(self) -> bool:
+        """Whether the scheduler has the job."""
+        return self in {Phase.QUEUED, Phase.RUNNING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job; times are seconds since the epoch."""
+
+    key: str
+    kind: JobKind
+    phase: Phase
+    deployment: str
+    location: str | None
+    run_id: str | None
+    request_id: str | None
+    created_at: float
+    submitting_since: float | None = None
+    not_before: float = 0.0
+    job_id: str | None = None
+    state: JobState = JobState.UNKNOWN
+    reason: str = ""
+    partition: str = ""
+    nodes: str = ""
+    submitted_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    expected_start: float | None = None
+    absent_since: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    terminate_at: float | None = None
+    cancelled_at: float | None = None
+    concluded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One change in a job's life; ``source`` says who saw it."""
+
+    at: float
+    phase: str
+    state: str
+    reason: str
+    source: str
+
+
+_COLUMNS = tuple(field.name for field in fields(Job))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608 - our own column names
+_OPEN = "concluded_at IS NULL"
+
+
+def insert(db: Database, job: Job) -> bool:
+    """Add an intent; False when there is one with this key already."""
+    names = ", ".join(_COLUMNS)
+    marks = ", ".join("?" * len(_COLUMNS))
+    inserted = db.execute(
+        f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})",  # noqa: S608
+        [_to_column(getattr(job, name)) for name in _COLUMNS],
+    )
+    if inserted.rowcount == 1:
+        _remember(db, job.key, at=job.created_at, source="agent")
+        return True
+    return False
+
+
+def change(db: Database, key: str, *, now: float, source: str, **changes: Any) -> Job:
+    """Change a job and write its history: the one function that does."""
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    before = get(db, key)
+    db.execute(
+        f"UPDATE jobs SET {assignments} WHERE key = ?",  # noqa: S608
+        [*(_to_column(value) for value in changes.values()), key],
+    )
+    after = get(db, key)
+    if (before.phase, before.state, before.reason) != (after.phase, after.state, after.reason):
+        _remember(db, key, at=now, source=source)
+    return after
+
+
+def get(db: Database, key: str) -> Job:
+    """Return a job by its key. Raises KeyError when there is none."""
+    row = db.execute(f"{_SELECT} WHERE key = ?", [key]).fetchone()
+    if row is None:
+        raise KeyError(key)
+    return _job(row)
+
+
+def find(db: Database, key: str) -> Job | None:
+    """Return a job by its key, or None."""
+    row = db.execute(f"{_SELECT} WHERE key = ?", [key]).fetchone()
+    return _job(row) if row else None
+
+
+def of_run(db: Database, run_id: str) -> Job | None:
+    """Return the newest job of a run."""
+    row = db.execute(
+        f"{_SELECT} WHERE run_id = ? ORDER BY created_at DESC LIMIT 1", [run_id]
+    ).fetchone()
+    return _job(row) if row else None
+
+
+def to_submit(db: Database, now: float, limit: int = 100) -> list[Job]:
+    """Return intents that are due, oldest first."""
+    rows = db.execute(
+        f"{_SELECT} WHERE phase = ? AND not_before <= ? ORDER BY created_at, rowid LIMIT ?",
+        [Phase.INTENT.value, now, limit],
+    )
+    return [_job(row) for row in rows]
+
+
+def in_phase(db: Database, *phases: Phase) -> list[Job]:
+    """Return the jobs that are in one of these phases."""
+    marks = ", ".join("?" * len(phases))
+    rows = db.execute(
+        f"{_SELECT} WHERE phase IN ({marks}) ORDER BY created_at, rowid",
+        [phase.value for phase in phases],
+    )
+    return [_job(row) for row in rows]
+
+
+def to_conclude(db: Database) -> list[Job]:
+    """Return the jobs that are over, and of which the control plane has not been told."""
+    final = [phase.value for phase in Phase if phase.is_final]
+    marks = ", ".join("?" * len(final))
+    rows = db.execute(f"{_SELECT} WHERE {_OPEN} AND phase IN ({marks}) ORDER BY ended_at", final)
+    return [_job(row) for row in rows]
+
+
+def recent(db: Database, *, limit: int, include_concluded: bool) -> list[Job]:
+    """Return jobs for people to read, newest first."""
+    where = "1" if include_concluded else _OPEN
+    rows = db.execute(f"{_SELECT} WHERE {where} ORDER BY created_at DESC LIMIT ?", [limit])
+    return [_job(row) for row in rows]
+
+
+def history(db: Database, key: str) -> list[HistoryEntry]:
+    """Return what happened to a job, oldest first."""
+    rows = db.execute(
+        "SELECT at, phase, state, reason, source FROM job_states WHERE key = ? ORDER BY id", [key]
+    )
+    return [HistoryEntry(*row) for row in rows]
+
+
+def count_by_phase(db: Database) -> dict[Phase, int]:
+    """Return how many jobs that are not concluded are in each phase."""
+    rows = db.execute(f"SELECT phase, count(*) FROM jobs WHERE {_OPEN} GROUP BY phase")  # noqa: S608
+    return {Phase(phase): count for phase, count in rows}
+
+
+def purge(db: Database, now: float) -> list[str]:
+    """Forget jobs that were concluded long ago; return their keys."""
+    rows = db.execute(
+        "SELECT key FROM jobs WHERE concluded_at < ?", [now - KEEP_CONCLUDED_SECONDS]
+    ).fetchall()
+    for (key,) in rows:
+        db.execute("DELETE FROM jobs WHERE key = ?", [key])
+    return [key for (key,) in rows]
+
+
+def _remember(db: Database, key: str, *, at: float, source: str) -> None:
+    db.execute(
+        "INSERT INTO job_states (key, at, phase, state, reason, source) "
+        "SELECT key, ?, phase, state, reason, ? FROM jobs WHERE key = ?",
+        [at, source, key],
+    )
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["kind"] = JobKind(values["kind"])
+    values["phase"] = Phase(values["phase"])
+    values["state"] = JobState(values["state"])
+    return Job(**values)
+
+
+def _to_column(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value

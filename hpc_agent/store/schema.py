@@ -1,0 +1,54 @@
+"""The schema, as migrations that are only ever appended to."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+MIGRATIONS = Migrations("hpc-agent")
+
+
+@MIGRATIONS()
+def first_tables(db: Database) -> None:
+    """Requests that came in, jobs and their history, code servers, what is still to be told."""
+    for statement in (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        """CREATE TABLE lease (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+            heartbeat_at REAL NOT NULL)""",
+        """CREATE TABLE inbox (
+            request_id TEXT PRIMARY KEY, api TEXT NOT NULL, body TEXT NOT NULL,
+            deployment TEXT NOT NULL, is_branch_deployment INTEGER NOT NULL,
+            received_at REAL NOT NULL, answered_at REAL)""",
+        "CREATE INDEX inbox_open ON inbox (received_at) WHERE answered_at IS NULL",
+        """CREATE TABLE jobs (
+            key TEXT PRIMARY KEY, kind TEXT NOT NULL, phase TEXT NOT NULL,
+            deployment TEXT NOT NULL, location TEXT, run_id TEXT, request_id TEXT,
+            created_at REAL NOT NULL, submitting_since REAL, not_before REAL NOT NULL DEFAULT 0,
+            job_id TEXT, state TEXT NOT NULL DEFAULT 'UNKNOWN', reason TEXT NOT NULL DEFAULT '',
+            partition TEXT NOT NULL DEFAULT '', nodes TEXT NOT NULL DEFAULT '',
+            submitted_at REAL, started_at REAL, ended_at REAL, expected_start REAL,
+            absent_since REAL, exit_code INTEGER, signal INTEGER,
+            message TEXT NOT NULL DEFAULT '', terminate_at REAL, cancelled_at REAL,
+            concluded_at REAL)""",
+        "CREATE INDEX jobs_phase ON jobs (phase)",
+        "CREATE INDEX jobs_run ON jobs (run_id)",
+        "CREATE INDEX jobs_open ON jobs (created_at) WHERE concluded_at IS NULL",
+        """CREATE TABLE job_states (
+            id INTEGER PRIMARY KEY, key TEXT NOT NULL REFERENCES jobs (key) ON DELETE CASCADE,
+            at REAL NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
+            reason TEXT NOT NULL, source TEXT NOT NULL)""",
+        "CREATE INDEX job_states_key ON job_states (key)",
+        """CREATE TABLE code_servers (
+            key TEXT PRIMARY KEY REFERENCES jobs (key) ON DELETE CASCADE,
+            deployment TEXT NOT NULL, location TEXT NOT NULL, version TEXT NOT NULL,
+            deploy_data TEXT NOT NULL, status TEXT NOT NULL, error TEXT,
+            created_at REAL NOT NULL, ready_at REAL)""",
+        "CREATE INDEX code_servers_location ON code_servers (deployment, location)",
+        """CREATE TABLE outbox (
+            id INTEGER PRIMARY KEY, kind TEXT NOT NULL, deployment TEXT NOT NULL,
+            order_key TEXT NOT NULL, idempotency_key TEXT NOT NULL UNIQUE, payload TEXT NOT NULL,
+            created_at REAL NOT NULL, refused TEXT)""",
+        "CREATE INDEX outbox_open ON outbox (id) WHERE refused IS NULL",
+    ):
+        db.execute(statement)
