@@ -1,0 +1,51 @@
+"""Build the zipapp of ``hpc_agent/node`` that every job directory links to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+_PACKAGE = "hpc_agent_node"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+# Parses under every Python 3, so that an old one gets a sentence instead of a SyntaxError.
+_MAIN = """\
+import sys
+if sys.version_info < (3, 8):
+    sys.exit("hpc-agent node: needs Python 3.8 or newer, this is " + sys.version.split()[0])
+from hpc_agent_node.__main__ import main
+sys.exit(main())
+"""
+
+
+def build_node_program(lib_dir: Path) -> Path:
+    """Write ``node-DIGEST.pyz`` into ``lib_dir`` unless it is there, and return its path.
+
+    The digest is over the contents, so agents of one version share a file and another version
+    gets its own; jobs that run keep the one they were started with.
+    """
+    contents = _contents()
+    digest = hashlib.sha256()
+    for name, data in contents:
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    target = lib_dir / f"node-{digest.hexdigest()[:16]}.pyz"
+    if target.exists():
+        return target
+    lib_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents:
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
+    temporary.replace(target)
+    return target
+
+
+def _contents() -> list[tuple[str, bytes]]:
+    modules = [
+        (f"{_PACKAGE}/{entry.name}", entry.read_bytes())
+        for entry in resources.files("hpc_agent.node").iterdir()
+        if entry.name.endswith(".py")
+    ]
+    return sorted([("__main__.py", _MAIN.encode()), *modules])

@@ -1,0 +1,99 @@
+"""The child process: its start, its end, its process group."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import time
+from typing import Callable, Dict, Optional, Sequence
+
+from . import signals
+from .journal import log
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Child:
+    """A process in a group of its own, whose output goes to files of the job directory."""
+
+    def __init__(
+        self, argv: Sequence[str], environment: Dict[str, str], cwd: Optional[str], job_dir: str
+    ) -> None:
+        """Start it. Raises OSError. The program must have one thread only: this uses preexec_fn."""
+        with contextlib.ExitStack() as stack:
+            stdout, stderr = (
+                stack.enter_context(open(os.path.join(job_dir, name), "ab"))
+                for name in ("stdout", "stderr")
+            )
+            self._process = subprocess.Popen(
+                list(argv),
+                env=environment,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                preexec_fn=_before_exec(),  # noqa: PLW1509  (one thread, see above)
+            )
+        self.pid = self._process.pid
+
+    def poll(self) -> Optional[int]:
+        """Return the exit status (negative: the signal), None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Ask the child alone to end: Dagster's executors end their own children in good order."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to whatever is left of the process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+def supervise(child: Child, grace_seconds: float) -> Optional[int]:
+    """Wait for the child's end, passing signals on; return the signal that asked us to end it.
+
+    After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group.
+    """
+    asked: Optional[int] = None
+    deadline: Optional[float] = None
+    while child.poll() is None:
+        remaining = 3600.0 if deadline is None else deadline - time.monotonic()
+        if remaining <= 0:
+            log("the child outlived its %g s of grace: killing its process group" % grace_seconds)
+            child.signal_group(signal.SIGKILL)
+            deadline = None
+            continue
+        received = signals.wait(remaining)
+        if received == signal.SIGCONT:
+            child.signal_group(signal.SIGCONT)
+        elif received in signals.TERMINATING and asked is None:
+            asked, deadline = received, time.monotonic() + grace_seconds
+            log("received %s: terminating the child" % signal.Signals(received).name)
+            child.terminate()
+    child.signal_group(signal.SIGKILL)
+    return asked
+
+
+def max_rss_kb() -> int:
+    """Return the largest resident set of any waited-for descendant (getrusage(2)), in KiB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
+def _before_exec() -> Callable[[], None]:
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def prepare() -> None:
+        os.setpgid(0, 0)
+        signals.unblock()
+        # Without this the child would outlive a node program that is killed by SIGKILL.
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

@@ -1,0 +1,115 @@
+"""What the node program leaves in the job directory: ``start.json`` and the exit record."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+STDERR_TAIL_BYTES = 4096
+
+EXITED = "exited"
+TERMINATED = "terminated"
+NOT_STARTED = "not_started"
+DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """Who runs here: the job's key, host, Slurm's job id and restart count ("" without Slurm)."""
+
+    key: str
+    hostname: str
+    slurm_job_id: str
+    restart_count: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How it ended. ``exit_code`` is None when a signal ended the child or it never started."""
+
+    outcome: str
+    reason: str = ""
+    exit_code: Optional[int] = None
+    signal: Optional[int] = None
+    max_rss_kb: int = 0
+    stderr_tail: str = ""
+
+
+def current_context(key: str) -> JobContext:
+    """Describe this start of the job from Slurm's environment."""
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return JobContext(
+        key=key,
+        hostname=socket.gethostname(),
+        slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
+        restart_count=int(restarts) if restarts.isdigit() else 0,
+        started_at=time.time(),
+    )
+
+
+def start_record(context: JobContext) -> Dict[str, Any]:
+    """Return the contents of ``start.json``."""
+    return {
+        "version": 1,
+        "key": context.key,
+        "hostname": context.hostname,
+        "pid": os.getpid(),
+        "slurm_job_id": context.slurm_job_id,
+        "restart_count": context.restart_count,
+        "started_at": context.started_at,
+    }
+
+
+def exit_record(context: JobContext, ending: Ending) -> Dict[str, Any]:
+    """Return the contents of ``exit.json``."""
+    return {
+        "version": 1,
+        "key": context.key,
+        "exit_code": ending.exit_code,
+        "signal": ending.signal,
+        "outcome": ending.outcome,
+        "reason": ending.reason,
+        "started_at": context.started_at,
+        "ended_at": time.time(),
+        "hostname": context.hostname,
+        "slurm_job_id": context.slurm_job_id,
+        "max_rss_kb": ending.max_rss_kb,
+        "stderr_tail": ending.stderr_tail,
+    }
+
+
+def write_json(path: str, document: Dict[str, Any]) -> None:
+    """Replace a file atomically and durably: a reader sees the old one or all of the new one."""
+    temporary = "%s.%s.%d.tmp" % (path, socket.gethostname(), os.getpid())
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def tail(path: str, size: int = STDERR_TAIL_BYTES) -> str:
+    """Return the last bytes of a file as text, "" when there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - size))
+            return file.read(size).decode("utf-8", "replace")
+    except OSError:
+        return ""

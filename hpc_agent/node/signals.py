@@ -1,0 +1,26 @@
+"""Signals, waited for instead of handled: the main thread learns of them where it can act."""
+
+from __future__ import annotations
+
+import signal
+from typing import Optional
+
+# SIGUSR1 is the walltime warning (sbatch --signal=B:USR1@60): time to end in good order.
+TERMINATING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_WAITED = (*TERMINATING, signal.SIGCONT, signal.SIGCHLD)
+
+
+def block() -> None:
+    """Block the signals that ``wait`` returns; call it before the first thread starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+
+
+def unblock() -> None:
+    """Undo ``block``, for a child between fork and exec."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED)
+
+
+def wait(seconds: float) -> Optional[int]:
+    """Return the next signal's number, or None after that many seconds."""
+    received = signal.sigtimedwait(_WAITED, max(0.0, seconds))
+    return received.si_signo if received is not None else None

@@ -1,0 +1,81 @@
+"""What the job directory says: ``spec.json`` and ``token``."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Tuple
+
+RUN_WORKER = "run_worker"
+CODE_SERVER = "code_server"
+
+
+class SpecError(Exception):
+    """The job directory cannot be used; the message says which file and why."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """``spec.json``; times in seconds."""
+
+    key: str
+    kind: str
+    argv: Tuple[str, ...]
+    environment: Dict[str, str]
+    working_directory: Optional[str]
+    grace_seconds: float
+    parked_connections: int
+    relay_timeout_seconds: float
+
+
+def read_spec(job_dir: str) -> Spec:
+    """Read ``spec.json``. Raises SpecError."""
+    path = os.path.join(job_dir, "spec.json")
+    try:
+        document = json.loads(read_text(path))
+        return _parse(document)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError("%s is not a valid job specification: %r" % (path, error)) from error
+
+
+def read_token(job_dir: str) -> str:
+    """Read the job's token. Raises SpecError."""
+    path = os.path.join(job_dir, "token")
+    token = read_text(path).strip()
+    if not token:
+        raise SpecError("%s is empty: the job has no token" % path)
+    return token
+
+
+def read_text(path: str) -> str:
+    """Read a file, listing its directory first: NFS caches the absence of a name for a while.
+
+    Raises SpecError.
+    """
+    try:
+        os.listdir(os.path.dirname(path))
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise SpecError("cannot read %s: %s" % (path, error.strerror)) from error
+
+
+def _parse(document: Dict[str, Any]) -> Spec:
+    if document["version"] != 1:
+        raise ValueError("version %r, expected 1" % document["version"])
+    if document["kind"] not in (RUN_WORKER, CODE_SERVER):
+        raise ValueError("unknown kind %r" % document["kind"])
+    argv = tuple(str(word) for word in document["argv"])
+    if not argv:
+        raise ValueError("argv is empty")
+    return Spec(
+        key=str(document["key"]),
+        kind=document["kind"],
+        argv=argv,
+        environment={str(k): str(v) for k, v in document.get("environment", {}).items()},
+        working_directory=document.get("working_directory"),
+        grace_seconds=float(document.get("grace_seconds", 30)),
+        parked_connections=int(document.get("parked_connections", 2)),
+        relay_timeout_seconds=float(document.get("relay_timeout_seconds", 600)),
+    )
