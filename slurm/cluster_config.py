@@ -1,0 +1,174 @@
+"""What a cluster consists of (ports, nodes, paths), and the configuration files that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CPUS_PER_NODE = 4
+MEMORY_MB_PER_NODE = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one cluster; everything it ever writes lies below ``root``."""
+
+    root: Path
+
+    @property
+    def config_directory(self) -> Path:
+        """Where SLURM_CONF and its neighbours are; Slurm looks for them side by side."""
+        return self.root / "etc"
+
+    @property
+    def slurm_conf(self) -> Path:
+        """The file that SLURM_CONF names."""
+        return self.config_directory / "slurm.conf"
+
+    @property
+    def munge_socket(self) -> Path:
+        """The socket of this cluster's own munged."""
+        return self.root / "run" / "munge.sock"
+
+    @property
+    def mariadb_socket(self) -> Path:
+        """The socket of this cluster's own MariaDB."""
+        return self.root / "run" / "mariadb.sock"
+
+    def output(self, daemon: str) -> Path:
+        """What a daemon prints, also before it has read where to log."""
+        return self.root / "log" / f"{daemon}.out"
+
+    def record(self, daemon: str) -> Path:
+        """Where pid and start time of a running daemon are kept."""
+        return self.root / "run" / f"{daemon}.json"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The facts that are chosen at the first ``up`` and kept in ``cluster.json``."""
+
+    name: str
+    controller_port: int
+    node_ports: tuple[int, ...]
+    accounting: bool = False
+    dbd_port: int = 0
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """``c1``, ``c2``, …"""
+        return tuple(f"c{number}" for number in range(1, len(self.node_ports) + 1))
+
+
+def slurm_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
+    """Render slurm.conf; every daemon runs on ``host`` and listens on its own port."""
+    nodes = "\n".join(
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
+        f" CPUs={CPUS_PER_NODE} RealMemory={MEMORY_MB_PER_NODE} Gres=gpu:2 State=UNKNOWN"
+        for name, port in zip(cluster.node_names, cluster.node_ports, strict=True)
+    )
+    return _SLURM_CONF.format(
+        name=cluster.name,
+        host=host,
+        port=cluster.controller_port,
+        munge_socket=layout.munge_socket,
+        root=layout.root,
+        accounting=_accounting(cluster, layout, host) if cluster.accounting else _NO_ACCOUNTING,
+        nodes=nodes,
+        node_list=",".join(cluster.node_names),
+    )
+
+
+def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
+    """Render slurmdbd.conf.
+
+    The database's socket is not in here: 22.05 has no parameter for it, so the daemon gets it by
+    the client library's variable MYSQL_UNIX_PORT. Root is authenticated by that socket.
+    """
+    return (
+        "AuthType=auth/munge\n"
+        f"AuthInfo=socket={layout.munge_socket}\n"
+        f"DbdHost={host}\nDbdAddr=127.0.0.1\nDbdPort={cluster.dbd_port}\n"
+        "SlurmUser=root\n"
+        f"LogFile={layout.root}/log/slurmdbd.log\nPidFile={layout.root}/run/slurmdbd.pid\n"
+        "DebugLevel=info\n"
+        "StorageType=accounting_storage/mysql\n"
+        "StorageHost=localhost\nStorageUser=root\nStorageLoc=slurm_acct_db\n"
+    )
+
+
+def cgroup_conf(version: tuple[int, int]) -> str:
+    """Render cgroup.conf: no cgroups at all, which 23.11 and later must be told explicitly."""
+    if version >= (23, 11):
+        return "CgroupPlugin=disabled\n"
+    return "# proctrack/linuxproc and task/none use no cgroups\n"
+
+
+def gres_conf() -> str:
+    """Render gres.conf: GPUs that are counted but are no devices, so that --gres works."""
+    return "Name=gpu File=/dev/null,/dev/zero\n"
+
+
+def _accounting(cluster: Cluster, layout: Layout, host: str) -> str:
+    return (
+        "AccountingStorageType=accounting_storage/slurmdbd\n"
+        f"AccountingStorageHost={host}\nAccountingStoragePort={cluster.dbd_port}\n"
+        f"AccountingStoragePass={layout.munge_socket}\n"
+        "AccountingStoreFlags=job_comment\n"
+        "JobAcctGatherType=jobacct_gather/linux\nJobAcctGatherFrequency=task=5\n"
+    )
+
+
+_NO_ACCOUNTING = (
+    "AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none\n"
+)
+
+_SLURM_CONF = """\
+ClusterName={name}
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={munge_socket}
+CredType=cred/munge
+MailProg=/bin/true
+MpiDefault=none
+
+StateSaveLocation={root}/state
+SlurmdSpoolDir={root}/spool/%n
+SlurmctldPidFile={root}/run/slurmctld.pid
+SlurmdPidFile={root}/run/slurmd-%n.pid
+SlurmctldLogFile={root}/log/slurmctld.log
+SlurmdLogFile={root}/log/slurmd-%n.log
+SlurmctldDebug=info
+SlurmdDebug=info
+
+# Nodes and their resources are what this file says, whatever the machine has.
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+GresTypes=gpu
+DefMemPerCPU=256
+ReturnToService=2
+
+# Quick answers: this cluster serves tests and demonstrations.
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=2
+PriorityType=priority/basic
+KillWait=5
+MinJobAge=300
+MaxJobCount=50000
+JobRequeue=1
+EnforcePartLimits=ALL
+SlurmctldTimeout=60
+SlurmdTimeout=60
+InactiveLimit=0
+
+{accounting}
+{nodes}
+PartitionName=debug Nodes={node_list} Default=YES MaxTime=00:30:00 DefaultTime=00:05:00 State=UP
+PartitionName=batch Nodes={node_list} Default=NO MaxTime=7-00:00:00 DefaultTime=01:00:00 State=UP
+"""

@@ -1,0 +1,192 @@
+"""The daemons of one cluster: how each is started and how one sees that it serves."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster_config import Cluster, Layout
+from cluster_packages import find_program
+from cluster_process import ClusterError, Daemon
+
+_READY = re.compile(r"^(idle|mixed|allocated|completing)$")
+
+
+class Daemons:
+    """Knows the command lines; runs the cluster's own client commands."""
+
+    def __init__(self, cluster: Cluster, layout: Layout) -> None:
+        self._cluster = cluster
+        self._layout = layout
+        # The mark lets ``down`` recognise step daemons, which inherit it from slurmd.
+        self._environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "SLURM_CONF": str(layout.slurm_conf),
+            "MYSQL_UNIX_PORT": str(layout.mariadb_socket),
+            "HPC_AGENT_CLUSTER": str(layout.root),
+        }
+
+    def in_starting_order(self) -> list[Daemon]:
+        """Return munged first, then the database, the controller and the nodes."""
+        accounting = [self._mariadbd(), self._slurmdbd()] if self._cluster.accounting else []
+        nodes = [self._slurmd(name) for name in self._cluster.node_names]
+        return [self._munged(), *accounting, self._slurmctld(), *nodes]
+
+    def version(self) -> tuple[int, int, int]:
+        """Return the version of the installed slurmctld, for example (22, 5, 8)."""
+        text = self._output("slurmctld", "-V")
+        match = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+        if match is None:
+            raise ClusterError(f"slurmctld -V printed no version: {text!r}")
+        return int(match[1]), int(match[2]), int(match[3])
+
+    def register(self) -> None:
+        """Make the cluster known to slurmdbd, which otherwise drops its first jobs."""
+        name = self._cluster.name
+        if name not in self._output("sacctmgr", "-nP", "show", "cluster", "format=Cluster").split():
+            self._output("sacctmgr", "-i", "add", "cluster", name)
+
+    def node_states(self) -> dict[str, str]:
+        """Return each node's state as sinfo spells it, ``*`` meaning that it does not respond."""
+        lines = self._output("sinfo", "-h", "-N", "-p", "debug", "-o", "%N %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def wait_for_nodes(self, *, seconds: float) -> None:
+        """Wait until every node can take jobs, bringing back nodes that were set down."""
+        deadline = time.monotonic() + seconds
+        while True:
+            states = self.node_states()
+            waiting = {name: state for name, state in states.items() if not _READY.match(state)}
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"Nodes did not become ready: {waiting}. See {self._layout.root}/log."
+                )
+            for name, state in waiting.items():
+                if state.startswith(("down", "drain")) and not state.endswith("*"):
+                    self._output("scontrol", "update", f"NodeName={name}", "State=RESUME")
+            time.sleep(0.1)
+
+    def job_ids(self) -> list[str]:
+        """Return the ids of all jobs that have not ended."""
+        return self._output("squeue", "-h", "-o", "%A").split()
+
+    def kill_jobs(self, job_ids: list[str]) -> None:
+        """Cancel jobs, not waiting for processes that ignore SIGTERM."""
+        self._output("scancel", "--signal=KILL", "--full", *job_ids)
+        self._output("scancel", *job_ids)
+
+    def _munged(self) -> Daemon:
+        run = self._layout.root / "run"
+        socket_path = str(self._layout.munge_socket)
+        return self._daemon(
+            "munged",
+            "--foreground",
+            f"--socket={socket_path}",
+            f"--key-file={self._layout.config_directory / 'munge.key'}",
+            f"--pid-file={run / 'munged.pid'}",
+            f"--log-file={self._layout.root / 'log' / 'munged.log'}",
+            f"--seed-file={self._layout.root / 'state' / 'munged.seed'}",
+            "--force",
+            ready=lambda: self._succeeds("munge", "-n", "-S", socket_path),
+        )
+
+    def _mariadbd(self) -> Daemon:
+        data = self._layout.root / "mariadb"
+        if not (data / "mysql").exists():
+            self._initialise_database(data)
+        return self._daemon(
+            "mariadbd",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={data}",
+            f"--socket={self._layout.mariadb_socket}",
+            f"--pid-file={self._layout.root / 'run' / 'mariadbd.pid'}",
+            "--skip-networking",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-lock-wait-timeout=900",
+            "--innodb-flush-log-at-trx-commit=2",
+            ready=lambda: self._succeeds(
+                "mariadb-admin", "--no-defaults", f"--socket={self._layout.mariadb_socket}", "ping"
+            ),
+        )
+
+    def _initialise_database(self, data: Path) -> None:
+        self._output(
+            "mariadb-install-db",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={data}",
+            "--auth-root-authentication-method=socket",
+            "--auth-root-socket-user=root",
+            "--skip-test-db",
+        )
+
+    def _slurmdbd(self) -> Daemon:
+        return self._daemon("slurmdbd", "-D", ready=lambda: self._listens(self._cluster.dbd_port))
+
+    def _slurmctld(self) -> Daemon:
+        return self._daemon(
+            "slurmctld", "-D", ready=lambda: self._succeeds("scontrol", "ping", expect="UP")
+        )
+
+    def _slurmd(self, node: str) -> Daemon:
+        port = self._cluster.node_ports[self._cluster.node_names.index(node)]
+        return self._daemon(
+            "slurmd", "-D", "-N", node, name=f"slurmd-{node}", ready=lambda: self._listens(port)
+        )
+
+    def _daemon(
+        self, program: str, *arguments: str, ready: Callable[[], bool], name: str = ""
+    ) -> Daemon:
+        name = name or program
+        return Daemon(
+            name=name,
+            argv=[_require(program), *arguments],
+            environment=self._environment,
+            record=self._layout.record(name),
+            output=self._layout.output(name),
+            ready=ready,
+        )
+
+    def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [_require(argv[0]), *argv[1:]],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def _output(self, *argv: str) -> str:
+        done = self._run(*argv)
+        if done.returncode:
+            words = (done.stderr or done.stdout).strip()
+            raise ClusterError(f"{' '.join(argv)} failed ({done.returncode}): {words}")
+        return done.stdout
+
+    def _succeeds(self, *argv: str, expect: str = "") -> bool:
+        done = self._run(*argv)
+        return done.returncode == 0 and expect in done.stdout
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _require(program: str) -> str:
+    path = find_program(program)
+    if path is None:
+        raise ClusterError(f"{program} is not installed; `cluster up` as root installs it.")
+    return path
