@@ -1,4 +1,4 @@
-"""How a job's state is told to people: pending reasons in words, ends with what to do about them."""
+"""How a job's state is told to people: reasons in words, ends with what to do about them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _END_ADVICE = {
     JobState.PREEMPTED: "a job of higher priority took its place; launch the run again",
     JobState.DEADLINE: "its deadline passed before it could end",
     JobState.CANCELLED: "it was cancelled in Slurm (scancel)",
-    JobState.LAUNCH_FAILED: "the node could not start it; its administrator should look at slurmd's log",
+    JobState.LAUNCH_FAILED: "the node could not start it; slurmd's log on it says why",
 }
 
 

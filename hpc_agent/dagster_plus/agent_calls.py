@@ -1,0 +1,178 @@
+"""The GraphQL calls of an agent, with their answers as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.dagster_plus.serdes import Packed, dumps, enum_member
+from hpc_agent.errors import ControlPlaneError
+
+_POP_REQUESTS = """
+    mutation GetUserCloudRequests($forBranchDeployments: Boolean, $forFullDeployments: [String!], $limit: Int, $agentQueues: [String]) {
+        userCloudAgent {
+            popUserCloudAgentRequests(limit: $limit, forBranchDeployments: $forBranchDeployments, forFullDeployments: $forFullDeployments, agentQueues: $agentQueues) {
+                requestId
+                requestApi
+                requestBody
+                deploymentName
+                isBranchDeployment
+            }
+        }
+    }
+"""  # noqa: E501
+
+_WORKSPACE_ENTRIES = """
+    query WorkspaceEntries($deploymentNames: [String!]!, $includeAllServerlessDeployments: Boolean!, $agentQueues: [String]) {
+        deployments(deploymentNames: $deploymentNames, includeAllServerlessDeployments: $includeAllServerlessDeployments) {
+            deploymentName
+            isBranchDeployment
+            workspaceEntries(agentQueues: $agentQueues) {
+                locationName
+                serializedDeploymentMetadata
+                hasOutdatedData
+                hasLoadError
+                metadataTimestamp
+            }
+        }
+    }
+"""  # noqa: E501
+
+_ADD_HEARTBEATS = """
+    mutation AddAgentHeartbeats($serializedAgentHeartbeats: [AgentHeartbeatInput!], $serializedErrors: [String!]) {
+        userCloudAgent {
+            addAgentHeartbeats(serializedAgentHeartbeats: $serializedAgentHeartbeats, serializedErrors: $serializedErrors) {
+                ok
+            }
+        }
+    }
+"""  # noqa: E501
+
+_RUN_BY_ID = """
+    query getRunByIdQuery($runId: String!) {
+        runs {
+            getRunById(runId: $runId)
+        }
+    }
+"""
+
+# None stands for the default queue, as AgentQueuesConfig.queues has it.
+DEFAULT_QUEUES: Sequence[str | None] = (None,)
+
+Value = TypeVar("Value", bound=BaseModel)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+
+
+class PoppedRequest(_Answer):
+    """A request as the control plane hands it out."""
+
+    request_id: str
+    request_api: str
+    request_body: str
+    deployment_name: str
+    is_branch_deployment: bool
+
+
+class WorkspaceEntry(_Answer):
+    """A code location as the control plane wants it."""
+
+    location_name: str
+    serialized_deployment_metadata: str
+    has_outdated_data: bool = False
+    has_load_error: bool = False
+    metadata_timestamp: float
+
+
+class Deployment(_Answer):
+    """A deployment and its code locations."""
+
+    deployment_name: str
+    is_branch_deployment: bool = False
+    workspace_entries: list[WorkspaceEntry] = []
+
+
+async def pop_requests(
+    api: AgentApi, deployments: Sequence[str], *, wait_seconds: float
+) -> list[PoppedRequest]:
+    """Take requests. What is taken and then lost is lost: write it down before anything else."""
+    data = await api.graphql(
+        _POP_REQUESTS,
+        {
+            "forBranchDeployments": False,
+            "forFullDeployments": list(deployments),
+            "agentQueues": list(DEFAULT_QUEUES),
+        },
+        wait_seconds=wait_seconds,
+    )
+    popped = _dig(data, "userCloudAgent", "popUserCloudAgentRequests")
+    return _validated(PoppedRequest, popped)
+
+
+async def workspace_entries(api: AgentApi, deployments: Sequence[str]) -> list[Deployment]:
+    """Return the deployments with their code locations."""
+    data = await api.graphql(
+        _WORKSPACE_ENTRIES,
+        {
+            "deploymentNames": list(deployments),
+            "includeAllServerlessDeployments": False,
+            "agentQueues": list(DEFAULT_QUEUES),
+        },
+    )
+    return _validated(Deployment, _dig(data, "deployments"))
+
+
+async def add_heartbeats(
+    api: AgentApi, heartbeats: Mapping[str, Packed], errors: Sequence[Packed]
+) -> None:
+    """Send one heartbeat for each deployment, and the agent's own recent errors."""
+    await api.graphql(
+        _ADD_HEARTBEATS,
+        {
+            "serializedAgentHeartbeats": [
+                {"deploymentName": name, "serializedAgentHeartbeat": dumps(heartbeat)}
+                for name, heartbeat in heartbeats.items()
+            ],
+            "serializedErrors": [dumps(error) for error in errors],
+        },
+    )
+
+
+async def run_status(api: AgentApi, run_id: str, *, deployment: str) -> str | None:
+    """Return a run's status (``STARTED``, ``SUCCESS``, …), None when there is no such run."""
+    data = await api.graphql(_RUN_BY_ID, {"runId": run_id}, deployment=deployment)
+    run = _dig(data, "runs", "getRunById")
+    if run is None:
+        return None
+    return enum_member(_loads(run).get("status"))
+
+
+def _loads(serialized: object) -> Packed:
+    try:
+        content = json.loads(str(serialized))
+    except ValueError as error:
+        raise ControlPlaneError(f"the control plane sent a run that is not JSON: {error}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _dig(data: Mapping[str, Any], *path: str) -> Any:
+    value: Any = data
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _validated(model: type[Value], content: object) -> list[Value]:
+    if not isinstance(content, list):
+        raise ControlPlaneError(f"the control plane's answer holds no list of {model.__name__}")
+    try:
+        return [model.model_validate(item) for item in content]
+    except ValidationError as error:
+        raise ControlPlaneError(f"the control plane's answer cannot be read: {error}") from None

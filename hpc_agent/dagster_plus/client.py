@@ -1,0 +1,177 @@
+"""The agent API over HTTPS: one client for GraphQL, REST and pre-signed uploads alike.
+
+One HTTP stack for all of it, so that CA bundle, proxy and deadlines hold everywhere, and every
+status is looked at. httpx errors become errors of ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import platform
+import ssl
+import zlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from hpc_agent import __version__
+from hpc_agent.config import ControlPlane
+from hpc_agent.dagster_plus.serdes import Packed, dumps
+from hpc_agent.errors import (
+    ConfigError,
+    ControlPlaneAuthError,
+    ControlPlaneError,
+    ControlPlaneRefusedError,
+    ControlPlaneUnavailableError,
+)
+
+# What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
+RETRY_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
+_POLL_MARGIN_SECONDS = 15.0
+
+
+class AgentApi:
+    """Calls of the agent API.
+
+    ``token`` is asked at every call, so that a rotated token is picked up. Every method raises
+    ControlPlaneUnavailableError, ControlPlaneAuthError or ControlPlaneRefusedError.
+    """
+
+    def __init__(self, settings: ControlPlane, *, token: Callable[[], str], agent_id: str) -> None:
+        self._settings = settings
+        self._token = token
+        self._agent_id = agent_id
+        self.http = httpx.AsyncClient(
+            base_url=settings.url,
+            verify=_trust(settings),
+            proxy=settings.proxy,
+            timeout=settings.timeout_seconds,
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.http.aclose()
+
+    def headers(self, deployment: str | None) -> dict[str, str]:
+        """Return what authenticates a call; without a deployment it concerns the organization."""
+        headers = {
+            "Dagster-Cloud-Api-Token": self._token(),
+            "Dagster-Cloud-Version": __version__,
+            "Dagster-Cloud-Scope": "deployment" if deployment else "organization",
+            "Python-Version": platform.python_version(),
+            "X-Hpc-Agent-Id": self._agent_id,
+        }
+        if deployment:
+            headers["Dagster-Cloud-Deployment"] = deployment
+        return headers
+
+    async def graphql(
+        self,
+        document: str,
+        variables: Mapping[str, Any],
+        *,
+        deployment: str | None = None,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+    ) -> dict[str, Any]:
+        """Execute a document and return its ``data``.
+
+        ``wait_seconds`` asks for a long poll (RFC 7240 ``Prefer: wait``); whoever does not know it
+        answers at once.
+        """
+        headers = self.headers(deployment)
+        if idempotency_key:
+            headers |= {"Idempotency-Key": idempotency_key, "X-Event-Write": "true"}
+        if wait_seconds:
+            headers["Prefer"] = f"wait={wait_seconds:.0f}"
+        response = await self._send(
+            "POST",
+            "/graphql",
+            headers=headers,
+            json={"query": document, "variables": variables},
+            timeout=self._settings.timeout_seconds + wait_seconds + _POLL_MARGIN_SECONDS,
+        )
+        content = _json_object(response)
+        if content.get("errors"):
+            raise ControlPlaneRefusedError(f"GraphQL: {content['errors']}")
+        data = content.get("data")
+        return data if isinstance(data, dict) else {}
+
+    async def get(self, path: str, *, deployment: str, parameters: Mapping[str, Any]) -> Packed:
+        """GET a REST endpoint and return its JSON object."""
+        response = await self._send(
+            "GET", path, headers=self.headers(deployment), params=dict(parameters)
+        )
+        return _json_object(response)
+
+    async def put_json(self, path: str, content: Packed, *, deployment: str) -> Packed:
+        """PUT a JSON object and return the JSON object that is answered."""
+        response = await self._send("PUT", path, headers=self.headers(deployment), json=content)
+        return _json_object(response)
+
+    async def put_compressed(
+        self, path: str, file_name: str, content: Packed, *, deployment: str
+    ) -> None:
+        """PUT serdes JSON the way the stock agent does: zlib in a multipart file."""
+        body = zlib.compress(dumps(content).encode())
+        await self._send("PUT", path, headers=self.headers(deployment), files={file_name: body})
+
+    async def put_presigned(self, url: str, body: bytes) -> None:
+        """PUT to a pre-signed address, which takes no token of ours."""
+        await self._send("PUT", url, content=body)
+
+    async def _send(self, method: str, url: str, **arguments: Any) -> httpx.Response:
+        try:
+            response = await self.http.request(method, url, **arguments)
+        except httpx.HTTPError as error:
+            where = self._settings.url
+            reason = str(error) or type(error).__name__
+            raise ControlPlaneUnavailableError(f"{where}: {reason}") from error
+        _check(response)
+        return response
+
+
+def _trust(settings: ControlPlane) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if settings.ca_bundle:
+        try:
+            context.load_verify_locations(cafile=str(settings.ca_bundle))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"control_plane.ca_bundle: {settings.ca_bundle}: {error}") from None
+    return context
+
+
+def _check(response: httpx.Response) -> None:
+    status = response.status_code
+    if status < 300:
+        return
+    where = f"{response.request.method} {response.request.url.path}: HTTP {status}"
+    words = f"{where}: {response.text[:500]}" if response.text else where
+    if status in {401, 403}:
+        raise ControlPlaneAuthError(f"the control plane refuses the agent token ({words})")
+    if status in RETRY_STATUSES:
+        raise ControlPlaneUnavailableError(words)
+    raise ControlPlaneRefusedError(words)
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        content = response.json()
+    except ValueError:
+        raise ControlPlaneError(
+            f"{response.request.url.path}: the answer is not JSON; is this the agent API's address?"
+        ) from None
+    if not isinstance(content, dict):
+        raise ControlPlaneError(f"{response.request.url.path}: the answer is not a JSON object")
+    if "maintenance" in content:
+        raise ControlPlaneUnavailableError(f"maintenance: {content['maintenance']}")
+    return content

@@ -1,0 +1,100 @@
+"""Requests of the control plane: what the agent must read of them; the rest passes through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_agent.dagster_plus.serdes import dumps
+from hpc_agent.errors import ControlPlaneError
+
+CHECK_FOR_WORKSPACE_UPDATES = "CHECK_FOR_WORKSPACE_UPDATES"
+LAUNCH_RUN = "LAUNCH_RUN"
+TERMINATE_RUN = "TERMINATE_RUN"
+PING_LOCATION = "PING_LOCATION"
+GET_EXTERNAL_EXECUTION_PLAN = "GET_EXTERNAL_EXECUTION_PLAN"
+GET_SUBSET_EXTERNAL_PIPELINE_RESULT = "GET_SUBSET_EXTERNAL_PIPELINE_RESULT"
+GET_EXTERNAL_PARTITION_CONFIG = "GET_EXTERNAL_PARTITION_CONFIG"
+GET_EXTERNAL_PARTITION_TAGS = "GET_EXTERNAL_PARTITION_TAGS"
+GET_EXTERNAL_PARTITION_NAMES = "GET_EXTERNAL_PARTITION_NAMES"
+GET_EXTERNAL_PARTITION_SET_EXECUTION_PARAM_DATA = "GET_EXTERNAL_PARTITION_SET_EXECUTION_PARAM_DATA"
+GET_EXTERNAL_SCHEDULE_EXECUTION_DATA = "GET_EXTERNAL_SCHEDULE_EXECUTION_DATA"
+GET_EXTERNAL_SENSOR_EXECUTION_DATA = "GET_EXTERNAL_SENSOR_EXECUTION_DATA"
+GET_EXTERNAL_NOTEBOOK_DATA = "GET_EXTERNAL_NOTEBOOK_DATA"
+REFRESH_COMPONENT_STATE = "REFRESH_COMPONENT_STATE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunToLaunch:
+    """What LAUNCH_RUN and TERMINATE_RUN say of a run."""
+
+    run_id: str
+    job_name: str
+    location: str | None
+    tags: Mapping[str, str]
+    code_origin: Mapping[str, Any] | None
+
+    @property
+    def executable_path(self) -> str | None:
+        """The Python that the code server said it runs under."""
+        repository = (self.code_origin or {}).get("repository_origin") or {}
+        path = repository.get("executable_path")
+        return path if isinstance(path, str) else None
+
+
+def arguments(body: str) -> dict[str, Any]:
+    """Return the ``request_args`` of a request. Raises ControlPlaneError when it is none."""
+    try:
+        content = json.loads(body)
+        args = content["request_args"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ControlPlaneError(f"a request that cannot be read: {error}") from None
+    return args if isinstance(args, dict) else {}
+
+
+def run_of(args: Mapping[str, Any]) -> RunToLaunch:
+    """Return the run in the arguments of LAUNCH_RUN or TERMINATE_RUN."""
+    run = args.get("pipeline_run")
+    if not isinstance(run, dict) or not run.get("run_id"):
+        raise ControlPlaneError("a request about a run that holds no run")
+    return RunToLaunch(
+        run_id=run["run_id"],
+        job_name=run.get("pipeline_name") or "",
+        location=_location_of_origin(run.get("external_pipeline_origin")),
+        tags=run.get("tags") or {},
+        code_origin=run.get("pipeline_code_origin"),
+    )
+
+
+def location_of(args: Mapping[str, Any]) -> str | None:
+    """Return the code location that a request is about, wherever its arguments name it."""
+    name = args.get("location_name")
+    if isinstance(name, str):
+        return name
+    for field in ("pipeline_origin", "job_origin", "repository_origin", "code_location_origin"):
+        found = _location_of_origin(args.get(field))
+        if found is not None:
+            return found
+    return None
+
+
+def with_instance_ref(args: Mapping[str, Any], instance_ref: Mapping[str, Any]) -> str:
+    """Return the arguments as a code server takes them, with the instance filled in."""
+    return dumps({**args, "instance_ref": instance_ref})
+
+
+def _location_of_origin(origin: object) -> str | None:
+    """Walk down job origin → repository origin → location origin to the location's name."""
+    while isinstance(origin, dict):
+        name = origin.get("location_name")
+        if isinstance(name, str):
+            return name
+        origin = (
+            origin.get("external_repository_origin")
+            or origin.get("repository_origin")
+            or origin.get("repository_location_origin")
+            or origin.get("code_location_origin")
+        )
+    return None
