@@ -166,6 +166,12 @@ def _check(unit: Unit) -> None:
         # Surrogates stand for bytes that are not UTF-8, the only encoding of unit files.
         if re.search(r"[\x00\ud800-\udfff]", str(path)):
             raise ConfigError(f"{str(path)!r}: systemd takes only paths that are valid UTF-8")
+    # systemd does not start such a program, however it is quoted ("special characters").
+    if re.search(r"[\x00-\x1f\x7f\"'\\]", str(unit.executable)):
+        raise ConfigError(
+            f"{str(unit.executable)!r}: systemd starts no program with quotes, backslashes or "
+            "control characters in its path; move the environment, or make a link to it"
+        )
     if unit.host is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", unit.host):
         raise ConfigError(f"host name {unit.host!r} cannot go into a unit; use --any-host")
     for name in unit.environment:
@@ -201,8 +207,8 @@ def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
 def _steps_after_install(unit: Unit) -> tuple[str, ...]:
     if not Path("/run/systemd/system").is_dir():
         return (
-            "This machine does not run systemd, so nothing will start the unit here. Let your site's "
-            f"own supervisor start the agent: {unit.executable} start --config {unit.config}",
+            "This machine does not run systemd, so nothing will start the unit here. Have the "
+            f"site's own supervisor run: {unit.executable} start --config {unit.config}",
         )
     return (
         "systemctl --user daemon-reload",
