@@ -90,13 +90,13 @@ class Scheduler(Protocol):
         """Return all jobs of this user that the controller holds, in one query."""
 
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
-        """Return accounting records (last attempt of each job) in one query; [] without accounting."""
+        """Return accounting records (last attempt of each job), [] without accounting."""
 
     async def show(self, job_id: str) -> JobRecord:
         """Return one job from the controller. Raises JobNotFoundError when it knows none."""
 
     async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs whose comment (or name) is exactly this key: queue first, then history."""
+        """Return the jobs with exactly this comment (or name): queue first, then history."""
 
     async def cancel(self, job_id: str) -> None:
         """End the job, whatever it is doing; a job that has ended already is not an error."""

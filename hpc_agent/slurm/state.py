@@ -54,7 +54,7 @@ class JobState(enum.Enum):
 
     @classmethod
     def parse(cls, text: str) -> JobState:
-        """Read a state field: ``CANCELLED by 1000``, ``COMPLETED+``, ``PD``; strange ones: UNKNOWN."""
+        """Read a state field (``CANCELLED by 1000``, ``COMPLETED+``, ``PD``), else UNKNOWN."""
         words = text.strip().upper().replace("+", " ").split()
         if not words:
             return cls.UNKNOWN

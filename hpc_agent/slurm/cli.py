@@ -1,0 +1,171 @@
+"""The Scheduler on Slurm's own commands."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hpc_agent.errors import JobNotFoundError
+from hpc_agent.slurm import sacct, sbatch, scancel, scontrol, sinfo, squeue
+from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
+from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
+from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
+from hpc_agent.slurm.values import ENVIRONMENT
+
+logger = logging.getLogger(__name__)
+
+# One argument of a command may have 128 KiB (MAX_ARG_STRLEN of Linux), an id up to 20 characters.
+_JOBS_PER_SACCT = 5000
+
+
+def slurm_on_this_host(
+    environment: Mapping[str, str] | None = None,
+    *,
+    burst: int = 30,
+    commands_per_second: float = 2.0,
+) -> SlurmCli:
+    """Return a scheduler that runs Slurm's commands here, all within one rate limit.
+
+    ``environment`` replaces that of this process; it must have PATH and may have SLURM_CONF.
+    """
+    bucket = TokenBucket(burst=burst, per_second=commands_per_second)
+    return SlurmCli(LimitedRunner(ProcessRunner(environment), bucket))
+
+
+class SlurmCli:
+    """Submits, watches and cancels jobs by sbatch, squeue, sacct, scontrol, scancel and sinfo."""
+
+    def __init__(
+        self,
+        runner: CommandRunner,
+        *,
+        query_timeout_seconds: float = 60.0,
+        submit_timeout_seconds: float = 150.0,
+        accounting_retry_seconds: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Set the deadlines; sbatch's own retries take up to 120 s, so its deadline is longer."""
+        self._runner = runner
+        self._query_timeout = query_timeout_seconds
+        self._submit_timeout = submit_timeout_seconds
+        self._accounting_retry = accounting_retry_seconds
+        self._clock = clock
+        self._no_accounting_until = float("-inf")
+
+    @property
+    def name(self) -> str:
+        """Return ``slurm``."""
+        return "slurm"
+
+    async def version(self) -> str:
+        """Return for example ``slurm 24.11.5``."""
+        return sinfo.parse_version(await self._query(sinfo.version_arguments()))
+
+    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+        """Run sbatch once; see Scheduler.submit for the errors."""
+        result = await self._run(
+            sbatch.arguments(script, name=name, comment=comment), self._submit_timeout
+        )
+        job_id = sbatch.parse(result.stdout) if result.succeeded else None
+        if job_id is None:
+            raise submit_error(result)
+        return job_id
+
+    async def queue(self) -> Sequence[JobRecord]:
+        """Return this user's jobs in the controller, also those it has not yet purged."""
+        return squeue.parse(await self._query(squeue.arguments()))
+
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+        """Return accounting records; [] on a cluster without accounting, which is remembered."""
+        ids = list(job_ids)
+        records: list[JobRecord] = []
+        for first in range(0, len(ids), _JOBS_PER_SACCT):
+            records += await self._accounting(ids[first : first + _JOBS_PER_SACCT], since)
+        return records
+
+    async def show(self, job_id: str) -> JobRecord:
+        """Return one job by scontrol."""
+        record = scontrol.parse_job(await self._query(scontrol.show_arguments(job_id)))
+        if record is None:
+            raise JobNotFoundError(f"scontrol printed no job {job_id}")
+        return record
+
+    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
+        """Return the jobs with this comment, or named ``hpc-agent:COMMENT``.
+
+        The name is what remains where accounting does not store comments (AccountingStoreFlags).
+        """
+        found = [job for job in await self.queue() if _is_called(job, comment)]
+        if found:
+            return found
+        return [job for job in await self._accounting(None, since) if _is_called(job, comment)]
+
+    async def cancel(self, job_id: str) -> None:
+        """Run scancel; a job that is unknown or has ended needs none."""
+        await self._order(scancel.cancel_arguments(job_id), job_id, missing_is_error=False)
+
+    async def signal(self, job_id: str, signal: str) -> None:
+        """Signal the batch script. Raises JobNotFoundError when the controller knows no job."""
+        await self._order(scancel.signal_arguments(job_id, signal), job_id, missing_is_error=True)
+
+    async def partitions(self) -> Sequence[PartitionInfo]:
+        """Return the partitions by sinfo."""
+        return sinfo.parse_partitions(await self._query(sinfo.partition_arguments()))
+
+    async def nodes(self) -> Sequence[NodeInfo]:
+        """Return the nodes by sinfo."""
+        return sinfo.parse_nodes(await self._query(sinfo.node_arguments()))
+
+    async def healthy(self) -> bool:
+        """Whether a controller answers; no answer is False, not an error."""
+        result = await self._run(scontrol.ping_arguments(), self._query_timeout)
+        return scontrol.is_up(result.stdout)
+
+    async def _accounting(self, job_ids: list[str] | None, since: datetime) -> list[JobRecord]:
+        if self._clock() < self._no_accounting_until:
+            return []
+        result = await self._run(sacct.arguments(job_ids, since=since), self._query_timeout)
+        if _has_no_accounting(result):
+            logger.info(
+                "no accounting records on this cluster (%s); asking again in %.0f s",
+                result.describe(),
+                self._accounting_retry,
+            )
+            self._no_accounting_until = self._clock() + self._accounting_retry
+            return []
+        if not result.succeeded or meaning_of(result.stderr) is Meaning.UNAVAILABLE:
+            raise query_error(result)
+        return sacct.parse(result.stdout)
+
+    async def _order(self, argv: list[str], job_id: str, *, missing_is_error: bool) -> None:
+        result = await self._run(argv, self._query_timeout)
+        meaning = meaning_of(result.stderr)
+        if result.succeeded or meaning is Meaning.JOB_ENDED:
+            return
+        if meaning is Meaning.JOB_UNKNOWN and not missing_is_error:
+            logger.debug("%s: the controller does not know job %s", argv[0], job_id)
+            return
+        raise query_error(result)
+
+    async def _query(self, argv: list[str]) -> str:
+        result = await self._run(argv, self._query_timeout)
+        if not result.succeeded:
+            raise query_error(result)
+        return result.stdout
+
+    async def _run(self, argv: list[str], timeout_seconds: float) -> CommandResult:
+        return await self._runner.run(
+            argv, environment=ENVIRONMENT, timeout_seconds=timeout_seconds
+        )
+
+
+def _has_no_accounting(result: CommandResult) -> bool:
+    return result.returncode == NOT_FOUND or meaning_of(result.stderr) is Meaning.NO_ACCOUNTING
+
+
+def _is_called(job: JobRecord, comment: str) -> bool:
+    return job.comment == comment or job.name == f"hpc-agent:{comment}"
