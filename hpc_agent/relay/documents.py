@@ -1,0 +1,97 @@
+"""GraphQL documents as the scope sees them: a flat list of calls. Pure.
+
+Every document of the stock ``dagster-cloud`` storages has one operation with one field per level,
+``mutation { eventLogs { StoreEvent(…) } }``: what is written otherwise is refused, not interpreted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from graphql import (
+    FieldNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValueNode,
+    parse,
+)
+from graphql.utilities import value_from_ast_untyped
+
+# Roots that group calls; the fields of other roots are plain data.
+GROUPS = frozenset({"runs", "eventLogs", "schedules", "defsState"})
+_MAX_TOKENS = 5000
+
+
+class DocumentError(ValueError):
+    """The document cannot be understood, or is not of the form that is let through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call, for example ``mutation eventLogs.StoreEvent``; ``name`` is "" for plain roots."""
+
+    operation: str
+    root: str
+    name: str
+    arguments: tuple[tuple[str, ValueNode], ...]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.root}{'.' if self.name else ''}{self.name}"
+
+    def values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments with the variables put in."""
+        return {
+            name: value_from_ast_untyped(node, dict(variables)) for name, node in self.arguments
+        }
+
+
+@lru_cache(maxsize=512)
+def calls(document: str) -> tuple[Call, ...]:
+    """Return the calls of a document. Raises DocumentError."""
+    try:
+        tree = parse(document, no_location=True, max_tokens=_MAX_TOKENS)
+    except (GraphQLError, RecursionError) as error:
+        raise DocumentError(f"not a valid GraphQL document: {error}") from error
+    operations = [n for n in tree.definitions if isinstance(n, OperationDefinitionNode)]
+    if len(operations) != 1:
+        raise DocumentError("a document must have exactly one operation")
+    operation = operations[0]
+    kind = operation.operation.value
+    if kind not in ("query", "mutation"):
+        raise DocumentError(f"a {kind} is not let through")
+    if any(v.default_value is not None for v in operation.variable_definitions):
+        raise DocumentError("variables must not have default values")
+    found: list[Call] = []
+    for root in _fields(operation.selection_set):
+        if root.name.value in GROUPS:
+            found += [_call(kind, root.name.value, field) for field in _fields(root.selection_set)]
+        else:
+            found.append(_call(kind, root.name.value, root, plain=True))
+    return tuple(found)
+
+
+def _call(operation: str, root: str, field: FieldNode, plain: bool = False) -> Call:
+    arguments = tuple((a.name.value, a.value) for a in field.arguments)
+    if len({name for name, _ in arguments}) != len(arguments):
+        raise DocumentError(f"{field.name.value} has an argument twice")
+    return Call(
+        operation=operation,
+        root=root,
+        name="" if plain else field.name.value,
+        arguments=arguments,
+    )
+
+
+def _fields(selection: SelectionSetNode | None) -> list[FieldNode]:
+    if selection is None or not selection.selections:
+        raise DocumentError("a call is missing")
+    fields = [node for node in selection.selections if isinstance(node, FieldNode)]
+    if len(fields) != len(selection.selections):
+        raise DocumentError("fragments are let through below the calls only")
+    if any(field.directives for field in fields):
+        raise DocumentError("directives on calls are not let through")
+    return fields

@@ -1,0 +1,61 @@
+"""Who a job token belongs to, and what its job reports."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel
+
+TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (a header's name)
+DEPLOYMENT_HEADER = "Dagster-Cloud-Deployment"
+SCOPE_HEADER = "Dagster-Cloud-Scope"
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobIdentity:
+    """A job as the relay knows it; ``run_id`` is None for code servers."""
+
+    key: str
+    kind: Literal["run_worker", "code_server"]
+    deployment: str
+    run_id: str | None
+    location: str
+
+    @property
+    def stream(self) -> str:
+        """Name the sequence of event writes whose order must be kept."""
+        return self.run_id or self.key
+
+
+class JobDirectory(Protocol):
+    """Knows the agent's jobs by their tokens."""
+
+    async def identify(self, token: str) -> JobIdentity | None:
+        """Return the job of a token, None for a token that is not (or no longer) valid.
+
+        Raises HpcAgentError when that cannot be said now; the node is then told to retry.
+        """
+
+
+class JobReport(BaseModel):
+    """What a node program reports of its job; ``exit`` is the exit record (architecture.md)."""
+
+    event: Literal["started", "ready", "exited"]
+    hostname: str = ""
+    slurm_job_id: str = ""
+    restart_count: int = 0
+    pid: int | None = None
+    exit: dict[str, Any] | None = None
+
+
+class ReportAnswer(BaseModel):
+    """The answer; ``proceed`` False stops a ``started`` job before it runs anything."""
+
+    proceed: bool = True
+    reason: str = ""
+
+
+OnReport = Callable[[JobIdentity, JobReport], Awaitable[ReportAnswer]]

@@ -1,0 +1,101 @@
+"""The control plane as the relay sees it: requests in a job's name, with the agent's token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
+from hpc_agent.relay.event_writes import EventWrite
+from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOPE_HEADER
+
+# Within the 60 s that the stock dagster-cloud client waits for an answer.
+_API_TIMEOUT = httpx.Timeout(40.0, connect=10.0)
+_UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+# 401 and 403 mean that the agent's token is refused (for now), not that the write is wrong.
+_COME_BACK = frozenset({401, 403, 408, 409, 425, 429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Clients and credentials.
+
+    ``api`` has the control plane's base URL and must carry no token of its own; ``storage`` is for
+    pre-signed addresses and must send no credentials at all. ``credentials`` returns the headers of
+    a deployment, the agent's token among them; it is asked anew for every request.
+    """
+
+    api: httpx.AsyncClient
+    storage: httpx.AsyncClient
+    credentials: Callable[[str], Mapping[str, str]]
+
+    async def open(
+        self, method: str, path: str, *, deployment: str, headers: Mapping[str, str], content: bytes
+    ) -> httpx.Response:
+        """Send a request and return its answer unread. Raises ControlPlaneUnavailableError."""
+        merged = httpx.Headers(dict(headers))
+        merged.update(dict(self.credentials(deployment)))
+        merged[DEPLOYMENT_HEADER] = deployment
+        merged[SCOPE_HEADER] = "deployment"
+        request = self.api.build_request(
+            method, path, headers=merged, content=content, timeout=_API_TIMEOUT
+        )
+        return await _send(self.api, request)
+
+    async def store(self, write: EventWrite) -> httpx.Response:
+        """Deliver an event write and return the answer, read (success, or HTTP 500).
+
+        Raises ControlPlaneUnavailableError when it should be delivered again later, and
+        ControlPlaneRefusedError when that would be of no use.
+        """
+        headers = dict(write.headers) | {IDEMPOTENCY_HEADER: write.idempotency_key}
+        answer = await self.open(
+            write.method,
+            write.path,
+            deployment=write.deployment,
+            headers=headers,
+            content=write.body,
+        )
+        try:
+            await answer.aread()
+        except httpx.HTTPError as error:
+            raise ControlPlaneUnavailableError(f"its answer broke off: {error!r}") from error
+        finally:
+            await answer.aclose()
+        if answer.status_code in _COME_BACK or answer.status_code > 504 or _in_maintenance(answer):
+            raise ControlPlaneUnavailableError(
+                f"the control plane answered HTTP {answer.status_code}: {answer.text[:300]}"
+            )
+        if 400 <= answer.status_code < 500:
+            raise ControlPlaneRefusedError(f"HTTP {answer.status_code}: {answer.text[:2000]}")
+        return answer
+
+    async def upload(
+        self, method: str, url: str, headers: Mapping[str, str], content: AsyncIterator[bytes]
+    ) -> httpx.Response:
+        """Stream a body to a pre-signed address. Raises ControlPlaneUnavailableError."""
+        request = self.storage.build_request(
+            method, url, headers=dict(headers), content=content, timeout=_UPLOAD_TIMEOUT
+        )
+        return await _send(self.storage, request)
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    try:
+        return await client.send(request, stream=True)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ControlPlaneUnavailableError(
+            f"cannot reach {request.url.host}: {error or repr(error)}"
+        ) from error
+
+
+def _in_maintenance(answer: httpx.Response) -> bool:
+    if b'"maintenance"' not in answer.content:
+        return False
+    try:
+        document = answer.json()
+    except ValueError:
+        return False
+    return isinstance(document, dict) and "maintenance" in document
