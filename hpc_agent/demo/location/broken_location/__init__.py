@@ -1,0 +1,1 @@
+"""A code location that does not load."""

@@ -1,0 +1,1 @@
+"""An ordinary Dagster project: needs dagster and nothing of hpc-agent."""
