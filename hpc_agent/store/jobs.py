@@ -49,15 +49,20 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job; times are seconds since the epoch."""
+    """One job; times are seconds since the epoch.
+
+    ``job_name`` is Dagster's: the job that the run executes. ``terminate_at`` is when a job that
+    was asked to end is ended by scancel, ``cancelled_at`` when that was done.
+    """
 
     key: str
     kind: JobKind
     phase: Phase
     deployment: str
     location: str | None
-    run_id: str | None
-    request_id: str | None
+    run_id: str | None = None
+    job_name: str | None = None
+    request_id: str | None = None
     created_at: float
     submitting_since: float | None = None
     not_before: float = 0.0
@@ -160,6 +165,16 @@ def in_phase(db: Database, *phases: Phase) -> list[Job]:
     rows = db.execute(
         f"{_SELECT} WHERE phase IN ({marks}) ORDER BY created_at, rowid",
         [phase.value for phase in phases],
+    )
+    return [_job(row) for row in rows]
+
+
+def to_cancel(db: Database, now: float) -> list[Job]:
+    """Return submitted jobs that were asked to end, and whose time to do so is over."""
+    rows = db.execute(
+        f"{_SELECT} WHERE {_OPEN} AND terminate_at IS NOT NULL AND cancelled_at IS NULL "
+        "AND job_id IS NOT NULL AND (terminate_at <= ? OR phase NOT IN (?, ?))",
+        [now, Phase.QUEUED.value, Phase.RUNNING.value],
     )
     return [_job(row) for row in rows]
 

@@ -23,8 +23,9 @@ def first_tables(db: Database) -> None:
         "CREATE INDEX inbox_open ON inbox (received_at) WHERE answered_at IS NULL",
         """CREATE TABLE jobs (
             key TEXT PRIMARY KEY, kind TEXT NOT NULL, phase TEXT NOT NULL,
-            deployment TEXT NOT NULL, location TEXT, run_id TEXT, request_id TEXT,
-            created_at REAL NOT NULL, submitting_since REAL, not_before REAL NOT NULL DEFAULT 0,
+            deployment TEXT NOT NULL, location TEXT, run_id TEXT, job_name TEXT,
+            request_id TEXT, created_at REAL NOT NULL,
+            submitting_since REAL, not_before REAL NOT NULL DEFAULT 0,
             job_id TEXT, state TEXT NOT NULL DEFAULT 'UNKNOWN', reason TEXT NOT NULL DEFAULT '',
             partition TEXT NOT NULL DEFAULT '', nodes TEXT NOT NULL DEFAULT '',
             submitted_at REAL, started_at REAL, ended_at REAL, expected_start REAL,

@@ -1,0 +1,41 @@
+"""Answers to requests: written into the outbox once, with the request marked as answered."""
+
+from __future__ import annotations
+
+import json
+
+from sqlite_utils import Database
+
+from hpc_agent.dagster_plus import responses
+from hpc_agent.dagster_plus.serdes import Packed
+from hpc_agent.store import inbox, outbox
+
+
+def give(
+    db: Database,
+    request_id: str | None,
+    response: Packed,
+    *,
+    now: float,
+    started_at: float | None = None,
+) -> None:
+    """Answer a request as part of a transaction; a second answer to the same one is dropped."""
+    if request_id is None:
+        return
+    request = inbox.find(db, request_id)
+    if request is None or not inbox.mark_answered(db, request_id, now):
+        return
+    timing = responses.Timing(
+        received_at=request.received_at,
+        started_at=started_at or request.received_at,
+        finished_at=now,
+    )
+    outbox.add(
+        db,
+        kind=outbox.RESPONSE,
+        deployment=request.deployment,
+        order_key=f"request:{request_id}",
+        idempotency_key=f"answer:{request_id}",
+        payload=json.dumps(responses.upload(request_id, request.api, response, timing)),
+        now=now,
+    )

@@ -1,0 +1,43 @@
+"""The cancel loop: whatever was asked to end and is not gone by its time is ended by scancel."""
+
+from __future__ import annotations
+
+import logging
+
+from hpc_agent.agent.context import Context
+from hpc_agent.store import jobs
+from hpc_agent.store.jobs import Phase
+
+log = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 60.0
+_SHORTEST_SECONDS = 0.2
+
+
+class CancelLoop:
+    """Ends jobs. Termination always ends here, even when the job has gone by itself."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def step(self) -> float:
+        """Cancel what is due; return the time to the next deadline."""
+        context = self._context
+        now = context.clock()
+        for job in await context.store.run(lambda db: jobs.to_cancel(db, now)):
+            await context.scheduler.cancel(str(job.job_id))
+            key = job.key
+            await context.store.run(
+                lambda db, key=key: jobs.change(  # type: ignore[misc]
+                    db, key, now=now, source="scancel", cancelled_at=now
+                )
+            )
+            log.info("%s: job %s cancelled", job.key, job.job_id)
+            context.bells.watch.ring()
+        live = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
+        deadlines = [
+            job.terminate_at - now
+            for job in live
+            if job.terminate_at is not None and job.cancelled_at is None
+        ]
+        return max(min(deadlines, default=_IDLE_SECONDS), _SHORTEST_SECONDS)

@@ -1,0 +1,72 @@
+"""The conclude loop: the last word on every job that is over, exactly once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.dagster_plus import agent_calls
+from hpc_agent.runs import telling
+from hpc_agent.runs.conclusion import Verdict, failure_message, judge
+from hpc_agent.store import jobs
+from hpc_agent.store.jobs import Job, JobKind
+
+log = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 60.0
+_RETRY_SECONDS = 2.0
+
+
+class ConcludeLoop:
+    """Closes runs that their workers left open, and tells the fleet of servers that ended.
+
+    ``spooled`` says whether the relay still holds events of a run: until they are delivered, the
+    control plane cannot know how the run ended.
+    """
+
+    def __init__(
+        self, context: Context, fleet: Fleet, spooled: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        self._context = context
+        self._fleet = fleet
+        self._spooled = spooled
+
+    async def step(self) -> float:
+        """Conclude what can be concluded."""
+        waiting = False
+        for job in await self._context.store.run(jobs.to_conclude):
+            if job.kind is JobKind.CODE_SERVER:
+                await self._fleet.job_over(job)
+                await self._close(job, Verdict.NOTHING)
+                self._context.bells.workspace.ring()
+            elif job.run_id is not None and await self._spooled(job.run_id):
+                waiting = True
+            else:
+                await self._conclude_run(job)
+        return _RETRY_SECONDS if waiting else _IDLE_SECONDS
+
+    async def _conclude_run(self, job: Job) -> None:
+        status = await agent_calls.run_status(
+            self._context.api, str(job.run_id), deployment=job.deployment
+        )
+        verdict = judge(job, status)
+        if verdict is Verdict.FAILED:
+            log.warning("run %s: %s", job.run_id, failure_message(job))
+        await self._close(job, verdict)
+        self._context.bells.report.ring()
+
+    async def _close(self, job: Job, verdict: Verdict) -> None:
+        now = self._context.clock()
+
+        def write(db: Database) -> None:
+            if verdict is Verdict.FAILED:
+                telling.failed(db, job, failure_message(job), now=now)
+            elif verdict is Verdict.CANCELED:
+                telling.canceled(db, job, "Run canceled.", now=now)
+            jobs.change(db, job.key, now=now, source="agent", concluded_at=now)
+
+        await self._context.store.run(write)

@@ -1,0 +1,136 @@
+"""A named loop: one step after the other, with jitter, back-off and a bell that ends the wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_agent.errors import HpcAgentError, LeaseHeldError
+
+log = logging.getLogger(__name__)
+
+# Whatever else goes wrong, the agent goes on: these alone end it.
+FATAL = (LeaseHeldError,)
+_FIRST_BACKOFF_SECONDS = 0.5
+_LONGEST_BACKOFF_SECONDS = 60.0
+_JITTER = 0.1
+
+
+class Bell:
+    """Wakes a loop early; rung while nobody waits, it ends the next wait at once."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """End the wait."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for the bell, at most ``seconds``."""
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+        self._event.clear()
+
+
+class Crew:
+    """Tasks that outlive the step that started them; an error in one ends that one alone."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Start a task unless one with this name is at work; False when there is."""
+        if name in self._tasks:
+            work.close()
+            return False
+        task = asyncio.create_task(self._watched(name, work), name=name)
+        self._tasks[name] = task
+        return True
+
+    def is_busy(self, name: str) -> bool:
+        """Whether a task with this name is at work."""
+        return name in self._tasks
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def dismiss(self) -> None:
+        """Cancel all tasks and wait for them."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watched(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except HpcAgentError as error:
+            log.warning("%s: %s", name, error)
+        except Exception:
+            log.exception("%s: unexpected error", name)
+        finally:
+            del self._tasks[name]
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Doubling waits with jitter; ``reset`` after a success."""
+
+    _failures: int = 0
+
+    def next(self) -> float:
+        """Return how long to wait after one more failure."""
+        wait = min(_FIRST_BACKOFF_SECONDS * 2**self._failures, _LONGEST_BACKOFF_SECONDS)
+        self._failures += 1
+        return jittered(wait)
+
+    def reset(self) -> None:
+        """Forget the failures."""
+        self._failures = 0
+
+
+async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) -> None:
+    """Repeat ``step``, which returns how many seconds may pass before the next one.
+
+    An error is logged and followed by back-off. Raises only what FATAL lists.
+    """
+    backoff = Backoff()
+    last_words = ""
+    while True:
+        try:
+            wait = jittered(await step())
+            if last_words:
+                log.info("%s: works again", name)
+            backoff.reset()
+            last_words = ""
+        except FATAL:
+            raise
+        except HpcAgentError as error:
+            wait = backoff.next()
+            words = str(error)
+            log.log(
+                logging.WARNING if words != last_words else logging.DEBUG,
+                "%s: %s (trying again, at most every %.0f s)",
+                name,
+                words,
+                _LONGEST_BACKOFF_SECONDS,
+            )
+            last_words = words
+        except Exception:
+            wait = backoff.next()
+            log.exception("%s: unexpected error; trying again in %.1f s", name, wait)
+            last_words = "unexpected error"
+        await bell.wait(wait)
+
+
+def jittered(seconds: float) -> float:
+    """Return about ``seconds``: agents that start together do not stay in step."""
+    return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not for secrets

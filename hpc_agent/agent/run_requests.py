@@ -1,0 +1,116 @@
+"""LAUNCH_RUN and TERMINATE_RUN: from a request to an intent that survives any crash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.dagster_plus import responses
+from hpc_agent.dagster_plus.requests import RunToLaunch
+from hpc_agent.dagster_plus.serdes import Packed
+from hpc_agent.errors import ConfigError, TemplateError
+from hpc_agent.runs import telling
+from hpc_agent.runs.plan import plan_run, run_key
+from hpc_agent.store import jobs
+from hpc_agent.store.inbox import Request
+from hpc_agent.store.jobs import Job, JobKind, Phase
+
+
+class RunRequests:
+    """Turns requests about runs into jobs to submit and jobs to end."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def launch(self, request: Request, run: RunToLaunch) -> Packed | None:
+        """Note the intent to run a run. None: the answer follows when its job is submitted."""
+        context = self._context
+        now = context.clock()
+        known = await context.store.run(lambda db: jobs.find(db, run_key(run.run_id)))
+        if known is not None:
+            return await self._launch_again(request, known)
+        try:
+            plan = plan_run(context.config, run, deployment=request.deployment)
+            await context.preparation.prepare(plan)
+        except (ConfigError, TemplateError) as error:
+            return responses.failure(str(error))
+        job = Job(
+            key=plan.spec.key,
+            kind=JobKind.RUN_WORKER,
+            phase=Phase.INTENT,
+            deployment=request.deployment,
+            location=run.location,
+            run_id=run.run_id,
+            job_name=run.job_name,
+            request_id=request.request_id,
+            created_at=now,
+        )
+        await context.store.run(lambda db: jobs.insert(db, job))
+        context.bells.submit.ring()
+        return None
+
+    async def terminate(self, request: Request, run: RunToLaunch) -> Packed:
+        """Ask a run's job to end: by signal and after a grace period by scancel."""
+        context = self._context
+        now = context.clock()
+        grace = context.config.runs.grace_seconds
+
+        def write(db: Database) -> Job | None:
+            job = jobs.of_run(db, run.run_id)
+            if job is None or job.phase.is_final or job.terminate_at is not None:
+                return job
+            telling.say_line(db, job, "Termination requested; ending the run's job.", now=now)
+            return jobs.change(db, job.key, now=now, source="request", **_ending(job, now, grace))
+
+        job = await context.store.run(write)
+        if job is None:
+            await self._cancel_unknown(request, run, now)
+        elif job.phase is Phase.RUNNING and job.job_id is not None:
+            await context.scheduler.signal(job.job_id, "TERM")
+        for bell in (context.bells.cancel, context.bells.conclude, context.bells.report):
+            bell.ring()
+        return responses.success()
+
+    async def _launch_again(self, request: Request, job: Job) -> Packed | None:
+        """The same launch was handed out twice: its job is there, or on its way."""
+        if job.phase in {Phase.INTENT, Phase.SUBMITTING}:
+            await self._context.store.run(
+                lambda db: jobs.change(
+                    db,
+                    job.key,
+                    now=self._context.clock(),
+                    source="request",
+                    request_id=request.request_id,
+                )
+            )
+            self._context.bells.submit.ring()
+            return None
+        if job.phase is Phase.REFUSED:
+            return responses.failure(job.message)
+        return responses.success()
+
+    async def _cancel_unknown(self, request: Request, run: RunToLaunch, now: float) -> None:
+        """No job of ours: nothing can be running, so the run is canceled right away."""
+        nobody = Job(
+            key=run_key(run.run_id),
+            kind=JobKind.RUN_WORKER,
+            phase=Phase.WITHDRAWN,
+            deployment=request.deployment,
+            location=run.location,
+            run_id=run.run_id,
+            job_name=run.job_name,
+            created_at=now,
+            ended_at=now,
+            terminate_at=now,
+        )
+        await self._context.store.run(lambda db: jobs.insert(db, nobody))
+
+
+def _ending(job: Job, now: float, grace: float) -> dict[str, Any]:
+    if job.phase is Phase.INTENT:
+        return {"phase": Phase.WITHDRAWN, "ended_at": now, "terminate_at": now}
+    # A few seconds more than the node program's own grace: it closes the run and goes by itself.
+    deadline = now + grace + 5.0 if job.phase is Phase.RUNNING else now
+    return {"terminate_at": deadline}

@@ -1,0 +1,132 @@
+"""One code server's way from its job's start to serving, as a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.snapshot import upload_error, upload_location
+from hpc_agent.code_servers.tunnel import Tunnels
+from hpc_agent.config import CodeServers
+from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.dagster_plus.serdes import dumps, error_info
+from hpc_agent.errors import CodeLocationLoadError, CodeServerError, ControlPlaneError
+from hpc_agent.jobs.wording import describe
+from hpc_agent.store import code_servers, jobs
+from hpc_agent.store.code_servers import CodeServer, ServerStatus
+from hpc_agent.store.database import Store
+from hpc_agent.store.jobs import Job, Phase
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_RETRY_SECONDS = 2.0
+_LONGEST_RETRY_SECONDS = 30.0
+
+
+class BringUp:
+    """Waits for a server, uploads its definitions, and tells the fleet how it went."""
+
+    def __init__(
+        self,
+        *,
+        settings: CodeServers,
+        store: Store,
+        api: AgentApi,
+        fleet: Fleet,
+        tunnels: Tunnels,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._api = api
+        self._fleet = fleet
+        self._tunnels = tunnels
+        self._clock = clock
+
+    async def run(self, server: CodeServer) -> None:
+        """Bring a server up. Ends when it serves, has failed, or is not wanted any more."""
+        retry = _RETRY_SECONDS
+        while await self._still_starting(server):
+            if not self._tunnels.connected(server.key):
+                if await self._is_too_late(server):
+                    return
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            try:
+                await self._upload(server)
+            except CodeLocationLoadError as error:
+                await self._fleet.forget_restart(server)
+                await self.report_failure(server, error.serialized_error)
+            except (ControlPlaneError, CodeServerError) as error:
+                log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
+                if await self._is_too_late(server):
+                    return
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, _LONGEST_RETRY_SECONDS)
+            else:
+                await self._fleet.mark_serving(server)
+
+    async def upload_again(self, server: CodeServer) -> None:
+        """Send the definitions of a serving location once more: the control plane lost them."""
+        await self._upload(server)
+
+    async def report_failure(self, server: CodeServer, serialized_error: str) -> None:
+        """Note that a server has failed, and show the reason in the control plane."""
+        await self._fleet.mark_failed(server, serialized_error)
+        await self.tell_error(server, serialized_error)
+
+    async def tell_error(self, server: CodeServer, serialized_error: str) -> None:
+        """Show why a location does not load; tries until the control plane has taken it."""
+        retry = _RETRY_SECONDS
+        while True:
+            try:
+                await upload_error(
+                    self._api,
+                    deployment=server.deployment,
+                    location=server.location,
+                    serialized_error=serialized_error,
+                )
+            except ControlPlaneError as error:
+                log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, _LONGEST_RETRY_SECONDS)
+            else:
+                return
+
+    async def _upload(self, server: CodeServer) -> None:
+        said = await upload_location(
+            self._api,
+            self._fleet.client(server.key),
+            deployment=server.deployment,
+            location=server.location,
+            deploy_data=server.deploy_data,
+        )
+        log.info("%s/%s: definitions uploaded: %s", server.deployment, server.location, said)
+
+    async def _still_starting(self, server: CodeServer) -> bool:
+        current = await self._store.run(lambda db: code_servers.find(db, server.key))
+        return current is not None and current.status is ServerStatus.STARTING
+
+    async def _is_too_late(self, server: CodeServer) -> bool:
+        job = await self._store.run(lambda db: jobs.get(db, server.key))
+        problem = self._lateness(job)
+        if problem is None:
+            return False
+        await self.report_failure(server, dumps(error_info(problem)))
+        return True
+
+    def _lateness(self, job: Job) -> str | None:
+        """Two clocks: time in the queue, and time since the job runs."""
+        now = self._clock()
+        queue_limit = self._settings.queue_timeout_seconds
+        if job.phase is Phase.RUNNING and job.started_at is not None:
+            limit = self._settings.startup_timeout_seconds
+            if now - job.started_at > limit:
+                return f"The code server did not answer within {limit:.0f} s ({describe(job)})"
+        waited = now - (job.submitted_at or now)
+        if job.phase is Phase.QUEUED and queue_limit is not None and waited > queue_limit:
+            return f"The code server waited {queue_limit:.0f} s in the queue ({describe(job)})"
+        return None

@@ -1,0 +1,50 @@
+"""How the code servers stand, as the agent's heartbeat carries it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from hpc_agent.code_servers.fleet import Berth
+from hpc_agent.dagster_plus.serdes import Packed, error_info, packed, packed_enum
+from hpc_agent.jobs.wording import describe
+from hpc_agent.store.code_servers import ServerStatus
+
+_STATUS = {
+    ServerStatus.STARTING: "STARTING",
+    ServerStatus.SERVING: "RUNNING",
+    ServerStatus.FAILED: "FAILED",
+}
+# The stock agent's limit (DAGSTER_CLOUD_CODE_SERVER_HEARTBEAT_ERROR_SIZE_LIMIT).
+_ERROR_CHARACTERS = 5000
+
+
+def server_heartbeats(berths: Iterable[Berth], deployment: str) -> list[Packed]:
+    """Return a CloudCodeServerHeartbeat for each code location of a deployment."""
+    return [_heartbeat(berth) for berth in berths if berth.place[0] == deployment]
+
+
+def _heartbeat(berth: Berth) -> Packed:
+    server = berth.server
+    status = _STATUS[server.status] if server else "STARTING"
+    words = describe(berth.job) if berth.job else "not started yet"
+    error: Packed | None = None
+    if server and server.status is ServerStatus.FAILED:
+        error = _shortened(server.error, words)
+    elif status == "STARTING":
+        error = error_info(f"code server: {words}")
+    return packed(
+        "CloudCodeServerHeartbeat",
+        location_name=berth.place[1],
+        server_status=packed_enum("CloudCodeServerStatus", status),
+        error=error,
+        metadata={"message": words},
+    )
+
+
+def _shortened(serialized: str | None, words: str) -> Packed:
+    if serialized is None:
+        return error_info(f"code server: {words}")
+    content = json.loads(serialized)
+    message = str(content.get("message") or words)[:_ERROR_CHARACTERS]
+    return {**content, "message": message, "stack": [], "cause": None}

@@ -1,0 +1,106 @@
+"""From a code location's deploy data to the plan of a code server's job."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from hpc_agent.config import AgentConfig
+from hpc_agent.dagster_plus.instance_ref import instance_ref
+from hpc_agent.dagster_plus.serdes import dumps
+from hpc_agent.errors import ConfigError
+from hpc_agent.jobs import options
+from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.store.jobs import JobKind
+
+# Field of CodeLocationDeployData → variable of `dagster api grpc` (get_grpc_server_env of
+# dagster_cloud/workspace/user_code_launcher/utils.py).
+_TARGET_VARIABLES = {
+    "python_file": "DAGSTER_CLI_API_GRPC_PYTHON_FILE",
+    "module_name": "DAGSTER_CLI_API_GRPC_MODULE_NAME",
+    "package_name": "DAGSTER_CLI_API_GRPC_PACKAGE_NAME",
+    "autoload_defs_module_name": "DAGSTER_CLI_API_GRPC_AUTOLOAD_DEFS_MODULE_NAME",
+    "attribute": "DAGSTER_CLI_API_GRPC_ATTRIBUTE",
+    "working_directory": "DAGSTER_CLI_API_GRPC_WORKING_DIRECTORY",
+    "image": "DAGSTER_CURRENT_IMAGE",
+}
+
+
+def new_server_key() -> str:
+    """Return a key for one more code server."""
+    return f"srv-{secrets.token_hex(10)}"
+
+
+def plan_server(
+    config: AgentConfig, *, key: str, deployment: str, location: str, deploy_data: str
+) -> JobPlan:
+    """Return what is to be submitted. Raises ConfigError when it cannot be served here."""
+    data = json.loads(deploy_data)
+    if data.get("pex_metadata"):
+        raise ConfigError(
+            f"code location {location}: PEX deploys are not supported; deploy it with a Python "
+            "environment on the cluster (executable_path)"
+        )
+    environment = config.environment_of(location)
+    python = environment.python or data.get("executable_path")
+    if not python:
+        raise ConfigError(
+            f"code location {location}: it is not known which Python runs it; set "
+            "`environment.python` in agent.yaml, or `executable_path` of the code location"
+        )
+    spec = NodeSpec(
+        key=key,
+        kind=JobKind.CODE_SERVER,
+        argv=[
+            python,
+            "-m",
+            "dagster",
+            "api",
+            "grpc",
+            "--socket",
+            "{socket}",
+            "--lazy-load-user-code",
+        ],
+        environment=_variables(config, data, deployment=deployment, location=location),
+        working_directory=data.get("working_directory"),
+        grace_seconds=config.runs.grace_seconds,
+    )
+    return JobPlan(
+        spec=spec,
+        title=f"Dagster code server of {deployment}/{location}",
+        settings=options.merge(_sources(config, location)),
+        environment=environment,
+    )
+
+
+def _variables(
+    config: AgentConfig, data: Mapping[str, Any], *, deployment: str, location: str
+) -> dict[str, str]:
+    reference = instance_ref(deployment, config.compute_logs, local_directory="{tmp}")
+    return {
+        "DAGSTER_LOCATION_NAME": location,
+        "DAGSTER_INJECT_ENV_VARS_FROM_INSTANCE": "1",
+        "DAGSTER_INSTANCE_REF": dumps(reference),
+        "DAGSTER_CONTAINER_CONTEXT": json.dumps(data.get("container_context") or {}),
+        # Runs then start with the same interpreter, by `python -m dagster`.
+        "DAGSTER_CLI_API_GRPC_USE_PYTHON_ENVIRONMENT_ENTRY_POINT": "1",
+        **{
+            variable: data[field]
+            for field, variable in _TARGET_VARIABLES.items()
+            if data.get(field)
+        },
+    }
+
+
+def _sources(config: AgentConfig, location: str) -> list[options.Source]:
+    sources = [
+        options.Source("agent.yaml options", config.options),
+        options.Source("agent.yaml code_servers.options", config.code_servers.options),
+    ]
+    if location in config.locations:
+        own = config.locations[location].code_server_options
+        sources.append(options.Source(f"agent.yaml locations.{location}.code_server_options", own))
+    return sources

@@ -1,0 +1,105 @@
+"""Makes everything a job needs before sbatch is called: directory, token, spec, script."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.config import Environment
+from hpc_agent.jobs.directory import NodeSpec, WorkDirectory, write_private
+from hpc_agent.jobs.options import Setting
+from hpc_agent.jobs.rendering import ScriptValues, Templates
+from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.store.jobs import JobKind
+
+SCRIPT = "job.sh"
+OUTPUT = "slurm.out"
+_TEMPLATES = {
+    JobKind.RUN_WORKER: "run_worker.sbatch.j2",
+    JobKind.CODE_SERVER: "code_server.sbatch.j2",
+}
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """A job before it is one."""
+
+    spec: NodeSpec
+    title: str
+    settings: Sequence[Setting]
+    environment: Environment
+
+
+class JobPreparation:
+    """Writes job directories; ``prepare`` may be repeated for the same key."""
+
+    def __init__(
+        self,
+        *,
+        work: WorkDirectory,
+        templates: Templates,
+        tokens: JobTokens,
+        program: Path,
+        node_python: str,
+    ) -> None:
+        self.work = work
+        self._templates = templates
+        self._tokens = tokens
+        self._program = program
+        self._node_python = node_python
+
+    def script_of(self, key: str) -> Path:
+        """Return where the job's script is."""
+        return self.work.of(key) / SCRIPT
+
+    async def prepare(self, plan: JobPlan) -> Path:
+        """Write the directory and the script of a job; return the script.
+
+        Raises TemplateError, and OSError when the work directory cannot be written.
+        """
+        return await asyncio.to_thread(self._prepare, plan)
+
+    def _prepare(self, plan: JobPlan) -> Path:
+        key = plan.spec.key
+        directory = self.work.prepare(
+            plan.spec, token=self._tokens.token(key), program=self._program
+        )
+        output = str(directory / OUTPUT).replace("%", "%%")
+        values = ScriptValues(
+            key=key,
+            title=plan.title,
+            directives=[
+                f"--output={output}",
+                f"--chdir={directory}",
+                "--open-mode=append",
+                *(setting.directive for setting in plan.settings),
+            ],
+            exports=list(_exports(plan.environment.variables).items()),
+            modules=plan.environment.modules,
+            setup=plan.environment.setup,
+            node_python=self._node_python,
+            node_program=str(directory / "node.pyz"),
+            job_directory=str(directory),
+        )
+        script = directory / SCRIPT
+        write_private(script, self._templates.render(_TEMPLATES[plan.spec.kind], values))
+        return script
+
+
+def _exports(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the whole environment of a job: nothing of the agent's own leaks into it."""
+    account = pwd.getpwuid(os.getuid())
+    return {
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": account.pw_shell or "/bin/sh",
+        "PATH": _PATH,
+        "LANG": "C.UTF-8",
+        **variables,
+    }
