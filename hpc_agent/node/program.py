@@ -41,6 +41,7 @@ class NodeProgram:
         self._relay_file = self._path("relay.json")
         self._client = RelayClient(self._relay_file)
         self._reporter = Reporter(self._client, self._token, self._context)
+        self._reached = False
 
     def run(self) -> int:
         """Run the job and return the exit code for Slurm: the child's, or 128 + its signal."""
@@ -86,18 +87,14 @@ class NodeProgram:
 
     def _ask_to_start(self) -> Optional[Tuple[int, Ending]]:
         """Report the start; return how it ends when it must not go on."""
-        interrupted = []
-
-        def pause(seconds: float) -> bool:
-            if signals.wait(seconds) in signals.TERMINATING:
-                interrupted.append(True)
-            return bool(interrupted)
-
+        interruption = _Interruption()
         try:
-            answer = self._reporter.report("started", self._spec.relay_timeout_seconds, pause)
+            answer = self._reporter.report(
+                "started", self._spec.relay_timeout_seconds, interruption.pause
+            )
         except ReportFailed as error:
             log("not started: %s" % error)
-            if interrupted:
+            if interruption.happened:
                 return 128 + signal.SIGTERM, Ending(
                     records.NOT_STARTED, reason="ended by a signal before the agent was reached"
                 )
@@ -107,6 +104,7 @@ class NodeProgram:
                 % (self._context.hostname, error, self._relay_file)
             )
             return EX_TEMPFAIL, Ending(records.NOT_STARTED, reason=reason)
+        self._reached = True
         if answer.proceed:
             return None
         log("not started: %s" % answer.reason)
@@ -118,6 +116,7 @@ class NodeProgram:
             environment[name] = _fill(value, server_socket, tmp)
         environment["HPC_AGENT_API_URL"] = "http://" + address
         environment["HPC_AGENT_JOB_TOKEN"] = self._token
+        environment["HPC_AGENT_TMP"] = tmp
         # The child must reach its loopback address whatever proxy the site sets.
         for name in ("no_proxy", "NO_PROXY"):
             others = environment.get(name)
@@ -170,6 +169,7 @@ class NodeProgram:
             name = "exit.json"
         write_json(self._path(name), record)
         if refused.same_job:
+            self._reached = True  # by the earlier start: worth the patience
             self._report_exit(record)
         return 0
 
@@ -179,14 +179,31 @@ class NodeProgram:
         self._report_exit(record)
         self._client.close()
 
-    def _report_exit(self, record: "Dict[str, Any]") -> None:
+    def _report_exit(self, record: Dict[str, Any]) -> None:
+        # An agent that was never reached gets one more try; the exit record says the same.
+        patience = EXIT_REPORT_SECONDS if self._reached else 0.0
         try:
-            self._reporter.report("exited", EXIT_REPORT_SECONDS, _sleep, exit=record)
+            self._reporter.report("exited", patience, _Interruption().pause, exit=record)
         except ReportFailed as error:
             log("could not report the end, the exit record says it: %s" % error)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._job_dir, name)
+
+
+class _Interruption:
+    """Pauses of the main thread that a terminating signal cuts short."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; return whether a terminating signal has come, now or before."""
+        deadline = time.monotonic() + seconds
+        while not self.happened and time.monotonic() < deadline:
+            received = signals.wait(deadline - time.monotonic())
+            self.happened = received in signals.TERMINATING
+        return self.happened
 
 
 def _fill(text: str, server_socket: str, tmp: str) -> str:

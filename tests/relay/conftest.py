@@ -1,0 +1,28 @@
+"""Fixtures: a control plane that is up, a cluster around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from .fake_control_plane import FakeControlPlane
+from .harness import Cluster
+
+
+@pytest.fixture
+def control_plane() -> Iterator[FakeControlPlane]:
+    """Run a fake control plane."""
+    fake = FakeControlPlane()
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, control_plane: FakeControlPlane) -> AsyncIterator[Cluster]:
+    """Make a work directory with the node program, and end its processes afterwards."""
+    made = Cluster(tmp_path, control_plane)
+    yield made
+    await made.close()

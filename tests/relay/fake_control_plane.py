@@ -1,0 +1,110 @@
+"""A control plane on a real socket that can be stopped, restarted on its port, and told to fail."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request as it arrived; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class FakeControlPlane:
+    """Answers every GraphQL request and counts event writes once per idempotency key."""
+
+    port: int = 0
+    requests: list[Received] = field(default_factory=list)
+    stored: dict[str, Received] = field(default_factory=dict)
+    uploads: list[tuple[int, str]] = field(default_factory=list)
+    status: int = 200
+    answer: dict[str, Any] = field(default_factory=lambda: {"data": {"ok": True}})
+    server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen, on the port of the last start if there was one."""
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                self._take()
+
+            def do_PUT(self) -> None:
+                if self.path.startswith("/bucket/"):
+                    self._upload()
+                else:
+                    self._take()
+
+            def do_GET(self) -> None:
+                if self.path.startswith("/gen_logs_url"):
+                    self._take({"url": f"{outer.url}/bucket/logs?X-Signature=secret"})
+                else:
+                    self._take()
+
+            def _take(self, answer: dict[str, Any] | None = None) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                received = Received(method=self.command, path=self.path, headers=headers, body=body)
+                outer.requests.append(received)
+                if outer.status == 200 and "idempotency-key" in headers:
+                    outer.stored.setdefault(headers["idempotency-key"], received)
+                self._reply(outer.status, answer or outer.answer)
+
+            def _upload(self) -> None:
+                left = int(self.headers["Content-Length"])
+                digest, size = hashlib.sha256(), left
+                while left:
+                    data = self.rfile.read(min(left, 1 << 16))
+                    digest.update(data)
+                    left -= len(data)
+                outer.uploads.append((size, digest.hexdigest()))
+                self._reply(200, {})
+
+            def _reply(self, status: int, answer: dict[str, Any]) -> None:
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Clients may go away."""
+
+        self.server = Server(("127.0.0.1", self.port), Handler)
+        self.port = int(self.server.server_address[1])
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Stop listening; connections are refused from now on."""
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None

@@ -1,0 +1,240 @@
+"""The node program, started as Slurm starts it, against a real relay."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpc_agent.relay.identity import ReportAnswer
+
+from .harness import Cluster, python, until
+
+_PYTHONS = [sys.executable] + [
+    str(path)
+    for path in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python"))
+    if path.parts[-3].startswith(("3.8.", "3.13."))
+]
+
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+IGNORE_TERM = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))
+grandchild = subprocess.Popen(['sleep', '600'])
+print('grandchild', grandchild.pid, flush=True)
+while True:
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("interpreter", _PYTHONS)
+async def test_a_run_is_executed_and_recorded(cluster: Cluster, interpreter: str) -> None:
+    """Output, exit code, reports and exit record tell what the child did, on each Python."""
+    job = cluster.job(
+        argv=python("import os, sys; print(os.environ['X']); sys.exit('went wrong')"),
+        environment={"X": "value of {tmp}"},
+    )
+    async with cluster.relay():
+        node = await cluster.start(job, python=interpreter)
+        assert await node.wait() == 1
+    assert cluster.jobs.events(job.key) == ["started", "exited"]
+    assert node.child_output().startswith("value of /")
+    record = node.exit_record()
+    assert record["outcome"] == "exited"
+    assert record["exit_code"] == 1
+    assert record["signal"] is None
+    assert record["slurm_job_id"] == "17"
+    assert record["stderr_tail"] == "went wrong\n"
+    assert record["max_rss_kb"] > 1000
+    assert record["ended_at"] >= record["started_at"]
+    assert cluster.jobs.reports[-1][1].exit == record
+    assert not os.path.lexists(node.child_output().split(" of ")[1].strip())
+
+
+async def test_a_run_that_must_not_start_is_not_started(cluster: Cluster) -> None:
+    """The agent's answer to ``started`` is obeyed; Slurm sees success."""
+    job = cluster.job(argv=["touch", str(cluster.root / "ran")])
+    cluster.jobs.answer = ReportAnswer(proceed=False, reason="the run was canceled")
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 0
+    assert node.exit_record()["outcome"] == "not_started"
+    assert node.exit_record()["reason"] == "the run was canceled"
+    assert not (cluster.root / "ran").exists()
+
+
+async def test_a_crash_is_recorded_with_its_signal(cluster: Cluster) -> None:
+    """A child killed by a signal gives 128 + signal."""
+    job = cluster.job(argv=python("import os; os.kill(os.getpid(), 11)"))
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 128 + signal.SIGSEGV
+    assert node.exit_record()["signal"] == signal.SIGSEGV
+    assert node.exit_record()["exit_code"] is None
+    assert node.exit_record()["outcome"] == "exited"
+
+
+async def test_a_program_that_cannot_be_started_is_reported(cluster: Cluster) -> None:
+    """A wrong interpreter path is told in the exit record."""
+    job = cluster.job(argv=["/no/such/python"])
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 127
+    assert "cannot start /no/such/python: " in node.exit_record()["reason"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+async def test_termination_lets_the_child_end_by_itself(
+    cluster: Cluster, number: signal.Signals
+) -> None:
+    """SIGTERM and the walltime warning reach the child as SIGTERM."""
+    job = cluster.job(argv=python(SLEEP))
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        node.process.send_signal(number)
+        assert await node.wait() == 128 + signal.SIGTERM
+    assert node.exit_record()["outcome"] == "terminated"
+    assert node.exit_record()["signal"] == signal.SIGTERM
+
+
+async def test_a_stubborn_child_is_killed_with_its_group_after_the_grace(cluster: Cluster) -> None:
+    """SIGKILL after grace_seconds leaves no descendant behind."""
+    job = cluster.job(argv=python(IGNORE_TERM), grace_seconds=0.5)
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "grandchild" in node.child_output())
+        node.process.send_signal(signal.SIGTERM)
+        assert await node.wait() == 128 + signal.SIGKILL
+    assert "asked" in node.child_output()
+    assert node.exit_record()["outcome"] == "terminated"
+    grandchild = int(node.child_output().split()[1])
+    await until(lambda: not _alive(grandchild))
+
+
+async def test_the_child_dies_with_a_killed_node_program(cluster: Cluster) -> None:
+    """SIGKILL to the node program alone does not leave the child running."""
+    job = cluster.job(argv=python(SLEEP))
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        (child,) = psutil.Process(node.process.pid).children()
+        node.process.kill()
+        await node.wait()
+        await until(lambda: not _alive(child.pid))
+
+
+async def test_another_slurm_job_finds_the_claim_and_exits(cluster: Cluster) -> None:
+    """A duplicate exits 0, runs nothing and leaves the claimant's records alone."""
+    job = cluster.job(argv=python(SLEEP))
+    async with cluster.relay():
+        first = await cluster.start(job)
+        await until(lambda: "up" in first.child_output())
+        second = await cluster.start(job, environment={"SLURM_JOB_ID": "18"})
+        assert await second.wait() == 0
+        assert not (first.job_dir / "exit.json").exists()
+        assert (
+            "already claimed by Slurm job 17" in (first.job_dir / "duplicate-18.json").read_text()
+        )
+        assert cluster.jobs.events(job.key) == ["started"]
+
+
+async def test_a_requeued_run_is_not_executed_twice(cluster: Cluster) -> None:
+    """The same Slurm job restarted after the run started ends as a duplicate, and says so."""
+    job = cluster.job(argv=["sh", "-c", "echo ran"])
+    async with cluster.relay():
+        assert await (await cluster.start(job)).wait() == 0
+        (cluster.directory(job.key) / "exit.json").unlink()  # its node died before it could end
+        again = await cluster.start(job, environment={"SLURM_RESTART_COUNT": "1"})
+        assert await again.wait() == 0
+    assert again.child_output() == "ran\n"
+    assert again.exit_record()["outcome"] == "duplicate"
+    assert "re-execute it from Dagster" in again.exit_record()["reason"]
+    assert cluster.jobs.events(job.key) == ["started", "exited", "exited"]
+
+
+async def test_a_requeued_code_server_takes_its_claim_over(cluster: Cluster) -> None:
+    """A code server may be started again under the same Slurm job."""
+    job = cluster.job(kind="code_server", argv=["sh", "-c", "echo ran"])
+    async with cluster.relay():
+        assert await (await cluster.start(job)).wait() == 0
+        again = await cluster.start(job, environment={"SLURM_RESTART_COUNT": "1"})
+        assert await again.wait() == 0
+    assert again.child_output() == "ran\nran\n"
+    assert again.exit_record()["outcome"] == "exited"
+
+
+async def test_without_a_relay_the_run_is_not_started(cluster: Cluster) -> None:
+    """After relay_timeout_seconds the exit record says what to check."""
+    job = cluster.job(argv=["true"], relay_timeout_seconds=1)
+    node = await cluster.start(job)
+    assert await node.wait() == 75
+    assert node.exit_record()["outcome"] == "not_started"
+    assert "Check that hpc-agent is running" in node.exit_record()["reason"]
+
+
+async def test_a_signal_ends_the_wait_for_the_relay(cluster: Cluster) -> None:
+    """A canceled job does not wait out relay_timeout_seconds."""
+    job = cluster.job(argv=["true"], relay_timeout_seconds=600)
+    node = await cluster.start(job)
+    await until(lambda: "was not accepted" in node.log())
+    node.process.send_signal(signal.SIGTERM)
+    assert await node.wait() == 128 + signal.SIGTERM
+    assert node.exit_record()["outcome"] == "not_started"
+
+
+async def test_nothing_listens_beyond_the_loopback_and_no_token_is_in_argv(
+    cluster: Cluster,
+) -> None:
+    """Of the whole process tree, only 127.0.0.1 is listened on; the token is not shown by ps."""
+    job = cluster.job(argv=python(SLEEP))
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        tree = psutil.Process(node.process.pid)
+        processes = [tree, *tree.children(recursive=True)]
+        listening = [
+            (process.pid, c.laddr.ip)
+            for process in processes
+            for c in process.net_connections(kind="inet")
+            if c.status == psutil.CONN_LISTEN
+        ]
+        assert listening == [(node.process.pid, "127.0.0.1")]
+        token = cluster.token(job.key)
+        for process in psutil.process_iter():
+            try:
+                assert token not in " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+        assert token not in node.log()
+        assert (node.job_dir / "stdout").stat().st_mode & 0o077 == 0
+
+
+def test_an_unusable_job_directory_is_one_clear_line(cluster: Cluster) -> None:
+    """A missing spec.json is an error of one line, not a traceback."""
+    result = subprocess.run(
+        [sys.executable, str(cluster.program), str(cluster.root / "nowhere")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "spec.json: No such file or directory" in result.stderr
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_this_test_can_see_processes() -> None:
+    """``_alive`` can tell."""
+    assert _alive(os.getpid())
