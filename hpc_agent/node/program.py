@@ -161,7 +161,7 @@ class NodeProgram:
         return (128 + number if number is not None else status), ending
 
     def _refuse_duplicate(self, refused: ClaimRefused) -> int:
-        """Exit harmlessly: exit.json belongs to the claimant, another Slurm job never touches it."""
+        """Exit harmlessly; exit.json belongs to the claimant, another Slurm job leaves it be."""
         log("duplicate: %s" % refused)
         record = exit_record(self._context, Ending(records.DUPLICATE, reason=str(refused)))
         name = "duplicate-%s.json" % (self._context.slurm_job_id or os.getpid())

@@ -13,7 +13,7 @@ import pytest
 
 from hpc_agent.relay.identity import ReportAnswer
 
-from .harness import Cluster, python, until
+from .harness import Cluster, exists, python, until
 
 _PYTHONS = [sys.executable] + [
     str(path)
@@ -53,7 +53,7 @@ async def test_a_run_is_executed_and_recorded(cluster: Cluster, interpreter: str
     assert record["max_rss_kb"] > 1000
     assert record["ended_at"] >= record["started_at"]
     assert cluster.jobs.reports[-1][1].exit == record
-    assert not os.path.lexists(node.child_output().split(" of ")[1].strip())
+    assert not exists(node.child_output().split(" of ")[1].strip())
 
 
 async def test_a_run_that_must_not_start_is_not_started(cluster: Cluster) -> None:
