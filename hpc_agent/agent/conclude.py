@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from sqlite_utils import Database
 
@@ -28,9 +28,7 @@ class ConcludeLoop:
     control plane cannot know how the run ended.
     """
 
-    def __init__(
-        self, context: Context, fleet: Fleet, spooled: Callable[[str], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, context: Context, fleet: Fleet, spooled: Callable[[str], bool]) -> None:
         self._context = context
         self._fleet = fleet
         self._spooled = spooled
@@ -43,7 +41,7 @@ class ConcludeLoop:
                 await self._fleet.job_over(job)
                 await self._close(job, Verdict.NOTHING)
                 self._context.bells.workspace.ring()
-            elif job.run_id is not None and await self._spooled(job.run_id):
+            elif job.run_id is not None and self._spooled(job.run_id):
                 waiting = True
             else:
                 await self._conclude_run(job)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.snapshot import upload_error, upload_location
-from hpc_agent.code_servers.tunnel import Tunnels
 from hpc_agent.config import CodeServers
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import dumps, error_info
 from hpc_agent.errors import CodeLocationLoadError, CodeServerError, ControlPlaneError
 from hpc_agent.jobs.wording import describe
+from hpc_agent.relay.server import Relay
 from hpc_agent.store import code_servers, jobs
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
@@ -36,21 +36,21 @@ class BringUp:
         store: Store,
         api: AgentApi,
         fleet: Fleet,
-        tunnels: Tunnels,
+        relay: Relay,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._store = store
         self._api = api
         self._fleet = fleet
-        self._tunnels = tunnels
+        self._relay = relay
         self._clock = clock
 
     async def run(self, server: CodeServer) -> None:
         """Bring a server up. Ends when it serves, has failed, or is not wanted any more."""
         retry = _RETRY_SECONDS
         while await self._still_starting(server):
-            if not self._tunnels.connected(server.key):
+            if not self._relay.connected(server.key):
                 if await self._is_too_late(server):
                     return
                 await asyncio.sleep(_LOOK_SECONDS)

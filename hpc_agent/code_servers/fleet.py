@@ -18,7 +18,6 @@ from typing import Any
 from sqlite_utils import Database
 
 from hpc_agent.code_servers.plan import new_server_key, plan_server
-from hpc_agent.code_servers.tunnel import Tunnels
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.agent_calls import Deployment, WorkspaceEntry
 from hpc_agent.dagster_plus.serdes import dumps, error_info
@@ -26,6 +25,7 @@ from hpc_agent.errors import CodeServerError, CodeServerUnavailableError, Config
 from hpc_agent.grpc.client import CodeServerClient
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.wording import describe
+from hpc_agent.relay.server import Relay
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import code_servers, jobs
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
@@ -64,7 +64,7 @@ class Fleet:
         config: AgentConfig,
         store: Store,
         preparation: JobPreparation,
-        tunnels: Tunnels,
+        relay: Relay,
         clock: Callable[[], float],
         on_submit: Callable[[], None],
         on_retire: Callable[[], None],
@@ -72,7 +72,7 @@ class Fleet:
         self._config = config
         self._store = store
         self._preparation = preparation
-        self._tunnels = tunnels
+        self._relay = relay
         self._clock = clock
         self._on_submit = on_submit
         self._on_retire = on_retire
@@ -138,7 +138,7 @@ class Fleet:
     def client(self, key: str) -> CodeServerClient:
         """Return the client of one server; its channel is opened at the first call."""
         if key not in self._clients:
-            self._clients[key] = CodeServerClient(self._tunnels.tunnel_socket(key))
+            self._clients[key] = CodeServerClient(self._relay.tunnel_socket(key))
         return self._clients[key]
 
     async def mark_serving(self, server: CodeServer) -> None:

@@ -42,9 +42,10 @@ class AgentApi:
         self._settings = settings
         self._token = token
         self._agent_id = agent_id
+        self.trust = _trust(settings)
         self.http = httpx.AsyncClient(
             base_url=settings.url,
-            verify=_trust(settings),
+            verify=self.trust,
             proxy=settings.proxy,
             timeout=settings.timeout_seconds,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),

@@ -97,6 +97,10 @@ class Relay:
         """How many event writes wait for the control plane."""
         return self._spool.pending
 
+    def holds_events_of(self, run_id: str) -> bool:
+        """Whether event writes of a run wait for the control plane."""
+        return self._spool.holds(run_id)
+
     @property
     def control_plane_away(self) -> bool:
         """Whether the control plane did not take the last event write."""

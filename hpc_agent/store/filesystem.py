@@ -46,14 +46,19 @@ def filesystem_type(path: Path, mounts: str) -> str:
     return kind
 
 
+def filesystem_type_of(path: Path) -> str:
+    """Return the type of the file system that holds ``path`` on this machine."""
+    return filesystem_type(path, Path("/proc/self/mounts").read_text())
+
+
 def is_network(path: Path) -> bool:
     """Whether ``path`` is on a file system that other hosts share."""
-    return filesystem_type(path, Path("/proc/self/mounts").read_text()) in NETWORK_TYPES
+    return filesystem_type_of(path) in NETWORK_TYPES
 
 
 def refuse_network_filesystem(home: Path) -> None:
     """Raise StoreError when the state database would lie on a shared file system."""
-    kind = filesystem_type(home, Path("/proc/self/mounts").read_text())
+    kind = filesystem_type_of(home)
     if kind in NETWORK_TYPES:
         raise StoreError(
             f"home: {home} is on {kind}, where SQLite databases get corrupted. Set `home` in "

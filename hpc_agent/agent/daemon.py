@@ -1,0 +1,234 @@
+"""The agent: opens its services in order, runs its loops, and closes in the opposite order.
+
+Order: work directory, store, lease, agent API, scheduler, relay, loops. Signals only set an event.
+Stopping the agent stops no job: run workers and code servers go on, and the next start adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import httpx
+from sqlite_utils import Database
+
+from hpc_agent import __version__
+from hpc_agent.agent.cancel import CancelLoop
+from hpc_agent.agent.conclude import ConcludeLoop
+from hpc_agent.agent.context import Bells, Context
+from hpc_agent.agent.heartbeat import HeartbeatLoop
+from hpc_agent.agent.housekeeping import HousekeepingLoop
+from hpc_agent.agent.job_reports import JobReports
+from hpc_agent.agent.loop import Bell, Crew, repeat
+from hpc_agent.agent.poll import PollLoop
+from hpc_agent.agent.report import ReportLoop
+from hpc_agent.agent.scheduler import make_scheduler
+from hpc_agent.agent.serve import ServeLoop
+from hpc_agent.agent.submit import SubmitLoop
+from hpc_agent.agent.systemd import Notifier
+from hpc_agent.agent.watch import WatchLoop
+from hpc_agent.agent.work_directory import check_work_directory
+from hpc_agent.agent.workspace import WorkspaceLoop
+from hpc_agent.code_servers.bring_up import BringUp
+from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.config import AgentConfig, read_token
+from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.jobs.directory import WorkDirectory
+from hpc_agent.jobs.node_program import build_node_program
+from hpc_agent.jobs.preparation import JobPreparation
+from hpc_agent.jobs.rendering import Templates
+from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.relay.server import Relay, RelaySettings
+from hpc_agent.relay.upstream import Upstream
+from hpc_agent.store import meta
+from hpc_agent.store.database import Store
+from hpc_agent.store.meta import Identity
+
+log = logging.getLogger(__name__)
+
+_SHUTDOWN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedLoop:
+    name: str
+    step: Callable[[], Awaitable[float]]
+    bell: Bell
+
+
+async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
+    """Run the agent until ``stop`` is set.
+
+    Raises ConfigError, StoreError (LeaseHeldError among them) at start; once it runs, only
+    LeaseHeldError.
+    """
+    notifier = Notifier.from_environment()
+    async with contextlib.AsyncExitStack() as stack:
+        crew = Crew()
+        loops, context = await _open(config, stack, crew)
+        log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
+        notifier.ready()
+        notifier.status(f"serving {config.control_plane.url}")
+        await _run_until(stop, loops, crew, notifier)
+        notifier.stopping()
+        log.info("stopping; jobs go on")
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set the event."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _open(
+    config: AgentConfig, stack: contextlib.AsyncExitStack, crew: Crew
+) -> tuple[list[_NamedLoop], Context]:
+    read_token(config)
+    work = WorkDirectory(config.work_dir)
+    await asyncio.to_thread(
+        check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
+    )
+    store = Store(config.home)
+    await store.open()
+    stack.push_async_callback(store.close)
+    owner = str(uuid.uuid4())
+    identity = await _take_over(store, owner)
+    stack.push_async_callback(store.run, lambda db: meta.release_lease(db, owner))
+    api = await stack.enter_async_context(
+        AgentApi(config.control_plane, token=lambda: read_token(config), agent_id=identity.agent_id)
+    )
+    tokens = JobTokens(identity.token_secret)
+    context = Context(
+        config=config,
+        agent_id=identity.agent_id,
+        store=store,
+        api=api,
+        scheduler=make_scheduler(config),
+        preparation=JobPreparation(
+            work=work,
+            templates=Templates(config.templates_dir),
+            tokens=tokens,
+            program=await asyncio.to_thread(build_node_program, work.lib),
+            node_python=config.node_python,
+        ),
+        bells=Bells(),
+    )
+    relay = await _open_relay(context, tokens, stack)
+    fleet = _make_fleet(context, relay)
+    stack.push_async_callback(fleet.close)
+    return _loops(context, relay, fleet, crew, owner), context
+
+
+async def _take_over(store: Store, owner: str) -> Identity:
+    def take(db: Database) -> Identity:
+        meta.take_lease(db, owner, time.time())
+        return meta.identity(db)
+
+    return await store.run(take)
+
+
+async def _open_relay(
+    context: Context, tokens: JobTokens, stack: contextlib.AsyncExitStack
+) -> Relay:
+    reports = JobReports(context, tokens)
+    settings = context.config.relay
+    storage = await stack.enter_async_context(
+        httpx.AsyncClient(verify=context.api.trust, proxy=context.config.control_plane.proxy)
+    )
+    return await stack.enter_async_context(
+        Relay(
+            RelaySettings(
+                state_dir=context.config.home,
+                work_dir=context.config.work_dir,
+                bind=settings.bind,
+                port=settings.port,
+                advertise=tuple(settings.advertise),
+                allow=tuple(settings.allow),
+            ),
+            directory=reports,
+            upstream=Upstream(
+                api=context.api.http, storage=storage, credentials=context.api.headers
+            ),
+            on_report=reports.receive,
+        )
+    )
+
+
+def _make_fleet(context: Context, relay: Relay) -> Fleet:
+    return Fleet(
+        config=context.config,
+        store=context.store,
+        preparation=context.preparation,
+        relay=relay,
+        clock=context.clock,
+        on_submit=context.bells.submit.ring,
+        on_retire=context.bells.cancel.ring,
+    )
+
+
+def _loops(
+    context: Context, relay: Relay, fleet: Fleet, crew: Crew, owner: str
+) -> list[_NamedLoop]:
+    bells = context.bells
+    bring_up = BringUp(
+        settings=context.config.code_servers,
+        store=context.store,
+        api=context.api,
+        fleet=fleet,
+        relay=relay,
+        clock=context.clock,
+    )
+    return [
+        _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
+        _NamedLoop("poll", PollLoop(context).step, Bell()),
+        _NamedLoop("serve", ServeLoop(context, fleet, crew).step, bells.serve),
+        _NamedLoop("submit", SubmitLoop(context, crew).step, bells.submit),
+        _NamedLoop("watch", WatchLoop(context).step, bells.watch),
+        _NamedLoop("cancel", CancelLoop(context).step, bells.cancel),
+        _NamedLoop(
+            "conclude",
+            ConcludeLoop(context, fleet, relay.holds_events_of).step,
+            bells.conclude,
+        ),
+        _NamedLoop("report", ReportLoop(context).step, bells.report),
+        _NamedLoop("heartbeat", HeartbeatLoop(context, fleet).step, bells.heartbeat),
+        _NamedLoop(
+            "workspace", WorkspaceLoop(context, fleet, bring_up, crew).step, bells.workspace
+        ),
+    ]
+
+
+async def _run_until(
+    stop: asyncio.Event, loops: Sequence[_NamedLoop], crew: Crew, notifier: Notifier
+) -> None:
+    tasks = [
+        asyncio.create_task(repeat(loop.name, loop.step, loop.bell), name=loop.name)
+        for loop in loops
+    ]
+    if notifier.watchdog_interval:
+        tasks.append(asyncio.create_task(_feed_watchdog(notifier), name="watchdog"))
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
+            task.result()
+    finally:
+        for task in [*tasks, stopped]:
+            task.cancel()
+        async with asyncio.timeout(_SHUTDOWN_SECONDS):
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await crew.dismiss()
+
+
+async def _feed_watchdog(notifier: Notifier) -> None:
+    """Fed from the event loop: an agent whose loop hangs is restarted."""
+    while True:
+        notifier.watchdog()
+        await asyncio.sleep(notifier.watchdog_interval or 1.0)

@@ -1,0 +1,36 @@
+"""Whether the work directory will do, as far as that can be seen from the login node."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+
+from hpc_agent.errors import ConfigError
+from hpc_agent.jobs.directory import WorkDirectory
+from hpc_agent.store.filesystem import filesystem_type_of, is_network
+
+log = logging.getLogger(__name__)
+
+
+def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> None:
+    """Make the work directory and warn when compute nodes will hardly see it.
+
+    Raises ConfigError when it cannot be written.
+    """
+    try:
+        work.make()
+        with tempfile.TemporaryFile(dir=work.path):
+            pass
+    except OSError as error:
+        raise ConfigError(f"work_dir: {work.path}: {error.strerror}") from None
+    if os.stat(work.path).st_uid != os.getuid():  # noqa: PTH116
+        raise ConfigError(f"work_dir: {work.path} belongs to another user")
+    if warn_if_local and not is_network(work.path):
+        log.warning(
+            "work_dir: %s is on %s, a file system of this machine alone: jobs on other nodes will "
+            "not find their directories. Fine on a single machine; on a cluster set work_dir to a "
+            "directory that every compute node sees.",
+            work.path,
+            filesystem_type_of(work.path),
+        )

@@ -1,0 +1,118 @@
+"""``hpc-agent start | status | jobs | logs``."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpc_agent.cli.output import print_json, print_line, print_table
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="agent.yaml; else ./agent.yaml, ~/.config/hpc-agent/, /etc/hpc-agent/.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(start)
+    app.command()(status)
+    app.command()(jobs)
+    app.command()(logs)
+
+
+def start(config: ConfigOption = None) -> None:
+    """Run the agent in the foreground, until it is told to stop (Ctrl-C, SIGTERM).
+
+    Jobs outlive the agent: the next start with the same home directory adopts them.
+    """
+    from hpc_agent.agent.daemon import run_agent, stop_on_signals
+    from hpc_agent.agent.journal import configure_logging
+    from hpc_agent.config import load_config
+
+    settings = load_config(config)
+    configure_logging(settings.logging)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        stop_on_signals(stop)
+        await run_agent(settings, stop)
+
+    asyncio.run(serve())
+
+
+def status(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show how the agent stands: whether it runs, its code servers, its jobs."""
+    from hpc_agent.agent.overview import read_status
+    from hpc_agent.config import load_config
+
+    found = read_status(load_config(config))
+    if json:
+        print_json(asdict(found))
+        return
+    where = f"runs on {found.running_on} (pid {found.pid})" if found.running_on else "does not run"
+    print_line(f"Agent {found.agent_id} {where}; control plane {found.control_plane}")
+    counts = ", ".join(f"{count} {phase}" for phase, count in found.jobs_by_phase.items())
+    print_line(f"Jobs: {counts or 'none'}; messages to send: {found.messages_waiting}")
+    if found.code_servers:
+        print_line("")
+        print_table(["deployment", "location", "status", "job"], found.code_servers)
+
+
+def jobs(
+    config: ConfigOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Also jobs that are over.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="At most this many.", min=1)] = 50,
+    history: Annotated[
+        str | None,
+        typer.Option(help="Show the states of one job: its key, job id or run id."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the agent's jobs, newest first."""
+    from hpc_agent.agent.overview import read_history, read_jobs
+    from hpc_agent.config import load_config
+
+    settings = load_config(config)
+    if history is not None:
+        rows, columns = (
+            read_history(settings, history),
+            ["at", "phase", "state", "reason", "source"],
+        )
+    else:
+        rows = read_jobs(settings, limit=limit, everything=everything)
+        columns = ["job_id", "kind", "location", "run_id", "description"]
+    if json:
+        print_json(rows)
+    else:
+        print_table(columns, rows)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="A run id, job id, key, or code location.")],
+    config: ConfigOption = None,
+    stream: Annotated[
+        str, typer.Option(help="stdout, stderr, or job: what the job script itself printed.")
+    ] = "stderr",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+) -> None:
+    """Print the output of a run worker or a code server."""
+    from hpc_agent.agent.journal import print_file
+    from hpc_agent.agent.overview import log_file
+    from hpc_agent.config import load_config
+
+    if stream not in {"stdout", "stderr", "job"}:
+        raise typer.BadParameter("must be stdout, stderr or job", param_hint="--stream")
+    print_file(log_file(load_config(config), name, stream), follow=follow)
