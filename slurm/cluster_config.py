@@ -97,9 +97,10 @@ def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
     )
 
 
-def cgroup_conf(version: tuple[int, int]) -> str:
+def cgroup_conf(version: str) -> str:
     """Render cgroup.conf: no cgroups at all, which 23.11 and later must be told explicitly."""
-    if version >= (23, 11):
+    year, month = version.split(".")[:2]
+    if (int(year), int(month)) >= (23, 11):
         return "CgroupPlugin=disabled\n"
     return "# proctrack/linuxproc and task/none use no cgroups\n"
 

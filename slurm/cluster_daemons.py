@@ -38,13 +38,13 @@ class Daemons:
         nodes = [self._slurmd(name) for name in self._cluster.node_names]
         return [self._munged(), *accounting, self._slurmctld(), *nodes]
 
-    def version(self) -> tuple[int, int, int]:
-        """Return the version of the installed slurmctld, for example (22, 5, 8)."""
+    def version(self) -> str:
+        """Return the version of the installed slurmctld, for example ``22.05.8``."""
         text = self._output("slurmctld", "-V")
-        match = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+        match = re.search(r"\d+\.\d+\.\d+", text)
         if match is None:
             raise ClusterError(f"slurmctld -V printed no version: {text!r}")
-        return int(match[1]), int(match[2]), int(match[3])
+        return match[0]
 
     def register(self) -> None:
         """Make the cluster known to slurmdbd, which otherwise drops its first jobs."""

@@ -86,7 +86,7 @@ def status(root: Path) -> Status:
     return Status(
         running=running,
         slurm_conf=str(layout.slurm_conf),
-        version="{}.{}.{}".format(*daemons.version()),
+        version=daemons.version(),
         nodes=list(cluster.node_names),
         accounting=cluster.accounting,
         dir=str(root),
@@ -183,7 +183,7 @@ def _free_port(taken: list[int]) -> int:
         return port
 
 
-def _write_configuration(cluster: Cluster, layout: Layout, version: tuple[int, int, int]) -> bool:
+def _write_configuration(cluster: Cluster, layout: Layout, version: str) -> bool:
     """Write all files and return whether one of them has changed."""
     host = socket.gethostname().partition(".")[0]
     key = layout.config_directory / "munge.key"
@@ -191,7 +191,7 @@ def _write_configuration(cluster: Cluster, layout: Layout, version: tuple[int, i
         _write(key, secrets.token_hex(64), mode=0o600)
     files = {
         "slurm.conf": slurm_conf(cluster, layout, host=host),
-        "cgroup.conf": cgroup_conf(version[:2]),
+        "cgroup.conf": cgroup_conf(version),
         "gres.conf": gres_conf(),
     }
     changed = [_write(layout.config_directory / name, content) for name, content in files.items()]

@@ -10,7 +10,9 @@ from hpc_agent.slurm.values import duration_or_none, parse_exit_code, parse_text
 
 # Name and comment are free text: they may hold spaces, newlines and things that look like fields.
 # Each is found by the fields that Slurm prints around it; the rest are single words.
-_NAME = re.compile(r"\bJobName=(.*?) UserId=\S+\(\d+\) GroupId=", re.DOTALL)
+_NAME = re.compile(
+    r"\bJobName=(.*?) UserId=\S+\(\d+\) GroupId=\S+\(\d+\) MCS_label=\S+ Priority=\d+ ", re.DOTALL
+)
 _COMMENT = re.compile(
     r" Comment=(.*?)\s+(?:StdErr|StdIn|StdOut|AdminComment|SystemComment|Power|TresPerNode)=",
     re.DOTALL,
@@ -36,7 +38,7 @@ def is_up(stdout: str) -> bool:
 def parse_job(stdout: str) -> JobRecord | None:
     """Read one job; None when the text holds none."""
     name = _NAME.search(stdout)
-    head = re.match(r"\s*JobId=(\d+)", stdout)
+    head = re.match(r"\s*JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\d+))? ", stdout)
     if name is None or head is None:
         return None
     fields = stdout[name.end() :]
@@ -49,7 +51,7 @@ def parse_job(stdout: str) -> JobRecord | None:
     restarts = _word(fields, "Restarts")
     comment = _COMMENT.search(fields)
     return JobRecord(
-        job_id=head[1],
+        job_id=f"{head[2]}_{head[3]}" if head[2] else head[1],
         state=state,
         source="scontrol",
         raw_state=raw_state,

@@ -1,0 +1,104 @@
+"""The Scheduler without Slurm: jobs are processes of this machine that outlive the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hpc_agent.slurm.local_jobs import LocalJobs
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
+
+# As MinJobAge does for slurmctld: ended jobs stay visible in the queue for a while.
+_VISIBLE = timedelta(minutes=5)
+
+
+class LocalScheduler:
+    """Runs at most ``slots`` job scripts at a time, in the order of their submission."""
+
+    def __init__(
+        self, root: Path, *, slots: int | None = None, grace_seconds: float = 10.0
+    ) -> None:
+        """Use a directory on a local disk; jobs that are there are adopted."""
+        self._slots = slots or os.cpu_count() or 1
+        self._jobs = LocalJobs(root.resolve(), slots=self._slots, grace_seconds=grace_seconds)
+
+    @property
+    def name(self) -> str:
+        """Return ``local``."""
+        return "local"
+
+    async def version(self) -> str:
+        """Return for example ``local Linux 6.1``."""
+        return f"local {platform.system()} {platform.release()}"
+
+    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+        """Queue a job script and return an id like ``local-7``."""
+        return await asyncio.to_thread(self._jobs.submit, script, name=name, comment=comment)
+
+    async def queue(self) -> Sequence[JobRecord]:
+        """Return waiting, running and recently ended jobs; starts workers that are missing."""
+        await asyncio.to_thread(self._jobs.start_workers)
+        records = await asyncio.to_thread(self._jobs.records)
+        oldest = datetime.now(UTC) - _VISIBLE
+        return [job for job in records if job.end_time is None or job.end_time >= oldest]
+
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+        """Return these jobs, a week back."""
+        wanted = set(job_ids)
+        records = await asyncio.to_thread(self._jobs.records)
+        return [job for job in records if job.job_id in wanted]
+
+    async def show(self, job_id: str) -> JobRecord:
+        """Return one job. Raises JobNotFoundError."""
+        return await asyncio.to_thread(self._jobs.record, job_id)
+
+    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
+        """Return the jobs with this comment, or named ``hpc-agent:COMMENT``."""
+        name = f"hpc-agent:{comment}"
+        records = await asyncio.to_thread(self._jobs.records)
+        return [job for job in records if comment == job.comment or name == job.name]
+
+    async def cancel(self, job_id: str) -> None:
+        """End the job by SIGTERM, and by SIGKILL after the grace time."""
+        await asyncio.to_thread(self._jobs.cancel, job_id)
+
+    async def signal(self, job_id: str, signal: str) -> None:
+        """Signal the script's own process."""
+        await asyncio.to_thread(self._jobs.signal, job_id, signal)
+
+    async def partitions(self) -> Sequence[PartitionInfo]:
+        """Return the one partition, ``local``; its CPUs are the slots."""
+        return [
+            PartitionInfo(
+                name="local",
+                available=True,
+                is_default=True,
+                nodes=1,
+                cpus=self._slots,
+                max_time_seconds=None,
+                states="up",
+            )
+        ]
+
+    async def nodes(self) -> Sequence[NodeInfo]:
+        """Return this machine."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return [
+            NodeInfo(
+                name=socket.gethostname(),
+                state="up",
+                cpus=os.cpu_count() or 1,
+                memory_mb=memory // 2**20,
+                partitions=("local",),
+            )
+        ]
+
+    async def healthy(self) -> bool:
+        """Whether jobs can be started here."""
+        return shutil.which("sh") is not None

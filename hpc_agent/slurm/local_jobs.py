@@ -1,0 +1,270 @@
+"""The queue of the local scheduler: synchronous, on files, shared with the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hpc_agent
+from hpc_agent.errors import JobNotFoundError, SchedulerError, SubmitRefusedError
+from hpc_agent.slurm.local_files import (
+    JOB_VARIABLE,
+    End,
+    Job,
+    JobDirectory,
+    Start,
+    end_processes,
+    job_directories,
+    living_pid,
+    locked,
+    send,
+)
+from hpc_agent.slurm.local_script import Script, expand, parse_script
+from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.state import JobState
+
+_POLL_SECONDS = 0.02
+_BATCH_START_SECONDS = 5.0
+_KEEP_SECONDS = 7 * 86400
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class LocalJobs:
+    """Queues, cancels and reads jobs below one directory on a local disk."""
+
+    def __init__(self, root: Path, *, slots: int, grace_seconds: float) -> None:
+        self._root = root
+        self._slots = slots
+        self._grace_seconds = grace_seconds
+        self._ended: dict[str, JobRecord] = {}
+        for name in ("jobs", "slots"):
+            (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._remove_old()
+
+    def submit(self, script: Path, *, name: str, comment: str) -> str:
+        """Queue a script. Raises SubmitRefusedError when it cannot be a job."""
+        try:
+            content = script.read_text()
+            parsed = parse_script(content)
+        except (OSError, ValueError) as error:
+            raise SubmitRefusedError(f"cannot submit {script}: {error}") from error
+        with locked(self._root):
+            job_id = self._next_id()
+            directory = JobDirectory(self._root / "jobs" / job_id)
+            directory.path.mkdir(mode=0o700)
+            (directory.path / "script").write_text(content)
+            directory.write(self._job(job_id, parsed, name=name, comment=comment))
+        self.start_workers()
+        return job_id
+
+    def start_workers(self) -> None:
+        """Start a worker for each waiting job that finds a free slot; safe at any time."""
+        with locked(self._root):
+            waiting = sum(1 for job in self._unended() if job.job and not job.start and not job.end)
+            for number in range(self._slots):
+                if waiting > 0 and self._start_worker(self._root / "slots" / str(number)):
+                    waiting -= 1
+
+    def records(self) -> list[JobRecord]:
+        """Return all jobs that are on disk, oldest first."""
+        found = [self._record(directory) for directory in job_directories(self._root)]
+        return [record for record in found if record is not None]
+
+    def record(self, job_id: str) -> JobRecord:
+        """Return one job. Raises JobNotFoundError."""
+        record = self._record(self._directory(job_id))
+        if record is None:
+            raise JobNotFoundError(f"no job {job_id} in {self._root}")
+        return record
+
+    def cancel(self, job_id: str) -> None:
+        """End a job: at once when it waits, by its worker when it runs."""
+        try:
+            directory = self._directory(job_id)
+        except JobNotFoundError:
+            return
+        with locked(self._root):
+            if directory.end is not None:
+                return
+            start = directory.start
+            if start is None:
+                directory.write(End(state="CANCELLED", end_time=time.time()))
+                return
+            directory.request_cancel()
+        worker = living_pid(start.worker)
+        if worker is not None:
+            send([worker], signal.SIGUSR1)
+        else:
+            end_processes(directory, grace_seconds=self._grace_seconds)
+            self._bury(directory, state="CANCELLED", reason="")
+
+    def signal(self, job_id: str, name: str) -> None:
+        """Signal the script's own process. Raises JobNotFoundError when the job does not run."""
+        number = getattr(signal, f"SIG{name.removeprefix('SIG')}", None)
+        if not isinstance(number, signal.Signals):
+            raise SchedulerError(f"no signal is called {name!r}; give for example TERM or USR1")
+        directory = self._directory(job_id)
+        deadline = time.monotonic() + _BATCH_START_SECONDS
+        while directory.end is None:
+            start = directory.start
+            if start is None:
+                break
+            if start.batch is not None or time.monotonic() > deadline:
+                pid = living_pid(start.batch)
+                if pid is not None:
+                    send([pid], number)
+                    return
+                break
+            time.sleep(_POLL_SECONDS)
+        raise JobNotFoundError(f"job {job_id} is not running, so it cannot be signaled")
+
+    def _directory(self, job_id: str) -> JobDirectory:
+        prefix, _, number = job_id.partition("-")
+        path = self._root / "jobs" / job_id
+        if prefix != "local" or not number.isdigit() or not path.is_dir():
+            raise JobNotFoundError(f"no job {job_id} in {self._root}")
+        return JobDirectory(path)
+
+    def _unended(self) -> list[JobDirectory]:
+        directories = job_directories(self._root)
+        return [directory for directory in directories if directory.path.name not in self._ended]
+
+    def _record(self, directory: JobDirectory) -> JobRecord | None:
+        job_id = directory.path.name
+        if job_id in self._ended:
+            return self._ended[job_id]
+        job, start = directory.job, directory.start
+        if job is None:
+            return None
+        # Looked at last: a worker that is gone by now has written it before.
+        orphaned = start is not None and living_pid(start.worker) is None
+        if orphaned and directory.end is None and not directory.processes():
+            reason = "the local worker died, or the machine was restarted"
+            self._bury(directory, state="NODE_FAIL", reason=reason)
+        end = directory.end
+        record = _to_record(job, start, end)
+        if end is not None:
+            self._ended[job_id] = record
+        return record
+
+    def _bury(self, directory: JobDirectory, *, state: str, reason: str) -> None:
+        """Record the end of a job whose worker can no longer do so."""
+        with locked(self._root):
+            if directory.end is None:
+                directory.write(End(state=state, end_time=time.time(), reason=reason))
+
+    def _next_id(self) -> str:
+        path = self._root / "next_id"
+        number = int(path.read_text()) if path.exists() else 1
+        partial = path.with_suffix(".new")
+        partial.write_text(str(number + 1))
+        partial.replace(path)
+        return f"local-{number}"
+
+    def _job(self, job_id: str, script: Script, *, name: str, comment: str) -> Job:
+        user = pwd.getpwuid(os.getuid())
+        directory = Path(script.working_directory or Path.cwd())
+        facts = {
+            "job_id": job_id,
+            "name": name,
+            "host": socket.gethostname(),
+            "user": user.pw_name,
+        }
+        return Job(
+            job_id=job_id,
+            name=name,
+            comment=comment,
+            submit_time=time.time(),
+            argv=list(script.interpreter),
+            working_directory=str(directory),
+            output=str(expand(script.output, directory=directory, **facts)),
+            error=script.error and str(expand(script.error, directory=directory, **facts)),
+            environment={
+                "PATH": _PATH,
+                "HOME": user.pw_dir,
+                "USER": user.pw_name,
+                "LOGNAME": user.pw_name,
+                "SHELL": user.pw_shell,
+                "LANG": os.environ.get("LANG", "C.UTF-8"),
+                "SLURM_JOB_ID": job_id,
+                "SLURM_JOB_NAME": name,
+                "SLURM_SUBMIT_DIR": str(directory),
+                "SLURMD_NODENAME": facts["host"],
+                JOB_VARIABLE: str(self._root / "jobs" / job_id),
+            },
+            time_limit_seconds=script.time_limit_seconds,
+            warning_signal=script.warning_signal,
+            warning_seconds=script.warning_seconds,
+            grace_seconds=self._grace_seconds,
+        )
+
+    def _start_worker(self, slot: Path) -> bool:
+        """Start a worker on a slot unless one lives there; the worker inherits the slot's lock."""
+        with slot.open("w") as lock, (self._root / "worker.log").open("ab") as log:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-S",
+                    "-E",
+                    "-m",
+                    "hpc_agent.slurm.local_worker",
+                    str(self._root),
+                    str(lock.fileno()),
+                ],
+                cwd=Path(hpc_agent.__file__).parent.parent,
+                env={"PATH": _PATH, "LANG": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
+        _WORKERS.append(process)
+        _WORKERS[:] = [worker for worker in _WORKERS if worker.poll() is None]
+        return True
+
+    def _remove_old(self) -> None:
+        for directory in job_directories(self._root):
+            end = directory.end
+            if end is not None and end.end_time < time.time() - _KEEP_SECONDS:
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(directory.path)
+
+
+# Workers of this process, kept so that they are reaped when they end.
+_WORKERS: list[subprocess.Popen[bytes]] = []
+
+
+def _to_record(job: Job, start: Start | None, end: End | None) -> JobRecord:
+    state = JobState(end.state) if end else JobState.RUNNING if start else JobState.PENDING
+    return JobRecord(
+        job_id=job.job_id,
+        state=state,
+        source="local",
+        raw_state=state.value,
+        name=job.name,
+        comment=job.comment,
+        reason=end.reason if end else "" if start else "Resources",
+        partition="local",
+        nodes=socket.gethostname() if start else "",
+        exit_code=end.exit_code if end else None,
+        signal=end.signal if end else None,
+        submit_time=datetime.fromtimestamp(job.submit_time, UTC),
+        start_time=datetime.fromtimestamp(start.start_time, UTC) if start else None,
+        end_time=datetime.fromtimestamp(end.end_time, UTC) if end else None,
+        time_limit_seconds=job.time_limit_seconds,
+    )

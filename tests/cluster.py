@@ -1,0 +1,101 @@
+"""A real Slurm for tests: the one that is here, or one started for this test run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CLUSTER_TOOL = Path(__file__).parent.parent / "slurm" / "cluster"
+
+
+class NoClusterError(Exception):
+    """There is no Slurm here, and none can be started: the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmCluster:
+    """A running cluster; ``environment`` is what its commands need on top of PATH and HOME.
+
+    ``found`` is ``existing`` or ``started``; ``directory`` is None for an existing one.
+    """
+
+    slurm_conf: str
+    environment: Mapping[str, str]
+    version: str
+    found: str
+    has_accounting: bool
+    directory: Path | None = None
+
+
+def find_cluster(*, accounting: bool) -> SlurmCluster | None:
+    """Return the cluster that Slurm's commands reach as they are, or None."""
+    ping = _output("scontrol", "ping")
+    if ping is None or "is UP" not in ping:
+        return None
+    config = _output("scontrol", "show", "config") or ""
+    has_accounting = "accounting_storage/slurmdbd" in config
+    if accounting and not has_accounting:
+        return None
+    kept = {name: os.environ[name] for name in ("SLURM_CONF", "PATH", "HOME") if name in os.environ}
+    return SlurmCluster(
+        slurm_conf=kept.get("SLURM_CONF", ""),
+        environment=kept,
+        version=(_output("sinfo", "--version") or "").split()[-1],
+        found="existing",
+        has_accounting=has_accounting,
+    )
+
+
+def start_cluster(directory: Path, *, accounting: bool) -> SlurmCluster:
+    """Start a cluster of two nodes. Raises NoClusterError where that is not possible."""
+    if os.geteuid() != 0:
+        raise NoClusterError("no Slurm here, and starting one needs root")
+    if not shutil.which("slurmctld", path="/usr/sbin:/sbin") and not shutil.which("apt-get"):
+        raise NoClusterError("no Slurm here, and no apt-get to install it")
+    options = ["--accounting"] if accounting else []
+    status = cluster_tool("up", "--nodes", "2", *options, directory=directory)
+    environment = {
+        "SLURM_CONF": status["slurm_conf"],
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/root"),
+    }
+    return SlurmCluster(
+        slurm_conf=status["slurm_conf"],
+        environment=environment,
+        version=status["version"],
+        found="started",
+        has_accounting=status["accounting"],
+        directory=directory,
+    )
+
+
+def cluster_tool(command: str, *options: str, directory: Path) -> dict[str, Any]:
+    """Run ``slurm/cluster`` with the system's Python and return what it prints as JSON."""
+    python = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or "python3"
+    done = subprocess.run(
+        [python, str(CLUSTER_TOOL), command, "--dir", str(directory), "--json", *options],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if done.returncode not in {0, 3}:
+        raise RuntimeError(f"slurm/cluster {command} failed:\n{done.stderr}")
+    content: dict[str, Any] = json.loads(done.stdout)
+    return content
+
+
+def _output(*argv: str) -> str | None:
+    if shutil.which(argv[0]) is None:
+        return None
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout if done.returncode == 0 else None

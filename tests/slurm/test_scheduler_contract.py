@@ -1,0 +1,243 @@
+"""What every Scheduler does, on a real Slurm and on real local processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpc_agent.errors import JobNotFoundError, SubmitRefusedError
+from hpc_agent.slurm.scheduler import JobRecord, Scheduler
+from hpc_agent.slurm.state import JobState
+from tests.slurm.conftest import Contractor, WriteScript
+from tests.slurm.waiting import until, until_final, until_state, until_text
+
+HOSTILE = [
+    "spaces and 'single' quotes",
+    '"double" quotes; echo injected',
+    "$(touch injected) `touch injected`",
+    "pipe|equals=a UserId=root(0) GroupId=",
+    "two\nlines #SBATCH --partition=nope",
+    "--partition=nope",
+    "ünïcödé 计算",
+    "x" * 300,
+]
+
+
+@pytest.fixture
+async def submitted(scheduler: Scheduler) -> AsyncIterator[list[str]]:
+    """Collect ids of jobs that must not outlive the test."""
+    ids: list[str] = []
+    yield ids
+    for job_id in ids:
+        await scheduler.cancel(job_id)
+
+
+async def test_a_job_runs_to_its_end(scheduler: Scheduler, write_script: WriteScript) -> None:
+    """A submitted script runs, and its record holds all that was given."""
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    job_id = await scheduler.submit(write_script("echo hello"), name="greet", comment="run-1")
+    record = await until_final(scheduler, job_id)
+    assert record.job_id == job_id
+    assert (record.state, record.exit_code, record.signal) == (JobState.COMPLETED, 0, None)
+    assert (record.name, record.comment) == ("greet", "run-1")
+    assert record.submit_time is not None and record.submit_time >= before
+    assert record.start_time is not None and record.end_time is not None
+    assert record.start_time <= record.end_time
+    assert record.nodes
+
+
+async def test_output_goes_to_the_file_of_the_script(
+    scheduler: Scheduler, write_script: WriteScript, tmp_path: Path
+) -> None:
+    """``%j`` in --output is the job id."""
+    job_id = await scheduler.submit(write_script("echo hello"), name="n", comment="c")
+    await until_final(scheduler, job_id)
+    assert await until_text(tmp_path / f"{job_id}.out") == "hello\n"
+
+
+async def test_a_failing_script_is_failed_with_its_exit_code(
+    scheduler: Scheduler, write_script: WriteScript
+) -> None:
+    """The exit code of the script is the job's."""
+    job_id = await scheduler.submit(write_script("exit 3"), name="n", comment="c")
+    record = await until_final(scheduler, job_id)
+    assert (record.state, record.exit_code, record.signal) == (JobState.FAILED, 3, None)
+
+
+async def test_a_killed_script_is_failed_with_its_signal(
+    scheduler: Scheduler, write_script: WriteScript
+) -> None:
+    """A script that dies of a signal has that signal, and no exit code but 0."""
+    job_id = await scheduler.submit(write_script("kill -KILL $$"), name="n", comment="c")
+    record = await until_final(scheduler, job_id)
+    assert (record.state, record.exit_code, record.signal) == (JobState.FAILED, 0, 9)
+
+
+async def test_the_queue_holds_waiting_running_and_ended_jobs(
+    contractor: Contractor, submitted: list[str], write_script: WriteScript
+) -> None:
+    """One query tells of all of them."""
+    scheduler = contractor.scheduler
+    ended = await scheduler.submit(write_script("exit 3"), name="n", comment="c")
+    await until_final(scheduler, ended)
+    for _ in range(max(1, contractor.slots)):
+        submitted.append(await scheduler.submit(write_script("sleep 300"), name="run", comment="c"))
+    waiting = write_script("sleep 300", options=("--hold",))
+    submitted.append(await scheduler.submit(waiting, name="wait", comment="c"))
+    await until_state(scheduler, submitted[0], JobState.RUNNING)
+    states = {job.job_id: job for job in await scheduler.queue()}
+    assert states[ended].state is JobState.FAILED
+    assert states[ended].exit_code == 3
+    assert states[submitted[0]].state is JobState.RUNNING
+    assert states[submitted[-1]].state is JobState.PENDING
+    assert states[submitted[-1]].reason in {"JobHeldUser", "Resources"}
+    assert states[submitted[-1]].start_time is None
+
+
+async def test_a_waiting_job_can_be_canceled(
+    contractor: Contractor, submitted: list[str], write_script: WriteScript, tmp_path: Path
+) -> None:
+    """It is CANCELLED at once and never starts."""
+    scheduler = contractor.scheduler
+    for _ in range(contractor.slots):
+        submitted.append(await scheduler.submit(write_script("sleep 300"), name="n", comment="c"))
+    script = write_script(f"touch {tmp_path}/started", options=("--hold",))
+    job_id = await scheduler.submit(script, name="n", comment="c")
+    assert (await scheduler.show(job_id)).state is JobState.PENDING
+    await scheduler.cancel(job_id)
+    assert (await until_final(scheduler, job_id)).state is JobState.CANCELLED
+    assert not (tmp_path / "started").exists()
+
+
+async def test_a_running_job_can_be_canceled_with_all_its_processes(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript, tmp_path: Path
+) -> None:
+    """Neither the script nor what it started in the background is left."""
+    pids = tmp_path / "pids"
+    script = write_script(
+        "trap '' TERM", "setsid sleep 300 &", f"echo $$ $! > {pids}", "while :; do sleep 1; done"
+    )
+    job_id = await scheduler.submit(script, name="n", comment="c")
+    submitted.append(job_id)
+    processes = [int(pid) for pid in (await until_text(pids)).split()]
+    await scheduler.cancel(job_id)
+    assert (await until_final(scheduler, job_id)).state is JobState.CANCELLED
+    await until(lambda: not any(_lives(pid) for pid in processes), f"the end of {processes}")
+
+
+async def test_canceling_what_has_ended_or_never_was_is_no_error(
+    scheduler: Scheduler, write_script: WriteScript
+) -> None:
+    """Cancel is idempotent."""
+    job_id = await scheduler.submit(write_script("true"), name="n", comment="c")
+    await until_final(scheduler, job_id)
+    await scheduler.cancel(job_id)
+    await scheduler.cancel("987654" if scheduler.name == "slurm" else "local-987654")
+    assert (await scheduler.show(job_id)).state is JobState.COMPLETED
+
+
+async def test_a_signal_reaches_the_script(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript, tmp_path: Path
+) -> None:
+    """The batch process gets it and decides itself what follows."""
+    script = write_script(
+        "trap 'exit 7' USR1", f"echo ready > {tmp_path}/ready", "while :; do sleep 0.1; done"
+    )
+    job_id = await scheduler.submit(script, name="n", comment="c")
+    submitted.append(job_id)
+    await until_text(tmp_path / "ready")
+    await scheduler.signal(job_id, "USR1")
+    record = await until_final(scheduler, job_id)
+    assert (record.state, record.exit_code) == (JobState.FAILED, 7)
+
+
+async def test_an_unknown_job_is_not_found(scheduler: Scheduler) -> None:
+    """show and signal say so; absence of a job is an error of its own."""
+    unknown = "987654" if scheduler.name == "slurm" else "local-987654"
+    with pytest.raises(JobNotFoundError):
+        await scheduler.show(unknown)
+    with pytest.raises(JobNotFoundError):
+        await scheduler.signal(unknown, "TERM")
+
+
+async def test_a_job_is_found_by_comment_and_by_name(
+    scheduler: Scheduler, write_script: WriteScript
+) -> None:
+    """Where comments get lost the name still tells which job it is."""
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    key = f"run-{os.urandom(5).hex()}"
+    by_comment = await scheduler.submit(write_script("true"), name="other", comment=key)
+    by_name = await scheduler.submit(write_script("true"), name=f"hpc-agent:{key}", comment="")
+    found = {job.job_id for job in await scheduler.find(key, since=since)}
+    assert found == {by_comment, by_name}
+    assert not await scheduler.find(f"{key}0", since=since)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+async def test_hostile_names_are_only_text(
+    scheduler: Scheduler, write_script: WriteScript, tmp_path: Path, text: str
+) -> None:
+    """Names and comments come back as they were, in every query, and do nothing."""
+    script = write_script("exit 3", options=(f"--chdir={tmp_path}",))
+    job_id = await scheduler.submit(script, name=text, comment=text)
+    shown = await until_final(scheduler, job_id)
+    queued = _the(job_id, await scheduler.queue())
+    assert (shown.name, shown.comment, shown.exit_code) == (text, text, 3)
+    assert (queued.name, queued.comment, queued.exit_code) == (text, text, 3)
+    assert not (tmp_path / "injected").exists()
+
+
+async def test_the_environment_of_the_agent_stays_out_of_jobs(
+    scheduler: Scheduler,
+    write_script: WriteScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """--export=NIL: only what the script and the scheduler set."""
+    monkeypatch.setenv("AGENT_TOKEN", "secret")
+    job_id = await scheduler.submit(write_script("env"), name="n", comment="c")
+    await until_final(scheduler, job_id)
+    output = await until_text(tmp_path / f"{job_id}.out")
+    assert "secret" not in output
+    assert f"SLURM_JOB_ID={job_id}\n" in output
+    assert "SLURMD_NODENAME=" in output
+
+
+async def test_what_is_no_script_is_refused(scheduler: Scheduler, tmp_path: Path) -> None:
+    """Missing, empty and without an interpreter: the reason is in the error."""
+    empty, text = tmp_path / "empty", tmp_path / "text"
+    empty.touch()
+    text.write_text("echo no interpreter\n")
+    for path in (tmp_path / "missing", empty, text):
+        with pytest.raises(SubmitRefusedError, match=r"script|open file|No such file"):
+            await scheduler.submit(path, name="n", comment="c")
+
+
+async def test_the_scheduler_describes_itself(scheduler: Scheduler) -> None:
+    """Version, health, partitions and nodes."""
+    assert (await scheduler.version()).startswith(scheduler.name)
+    assert await scheduler.healthy()
+    partitions = await scheduler.partitions()
+    nodes = await scheduler.nodes()
+    assert sum(partition.is_default for partition in partitions) == 1
+    assert {name for node in nodes for name in node.partitions} == {p.name for p in partitions}
+    assert all(node.cpus > 0 and node.memory_mb > 0 for node in nodes)
+
+
+def _the(job_id: str, records: object) -> JobRecord:
+    assert isinstance(records, list)
+    (record,) = [job for job in records if job.job_id == job_id]
+    assert isinstance(record, JobRecord)
+    return record
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
