@@ -1,0 +1,63 @@
+# Every target does its own set-up: `make demo` and `make test` are all a newcomer needs.
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup demo test check format lint types spelling lock bench docker-test clean
+
+help:
+	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
+	@echo "make test         all tests; real Slurm is used where it can be had"
+	@echo "make check        formatting, lint, types, spelling, tests: what CI runs"
+	@echo "make bench        latencies and memory, measured on this machine"
+	@echo "make docker-test  the end-to-end test in the containers' cluster"
+	@echo "make lock         renew requirements.lock"
+
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hpc-agent needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=…" >&2; exit 1; }
+	@echo "Setting up $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check \
+	  --constraint requirements.lock --editable '.[control-plane,dev]' >&2
+	@touch $@
+
+demo: $(READY)
+	@$(VENV)/bin/hpc-agent demo $(ARGS)
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: lint types spelling test
+
+format: $(READY)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lint: $(READY)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+types: $(READY)
+	$(VENV)/bin/mypy
+
+spelling: $(READY)
+	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs *.md
+
+bench: $(READY)
+	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+docker-test:
+	@docker/test
+
+lock:
+	$(VENV)/bin/pip install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
+	  --extra control-plane --extra dev --extra ssh pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
