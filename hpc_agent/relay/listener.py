@@ -77,7 +77,7 @@ class Listener:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_seconds):
                 # uvicorn has no event for this; its own Server.shutdown polls as well.
-                while self._state.connections or self._state.tasks:  # noqa: ASYNC110
+                while self._busy():  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         for connection in list(self._state.connections):
             connection.transport.abort()
@@ -85,6 +85,11 @@ class Listener:
             task.cancel()
         if self._state.tasks:
             await asyncio.wait(self._state.tasks)
+
+    def _busy(self) -> bool:
+        """Whether an answer is being made or sent. An idle peer need not confirm TLS's end."""
+        unsent = (c.transport.get_write_buffer_size() for c in self._state.connections)
+        return bool(self._state.tasks) or any(unsent)
 
     def protocol_for(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
         """Return what serves a new connection, None when its address is not allowed."""

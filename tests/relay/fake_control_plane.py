@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +33,7 @@ class FakeControlPlane:
     status: int = 200
     answer: dict[str, Any] = field(default_factory=lambda: {"data": {"ok": True}})
     server: ThreadingHTTPServer | None = None
+    connections: set[socket.socket] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -43,6 +46,10 @@ class FakeControlPlane:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                outer.connections.add(self.connection)
 
             def do_POST(self) -> None:
                 self._take()
@@ -103,8 +110,11 @@ class FakeControlPlane:
         ).start()
 
     def stop(self) -> None:
-        """Stop listening; connections are refused from now on."""
+        """Stop listening and cut the connections there are; new ones are refused from now on."""
         if self.server is not None:
             self.server.shutdown()
             self.server.server_close()
             self.server = None
+        while self.connections:
+            with contextlib.suppress(OSError):
+                self.connections.pop().shutdown(socket.SHUT_RDWR)
