@@ -1,0 +1,184 @@
+"""``hpc-agent control-plane``: start, deploy, token, status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hpc_agent.errors import ConfigError, HpcAgentError
+
+if TYPE_CHECKING:
+    from hpc_agent.control_plane.process import Addresses
+    from hpc_agent.control_plane.store.database import Database
+
+app = typer.Typer(no_args_is_help=True, help="The self-hosted control plane.")
+token_app = typer.Typer(no_args_is_help=True, help="API tokens for agents and users.")
+app.add_typer(token_app, name="token")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Directory of the control plane. [default: $DAGSTER_HOME]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def start(  # noqa: PLR0917 Typer reads options from parameters
+    home: HomeOption = None,
+    host: Annotated[str, typer.Option(help="Address of the agent API.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the agent API; 0: any.")] = 8443,
+    webserver_host: Annotated[str, typer.Option(help="Address of the UI.")] = "127.0.0.1",
+    webserver_port: Annotated[int, typer.Option(help="Port of the UI; 0: any.")] = 3000,
+    daemon: Annotated[bool, typer.Option(help="Run dagster-daemon.")] = True,
+    webserver: Annotated[bool, typer.Option(help="Run dagster-webserver.")] = True,
+    tls_cert: Annotated[Path | None, typer.Option(help="Your own certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run gateway, webserver and daemon until interrupted."""
+    with _errors_told():
+        import asyncio
+        import logging
+
+        from hpc_agent.control_plane.home import resolve_home
+        from hpc_agent.control_plane.process import StartOptions, run
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        for chatty in ("httpx", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        options = StartOptions(
+            home=resolve_home(home), host=host, port=port, webserver_host=webserver_host,
+            webserver_port=webserver_port, webserver=webserver, daemon=daemon,
+            tls_certificate=tls_cert, tls_key=tls_key,
+        )  # fmt: skip
+        asyncio.run(run(options, lambda addresses: _print_addresses(addresses, as_json)))
+
+
+@app.command()
+def deploy(
+    file: Annotated[Path, typer.Argument(help="dagster_cloud.yaml, the format of Dagster+.")],
+    home: HomeOption = None,
+    deployment: Annotated[str, typer.Option(help="Deployment to change.")] = "prod",
+    prune: Annotated[bool, typer.Option(help="Remove locations not in the file.")] = False,
+) -> None:
+    """Add or redeploy the code locations in a file; a running control plane notices at once."""
+    with _errors_told():
+        from hpc_agent.control_plane.deploy import read_locations
+        from hpc_agent.control_plane.store.locations import Locations
+
+        new = read_locations(file)
+        with _database(home) as database:
+            Locations(database).deploy(deployment, new, prune=prune)
+        names = ", ".join(location.name for location in new)
+        typer.echo(f"deployed to {deployment}: {names}")
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show addresses, locations and agents."""
+    with _errors_told():
+        from hpc_agent.control_plane.home import resolve_home
+        from hpc_agent.control_plane.status import read_status, status_lines
+
+        with _database(home) as database:
+            found = read_status(resolve_home(home), database)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            typer.echo("\n".join(status_lines(found)))
+
+
+@token_app.command("create")
+def create_token(
+    home: HomeOption = None,
+    name: Annotated[str, typer.Option(help="What you will know it by.")] = "agent",
+    kind: Annotated[Literal["agent", "user"], typer.Option(help="Who uses it.")] = "agent",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and print it; it is shown this once."""
+    with _errors_told():
+        from hpc_agent.control_plane.store.tokens import TokenKind, Tokens
+
+        with _database(home) as database:
+            token, secret = Tokens(database).create(name, TokenKind(kind))
+        if as_json:
+            typer.echo(json.dumps({"id": token.token_id, "name": name, "token": secret}))
+        else:
+            typer.echo(secret)
+
+
+@token_app.command("list")
+def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the tokens, without their secrets."""
+    with _errors_told():
+        from hpc_agent.control_plane.status import token_rows
+        from hpc_agent.control_plane.store.tokens import Tokens
+
+        with _database(home) as database:
+            rows = token_rows(Tokens(database).all())
+        if as_json:
+            typer.echo(json.dumps(rows))
+        for row in () if as_json else rows:
+            typer.echo("  ".join(str(value) for value in row.values()))
+
+
+@token_app.command("revoke")
+def revoke_token(
+    token_id: Annotated[str, typer.Argument(help="Its id, from `token list`.")],
+    home: HomeOption = None,
+) -> None:
+    """Revoke a token: it stops working within seconds."""
+    with _errors_told():
+        from hpc_agent.control_plane.store.tokens import Tokens
+
+        with _database(home) as database:
+            revoked = Tokens(database).revoke(token_id)
+        if not revoked:
+            raise ConfigError(f"no valid token with id {token_id!r}: see `token list`")
+        typer.echo(f"revoked {token_id}")
+
+
+def _print_addresses(addresses: Addresses, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        typer.echo(json.dumps(asdict(addresses)))
+        return
+    if addresses.ui:
+        typer.echo(f"UI         {addresses.ui}")
+    typer.echo(f"agent API  {addresses.api}")
+    if addresses.ca:
+        typer.echo(f"CA         {addresses.ca}")
+
+
+@contextmanager
+def _database(home: Path | None) -> Iterator[Database]:
+    from hpc_agent.control_plane.home import prepare_home, resolve_home
+    from hpc_agent.control_plane.store.database import Database
+
+    resolved = resolve_home(home)
+    prepare_home(resolved)
+    database = Database(resolved.database_url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Tell an error in one line on stderr: exit code 2 for wrong settings, else 1."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = "pip install 'dagster-hpc-agent[control-plane]'"
+        typer.echo(f"error: the control plane needs {error.name}: {extra}", err=True)
+        raise typer.Exit(2) from error
+    except HpcAgentError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error

@@ -1,0 +1,101 @@
+"""Compute logs that agents and run workers upload, put where the webserver reads them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
+from dagster._core.storage.compute_log_manager import ComputeIOType, ComputeLogManager
+from dagster._core.storage.local_compute_log_manager import (
+    IO_TYPE_EXTENSION,
+    LocalComputeLogManager,
+)
+
+from hpc_agent.errors import ConfigError, ControlPlaneRefusedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogUpload:
+    """Which log an upload is; a partial one holds all output so far and more will follow."""
+
+    log_key: tuple[str, ...]
+    io_type: ComputeIOType
+    partial: bool
+
+
+class ComputeLogStore:
+    """Writes whole logs over older, shorter ones; the webserver follows by byte offset."""
+
+    def __init__(self, manager: ComputeLogManager) -> None:
+        if isinstance(manager, CloudStorageComputeLogManager):
+            self._local, self._remote = manager.local_manager, manager
+        elif isinstance(manager, LocalComputeLogManager):
+            self._local, self._remote = manager, None
+        else:
+            raise ConfigError(
+                f"compute_logs in dagster.yaml is {type(manager).__name__}, which takes no "
+                "uploads: use LocalComputeLogManager or a cloud storage manager"
+            )
+        self._guard = threading.Lock()
+        self._final: defaultdict[tuple[str, ...], set[ComputeIOType]] = defaultdict(set)
+
+    def spool(self, upload: LogUpload) -> BinaryIO:
+        """Open a temporary file next to where the log belongs, for ``finish`` to put in place."""
+        directory = self._path(upload).parent
+        directory.mkdir(parents=True, exist_ok=True)
+        return tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)
+
+    def finish(self, upload: LogUpload, file: BinaryIO) -> None:
+        """Put a complete upload in place."""
+        file.close()
+        path = self._path(upload)
+        with self._guard:
+            if upload.partial and upload.io_type in self._final[upload.log_key]:
+                Path(file.name).unlink()  # overtaken by the final upload
+                return
+            os.replace(file.name, path)  # noqa: PTH105 the name comes from tempfile
+            if not upload.partial:
+                self._final[upload.log_key].add(upload.io_type)
+            is_complete = self._final[upload.log_key] >= {
+                ComputeIOType.STDOUT,
+                ComputeIOType.STDERR,
+            }
+        if self._remote is not None:
+            self._remote.upload_to_cloud_storage(
+                upload.log_key, upload.io_type, partial=upload.partial
+            )
+        # stderr is sent last (CloudStorageComputeLogManager._on_capture_complete), so that it also
+        # ends a log whose stdout came to a process of ours that has been replaced since.
+        if is_complete or (not upload.partial and upload.io_type is ComputeIOType.STDERR):
+            Path(self._local.complete_artifact_path(upload.log_key)).touch()
+            with self._guard:
+                self._final.pop(upload.log_key, None)
+
+    @staticmethod
+    def discard(file: BinaryIO) -> None:
+        """Drop an upload that was cut off."""
+        file.close()
+        Path(file.name).unlink(missing_ok=True)
+
+    def _path(self, upload: LogUpload) -> Path:
+        try:
+            return Path(
+                self._local.get_captured_local_path(
+                    _checked(upload.log_key), IO_TYPE_EXTENSION[upload.io_type]
+                )
+            )
+        except ValueError as error:
+            raise ControlPlaneRefusedError(f"bad log key: {'/'.join(upload.log_key)!r}") from error
+
+
+def _checked(log_key: Sequence[str]) -> Sequence[str]:
+    if not log_key or not all(log_key):
+        raise ValueError
+    return log_key

@@ -1,0 +1,70 @@
+"""Reading dagster_cloud.yaml, the file format of Dagster+, into locations to deploy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from dagster_cloud_cli.config.merger import DagsterCloudConfigDefaultsMerger
+from dagster_cloud_cli.config.models import Location as FileLocation
+from dagster_cloud_cli.config.models import load_dagster_cloud_yaml
+from dagster_cloud_cli.core.workspace import CodeLocationDeployData
+from dagster_shared.serdes import serialize_value
+from pydantic import ValidationError
+
+from hpc_agent.control_plane.store.locations import NewLocation
+from hpc_agent.errors import ConfigError
+
+
+def read_locations(path: Path) -> list[NewLocation]:
+    """Return the locations in a file. Raises ConfigError that says what is wrong, and where."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
+    try:
+        document = load_dagster_cloud_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(error)}") from error
+    merged = DagsterCloudConfigDefaultsMerger().process(document)
+    if not merged.locations:
+        raise ConfigError(f"{path} lists no locations: nothing to deploy")
+    return [_new_location(path, location) for location in merged.locations]
+
+
+def _new_location(path: Path, location: FileLocation) -> NewLocation:
+    source = location.code_source
+    if source is None:
+        raise ConfigError(
+            f"{path}: location {location.location_name!r} has no code_source: add python_file, "
+            "module_name, package_name or autoload_defs_module_name"
+        )
+    deploy_data = CodeLocationDeployData(
+        image=location.image,
+        python_file=source.python_file,
+        package_name=source.package_name,
+        module_name=source.module_name,
+        autoload_defs_module_name=source.autoload_defs_module_name,
+        working_directory=location.working_directory,
+        executable_path=location.executable_path,
+        attribute=location.attribute,
+        container_context=location.container_context,
+        agent_queue=location.agent_queue,
+    )
+    return NewLocation(
+        name=location.location_name,
+        agent_queue=location.agent_queue,
+        deploy_data=serialize_value(deploy_data),
+    )
+
+
+def _describe(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        problems.append(f"{where}: {problem['msg']}" if where else problem["msg"])
+    return "; ".join(problems)

@@ -1,0 +1,127 @@
+"""Event writes: decoded, stored through the Dagster instance, exactly once per idempotency key."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dagster import DagsterEvent, DagsterInstance
+from dagster._core.definitions.dependency import NodeHandle
+from dagster._core.events import EventSpecificData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.plan.handle import StepHandle
+from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.serdes import deserialize_value
+
+from hpc_agent.control_plane.store.idempotency import IdempotencyKeys, Seen
+
+
+class EventWriter:
+    """Stores events as DagsterInstance would store its own; blocking, for worker threads."""
+
+    def __init__(self, instance: DagsterInstance, keys: IdempotencyKeys) -> None:
+        self._instance = instance
+        self._keys = keys
+        self._in_flight = _KeyedLocks()
+
+    def write(self, entries: Sequence[EventLogEntry], idempotency_key: str | None) -> None:
+        """Store events; a key seen before means that they are stored already."""
+        if idempotency_key is None:
+            self._store(entries)
+            return
+        # A client that timed out repeats its write while the first one may still be at work.
+        with self._in_flight.hold(idempotency_key):
+            seen = self._keys.begin(idempotency_key)
+            if seen is Seen.DONE:
+                return
+            if seen is Seen.BEGUN:
+                entries = [entry for entry in entries if not self._is_stored(entry)]
+            self._store(entries)
+            self._keys.finish(idempotency_key)
+
+    def _store(self, entries: Sequence[EventLogEntry]) -> None:
+        for entry in entries:
+            self._instance.handle_new_event(entry)
+
+    def _is_stored(self, entry: EventLogEntry) -> bool:
+        event_type = entry.dagster_event_type
+        logs = self._instance.all_logs(entry.run_id, {event_type} if event_type else None)
+        return entry in logs
+
+
+class _KeyedLocks:
+    """One lock per key, for as long as somebody holds or awaits it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._users: dict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+            self._users[key] += 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                self._users[key] -= 1
+                if not self._users[key]:
+                    del self._users[key], self._locks[key]
+
+
+def decode_entry(record: Mapping[str, Any]) -> EventLogEntry:
+    """Decode an EventLogEntryInput, field names in snake case.
+
+    The inverse of ``_input_for_event`` in dagster_cloud/storage/event_logs/storage.py.
+    """
+    event = record.get("dagster_event")
+    return EventLogEntry(
+        error_info=_decode_error(record.get("error_info")),
+        level=record["level"],
+        user_message=record["user_message"],
+        run_id=record["run_id"],
+        timestamp=record["timestamp"],
+        step_key=record.get("step_key"),
+        job_name=record.get("pipeline_name"),
+        dagster_event=_decode_event(event) if event is not None else None,
+    )
+
+
+def _decode_event(event: Mapping[str, Any]) -> DagsterEvent:
+    step, node = event.get("step_handle_key"), event.get("solid_handle_id")
+    tags, data = event.get("logging_tags"), event.get("event_specific_data")
+    return DagsterEvent(
+        event_type_value=event["event_type_value"],
+        job_name=event["pipeline_name"],
+        step_handle=StepHandle.parse_from_key(step) if step else None,
+        node_handle=NodeHandle.from_string(node) if node else None,
+        step_kind_value=event.get("step_kind_value"),
+        logging_tags=json.loads(tags) if tags else None,
+        event_specific_data=_decode_data(data) if data else None,
+        message=event.get("message"),
+        pid=event.get("pid"),
+        step_key=event.get("step_key"),
+    )
+
+
+def _decode_data(serialized: str) -> EventSpecificData:
+    data: EventSpecificData = deserialize_value(serialized)
+    return data
+
+
+def _decode_error(error: Mapping[str, Any] | None) -> SerializableErrorInfo | None:
+    if error is None:
+        return None
+    return SerializableErrorInfo(
+        message=error["message"],
+        stack=error["stack"],
+        cls_name=error.get("cls_name"),
+        cause=_decode_error(error.get("cause")),
+    )

@@ -1,0 +1,187 @@
+"""The gateway's life: faces inside, the agent API outside, and the loops that keep them true."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import uvicorn
+from dagster import DagsterInstance
+
+from hpc_agent.control_plane.faces.agent_calls import AgentCaller
+from hpc_agent.control_plane.faces.gallery import Gallery
+from hpc_agent.control_plane.faces.servicer import Face
+from hpc_agent.control_plane.faces.view import LocationView, view_of
+from hpc_agent.control_plane.home import Home
+from hpc_agent.control_plane.http.app import make_app
+from hpc_agent.control_plane.services import Services, build_services
+from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.tls import ServerTls
+from hpc_agent.control_plane.workspace import write_workspace
+from hpc_agent.errors import ConfigError
+
+WATCH_SECONDS = 0.5
+LEASE_CHECK_SECONDS = 5.0
+SWEEP_SECONDS = 600.0
+STOP_SECONDS = 3
+
+logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Serves one Dagster instance; ``workspace_changed`` is called with the names added."""
+
+    def __init__(
+        self,
+        home: Home,
+        services: Services,
+        workspace_changed: Callable[[set[str]], Awaitable[None]],
+    ) -> None:
+        self._home = home
+        self.services = services
+        self._workspace_changed = workspace_changed
+        caller = AgentCaller(services.queue, services.presence)
+        self._gallery = Gallery(
+            lambda view: Face(
+                view, repositories=services.repositories, caller=caller, runs=services.runs,
+                redeploy=self._redeploy,
+            ),
+            home.socket,
+        )  # fmt: skip
+        self._version = -1
+        self._deployed: dict[tuple[str, str], float] = {}
+        self.reloading = False
+        """Set while webserver or daemon reload on our word: their ReloadCode calls mean nothing."""
+
+    async def refresh(self) -> None:
+        """Bring faces, workspace.yaml and agents up to date with the database."""
+        version = await asyncio.to_thread(self.services.locations.version)
+        if version == self._version:
+            return
+        self._version = version
+        before = set(self._gallery.sockets())
+        await self._gallery.show(await asyncio.to_thread(self._views))
+        await self._announce_deploys()
+        sockets = self._gallery.sockets()
+        if await asyncio.to_thread(write_workspace, self._home.workspace_yaml, sockets):
+            await self._workspace_changed(set(sockets) - before)
+
+    async def watch(self) -> None:
+        """Notice what other processes (``control-plane deploy``) write into the database."""
+        while True:
+            try:
+                await self.refresh()
+            except Exception:
+                logger.exception("cannot refresh the workspace; trying again")
+                self._version = -1
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_CHECK_SECONDS)
+            try:
+                await self.services.queue.recover_leases()
+            except Exception:
+                logger.exception("cannot check the leases of requests; trying again")
+
+    async def sweep(self) -> None:
+        while True:
+            try:
+                await self.services.queue.sweep()
+                await asyncio.to_thread(self.services.keys.sweep)
+                await asyncio.to_thread(self.services.agents.forget_old)
+            except Exception:
+                logger.exception("cannot clean up the database; trying again")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def close(self) -> None:
+        await self._gallery.close()
+
+    def _views(self) -> list[LocationView]:
+        servers = self.services.agents.code_servers()
+        agents_known = bool(self.services.agents.all())
+        return [
+            view_of(
+                location, servers.get((location.deployment, location.name)),
+                agents_known=agents_known or self.services.presence.any_alive(),
+            )
+            for location in self.services.locations.all()
+        ]  # fmt: skip
+
+    async def _announce_deploys(self) -> None:
+        locations = await asyncio.to_thread(self.services.locations.all)
+        deployed = {
+            (location.deployment, location.name): location.updated_at for location in locations
+        }
+        changed = {key for key in deployed.keys() | self._deployed.keys()
+                   if deployed.get(key) != self._deployed.get(key)}  # fmt: skip
+        self._deployed = deployed
+        for deployment in {deployment for deployment, _ in changed}:
+            queues = {
+                location.agent_queue for location in locations
+                if location.deployment == deployment
+            }  # fmt: skip
+            await self.services.queue.check_workspace(deployment, tuple(queues) or (None,))
+
+    async def _redeploy(self, view: LocationView) -> None:
+        if not self.reloading:
+            await asyncio.to_thread(self.services.locations.redeploy, view.deployment, view.name)
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(
+    home: Home, workspace_changed: Callable[[set[str]], Awaitable[None]]
+) -> AsyncIterator[Gateway]:
+    """Open database, instance and faces, and close them in reverse."""
+    database = Database(home.database_url)
+    instance = await asyncio.to_thread(DagsterInstance.from_config, str(home.root))
+    gateway = Gateway(home, build_services(home, database, instance), workspace_changed)
+    try:
+        await gateway.refresh()
+        yield gateway
+    finally:
+        await gateway.close()
+        await asyncio.to_thread(instance.dispose)
+        database.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind the agent API's listener. Raises ConfigError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        ) from error
+    return listener
+
+
+async def serve_agents(services: Services, listener: socket.socket, tls: ServerTls) -> None:
+    """Serve the agent API until cancelled."""
+    config = uvicorn.Config(
+        make_app(services), ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key),
+        log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )  # fmt: skip
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals belong to the process, see process.py."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

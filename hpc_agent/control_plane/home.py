@@ -1,0 +1,152 @@
+"""DAGSTER_HOME of the control plane: which file lies where, and what a fresh one looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.errors import ConfigError
+
+SOCKET_PATH_LIMIT = 100
+"""Bytes of a unix socket's path; the kernel refuses more than 107 (unix(7))."""
+
+TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
+
+# A run may wait in the Slurm queue for days. Dagster's run monitoring would fail it after
+# start_timeout_seconds, and 0 does not switch that off: the monitor then raises "Unexpected run
+# status" for each starting run (dagster/_daemon/monitoring/run_monitoring.py). Monitoring stays on
+# for the sake of run timeouts and of cancellations whose agent is gone.
+DAGSTER_YAML = f"""\
+telemetry:
+  enabled: false
+
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: {TEN_YEARS_SECONDS}
+  cancel_timeout_seconds: 900
+
+schedules:
+  use_threads: true
+  num_workers: 8
+
+sensors:
+  use_threads: true
+  num_workers: 8
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths inside one control plane's directory."""
+
+    root: Path
+
+    @property
+    def dagster_yaml(self) -> Path:
+        return self.root / "dagster.yaml"
+
+    @property
+    def workspace_yaml(self) -> Path:
+        return self.root / "workspace.yaml"
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.root / 'gateway.db'}"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def logs(self) -> Path:
+        """Not ``logs``: dagster-webserver empties that for its telemetry."""
+        return self.root / "log"
+
+    @property
+    def tls(self) -> Path:
+        return self.root / "tls"
+
+    @property
+    def running_json(self) -> Path:
+        """Addresses of the running control plane; absent while it is down."""
+        return self.root / "control-plane.json"
+
+    def socket(self, location_name: str) -> Path:
+        """Return where the face of a location listens: stable, and short enough for bind(2)."""
+        name = hashlib.sha256(location_name.encode()).hexdigest()[:16] + ".sock"
+        path = self.root / "s" / name
+        if len(os.fsencode(path)) < SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"hpc-agent-{os.getuid()}-{digest}" / name
+
+    def url_key(self) -> bytes:
+        """Return the key that signs upload addresses, made at first use."""
+        path = self.root / "url.key"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            write_private(path, secrets.token_bytes(32))
+            return path.read_bytes()
+
+
+def resolve_home(option: Path | None) -> Home:
+    """Return the directory named by --home or DAGSTER_HOME. Raises ConfigError when neither is."""
+    chosen = option or (Path(value) if (value := os.environ.get("DAGSTER_HOME")) else None)
+    if chosen is None:
+        raise ConfigError(
+            "no directory for the control plane: give --home DIR or set DAGSTER_HOME; "
+            "it holds the configuration, the databases and the logs"
+        )
+    return Home(chosen.expanduser().absolute())
+
+
+def prepare_home(home: Home) -> None:
+    """Make the directory and its dagster.yaml where they do not exist yet."""
+    try:
+        for directory in (home.root, home.snapshots, home.logs, home.tls):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from error
+    if not home.dagster_yaml.exists():
+        write_atomically(home.dagster_yaml, DAGSTER_YAML.encode())
+
+
+def prepare_socket(path: Path) -> None:
+    """Make the directory of a face's socket; it must belong to us and admit nobody else."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.parent.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ConfigError(
+            f"{path.parent} must belong to uid {os.getuid()} with mode 0700: "
+            "remove it, or choose a shorter --home"
+        )
+    path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replace a file so that a reader sees the old or the new content, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read."""
+    write_atomically(path, content, mode=0o600)

@@ -1,0 +1,68 @@
+"""Who asks: tokens in ``Dagster-Cloud-Api-Token`` or ``Authorization: Bearer``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hpc_agent.control_plane.store.tokens import Token, Tokens, digest
+
+API_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 a header's name
+REMEMBERED_SECONDS = 5.0
+"""A revoked token works for at most this long: the price of not asking the database each time."""
+
+PUBLIC_PATHS = ("/healthz", "/uploads/")
+"""An upload address is its own permission, see signed_urls.py."""
+
+
+class Authentication:
+    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401."""
+
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._clock = clock
+        self._known: dict[str, tuple[float, Token]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(PUBLIC_PATHS):
+            await self._app(scope, receive, send)
+            return
+        secret = _secret(Request(scope))
+        token = await self._find(secret) if secret else None
+        if token is None:
+            message = (
+                f"no valid token in {API_TOKEN_HEADER}: make one with "
+                "`hpc-agent control-plane token create`"
+            )
+            await JSONResponse({"error": message}, status_code=401)(scope, receive, send)
+            return
+        scope["token"] = token
+        await self._app(scope, receive, send)
+
+    async def _find(self, secret: str) -> Token | None:
+        # Looked up by digest: how long that takes tells nothing of the secret.
+        secret_digest = digest(secret)
+        until, token = self._known.get(secret_digest, (0.0, None))
+        if token is not None and until > self._clock():
+            return token
+        found = await asyncio.to_thread(self._tokens.find, secret_digest)
+        if found is None:
+            self._known.pop(secret_digest, None)
+        else:
+            self._known[secret_digest] = (self._clock() + REMEMBERED_SECONDS, found)
+        return found
+
+
+def _secret(request: Request) -> str | None:
+    if secret := request.headers.get(API_TOKEN_HEADER):
+        return secret
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None

@@ -1,0 +1,82 @@
+"""``POST /graphql``, with long polls for agents that ask for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from hpc_agent.control_plane.graphql.context import RequestContext
+from hpc_agent.control_plane.graphql.executor import GraphQLExecutor
+from hpc_agent.control_plane.services import Services
+from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
+
+MAX_WAIT_SECONDS = 300.0
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
+
+
+class GraphQLEndpoint:
+    """Executes documents in worker threads."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._executor = GraphQLExecutor()
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            data = json.loads(await request.body())
+            data["query"].strip()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            message = "body must be a JSON object with a GraphQL document in `query`"
+            return JSONResponse({"errors": [{"message": message}]}, status_code=400)
+        context = self._context(request)
+        wait = preferred_wait(request.headers.get("Prefer", ""))
+        if wait and "popUserCloudAgentRequests" in data["query"]:
+            return JSONResponse(await self._long_poll(request, data, context, wait))
+        return JSONResponse(await asyncio.to_thread(self._executor.execute, data, context))
+
+    async def _long_poll(
+        self, request: Request, data: dict[str, Any], context: RequestContext, wait: float
+    ) -> dict[str, Any]:
+        """Answer as soon as there is work, or after ``wait`` seconds (RFC 7240, section 4.3)."""
+        deadline = time.monotonic() + wait
+        while True:
+            news = asyncio.create_task(
+                self._services.queue.wait_for_request(max(deadline - time.monotonic(), 0.0))
+            )
+            try:
+                await asyncio.sleep(0)  # let the task look at the queue before we do
+                response = await asyncio.to_thread(self._executor.execute, data, context)
+                if not _is_empty_poll(response) or time.monotonic() >= deadline:
+                    return response
+                await news
+            finally:
+                news.cancel()
+            if await request.is_disconnected():
+                return response
+
+    def _context(self, request: Request) -> RequestContext:
+        headers = request.headers
+        return RequestContext(
+            services=self._services,
+            token=request.scope["token"],
+            deployment=headers.get("Dagster-Cloud-Deployment", DEFAULT_DEPLOYMENT),
+            agent_id=headers.get("X-Hpc-Agent-Id"),
+            idempotency_key=headers.get("Idempotency-Key"),
+        )
+
+
+def preferred_wait(header: str) -> float:
+    """Return the seconds of ``Prefer: wait=N``, bounded; 0 without it."""
+    match = _WAIT.search(header)
+    return min(float(match.group(1)), MAX_WAIT_SECONDS) if match else 0.0
+
+
+def _is_empty_poll(response: dict[str, Any]) -> bool:
+    agent = (response.get("data") or {}).get("userCloudAgent") or {}
+    return agent.get("popUserCloudAgentRequests") == []

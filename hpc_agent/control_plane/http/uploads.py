@@ -1,0 +1,207 @@
+"""The REST half of the agent API: answers, definitions, events and compute logs come in here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from dagster._core.definitions.selector import JobSelector
+from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster_cloud.api.dagster_cloud_api import (
+    BatchDagsterCloudUploadApiResponse,
+    CheckSnapshotResult,
+    ConfirmUploadResult,
+    DagsterCloudCodeLocationUpdateResponse,
+    DagsterCloudCodeLocationUpdateResult,
+    DagsterCloudUploadApiResponse,
+    DagsterCloudUploadWorkspaceEntry,
+    DagsterCloudUploadWorkspaceResponse,
+    FileFormat,
+    SnapshotUploadData,
+    StoreEventBatchRequest,
+)
+from dagster_shared.serdes import deserialize_value, pack_value, serialize_value
+from dagster_shared.serdes.serdes import unpack_value
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from hpc_agent.control_plane.compute_logs import LogUpload
+from hpc_agent.control_plane.http.limits import MAX_LOG_BYTES
+from hpc_agent.control_plane.services import Services
+from hpc_agent.control_plane.snapshots import MAX_SNAPSHOT_BYTES, decompress, stored_snapshot
+from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
+from hpc_agent.errors import ControlPlaneRefusedError
+
+MAX_UPLOAD_BYTES = 1 << 30
+
+
+class Uploads:
+    """Endpoints; each name is that of the path it serves."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def upload_api_response(self, request: Request) -> Response:
+        """Take one answer to a request, or a batch of them."""
+        answer = deserialize_value(await compressed_part(request))
+        answers: Sequence[DagsterCloudUploadApiResponse] = (
+            answer.batch if isinstance(answer, BatchDagsterCloudUploadApiResponse) else [answer]
+        )
+        for each in answers:
+            settled, is_awaited = await self._services.queue.answer(
+                each.request_id, serialize_value(each.response)
+            )
+            if settled is not None and not is_awaited:
+                await self._services.runs.settle(settled)
+        return JSONResponse({"ok": True})
+
+    async def store_events(self, request: Request) -> Response:
+        batch = deserialize_value(await compressed_part(request), StoreEventBatchRequest)
+        key = request.headers.get("Idempotency-Key")
+        await asyncio.to_thread(self._services.events.write, batch.event_log_entries, key)
+        return JSONResponse({"ok": True})
+
+    async def upload_workspace_entry(self, request: Request) -> Response:
+        entry = deserialize_value(await compressed_part(request), DagsterCloudUploadWorkspaceEntry)
+        missing = await asyncio.to_thread(
+            self._services.uploads.update_legacy, deployment_of(request), entry
+        )
+        answer = DagsterCloudUploadWorkspaceResponse(
+            updated=not missing, message=_update_message(missing),
+            missing_job_snapshots=missing or None,
+        )  # fmt: skip
+        return PlainTextResponse(serialize_value(answer), media_type="application/json")
+
+    async def upload_job_snapshot(self, request: Request) -> Response:
+        job = await compressed_part(request)
+        await asyncio.to_thread(self._services.uploads.add_legacy_job, job)
+        return JSONResponse({"ok": True})
+
+    async def check_snapshot(self, request: Request) -> Response:
+        """Tell that a snapshot is here already, or where to put it."""
+        query = request.query_params
+        sha1, size = query["sha1"], int(query["size"])
+        if await asyncio.to_thread(self._services.snapshots.has, sha1):
+            result = CheckSnapshotResult(
+                stored_snapshot=stored_snapshot(sha1, size), upload_data=None
+            )
+        else:
+            claims = {"kind": "snapshot", "sha1": sha1}
+            upload = SnapshotUploadData(
+                sha1=sha1, format=FileFormat.GZIPPED_JSON, uri=f"snapshot:{sha1}",
+                presigned_put_url=self._upload_url(request, claims), id=f"{sha1}:{size}",
+                type=query["type"],
+            )  # fmt: skip
+            result = CheckSnapshotResult(stored_snapshot=None, upload_data=upload)
+        return JSONResponse(pack_value(result))
+
+    async def confirm_upload(self, request: Request) -> Response:
+        upload = unpack_value(await request.json(), SnapshotUploadData)
+        if not await asyncio.to_thread(self._services.snapshots.has, upload.sha1):
+            raise ControlPlaneRefusedError(f"snapshot {upload.sha1} was not uploaded")
+        size = int(upload.id.partition(":")[2])
+        result = ConfirmUploadResult(stored_snapshot=stored_snapshot(upload.sha1, size))
+        return JSONResponse(pack_value(result))
+
+    async def code_location_update_result(self, request: Request) -> Response:
+        result = unpack_value(await request.json(), DagsterCloudCodeLocationUpdateResult)
+        missing = await asyncio.to_thread(
+            self._services.uploads.update, deployment_of(request), result
+        )
+        answer = DagsterCloudCodeLocationUpdateResponse(
+            updated=not missing, message=_update_message(missing),
+            missing_job_snapshots=missing or None,
+        )  # fmt: skip
+        return JSONResponse(pack_value(answer))
+
+    async def gen_logs_url(self, request: Request) -> Response:
+        query = request.query_params
+        claims = {
+            "kind": "log",
+            "key": query.getlist("log_key"),
+            "io": ComputeIOType(query["io_type"]).value,
+            "partial": query.get("partial", "").lower() in ("true", "1"),
+        }
+        return JSONResponse({"url": self._upload_url(request, claims)})
+
+    async def upload(self, request: Request) -> Response:
+        """Take what a signed address announced."""
+        claims = self._services.signer.verify(request.path_params["segment"])
+        if claims["kind"] == "snapshot":
+            body = await bounded_body(request, MAX_SNAPSHOT_BYTES)
+            await asyncio.to_thread(self._services.snapshots.add_upload, claims["sha1"], body)
+        else:
+            await self._take_log(request, claims)
+        return JSONResponse({"ok": True})
+
+    async def _take_log(self, request: Request, claims: dict[str, Any]) -> None:
+        logs = self._services.compute_logs
+        upload = LogUpload(
+            log_key=tuple(claims["key"]), io_type=ComputeIOType(claims["io"]),
+            partial=claims["partial"],
+        )  # fmt: skip
+        file = await asyncio.to_thread(logs.spool, upload)
+        try:
+            async for chunk in bounded_stream(request, MAX_LOG_BYTES):
+                await asyncio.to_thread(file.write, chunk)
+        except BaseException:
+            logs.discard(file)
+            raise
+        await asyncio.to_thread(logs.finish, upload, file)
+
+    def _upload_url(self, request: Request, claims: dict[str, Any]) -> str:
+        # The address by which the agent reached us is the one by which it can reach us again.
+        return f"{request.base_url}uploads/{self._services.signer.sign(claims)}"
+
+
+async def healthz(_request: Request) -> Response:
+    return JSONResponse({"status": "ok", "time": time.time()})
+
+
+def deployment_of(request: Request) -> str:
+    return request.headers.get("Dagster-Cloud-Deployment", DEFAULT_DEPLOYMENT)
+
+
+async def compressed_part(request: Request) -> str:
+    """Return the one zlib-compressed file of a multipart body, as text."""
+    async with request.form() as form:
+        files = [part for part in form.values() if isinstance(part, UploadFile)]
+        if len(files) != 1:
+            raise ControlPlaneRefusedError(
+                f"{request.url.path} takes a multipart body with one file, not {len(files)}"
+            )
+        body = await files[0].read()
+    data = await asyncio.to_thread(decompress, body, limit=MAX_UPLOAD_BYTES)
+    return data.decode()
+
+
+async def bounded_body(request: Request, limit: int) -> bytes:
+    return b"".join([chunk async for chunk in bounded_stream(request, limit)])
+
+
+async def bounded_stream(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Yield a body's chunks. Raises ControlPlaneRefusedError when it outgrows its limit."""
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise ControlPlaneRefusedError(f"body is larger than {limit} bytes")
+        yield chunk
+
+
+def bad_request(_request: Request, error: Exception) -> Response:
+    """Answer 400 to what is the client's fault."""
+    reason = str(error)
+    if isinstance(error, KeyError):
+        reason = f"parameter {error} is missing"
+    elif isinstance(error, json.JSONDecodeError):
+        reason = f"body is not JSON: {error}"
+    return JSONResponse({"error": reason}, status_code=400)
+
+
+def _update_message(missing: Sequence[JobSelector]) -> str:
+    return f"needs {len(missing)} job snapshots first" if missing else "is up to date"

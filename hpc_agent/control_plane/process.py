@@ -1,0 +1,220 @@
+"""``hpc-agent control-plane start``: gateway, webserver and daemon as one process tree.
+
+Opened in this order, closed in reverse: lock, listener, gateway with its faces, agent API,
+webserver, daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
+from hpc_agent.control_plane.home import Home, prepare_home, write_atomically
+from hpc_agent.control_plane.supervisor import Program, Supervisor
+from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
+from hpc_agent.control_plane.workspace import reload_webserver
+from hpc_agent.errors import ConfigError
+
+READY_POLL_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What to start and where it listens; port 0 picks a free one."""
+
+    home: Home
+    host: str = "127.0.0.1"
+    port: int = 8443
+    webserver_host: str = "127.0.0.1"
+    webserver_port: int = 3000
+    webserver: bool = True
+    daemon: bool = True
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where a running control plane is reached. ``ca`` is None with an admin's own certificate."""
+
+    api: str
+    ui: str | None
+    ca: str | None
+    pid: int
+
+
+async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None:
+    """Run until SIGTERM or SIGINT; ``ready`` is called once everything answers."""
+    prepare_home(options.home)
+    with _only_one(options.home), contextlib.closing(bind(options.host, options.port)) as listener:
+        control_plane = ControlPlane(options, listener, _tls(options))
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await control_plane.run(stop, ready)
+        finally:
+            options.home.running_json.unlink(missing_ok=True)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+class ControlPlane:
+    """One running control plane."""
+
+    def __init__(self, options: StartOptions, listener: socket.socket, tls: ServerTls) -> None:
+        self._options = options
+        self._listener = listener
+        self._tls = tls
+        port = options.webserver_port or _free_port(options.webserver_host)
+        self._ui = f"http://{options.webserver_host}:{port}"
+        self._webserver = Supervisor(self._program("webserver", _webserver_argv(options, port)))
+        self._daemon = Supervisor(self._program("daemon", _daemon_argv(options)))
+        self._gateway: Gateway | None = None
+        self._reload_wanted = asyncio.Event()
+        self._is_new_location = False
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[Addresses], None]) -> None:
+        """Run all parts until ``stop`` is set, or until one of ours fails for good."""
+        async with open_gateway(self._options.home, self._workspace_changed) as gateway:
+            self._gateway = gateway
+            tasks = [asyncio.create_task(part) for part in self._parts(gateway)]
+            stopping = asyncio.create_task(stop.wait())
+            announcing = asyncio.create_task(self._announce(ready))
+            try:
+                done, _ = await asyncio.wait(
+                    [*tasks, stopping], return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done - {stopping}:
+                    task.result()
+            finally:
+                for task in (*tasks, stopping, announcing):
+                    task.cancel()
+                await asyncio.gather(*tasks, stopping, announcing, return_exceptions=True)
+
+    def _parts(self, gateway: Gateway) -> list[Coroutine[Any, Any, None]]:
+        parts = [
+            serve_agents(gateway.services, self._listener, self._tls),
+            gateway.watch(),
+            gateway.keep_leases(),
+            gateway.sweep(),
+            self._reload_children(gateway),
+        ]
+        if self._options.webserver:
+            parts.append(self._webserver.run())
+        if self._options.daemon:
+            parts.append(self._daemon.run())
+        return parts
+
+    async def _workspace_changed(self, added: set[str]) -> None:
+        self._is_new_location = self._is_new_location or bool(added)
+        self._reload_wanted.set()
+
+    async def _reload_children(self, gateway: Gateway) -> None:
+        """Make webserver and daemon see added and removed locations.
+
+        The webserver reloads when asked. The daemon rereads workspace.yaml each 60 s
+        (dagster/_daemon/controller.py) and fails runs of a location it does not know, so it is
+        started afresh when a location is added.
+        """
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            is_new, self._is_new_location = self._is_new_location, False
+            if self._options.daemon and is_new:
+                await self._daemon.restart()
+            if self._options.webserver and await self._webserver_answers():
+                gateway.reloading = True
+                try:
+                    await reload_webserver(self._ui)
+                finally:
+                    gateway.reloading = False
+
+    async def _announce(self, ready: Callable[[Addresses], None]) -> None:
+        host = self._options.host
+        name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
+        port = self._listener.getsockname()[1]
+        addresses = Addresses(
+            api=f"https://{f'[{name}]' if ':' in name else name}:{port}",
+            ui=self._ui if self._options.webserver else None,
+            ca=str(self._tls.ca) if self._tls.ca else None,
+            pid=os.getpid(),
+        )
+        if self._options.webserver:
+            while not await self._webserver_answers():  # noqa: ASYNC110 another process
+                await asyncio.sleep(READY_POLL_SECONDS)
+        content = json.dumps({name: getattr(addresses, name) for name in Addresses.__slots__})
+        write_atomically(self._options.home.running_json, content.encode())
+        ready(addresses)
+
+    async def _webserver_answers(self) -> bool:
+        try:
+            async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+                return (await client.get(f"{self._ui}/server_info")).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _program(self, name: str, argv: list[str]) -> Program:
+        home = self._options.home
+        return Program(
+            name=name, argv=argv, log=home.logs / f"{name}.log", working_directory=home.root,
+            environment={"DAGSTER_HOME": str(home.root), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+
+def _webserver_argv(options: StartOptions, port: int) -> list[str]:
+    return [
+        sys.executable, "-m", "dagster_webserver", "--host", options.webserver_host,
+        "--port", str(port), "--workspace", str(options.home.workspace_yaml),
+    ]  # fmt: skip
+
+
+def _daemon_argv(options: StartOptions) -> list[str]:
+    return [
+        sys.executable, "-m", "dagster._daemon", "run",
+        "--workspace", str(options.home.workspace_yaml),
+    ]  # fmt: skip
+
+
+def _tls(options: StartOptions) -> ServerTls:
+    if options.tls_certificate and options.tls_key:
+        return own_certificate(options.tls_certificate, options.tls_key)
+    if options.tls_certificate or options.tls_key:
+        raise ConfigError("--tls-cert and --tls-key belong together: give both or neither")
+    return generated_certificate(options.home.tls, options.host)
+
+
+@contextlib.contextmanager
+def _only_one(home: Home) -> Iterator[None]:
+    """Keep a second control plane away from the same directory."""
+    with (home.root / "control-plane.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"a control plane runs in {home.root} already: stop it, or give another --home"
+            ) from error
+        yield
+
+
+def _free_port(host: str) -> int:
+    with contextlib.closing(bind(host, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

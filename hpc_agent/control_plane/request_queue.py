@@ -1,0 +1,164 @@
+"""Requests to agents as tasks see them: enqueue and wait, pop and wait, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi, DagsterCloudApiRequest
+from dagster_shared.serdes import serialize_value
+
+from hpc_agent.control_plane.presence import AgentPresence
+from hpc_agent.control_plane.store.requests import Request, Requests, RequestState
+from hpc_agent.control_plane.wakeup import WakeUp
+
+DATABASE_POLL_SECONDS = 1.0
+"""How soon a request enqueued by another process is noticed."""
+
+REDELIVER_AFTER_SECONDS = 60.0
+DURABLE_SECONDS: Final = 365 * 24 * 3600
+DURABLE_APIS: Final = frozenset(
+    {
+        DagsterCloudApi.LAUNCH_RUN.name,
+        DagsterCloudApi.TERMINATE_RUN.name,
+        DagsterCloudApi.CHECK_FOR_WORKSPACE_UPDATES.name,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request to be made: what, of whom, and for how long the answer matters."""
+
+    api: DagsterCloudApi
+    args: Any
+    deployment: str
+    agent_queue: str | None = None
+    run_id: str | None = None
+    timeout_seconds: float = DURABLE_SECONDS
+
+
+class RequestQueue:
+    """The request table plus the tasks that wait on it. All state that matters is in the table."""
+
+    def __init__(self, requests: Requests, presence: AgentPresence) -> None:
+        self._requests = requests
+        self._presence = presence
+        self._enqueued = WakeUp()
+        self._waiters: dict[str, asyncio.Event] = {}
+
+    async def enqueue(self, ask: Ask) -> str:
+        """Store a request and wake the agents' long polls. Returns the request's id."""
+        request = new_request(ask)
+        await asyncio.to_thread(self._requests.add, request)
+        self._enqueued.call()
+        return request.request_id
+
+    async def wait_for_request(self, timeout: float) -> None:  # noqa: ASYNC109 see WakeUp.wait
+        """Return when a request may be waiting, or after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        version = await asyncio.to_thread(self._requests.version)
+        while (remaining := deadline - time.monotonic()) > 0:
+            if await self._enqueued.wait(min(remaining, DATABASE_POLL_SECONDS)):
+                return
+            if await asyncio.to_thread(self._requests.version) != version:
+                return
+
+    async def wait_for_answer(self, request_id: str, timeout: float) -> Request | None:  # noqa: ASYNC109
+        """Return the settled request, or None when it is still open after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        event = self._waiters.setdefault(request_id, asyncio.Event())
+        try:
+            while True:
+                request = await asyncio.to_thread(self._requests.get, request_id)
+                if request is None or not request.state.is_open:
+                    return request
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return None
+                try:
+                    await asyncio.wait_for(event.wait(), min(remaining, DATABASE_POLL_SECONDS))
+                except TimeoutError:
+                    continue
+        finally:
+            self._waiters.pop(request_id, None)
+
+    async def answer(self, request_id: str, response: str) -> tuple[Request | None, bool]:
+        """Store an answer. Returns the request, and whether a task of ours takes it from here.
+
+        The request is None when the answer is not the first one, or to nothing we asked.
+        """
+        request = await asyncio.to_thread(self._requests.answer, request_id, response)
+        waiter = self._waiters.get(request_id)
+        if waiter is not None:
+            waiter.set()
+        return request, waiter is not None
+
+    async def withdraw(self, request_id: str) -> bool:
+        withdrawn = await asyncio.to_thread(self._requests.withdraw, request_id)
+        if withdrawn and (waiter := self._waiters.get(request_id)):
+            waiter.set()
+        return withdrawn
+
+    async def open_request(
+        self, api: DagsterCloudApi, *, deployment: str, run_id: str | None = None
+    ) -> Request | None:
+        return await asyncio.to_thread(
+            self._requests.open_request, api.name, run_id=run_id, deployment=deployment
+        )
+
+    async def check_workspace(
+        self, deployment: str, queues: Sequence[str | None] = (None,)
+    ) -> None:
+        """Ask the agents to look at the deployment's locations; one open request each is enough."""
+        api = DagsterCloudApi.CHECK_FOR_WORKSPACE_UPDATES
+        waiting = await self.open_request(api, deployment=deployment)
+        if waiting is not None and waiting.state is RequestState.QUEUED and queues == (None,):
+            return
+        for queue in queues:
+            await self.enqueue(Ask(api=api, args=None, deployment=deployment, agent_queue=queue))
+
+    async def recover_leases(self) -> None:
+        """Hand out again what its agent will not answer.
+
+        An agent that stopped beating has lost its leases. An agent that names itself also gets
+        again what it has not answered for a while: the response that carried it may have been lost
+        on the way, and such an agent knows a request that it has already taken.
+        """
+        leased = await asyncio.to_thread(self._requests.leased)
+        lost = [request.request_id for request in leased if self._is_lost(request)]
+        if lost:
+            await asyncio.to_thread(self._requests.hand_back, lost)
+            self._enqueued.call()
+
+    def _is_lost(self, request: Request) -> bool:
+        owner = request.lease_owner or ""
+        if not self._presence.is_alive(owner):
+            return True
+        if not self._presence.names_itself(owner):
+            return False
+        patience = REDELIVER_AFTER_SECONDS * min(2**request.hand_outs, 64) / 2
+        return time.time() - (request.leased_at or 0.0) > patience
+
+    async def sweep(self) -> None:
+        await asyncio.to_thread(self._requests.sweep)
+
+
+def new_request(ask: Ask) -> Request:
+    """Build the row and its body, a DagsterCloudApiRequest."""
+    now = time.time()
+    request_id = str(uuid.uuid4())
+    expires_at = now + ask.timeout_seconds
+    body = DagsterCloudApiRequest(
+        request_id=request_id, request_api=ask.api, request_args=ask.args,
+        deployment_name=ask.deployment, expire_at=expires_at, is_branch_deployment=False,
+    )  # fmt: skip
+    return Request(
+        request_id=request_id, deployment=ask.deployment, api=ask.api.name,
+        body=serialize_value(body), agent_queue=ask.agent_queue, run_id=ask.run_id, created_at=now,
+        expires_at=None if ask.api.name in DURABLE_APIS else expires_at,
+    )  # fmt: skip

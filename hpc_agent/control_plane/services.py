@@ -1,0 +1,74 @@
+"""Everything that serves requests, built once and handed around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dagster import DagsterInstance
+
+from hpc_agent.control_plane.compute_logs import ComputeLogStore
+from hpc_agent.control_plane.events import EventWriter
+from hpc_agent.control_plane.faces.repositories import RepositoryReader
+from hpc_agent.control_plane.heartbeats import HeartbeatReceiver
+from hpc_agent.control_plane.home import Home
+from hpc_agent.control_plane.presence import AgentPresence
+from hpc_agent.control_plane.request_queue import RequestQueue
+from hpc_agent.control_plane.run_requests import RunRequests
+from hpc_agent.control_plane.signed_urls import UrlSigner
+from hpc_agent.control_plane.snapshots import SnapshotStore
+from hpc_agent.control_plane.store.agents import Agents
+from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
+from hpc_agent.control_plane.store.locations import Locations
+from hpc_agent.control_plane.store.requests import Requests
+from hpc_agent.control_plane.store.tokens import Tokens
+from hpc_agent.control_plane.uploads import LocationUploads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The gateway's parts. Those that block are for worker threads, the rest for the event loop."""
+
+    instance: DagsterInstance
+    tokens: Tokens
+    locations: Locations
+    agents: Agents
+    requests: Requests
+    keys: IdempotencyKeys
+    snapshots: SnapshotStore
+    repositories: RepositoryReader
+    uploads: LocationUploads
+    events: EventWriter
+    compute_logs: ComputeLogStore
+    heartbeats: HeartbeatReceiver
+    presence: AgentPresence
+    signer: UrlSigner
+    queue: RequestQueue
+    runs: RunRequests
+
+
+def build_services(home: Home, database: Database, instance: DagsterInstance) -> Services:
+    """Wire the parts together; needs a running event loop."""
+    locations, agents, requests = Locations(database), Agents(database), Requests(database)
+    snapshots, presence = SnapshotStore(home.snapshots), AgentPresence()
+    repositories = RepositoryReader(snapshots)
+    keys = IdempotencyKeys(database)
+    queue = RequestQueue(requests, presence)
+    return Services(
+        instance=instance,
+        tokens=Tokens(database),
+        locations=locations,
+        agents=agents,
+        requests=requests,
+        keys=keys,
+        snapshots=snapshots,
+        repositories=repositories,
+        uploads=LocationUploads(locations, snapshots, repositories),
+        events=EventWriter(instance, keys),
+        compute_logs=ComputeLogStore(instance.compute_log_manager),
+        heartbeats=HeartbeatReceiver(instance, agents, presence),
+        presence=presence,
+        signer=UrlSigner(home.url_key()),
+        queue=queue,
+        runs=RunRequests(instance, queue),
+    )

@@ -1,0 +1,76 @@
+"""Definition snapshots on disk, named by the SHA-1 of their content, as in the agent API."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from pathlib import Path
+
+from dagster_cloud.api.dagster_cloud_api import FileFormat, StoredSnapshot
+
+from hpc_agent.control_plane.home import write_atomically
+from hpc_agent.errors import ControlPlaneRefusedError
+
+MAX_SNAPSHOT_BYTES = 1 << 30
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+
+
+class SnapshotStore:
+    """Content-addressed files ``ab/SHA1.json.zz``; what is there never changes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def has(self, sha1: str) -> bool:
+        return self._path(sha1).exists()
+
+    def read(self, sha1: str) -> str:
+        """Return a snapshot's JSON. Raises FileNotFoundError."""
+        return zlib.decompress(self._path(sha1).read_bytes()).decode()
+
+    def add(self, content: str) -> StoredSnapshot:
+        """Store a snapshot that came inside a larger message."""
+        data = content.encode()
+        sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        if not self.has(sha1):
+            self._write(sha1, zlib.compress(data))
+        return stored_snapshot(sha1, len(data))
+
+    def add_upload(self, sha1: str, compressed: bytes) -> None:
+        """Store zlib-compressed JSON. Raises ControlPlaneRefusedError when it is damaged."""
+        data = decompress(compressed, limit=MAX_SNAPSHOT_BYTES)
+        actual = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        if actual != sha1:
+            raise ControlPlaneRefusedError(
+                f"snapshot upload is damaged: announced as SHA-1 {sha1}, arrived as {actual}"
+            )
+        self._write(sha1, compressed)
+
+    def _write(self, sha1: str, compressed: bytes) -> None:
+        path = self._path(sha1)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(path, compressed, mode=0o600)
+
+    def _path(self, sha1: str) -> Path:
+        if not _SHA1.fullmatch(sha1):
+            raise ControlPlaneRefusedError(f"not a SHA-1: {sha1[:60]!r}")
+        return self._directory / sha1[:2] / f"{sha1}.json.zz"
+
+
+def stored_snapshot(sha1: str, size: int) -> StoredSnapshot:
+    return StoredSnapshot(
+        sha1=sha1, format=FileFormat.GZIPPED_JSON, uri=f"snapshot:{sha1}", decompressed_size=size
+    )
+
+
+def decompress(compressed: bytes, *, limit: int) -> bytes:
+    """Undo zlib, refusing what grows beyond ``limit`` bytes."""
+    decompressor = zlib.decompressobj()
+    try:
+        data = decompressor.decompress(compressed, limit)
+    except zlib.error as error:
+        raise ControlPlaneRefusedError(f"body is not zlib-compressed: {error}") from error
+    if decompressor.unconsumed_tail or not decompressor.eof:
+        raise ControlPlaneRefusedError(f"body is cut off, or larger than {limit} bytes")
+    return data

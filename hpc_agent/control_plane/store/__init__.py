@@ -1,0 +1,1 @@
+"""The gateway's own database: tokens, locations, requests, agents, idempotency keys."""

@@ -1,0 +1,60 @@
+"""Idempotency keys of writes: begun before, done after, so that a repeated write is known."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum, auto
+
+import sqlalchemy as sa
+
+from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.store.schema import idempotency_keys
+
+KEPT_SECONDS = 3 * 24 * 3600
+"""An agent may spool event writes for days while the control plane is away."""
+
+
+class Seen(Enum):
+    """What is known of a key."""
+
+    NEW = auto()
+    BEGUN = auto()
+    """A write was begun and its end is unknown: the process died in between."""
+    DONE = auto()
+
+
+class IdempotencyKeys:
+    """The keys of the last days."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, key: str) -> Seen:
+        """Note that a write begins, and return what was known before."""
+        query = sa.select(idempotency_keys.c.done).where(idempotency_keys.c.idempotency_key == key)
+        with self._database.write() as connection:
+            done = connection.scalar(query)
+            if done is not None:
+                return Seen.DONE if done else Seen.BEGUN
+            connection.execute(
+                sa.insert(idempotency_keys).values(
+                    idempotency_key=key, done=0, created_at=time.time()
+                )
+            )
+        return Seen.NEW
+
+    def finish(self, key: str) -> None:
+        """Note that the write is on disk."""
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(idempotency_keys)
+                .where(idempotency_keys.c.idempotency_key == key)
+                .values(done=1)
+            )
+
+    def sweep(self) -> None:
+        limit = time.time() - KEPT_SECONDS
+        with self._database.write() as connection:
+            connection.execute(
+                sa.delete(idempotency_keys).where(idempotency_keys.c.created_at < limit)
+            )

@@ -1,0 +1,201 @@
+"""Requests to agents, as rows: enqueued, leased when popped, answered once.
+
+    QUEUED ──pop──► LEASED ──answer──► ANSWERED
+      │  ▲            │
+      │  └──lease lost┘
+      ├──► WITHDRAWN   a run canceled before any agent took it
+      └──► EXPIRED     nobody waits for the answer any more
+
+Popping is at-least-once: what an agent took and did not answer is handed out again. An agent that
+names itself (``X-Hpc-Agent-Id``) treats a request id it has seen before as already taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.store.locations import read_version
+from hpc_agent.control_plane.store.schema import bump, requests
+
+ANSWERED_KEPT_SECONDS = 24 * 3600
+
+
+class RequestState(StrEnum):
+    """Where a request is in its life."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    ANSWERED = "answered"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+    @property
+    def is_open(self) -> bool:
+        return self in (RequestState.QUEUED, RequestState.LEASED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request; ``expires_at`` None means that it must not be dropped.
+
+    ``body`` is a serialized DagsterCloudApiRequest, ``response`` a serialized answer.
+    """
+
+    request_id: str
+    deployment: str
+    api: str
+    body: str
+    agent_queue: str | None
+    run_id: str | None = None
+    state: RequestState = RequestState.QUEUED
+    created_at: float
+    expires_at: float | None
+    lease_owner: str | None = None
+    leased_at: float | None = None
+    hand_outs: int = 0
+    answered_at: float | None = None
+    response: str | None = None
+
+
+class Requests:
+    """The queue of requests, as a table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, request: Request) -> None:
+        with self._database.write() as connection:
+            connection.execute(sa.insert(requests).values(asdict(request)))
+            bump(connection, "requests")
+
+    def get(self, request_id: str) -> Request | None:
+        query = sa.select(requests).where(requests.c.request_id == request_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return _request(row) if row else None
+
+    def open_request(self, api: str, *, run_id: str | None, deployment: str) -> Request | None:
+        """Return the unanswered request of this kind for this run (None: for no run)."""
+        query = sa.select(requests).where(
+            requests.c.api == api,
+            requests.c.deployment == deployment,
+            requests.c.run_id == run_id if run_id is not None else requests.c.run_id.is_(None),
+            requests.c.state.in_([RequestState.QUEUED, RequestState.LEASED]),
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return _request(row) if row else None
+
+    def pop(
+        self, *, owner: str, deployments: Sequence[str], queues: Sequence[str | None] | None,
+        limit: int,
+    ) -> list[Request]:  # fmt: skip
+        """Lease the oldest waiting requests to an agent.
+
+        ``queues`` are the agent queues it serves; None among them is the default queue.
+        """
+        now = time.time()
+        waiting = sa.and_(
+            requests.c.state == RequestState.QUEUED,
+            requests.c.deployment.in_(deployments),
+            sa.or_(requests.c.expires_at.is_(None), requests.c.expires_at > now),
+            _in_queues(queues),
+        )
+        query = sa.select(requests).where(waiting).order_by("created_at").limit(limit)
+        with self._database.read() as connection:  # most polls find nothing: take no lock for that
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._database.write() as connection:
+            taken = [_request(row) for row in connection.execute(query).mappings()]
+            connection.execute(
+                sa.update(requests)
+                .where(requests.c.request_id.in_([request.request_id for request in taken]))
+                .values(
+                    state=RequestState.LEASED, lease_owner=owner, leased_at=now,
+                    hand_outs=requests.c.hand_outs + 1,
+                )
+            )  # fmt: skip
+        return taken
+
+    def answer(self, request_id: str, response: str) -> Request | None:
+        """Store the first answer to a request; None when it is unknown or answered already."""
+        with self._database.write() as connection:
+            changed = connection.execute(
+                sa.update(requests)
+                .where(
+                    requests.c.request_id == request_id,
+                    requests.c.state.in_(
+                        [RequestState.QUEUED, RequestState.LEASED, RequestState.EXPIRED]
+                    ),
+                )
+                .values(state=RequestState.ANSWERED, answered_at=time.time(), response=response)
+            )
+        return self.get(request_id) if changed.rowcount else None
+
+    def withdraw(self, request_id: str) -> bool:
+        """Take a request back, and tell whether no agent had taken it."""
+        with self._database.write() as connection:
+            changed = connection.execute(
+                sa.update(requests)
+                .where(requests.c.request_id == request_id, requests.c.state == RequestState.QUEUED)
+                .values(state=RequestState.WITHDRAWN, answered_at=time.time())
+            )
+        return changed.rowcount > 0
+
+    def leased(self) -> list[Request]:
+        query = sa.select(requests).where(requests.c.state == RequestState.LEASED)
+        with self._database.read() as connection:
+            return [_request(row) for row in connection.execute(query).mappings()]
+
+    def hand_back(self, request_ids: Sequence[str]) -> None:
+        """Put leased requests back at their old place in the queue."""
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(requests)
+                .where(
+                    requests.c.request_id.in_(request_ids),
+                    requests.c.state == RequestState.LEASED,
+                )
+                .values(state=RequestState.QUEUED, lease_owner=None, leased_at=None)
+            )
+            bump(connection, "requests")
+
+    def sweep(self) -> None:
+        """Expire what nobody waits for and forget what was settled a day ago."""
+        now = time.time()
+        settled = now - ANSWERED_KEPT_SECONDS
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(requests)
+                .where(requests.c.state == RequestState.QUEUED, requests.c.expires_at < now)
+                .values(state=RequestState.EXPIRED, answered_at=now)
+            )
+            connection.execute(sa.delete(requests).where(requests.c.answered_at < settled))
+            connection.execute(
+                sa.delete(requests).where(
+                    requests.c.state == RequestState.LEASED, requests.c.expires_at < settled
+                )
+            )
+
+    def version(self) -> int:
+        """Return a counter that grows when a request is enqueued, by this process or another."""
+        return read_version(self._database, "requests")
+
+
+def _in_queues(queues: Sequence[str | None] | None) -> sa.ColumnElement[bool]:
+    if queues is None:
+        return requests.c.agent_queue.is_(None)
+    named = requests.c.agent_queue.in_([queue for queue in queues if queue])
+    if all(queues):
+        return named
+    return sa.or_(named, requests.c.agent_queue.is_(None))
+
+
+def _request(row: sa.RowMapping) -> Request:
+    return Request(**{**row, "state": RequestState(row["state"])})

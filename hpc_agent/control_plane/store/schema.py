@@ -1,0 +1,52 @@
+"""The tables as queries see them; migrations.py makes them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+
+def _table(table_name: str, /, **columns: type[sa.types.TypeEngine[object]]) -> sa.Table:
+    return sa.Table(table_name, metadata, *(sa.Column(key, kind) for key, kind in columns.items()))
+
+
+tokens = _table(
+    "tokens",
+    token_id=sa.Text, name=sa.Text, kind=sa.Text, digest=sa.Text,
+    created_at=sa.Double, revoked_at=sa.Double,
+)  # fmt: skip
+deployments = _table("deployments", name=sa.Text, created_at=sa.Double)
+locations = _table(
+    "locations",
+    deployment=sa.Text, name=sa.Text, agent_queue=sa.Text, deploy_data=sa.Text,
+    updated_at=sa.Double, uploaded_for=sa.Double, manifest=sa.Text, error=sa.Text,
+)  # fmt: skip
+agents = _table(
+    "agents",
+    deployment=sa.Text, agent_id=sa.Text, token_id=sa.Text, label=sa.Text, agent_type=sa.Text,
+    heartbeat_at=sa.Double, heartbeat=sa.Text, errors=sa.Text,
+)  # fmt: skip
+code_servers = _table(
+    "code_servers",
+    deployment=sa.Text, location=sa.Text, agent_id=sa.Text, status=sa.Text, message=sa.Text,
+    heartbeat_at=sa.Double,
+)  # fmt: skip
+requests = _table(
+    "requests",
+    request_id=sa.Text, deployment=sa.Text, api=sa.Text, body=sa.Text, agent_queue=sa.Text,
+    run_id=sa.Text, state=sa.Text, created_at=sa.Double, expires_at=sa.Double,
+    lease_owner=sa.Text, leased_at=sa.Double, hand_outs=sa.Integer, answered_at=sa.Double,
+    response=sa.Text,
+)  # fmt: skip
+idempotency_keys = _table(
+    "idempotency_keys", idempotency_key=sa.Text, done=sa.Integer, created_at=sa.Double
+)
+versions = _table("versions", name=sa.Text, value=sa.Integer)
+
+
+def bump(connection: sa.Connection, name: str) -> None:
+    """Count a change, so that other processes notice it by reading one row."""
+    connection.execute(
+        sa.update(versions).where(versions.c.name == name).values(value=versions.c.value + 1)
+    )

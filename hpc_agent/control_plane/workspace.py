@@ -1,0 +1,54 @@
+"""Telling webserver and daemon which locations there are: workspace.yaml and a reload."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import yaml
+
+from hpc_agent.control_plane.home import write_atomically
+
+RELOAD_TIMEOUT_SECONDS = 60.0
+RELOAD = """
+mutation ReloadWorkspaceOfGateway {
+  reloadWorkspace { __typename ... on PythonError { message } }
+}
+"""
+
+logger = logging.getLogger(__name__)
+
+
+def write_workspace(path: Path, sockets: Mapping[str, Path]) -> bool:
+    """Write workspace.yaml and tell whether it has changed."""
+    servers = [
+        {"grpc_server": {"socket": str(socket), "location_name": name}}
+        for name, socket in sockets.items()
+    ]
+    content = (
+        "# Written by hpc-agent control-plane: deploy locations with "
+        "`hpc-agent control-plane deploy`.\n" + yaml.safe_dump({"load_from": servers})
+    ).encode()
+    if path.exists() and path.read_bytes() == content:
+        return False
+    write_atomically(path, content)
+    return True
+
+
+async def reload_webserver(url: str) -> bool:
+    """Make the webserver read workspace.yaml again, and tell whether it did."""
+    try:
+        async with httpx.AsyncClient(timeout=RELOAD_TIMEOUT_SECONDS, trust_env=False) as client:
+            response = await client.post(f"{url}/graphql", json={"query": RELOAD})
+            response.raise_for_status()
+            result = response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        logger.warning("webserver at %s did not reload its workspace: %s", url, error)
+        return False
+    answer = (result.get("data") or {}).get("reloadWorkspace") or {}
+    if answer.get("__typename") != "Workspace":
+        logger.warning("webserver at %s did not reload its workspace: %s", url, result)
+        return False
+    return True
