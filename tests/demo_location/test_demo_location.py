@@ -58,9 +58,9 @@ def test_assets_carry_metadata_of_each_kind() -> None:
     assert raw["dagster/row_count"].value == 72
     assert clean["dagster/row_count"].value < 72
     assert [column.name for column in columns] == ["station", "hour", "celsius"]
-    assert "| brocken |" in summary["report"].value
+    assert "| helgoland |" in summary["report"].value
     assert raw["source"].value.startswith("https://")
-    assert set(summary["means"].value) == {"brocken", "feldberg", "zugspitze"}
+    assert set(summary["means"].value) == {"feldberg", "helgoland", "zugspitze"}
     assert -60 < summary["mean"].value < 60
 
 
@@ -68,7 +68,7 @@ def test_output_goes_to_both_streams(capfd: pytest.CaptureFixture[str]) -> None:
     """There is something to see in stdout and in stderr."""
     run("weather_job")
     captured = capfd.readouterr()
-    assert "read 24 hours from brocken" in captured.out
+    assert "read 24 hours from helgoland" in captured.out
     assert "readings are missing" in captured.err
 
 

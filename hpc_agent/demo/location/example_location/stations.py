@@ -14,7 +14,7 @@ Reading = dict[str, Any]
 class StationNetwork(dg.ConfigurableResource):  # type: ignore[type-arg,unused-ignore]
     """A network of stations that measure once an hour; the same seed gives the same weather."""
 
-    stations: list[str] = ["brocken", "feldberg", "zugspitze"]  # noqa: RUF012 - pydantic copies it
+    stations: list[str] = ["feldberg", "helgoland", "zugspitze"]  # noqa: RUF012 - pydantic copies it
     hours: int = 24
     seed: int = 4827
 
