@@ -1,0 +1,122 @@
+"""The unit does what it promises under a real user service manager."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.service import UNIT_NAME, Unit, install_unit, unit_directory
+
+from .user_manager import UserManager, wait_until, why_not
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+# Stands in for `hpc-agent start`: the real notifier, a child like a job of the local scheduler, and
+# an exit status from outside.
+AGENT = """\
+#!{python}
+import pathlib, subprocess, sys, time
+sys.path.insert(0, {source!r})
+from hpc_agent.agent.systemd import Notifier
+
+directory = pathlib.Path({directory!r})
+(directory / "argv").write_text("\\n".join(sys.argv[1:]))
+code = directory / "exit-code"
+if code.exists():
+    sys.exit(int(code.read_text()))
+job = subprocess.Popen(["sleep", "300"])
+(directory / "job.pid").write_text(str(job.pid))
+notifier = Notifier.from_environment()
+notifier.status(f"interval {{notifier.watchdog_interval}}")
+notifier.ready()
+while True:
+    time.sleep(0.1)
+"""
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[UserManager]:
+    directory = tmp_path / "user"
+    directory.mkdir()
+    running = UserManager(directory)
+    try:
+        wait_until(running.is_running, what="a user manager")
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, manager: UserManager) -> Path:
+    """Install the unit, with names that need quoting; return the stand-in's directory."""
+    directory = tmp_path / "100% of the agent"
+    directory.mkdir()
+    executable = directory / "hpc-agent"
+    source = str(Path(__file__).parents[2])
+    executable.write_text(
+        AGENT.format(python=sys.executable, source=source, directory=str(directory))
+    )
+    executable.chmod(0o755)
+    unit = Unit(
+        executable=executable,
+        config=directory / 'a $HOME %h "b".yaml',
+        host=os.uname().nodename,
+        environment={"PATH": os.environ["PATH"]},
+    )
+    install_unit(unit, unit_directory(manager.environment))
+    manager.systemctl("daemon-reload")
+    return directory
+
+
+def start(manager: UserManager) -> int:
+    """Start the service, which returns when it has said READY=1; return its main process."""
+    output = manager.systemctl("start", UNIT_NAME)
+    assert manager.show(UNIT_NAME, "ActiveState") == "active", output + manager.log
+    return int(manager.show(UNIT_NAME, "MainPID"))
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_agent_gets_its_arguments_and_watchdog(manager: UserManager, agent: Path) -> None:
+    """Quoting survives systemd, and the watchdog's interval is half of WatchdogSec."""
+    start(manager)
+    arguments = (agent / "argv").read_text().split("\n")
+    assert arguments == ["start", "--config", str(agent / 'a $HOME %h "b".yaml')]
+    assert manager.show(UNIT_NAME, "StatusText") == "interval 60.0"
+    assert manager.show(UNIT_NAME, "NoNewPrivileges") == "yes"
+
+
+def test_stopping_the_agent_leaves_jobs_running(manager: UserManager, agent: Path) -> None:
+    """Only the main process ends."""
+    main = start(manager)
+    job = int((agent / "job.pid").read_text())
+    manager.systemctl("stop", UNIT_NAME)
+    assert not is_alive(main)
+    assert is_alive(job)
+
+
+def test_a_killed_agent_is_started_again(manager: UserManager, agent: Path) -> None:
+    """After a crash systemd schedules a restart, and the jobs live on."""
+    main = start(manager)
+    job = int((agent / "job.pid").read_text())
+    os.kill(main, signal.SIGKILL)
+    wait_until(
+        lambda: manager.show(UNIT_NAME, "SubState") == "auto-restart", what="a scheduled restart"
+    )
+    assert is_alive(job)
+
+
+def test_a_wrong_configuration_is_not_tried_again(manager: UserManager, agent: Path) -> None:
+    """Exit status 2 leaves the unit failed."""
+    (agent / "exit-code").write_text("2")
+    manager.systemctl("start", UNIT_NAME)
+    assert manager.show(UNIT_NAME, "ActiveState") == "failed"
+    assert manager.show(UNIT_NAME, "NRestarts") == "0"
