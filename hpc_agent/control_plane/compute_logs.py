@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
 from dagster._core.storage.compute_log_manager import ComputeIOType, ComputeLogManager
@@ -34,10 +34,11 @@ class ComputeLogStore:
     """Writes whole logs over older, shorter ones; the webserver follows by byte offset."""
 
     def __init__(self, manager: ComputeLogManager) -> None:
+        self._remote: CloudStorageComputeLogManager[Any] | None = None
         if isinstance(manager, CloudStorageComputeLogManager):
             self._local, self._remote = manager.local_manager, manager
         elif isinstance(manager, LocalComputeLogManager):
-            self._local, self._remote = manager, None
+            self._local = manager
         else:
             raise ConfigError(
                 f"compute_logs in dagster.yaml is {type(manager).__name__}, which takes no "
@@ -46,13 +47,13 @@ class ComputeLogStore:
         self._guard = threading.Lock()
         self._final: defaultdict[tuple[str, ...], set[ComputeIOType]] = defaultdict(set)
 
-    def spool(self, upload: LogUpload) -> BinaryIO:
+    def spool(self, upload: LogUpload) -> IO[bytes]:
         """Open a temporary file next to where the log belongs, for ``finish`` to put in place."""
         directory = self._path(upload).parent
         directory.mkdir(parents=True, exist_ok=True)
         return tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)
 
-    def finish(self, upload: LogUpload, file: BinaryIO) -> None:
+    def finish(self, upload: LogUpload, file: IO[bytes]) -> None:
         """Put a complete upload in place."""
         file.close()
         path = self._path(upload)
@@ -74,12 +75,15 @@ class ComputeLogStore:
         # stderr is sent last (CloudStorageComputeLogManager._on_capture_complete), so that it also
         # ends a log whose stdout came to a process of ours that has been replaced since.
         if is_complete or (not upload.partial and upload.io_type is ComputeIOType.STDERR):
-            Path(self._local.complete_artifact_path(upload.log_key)).touch()
+            complete = self._local.complete_artifact_path(  # type: ignore[no-untyped-call]
+                upload.log_key
+            )
+            Path(complete).touch()
             with self._guard:
                 self._final.pop(upload.log_key, None)
 
     @staticmethod
-    def discard(file: BinaryIO) -> None:
+    def discard(file: IO[bytes]) -> None:
         """Drop an upload that was cut off."""
         file.close()
         Path(file.name).unlink(missing_ok=True)

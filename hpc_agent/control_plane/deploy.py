@@ -30,7 +30,8 @@ def read_locations(path: Path) -> list[NewLocation]:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(error)}") from error
-    merged = DagsterCloudConfigDefaultsMerger().process(document)
+    merger = DagsterCloudConfigDefaultsMerger()  # type: ignore[no-untyped-call]
+    merged = merger.process(document)
     if not merged.locations:
         raise ConfigError(f"{path} lists no locations: nothing to deploy")
     return [_new_location(path, location) for location in merged.locations]

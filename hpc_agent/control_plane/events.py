@@ -7,14 +7,14 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from dagster import DagsterEvent, DagsterInstance
 from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.events import EventSpecificData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.serdes import deserialize_value
 
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys, Seen
@@ -82,7 +82,7 @@ def decode_entry(record: Mapping[str, Any]) -> EventLogEntry:
     The inverse of ``_input_for_event`` in dagster_cloud/storage/event_logs/storage.py.
     """
     event = record.get("dagster_event")
-    return EventLogEntry(
+    return EventLogEntry(  # type: ignore[no-untyped-call]
         error_info=_decode_error(record.get("error_info")),
         level=record["level"],
         user_message=record["user_message"],
@@ -100,7 +100,7 @@ def _decode_event(event: Mapping[str, Any]) -> DagsterEvent:
     return DagsterEvent(
         event_type_value=event["event_type_value"],
         job_name=event["pipeline_name"],
-        step_handle=StepHandle.parse_from_key(step) if step else None,
+        step_handle=cast("StepHandle", StepHandle.parse_from_key(step)) if step else None,
         node_handle=NodeHandle.from_string(node) if node else None,
         step_kind_value=event.get("step_kind_value"),
         logging_tags=json.loads(tags) if tags else None,
@@ -112,8 +112,7 @@ def _decode_event(event: Mapping[str, Any]) -> DagsterEvent:
 
 
 def _decode_data(serialized: str) -> EventSpecificData:
-    data: EventSpecificData = deserialize_value(serialized)
-    return data
+    return cast("EventSpecificData", deserialize_value(serialized))
 
 
 def _decode_error(error: Mapping[str, Any] | None) -> SerializableErrorInfo | None:

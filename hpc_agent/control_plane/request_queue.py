@@ -142,7 +142,7 @@ class RequestQueue:
         if not self._presence.names_itself(owner):
             return False
         patience = REDELIVER_AFTER_SECONDS * min(2**request.hand_outs, 64) / 2
-        return time.time() - (request.leased_at or 0.0) > patience
+        return bool(time.time() - (request.leased_at or 0.0) > patience)
 
     async def sweep(self) -> None:
         await asyncio.to_thread(self._requests.sweep)

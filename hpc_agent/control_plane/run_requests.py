@@ -11,15 +11,14 @@ import asyncio
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 from dagster._grpc.types import CancelExecutionResult, StartRunResult
-from dagster._utils.error import SerializableErrorInfo
 from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudApi,
     DagsterCloudApiErrorResponse,
-    DagsterCloudApiResponseTypesTuple,
     DagsterCloudApiUnknownCommandResponse,
     LaunchRunArgs,
     TerminateRunArgs,
 )
+from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value
 
@@ -126,7 +125,7 @@ def _for_agent(run: DagsterRun, location_name: str) -> DagsterRun:
 def _error_of(request: Request | None) -> SerializableErrorInfo | None:
     if request is None or request.response is None:
         return None
-    answer = deserialize_value(request.response, DagsterCloudApiResponseTypesTuple)
+    answer = deserialize_value(request.response)
     if isinstance(answer, DagsterCloudApiErrorResponse):
         return answer.error_infos[0] if answer.error_infos else error_info("no reason given")
     if isinstance(answer, DagsterCloudApiUnknownCommandResponse):

@@ -24,16 +24,16 @@ from dagster._grpc.types import (
     PartitionSetExecutionParamArgs,
     SensorExecutionArgs,
 )
-from dagster._utils.error import SerializableErrorInfo
 from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudApi,
     DagsterCloudApiErrorResponse,
     DagsterCloudApiGrpcResponse,
-    DagsterCloudApiResponseTypesTuple,
     RefreshComponentStateArgs,
 )
+from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes.serdes import PackableValue
 
 from hpc_agent.control_plane.faces.view import LocationView, error_info
 from hpc_agent.control_plane.presence import AgentPresence
@@ -53,10 +53,10 @@ class AgentCall:
 
     api: DagsterCloudApi
     args: type
-    error: Callable[[SerializableErrorInfo], object]
+    error: Callable[[SerializableErrorInfo], PackableValue]
 
 
-def _subset_error(error: SerializableErrorInfo) -> object:
+def _subset_error(error: SerializableErrorInfo) -> PackableValue:
     return RemoteJobSubsetResult(success=False, error=error)
 
 
@@ -166,7 +166,7 @@ def _registered(origin: RemoteRepositoryOrigin, location_name: str) -> RemoteRep
 
 
 def _answer(call: AgentCall, response: str) -> str:
-    answer = deserialize_value(response, DagsterCloudApiResponseTypesTuple)
+    answer = deserialize_value(response)
     if isinstance(answer, DagsterCloudApiGrpcResponse):
         return str(answer.serialized_response_or_error)
     if isinstance(answer, DagsterCloudApiErrorResponse) and answer.error_infos:

@@ -63,7 +63,7 @@ class Gallery:
             ]
         )
         face = self._new_face(view)
-        add_DagsterApiServicer_to_server(face, server)
+        add_DagsterApiServicer_to_server(face, server)  # type: ignore[no-untyped-call]
         server.add_insecure_port(f"unix:{socket}")
         await server.start()
         return _Hanging(face, server, socket)

@@ -37,7 +37,7 @@ class RepositoryReader:
         if defer_snapshots:
             return serialized
         snap = deserialize_value(serialized, RepositorySnap)
-        if snap.has_job_data():
+        if snap.job_datas is not None:
             return serialized
         jobs = [self._job_data(ref) for ref in snap.get_job_refs()]
         return serialize_value(copy(snap, job_datas=jobs, job_refs=None))
@@ -68,7 +68,7 @@ class RepositoryReader:
 
     def _read_job_refs(self, sha1: str) -> dict[str, JobRefSnap]:
         snap = deserialize_value(self._snapshots.read(sha1), RepositorySnap)
-        return {} if snap.has_job_data() else {ref.name: ref for ref in snap.get_job_refs()}
+        return {} if snap.job_datas is not None else {ref.name: ref for ref in snap.get_job_refs()}
 
     def _job_data(self, ref: JobRefSnap) -> JobDataSnap:
         return JobDataSnap(

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.remote_representation.external_data import RepositoryErrorSnap
-from dagster._grpc.__generated__ import DagsterApiServicer
 from dagster._grpc.__generated__ import dagster_api_pb2 as pb
+from dagster._grpc.__generated__.dagster_api_pb2_grpc import DagsterApiServicer
 from dagster._grpc.types import (
     CanCancelExecutionRequest,
     CanCancelExecutionResult,
@@ -25,11 +25,11 @@ from dagster._grpc.types import (
     NotebookPathArgs,
     ShutdownServerResult,
 )
-from dagster._utils.error import SerializableErrorInfo
 from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudCodeLocationManifest,
     RefreshComponentStateArgs,
 )
+from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from hpc_agent.control_plane.faces import agent_calls as calls

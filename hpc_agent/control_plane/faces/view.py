@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, get_python_environment_entry_point
 from dagster._grpc.types import ListRepositoriesResponse, LoadableRepositorySymbol
-from dagster._utils.error import SerializableErrorInfo
 from dagster_cloud.api.dagster_cloud_api import DagsterCloudCodeLocationManifest
+from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.serdes import deserialize_value
 
 from hpc_agent.control_plane.store.agents import CodeServer

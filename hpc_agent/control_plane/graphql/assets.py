@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ariadne import ObjectType
-from dagster import AssetKey, DagsterEventType
-from dagster._core.definitions.asset_checks.asset_check_spec import AssetCheckKey
+from dagster import AssetCheckKey, AssetKey, DagsterEventType
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord

@@ -55,10 +55,14 @@ class GraphQLExecutor:
         return body
 
     def _validate(
-        self, _schema: GraphQLSchema, document: DocumentNode, *_: object, **__: object
+        self,
+        schema: GraphQLSchema,
+        document_ast: DocumentNode,
+        rules: object = None,
+        max_errors: int | None = None,
+        type_info: object = None,
     ) -> list[GraphQLError]:
-        source = document.loc.source.body if document.loc else ""
-        return self._errors(source)
+        return self._errors(document_ast.loc.source.body if document_ast.loc else "")
 
     def _validate_text(self, text: str) -> list[GraphQLError]:
         return validate(self.schema, self._parse(text))

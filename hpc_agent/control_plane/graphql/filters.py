@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from dagster import (
     AssetKey,
@@ -15,7 +15,7 @@ from dagster import (
     RunsFilter,
     RunStatusChangeRecordsFilter,
 )
-from dagster._core.event_api import RunShardedEventsCursor
+from dagster._core.event_api import RunShardedEventsCursor, RunStatusChangeEventType
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import JobBucket, TagBucket
 
@@ -94,7 +94,6 @@ def event_records_filter(given: Input | None) -> EventRecordsFilter | None:
         after_timestamp=given.get("after_timestamp"),
         before_timestamp=given.get("before_timestamp"),
         storage_ids=given.get("storage_ids"),
-        tags=tags_filter(given["tags"]) if given.get("tags") else None,
     )
 
 
@@ -107,13 +106,12 @@ def asset_records_filter(given: Input) -> AssetRecordsFilter:
         after_storage_id=given.get("after_storage_id"),
         before_storage_id=given.get("before_storage_id"),
         storage_ids=given.get("storage_ids"),
-        tags=tags_filter(given["tags"]) if given.get("tags") else None,
     )
 
 
 def status_changes_filter(given: Input) -> RunStatusChangeRecordsFilter:
     return RunStatusChangeRecordsFilter(
-        event_type=DagsterEventType(given["event_type"]),
+        event_type=cast("RunStatusChangeEventType", DagsterEventType(given["event_type"])),
         after_timestamp=given.get("after_timestamp"),
         before_timestamp=given.get("before_timestamp"),
         after_storage_id=given.get("after_storage_id"),

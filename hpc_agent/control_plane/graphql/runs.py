@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from ariadne import ObjectType, UnionType
 from dagster import DagsterRun
@@ -273,7 +273,8 @@ def add_run_telemetry(
     _: object, info: GraphQLResolveInfo, serialized_telemetry: str, serialized_tags: str
 ) -> dict[str, bool]:
     telemetry = deserialize_value(serialized_telemetry, RunTelemetryData)
-    instance(info).run_storage.add_run_telemetry(telemetry, deserialize_value(serialized_tags))
+    tags = deserialize_value(serialized_tags)
+    instance(info).run_storage.add_run_telemetry(telemetry, cast("dict[str, str]", tags))
     return OK
 
 

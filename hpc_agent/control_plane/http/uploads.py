@@ -47,11 +47,11 @@ class Uploads:
 
     async def upload_api_response(self, request: Request) -> Response:
         """Take one answer to a request, or a batch of them."""
-        answer = deserialize_value(await compressed_part(request))
-        answers: Sequence[DagsterCloudUploadApiResponse] = (
-            answer.batch if isinstance(answer, BatchDagsterCloudUploadApiResponse) else [answer]
+        answer = deserialize_value(
+            await compressed_part(request),
+            (DagsterCloudUploadApiResponse, BatchDagsterCloudUploadApiResponse),
         )
-        for each in answers:
+        for each in answer.batch if hasattr(answer, "batch") else [answer]:
             settled, is_awaited = await self._services.queue.answer(
                 each.request_id, serialize_value(each.response)
             )

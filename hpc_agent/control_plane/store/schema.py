@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
 
 
-def _table(table_name: str, /, **columns: type[sa.types.TypeEngine[object]]) -> sa.Table:
+def _table(table_name: str, /, **columns: type[sa.types.TypeEngine[Any]]) -> sa.Table:
     return sa.Table(table_name, metadata, *(sa.Column(key, kind) for key, kind in columns.items()))
 
 

@@ -11,6 +11,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -94,7 +95,7 @@ _SELECT = sa.select(
 )
 
 
-def _token(row: sa.Row[tuple[str, str, str, float, float | None]]) -> Token:
+def _token(row: Any) -> Token:
     return Token(
         token_id=row.token_id, name=row.name, kind=TokenKind(row.kind),
         created_at=row.created_at, revoked_at=row.revoked_at,
