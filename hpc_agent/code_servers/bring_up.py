@@ -58,8 +58,8 @@ class BringUp:
             try:
                 await self._upload(server)
             except CodeLocationLoadError as error:
-                await self._fleet.forget_restart(server)
-                await self.report_failure(server, error.serialized_error)
+                await self._fleet.mark_failed(server, error.serialized_error, restart=False)
+                await self.tell_error(server, error.serialized_error)
             except (ControlPlaneError, CodeServerError) as error:
                 log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
                 if await self._is_too_late(server):
@@ -72,11 +72,6 @@ class BringUp:
     async def upload_again(self, server: CodeServer) -> None:
         """Send the definitions of a serving location once more: the control plane lost them."""
         await self._upload(server)
-
-    async def report_failure(self, server: CodeServer, serialized_error: str) -> None:
-        """Note that a server has failed, and show the reason in the control plane."""
-        await self._fleet.mark_failed(server, serialized_error)
-        await self.tell_error(server, serialized_error)
 
     async def tell_error(self, server: CodeServer, serialized_error: str) -> None:
         """Show why a location does not load; tries until the control plane has taken it."""
@@ -115,7 +110,9 @@ class BringUp:
         problem = self._lateness(job)
         if problem is None:
             return False
-        await self.report_failure(server, dumps(error_info(problem)))
+        serialized = dumps(error_info(problem))
+        await self._fleet.mark_failed(server, serialized)
+        await self.tell_error(server, serialized)
         return True
 
     def _lateness(self, job: Job) -> str | None:

@@ -80,7 +80,7 @@ class Fleet:
         self._clients: dict[str, CodeServerClient] = {}
         self._in_use: Counter[str] = Counter()
         self._failures: Counter[tuple[Place, str]] = Counter()
-        self._restart_at: dict[Place, float] = {}
+        self._restart_at: dict[tuple[Place, str], float] = {}
         self._changed = asyncio.Condition()
 
     async def reconcile(self, deployments: Iterable[Deployment]) -> list[Berth]:
@@ -152,16 +152,20 @@ class Fleet:
         await self._retire_others(server)
         await self.announce()
 
-    async def mark_failed(self, server: CodeServer, serialized_error: str) -> None:
-        """The server cannot serve. Its job is ended; a restart follows for what may pass."""
-        self._note_failure(server)
+    async def mark_failed(
+        self, server: CodeServer, serialized_error: str, *, restart: bool = True
+    ) -> None:
+        """The server cannot serve. Its job is ended.
+
+        ``restart`` False: user code itself is at fault; a new server comes with the next deploy.
+        """
+        if restart:
+            self._note_failure(server)
+        else:
+            self._restart_at[_edition(server)] = float("inf")
         await self._end(server, ServerStatus.FAILED, error=serialized_error)
         await self._retire_others(server)
         await self.announce()
-
-    async def forget_restart(self, server: CodeServer) -> None:
-        """User code itself is at fault: nothing is tried again until it is deployed anew."""
-        self._restart_at[server.deployment, server.location] = float("inf")
 
     async def retire(self, server: CodeServer) -> None:
         """End a server that is not needed any more, after the calls it is working on."""
@@ -199,16 +203,16 @@ class Fleet:
         server = berth.server
         if server is not None and server.version != _version(berth.entry):
             return True
-        due = self._clock() >= self._restart_at.get(berth.place, 0.0)
+        edition = berth.place, _version(berth.entry)
+        due = self._clock() >= self._restart_at.get(edition, 0.0)
         return due and (server is None or server.status is ServerStatus.FAILED)
 
     def _note_failure(self, server: CodeServer) -> None:
         """Delay the next start of this location a little more with each failure in a row."""
-        place = server.deployment, server.location
-        failures = self._failures[place, server.version]
-        self._failures[place, server.version] += 1
+        failures = self._failures[_edition(server)]
+        self._failures[_edition(server)] += 1
         wait = _RESTART_WAITS[min(failures, len(_RESTART_WAITS) - 1)]
-        self._restart_at[place] = self._clock() + wait
+        self._restart_at[_edition(server)] = self._clock() + wait
 
     async def _start(self, berth: Berth) -> None:
         deployment, location = berth.place
@@ -320,6 +324,10 @@ class Fleet:
             if client is not None:
                 await client.close()
         self._on_retire()
+
+
+def _edition(server: CodeServer) -> tuple[Place, str]:
+    return (server.deployment, server.location), server.version
 
 
 def _version(entry: WorkspaceEntry) -> str:

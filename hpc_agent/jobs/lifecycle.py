@@ -33,6 +33,11 @@ class ExitRecord:
     hostname: str
     stderr_tail: str
 
+    @property
+    def ran(self) -> bool:
+        """Whether the child was started at all."""
+        return self.outcome in {"exited", "terminated"}
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ExitRecord:
         """Read an exit record; missing fields are taken as unknown."""
@@ -102,7 +107,7 @@ def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
         "ended_at": exit_record.ended_at or now,
         "exit_code": exit_record.exit_code,
         "signal": exit_record.signal,
-        "message": exit_record.reason or exit_record.stderr_tail,
+        "message": exit_record.stderr_tail if exit_record.ran else exit_record.reason,
     }
 
 
