@@ -106,7 +106,7 @@ class LocalJobs:
             send([worker], signal.SIGUSR1)
         else:
             end_processes(directory, grace_seconds=self._grace_seconds)
-            self._bury(directory, state="CANCELLED", reason="")
+            self._settle_orphan(directory)
 
     def signal(self, job_id: str, name: str) -> None:
         """Signal the script's own process. Raises JobNotFoundError when the job does not run."""
@@ -146,19 +146,26 @@ class LocalJobs:
         job, start = directory.job, directory.start
         if job is None:
             return None
-        # Looked at last: a worker that is gone by now has written it before.
-        orphaned = start is not None and living_pid(start.worker) is None
-        if orphaned and directory.end is None and not directory.processes():
-            reason = "the local worker died, or the machine was restarted"
-            self._bury(directory, state="NODE_FAIL", reason=reason)
+        if start is not None and living_pid(start.worker) is None:
+            self._settle_orphan(directory)
         end = directory.end
         record = _to_record(job, start, end)
         if end is not None:
             self._ended[job_id] = record
         return record
 
-    def _bury(self, directory: JobDirectory, *, state: str, reason: str) -> None:
-        """Record the end of a job whose worker can no longer do so."""
+    def _settle_orphan(self, directory: JobDirectory) -> None:
+        """Record the end of a job whose worker died before it could, once no process is left."""
+        if directory.end is not None:
+            return
+        processes = directory.processes()
+        if processes and directory.is_cancel_requested:
+            send(processes, signal.SIGKILL)
+        if processes:
+            return
+        state, reason = "NODE_FAIL", "the local worker died, or the machine was restarted"
+        if directory.is_cancel_requested:
+            state, reason = "CANCELLED", ""
         with locked(self._root):
             if directory.end is None:
                 directory.write(End(state=state, end_time=time.time(), reason=reason))
