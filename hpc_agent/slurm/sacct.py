@@ -84,7 +84,8 @@ def _record(fields: Sequence[str]) -> JobRecord:
         raw_state=values["State"].strip(),
         name=values["JobName"],
         comment=parse_text(values["Comment"]),
-        reason=parse_text(values["Reason"]),
+        # Of an ended job, sacct's Reason is why it last waited.
+        reason="" if state.is_final else parse_text(values["Reason"]),
         partition=values["Partition"],
         nodes=parse_text(values["NodeList"].replace("None assigned", "")),
         exit_code=exit_code if state.is_final else None,

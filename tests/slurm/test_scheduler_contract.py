@@ -178,17 +178,17 @@ async def test_a_job_is_found_by_comment_and_by_name(
     assert not await scheduler.find(f"{key}0", since=since)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
 async def test_hostile_names_are_only_text(
-    scheduler: Scheduler, write_script: WriteScript, tmp_path: Path, text: str
+    scheduler: Scheduler, write_script: WriteScript, tmp_path: Path
 ) -> None:
     """Names and comments come back as they were, in every query, and do nothing."""
     script = write_script("exit 3", options=(f"--chdir={tmp_path}",))
-    job_id = await scheduler.submit(script, name=text, comment=text)
-    shown = await until_final(scheduler, job_id)
-    queued = _the(job_id, await scheduler.queue())
-    assert (shown.name, shown.comment, shown.exit_code) == (text, text, 3)
-    assert (queued.name, queued.comment, queued.exit_code) == (text, text, 3)
+    texts = {await scheduler.submit(script, name=text, comment=text): text for text in HOSTILE}
+    for job_id, text in texts.items():
+        shown = await until_final(scheduler, job_id)
+        assert (shown.name, shown.comment, shown.exit_code) == (text, text, 3)
+        queued = _the(job_id, await scheduler.queue())
+        assert (queued.name, queued.comment, queued.exit_code) == (text, text, 3)
     assert not (tmp_path / "injected").exists()
 
 
