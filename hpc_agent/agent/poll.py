@@ -26,6 +26,7 @@ class PollLoop:
         self._context = context
         self._last_work = 0.0
         self.connected = False
+        self._greeted = False
 
     async def step(self) -> float:
         """Take what there is and wake the serve loop."""
@@ -35,7 +36,7 @@ class PollLoop:
             popped = await agent_calls.pop_requests(
                 context.api,
                 context.config.control_plane.deployments,
-                wait_seconds=context.config.control_plane.long_poll_seconds,
+                wait_seconds=self._wait_seconds(),
             )
         except BaseException:
             self.connected = False
@@ -64,7 +65,12 @@ class PollLoop:
             return 0.0
         return self._wait_after_nothing(now, held=now - started)
 
+    def _wait_seconds(self) -> float:
+        """The first poll is a short one: it tells soon whether the control plane is there."""
+        return self._context.config.control_plane.long_poll_seconds if self.connected else 0.0
+
     def _wait_after_nothing(self, now: float, *, held: float) -> float:
-        if held >= _HELD_SECONDS:
+        if held >= _HELD_SECONDS or not self._greeted:
+            self._greeted = True
             return 0.0
         return _BUSY_SECONDS if now - self._last_work < _BUSY_FOR_SECONDS else _IDLE_SECONDS

@@ -78,15 +78,19 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
 
 
 def observe_start(job: Job, hostname: str, now: float) -> Changes:
-    """Return what the node program's own report of its start changes."""
+    """Return what the node program's own report changes.
+
+    The first one is the best there is to know of the start: Slurm tells it in whole seconds.
+    """
     if job.phase.is_final:
         return NO_CHANGES
+    whole = job.started_at is not None and job.started_at.is_integer()
     changes = {
         "phase": Phase.RUNNING,
         "state": JobState.RUNNING,
         "reason": "",
         "nodes": job.nodes or hostname,
-        "started_at": job.started_at or now,
+        "started_at": now if job.phase is not Phase.RUNNING or whole else job.started_at,
         "absent_since": None,
         "expected_start": None,
     }

@@ -1,0 +1,5 @@
+"""``python -m hpc_agent``."""
+
+from hpc_agent.cli import main
+
+main()
