@@ -217,7 +217,10 @@ def _write(path: Path, content: str, *, mode: int = 0o644) -> bool:
 
 
 def _end_jobs(cluster: Cluster, layout: Layout, *, say: Say) -> None:
-    """Cancel every job through the controller, as long as it answers."""
+    """Cancel every job through the controller, so that no job starts again at the next ``up``.
+
+    Whatever does not obey soon is ended with the leftovers.
+    """
     daemons = Daemons(cluster, layout)
     if running_pid(layout.record("slurmctld")) is None:
         return
@@ -226,7 +229,7 @@ def _end_jobs(cluster: Cluster, layout: Layout, *, say: Say) -> None:
         return
     say(f"canceling {len(jobs)} jobs")
     daemons.kill_jobs(jobs)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 3
     while daemons.job_ids() and time.monotonic() < deadline:
         time.sleep(0.1)
 
