@@ -69,6 +69,10 @@ class Gateway:
         if await asyncio.to_thread(write_workspace, self._home.workspace_yaml, sockets):
             await self._workspace_changed(set(sockets) - before)
 
+    def view(self, location_name: str) -> LocationView:
+        """Return what the face of a location shows. Raises KeyError."""
+        return self._gallery.view(location_name)
+
     async def watch(self) -> None:
         """Notice what other processes (``control-plane deploy``) write into the database."""
         while True:
@@ -124,7 +128,7 @@ class Gateway:
                 location.agent_queue for location in locations
                 if location.deployment == deployment
             }  # fmt: skip
-            await self.services.queue.check_workspace(deployment, tuple(queues) or (None,))
+            await self.services.queue.check_workspace(deployment, queues or {None})
 
     async def _redeploy(self, view: LocationView) -> None:
         if not self.reloading:

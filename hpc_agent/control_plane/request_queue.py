@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,7 +51,7 @@ class RequestQueue:
         self._requests = requests
         self._presence = presence
         self._enqueued = WakeUp()
-        self._waiters: dict[str, asyncio.Event] = {}
+        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def enqueue(self, ask: Ask) -> str:
         """Store a request and wake the agents' long polls. Returns the request's id."""
@@ -71,21 +73,22 @@ class RequestQueue:
     async def wait_for_answer(self, request_id: str, timeout: float) -> Request | None:  # noqa: ASYNC109
         """Return the settled request, or None when it is still open after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        event = self._waiters.setdefault(request_id, asyncio.Event())
+        event = asyncio.Event()
+        self._waiters[request_id].add(event)
         try:
             while True:
                 request = await asyncio.to_thread(self._requests.get, request_id)
                 if request is None or not request.state.is_open:
                     return request
                 remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                # An answer that came while we read was left to us: then read once more.
+                if remaining <= 0 and not event.is_set():
                     return None
-                try:
-                    await asyncio.wait_for(event.wait(), min(remaining, DATABASE_POLL_SECONDS))
-                except TimeoutError:
-                    continue
+                await _wait(event, min(remaining, DATABASE_POLL_SECONDS))
         finally:
-            self._waiters.pop(request_id, None)
+            self._waiters[request_id].discard(event)
+            if not self._waiters[request_id]:
+                del self._waiters[request_id]
 
     async def answer(self, request_id: str, response: str) -> tuple[Request | None, bool]:
         """Store an answer. Returns the request, and whether a task of ours takes it from here.
@@ -93,33 +96,41 @@ class RequestQueue:
         The request is None when the answer is not the first one, or to nothing we asked.
         """
         request = await asyncio.to_thread(self._requests.answer, request_id, response)
-        waiter = self._waiters.get(request_id)
-        if waiter is not None:
-            waiter.set()
-        return request, waiter is not None
+        return request, self._wake_waiters(request_id)
 
     async def withdraw(self, request_id: str) -> bool:
+        """Take a request back, and tell whether no agent had taken it."""
         withdrawn = await asyncio.to_thread(self._requests.withdraw, request_id)
-        if withdrawn and (waiter := self._waiters.get(request_id)):
-            waiter.set()
+        if withdrawn:
+            self._wake_waiters(request_id)
         return withdrawn
+
+    def _wake_waiters(self, request_id: str) -> bool:
+        waiters = self._waiters.get(request_id, set())
+        for event in waiters:
+            event.set()
+        return bool(waiters)
 
     async def open_request(
         self, api: DagsterCloudApi, *, deployment: str, run_id: str | None = None
     ) -> Request | None:
-        return await asyncio.to_thread(
-            self._requests.open_request, api.name, run_id=run_id, deployment=deployment
+        """Return the unanswered request of this kind for a run."""
+        found = await asyncio.to_thread(
+            self._requests.open_requests, api.name, run_id=run_id, deployment=deployment
         )
+        return found[0] if found else None
 
-    async def check_workspace(
-        self, deployment: str, queues: Sequence[str | None] = (None,)
-    ) -> None:
-        """Ask the agents to look at the deployment's locations; one open request each is enough."""
+    async def check_workspace(self, deployment: str, queues: Collection[str | None]) -> None:
+        """Ask the agents of these queues to look at the deployment's locations.
+
+        One request that no agent has taken yet is enough: whoever takes it sees what is there then.
+        """
         api = DagsterCloudApi.CHECK_FOR_WORKSPACE_UPDATES
-        waiting = await self.open_request(api, deployment=deployment)
-        if waiting is not None and waiting.state is RequestState.QUEUED and queues == (None,):
-            return
-        for queue in queues:
+        waiting = await asyncio.to_thread(
+            self._requests.open_requests, api.name, run_id=None, deployment=deployment
+        )
+        asked = {each.agent_queue for each in waiting if each.state is RequestState.QUEUED}
+        for queue in set(queues) - asked:
             await self.enqueue(Ask(api=api, args=None, deployment=deployment, agent_queue=queue))
 
     async def recover_leases(self) -> None:
@@ -146,6 +157,11 @@ class RequestQueue:
 
     async def sweep(self) -> None:
         await asyncio.to_thread(self._requests.sweep)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 def new_request(ask: Ask) -> Request:

@@ -59,7 +59,8 @@ class ControlPlane:
             """{ workspaceOrError { ... on Workspace { locationEntries { name
                  locationOrLoadError { __typename
                    ... on RepositoryLocation { repositories { name } }
-                   ... on PythonError { message className stack } } } } } }"""
+                   ... on PythonError { message className stack
+                     errorChain { error { message stack } } } } } } } }"""
         )
         entries = data["workspaceOrError"]["locationEntries"]
         return next((e["locationOrLoadError"] for e in entries if e["name"] == name), None)

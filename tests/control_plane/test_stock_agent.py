@@ -128,7 +128,8 @@ def skipped_ticks(plane: ControlPlane) -> int | None:
 def test_schedule_can_be_tried_out(loaded: ControlPlane) -> None:
     """A schedule's dry run is answered by the code server."""
     data = loaded.query(
-        """mutation D($s: ScheduleSelector!) { scheduleDryRun(selectorData: $s, timestamp: 0) {
+        """mutation D($s: ScheduleSelector!) {
+             scheduleDryRun(selectorData: $s, timestamp: 1735689600) {
              __typename ... on PythonError { message }
              ... on DryRunInstigationTick { evaluationResult { runRequests { runKey
                tags { key value } } error { message } } } } }""",
@@ -166,13 +167,16 @@ def test_broken_location_shows_its_traceback(loaded: ControlPlane, tmp_path: Pat
     file = write_deploy_file(tmp_path / "two.yaml", broken=USER_CODE / "broken.py")
     loaded.cli("deploy", file)
 
-    def load_error() -> dict[str, Any] | None:
-        location = loaded.location("broken")
-        return location if location and "on purpose" in location["message"] else None
-
-    error = poll(load_error, "the UI shows the load error")
-    assert "broken.py" in "".join(error["stack"]) + error["message"]
+    poll(lambda: "on purpose" in load_error(loaded, "broken"), "the UI shows the load error")
+    assert 'broken.py", line 3' in load_error(loaded, "broken")
     assert is_loaded(loaded, "pipelines")
+
+
+def load_error(plane: ControlPlane, name: str) -> str:
+    """Return a location's error as the UI shows it: message and traceback of it and its causes."""
+    location = plane.location(name) or {}
+    errors = [location, *(link["error"] for link in location.get("errorChain", ()))]
+    return "".join(part for e in errors for part in (e.get("message", ""), *e.get("stack", ())))
 
 
 def test_reload_in_the_ui_brings_new_code(loaded: ControlPlane, tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def test_reload_in_the_ui_brings_new_code(loaded: ControlPlane, tmp_path: Path) 
     source = tmp_path / "changing.py"
     source.write_text("raise ValueError('first on purpose')")
     loaded.cli("deploy", write_deploy_file(tmp_path / "changing.yaml", changing=source))
-    poll(lambda: "first" in (loaded.location("changing") or {}).get("message", ""), "first error")
+    poll(lambda: "first on purpose" in load_error(loaded, "changing"), "the first error")
 
     source.write_text("import dagster as dg\ndefs = dg.Definitions(jobs=[])\n")
     loaded.query(

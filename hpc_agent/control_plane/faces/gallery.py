@@ -50,6 +50,9 @@ class Gallery:
         """Return where each location's face listens."""
         return {name: hanging.socket for name, hanging in sorted(self._faces.items())}
 
+    def view(self, name: str) -> LocationView:
+        return self._faces[name].face.view
+
     async def close(self) -> None:
         await asyncio.gather(*(self._close(name) for name in list(self._faces)))
 

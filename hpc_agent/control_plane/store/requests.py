@@ -80,8 +80,8 @@ class Requests:
             row = connection.execute(query).mappings().one_or_none()
         return _request(row) if row else None
 
-    def open_request(self, api: str, *, run_id: str | None, deployment: str) -> Request | None:
-        """Return the unanswered request of this kind for this run (None: for no run)."""
+    def open_requests(self, api: str, *, run_id: str | None, deployment: str) -> list[Request]:
+        """Return the unanswered requests of this kind for this run (None: for no run)."""
         query = sa.select(requests).where(
             requests.c.api == api,
             requests.c.deployment == deployment,
@@ -89,8 +89,7 @@ class Requests:
             requests.c.state.in_([RequestState.QUEUED, RequestState.LEASED]),
         )
         with self._database.read() as connection:
-            row = connection.execute(query).mappings().first()
-        return _request(row) if row else None
+            return [_request(row) for row in connection.execute(query).mappings()]
 
     def pop(
         self, *, owner: str, deployments: Sequence[str], queues: Sequence[str | None] | None,
