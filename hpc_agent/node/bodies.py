@@ -9,6 +9,7 @@ from typing import Iterator, List, Optional, Union
 
 CHUNK_BYTES = 1 << 16
 MAX_BUFFERED_BYTES = 16 << 20
+_MAX_DISCARDED_BYTES = 256 << 20
 # Object stores refuse chunked uploads, and `requests` sends small or empty files chunked: a body
 # that ends within this size gets a Content-Length.
 _PEEK_BYTES = 1 << 20
@@ -31,16 +32,23 @@ class StreamedBody:
 
 
 def read_body(headers: Message, source: BufferedIOBase) -> bytes:
-    """Read a whole body. Raises BodyTooLarge or BodyBroken."""
-    if not _is_chunked(headers) and _content_length(headers) > MAX_BUFFERED_BYTES:
-        raise BodyTooLarge
+    """Read a whole body. Raises BodyTooLarge or BodyBroken.
+
+    One that is too large is read to its end all the same, else closing the connection would reset
+    it before the sender has read our answer.
+    """
     parts: List[bytes] = []
     size = 0
     for chunk in _chunks(headers, source):
         size += len(chunk)
-        if size > MAX_BUFFERED_BYTES:
-            raise BodyTooLarge
-        parts.append(chunk)
+        if size <= MAX_BUFFERED_BYTES:
+            parts.append(chunk)
+        elif size > _MAX_DISCARDED_BYTES:
+            break
+        else:
+            parts.clear()
+    if size > MAX_BUFFERED_BYTES:
+        raise BodyTooLarge
     return b"".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from hpc_agent.errors import (
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.documents import calls
-from hpc_agent.relay.event_writes import EventWrite, acknowledgement, is_event_write
+from hpc_agent.relay.event_writes import EventWrite, acknowledgement, is_event_write, is_read
 from hpc_agent.relay.identity import (
     IDEMPOTENCY_HEADER,
     TOKEN_HEADER,
@@ -67,12 +68,14 @@ class RelayApp:
         delivery: Delivery,
         on_report: OnReport,
         secret: bytes,
+        patience_seconds: float,
     ) -> None:
         self._directory = directory
         self._upstream = upstream
         self._delivery = delivery
         self._on_report = on_report
         self._secret = secret
+        self._patience_seconds = patience_seconds
 
     def build(self) -> Starlette:
         """Return the ASGI application."""
@@ -105,7 +108,8 @@ class RelayApp:
         if is_event_write(wanted):
             write = _event_write(identity, request, body)
             return await self._deliver(write, acknowledgement(wanted))
-        return await self._forward(identity, request, body)
+        patient = IDEMPOTENCY_HEADER in request.headers or is_read(wanted)
+        return _streaming(await self._open(identity, request, body, patient=patient))
 
     async def store_events(self, request: Request) -> Response:
         """Forward or spool a batch of events in Dagster's own JSON."""
@@ -122,7 +126,7 @@ class RelayApp:
         reason = scope.logs_refusal(identity, request.query_params.multi_items())
         if reason is not None:
             raise Refusal(403, reason)
-        answer = await self._open(identity, request, b"")
+        answer = await self._open(identity, request, b"", patient=True)
         try:
             content = await answer.aread()
         except httpx.HTTPError as error:
@@ -188,18 +192,19 @@ class RelayApp:
         media_type = answer.headers.get("content-type")
         return Response(answer.content, answer.status_code, media_type=media_type)
 
-    async def _forward(self, identity: JobIdentity, request: Request, body: bytes) -> Response:
-        return _streaming(await self._open(identity, request, body))
-
-    async def _open(self, identity: JobIdentity, request: Request, body: bytes) -> httpx.Response:
+    async def _open(
+        self, identity: JobIdentity, request: Request, body: bytes, *, patient: bool
+    ) -> httpx.Response:
         query = request.url.query
+        deadline = time.monotonic() + (self._patience_seconds if patient else 0.0)
         try:
-            return await self._upstream.open(
+            return await self._upstream.open_patiently(
                 request.method,
                 request.url.path + (f"?{query}" if query else ""),
                 deployment=identity.deployment,
                 headers=_selected(request.headers, _PASSED_UP),
                 content=body,
+                deadline=deadline,
             )
         except ControlPlaneUnavailableError as error:
             raise unavailable(str(error)) from error

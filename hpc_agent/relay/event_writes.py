@@ -40,6 +40,11 @@ def is_event_write(wanted: Sequence[Call]) -> bool:
     )
 
 
+def is_read(wanted: Sequence[Call]) -> bool:
+    """Whether a document changes nothing, so that it may be sent again."""
+    return all(call.operation == "query" for call in wanted)
+
+
 def acknowledgement(wanted: Sequence[Call]) -> dict[str, Any]:
     """Return what the control plane answers to such a document."""
     return {"data": {"eventLogs": {call.name: {"ok": True} for call in wanted}}}

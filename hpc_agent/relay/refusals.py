@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-RETRY_AFTER_SECONDS = 5
+RETRY_AFTER_SECONDS = 10
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not a fault)

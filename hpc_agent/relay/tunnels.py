@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpc_agent.errors import ConfigError, HpcAgentError
 from hpc_agent.relay.identity import JobDirectory
@@ -63,7 +65,9 @@ class Tunnels:
         self._take_seconds = take_seconds
         self._ping_seconds = ping_seconds
         self._endpoints: dict[str, _Endpoint] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._opening = asyncio.Lock()
+        self._closed = False
 
     def socket(self, key: str) -> Path:
         """Return the path of a code server's local socket; it exists once it has been connected."""
@@ -76,7 +80,10 @@ class Tunnels:
 
     async def wait_connected(self, key: str, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until a code server has a connection parked; False after ``timeout`` seconds."""
-        endpoint = await self._endpoint(key)
+        try:
+            endpoint = await self._endpoint(key)
+        except _RefusedError:
+            return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await _arrival(endpoint)
@@ -84,8 +91,12 @@ class Tunnels:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a connection that a node program has dialled, and park it."""
+        self._track()
         try:
             await self._admit(reader, writer)
+        except asyncio.CancelledError:
+            # The relay stops. Streams report a cancelled callback as an error (asyncio/streams.py).
+            writer.transport.abort()
         except _RefusedError as refused:
             log.info("tunnel refused: %s", refused)
             with contextlib.suppress(OSError):
@@ -103,12 +114,21 @@ class Tunnels:
 
     async def close(self) -> None:
         """Drop all connections and sockets."""
+        self._closed = True
+        async with self._opening:  # whoever is opening a socket right now has it closed below
+            tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         for key in list(self._endpoints):
             await self.forget(key)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+
+    def _track(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (a stream callback runs in a task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_HELLO_SECONDS):
@@ -153,22 +173,25 @@ class Tunnels:
             await parked.close()
 
     async def _endpoint(self, key: str) -> _Endpoint:
-        if key not in self._endpoints:
-            endpoint = self._endpoints[key] = _Endpoint(socket=self.socket(key))
-            endpoint.socket.unlink(missing_ok=True)
-            endpoint.server = await asyncio.start_unix_server(
-                lambda reader, writer: self._local(endpoint, reader, writer), endpoint.socket
-            )
-            endpoint.socket.chmod(0o600)
-        return self._endpoints[key]
+        async with self._opening:
+            if self._closed:
+                raise _RefusedError("the relay is stopping")
+            if key not in self._endpoints:
+                endpoint = _Endpoint(socket=self.socket(key))
+                endpoint.server = await asyncio.start_unix_server(
+                    lambda reader, writer: self._local(endpoint, reader, writer),
+                    sock=await asyncio.to_thread(_listen, endpoint.socket),
+                )
+                self._endpoints[key] = endpoint
+            return self._endpoints[key]
 
     async def _local(
         self, endpoint: _Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  (a stream callback runs in a task)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._track()
+        if self._closed:
+            writer.transport.abort()
+            return
         try:
             async with asyncio.timeout(self._take_seconds):
                 parked = await _take(endpoint)
@@ -176,17 +199,26 @@ class Tunnels:
         except TimeoutError:
             log.warning("%s has no connection parked", endpoint.socket.stem)
         except asyncio.CancelledError:
-            # The relay stops. Streams report a cancelled callback as an error (asyncio/streams.py).
-            return
+            writer.transport.abort()  # the relay stops, as above
         finally:
             writer.close()
 
     async def _close(self, endpoint: _Endpoint) -> None:
         if endpoint.server is not None:
             endpoint.server.close()
-        endpoint.socket.unlink(missing_ok=True)
+        await asyncio.to_thread(endpoint.socket.unlink, missing_ok=True)
         while endpoint.parked:
             await endpoint.parked.popleft().close()
+
+
+def _listen(path: Path) -> socket.socket:
+    """Listen on a unix socket that this user alone may open. Blocking."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.setblocking(False)
+    return listening
 
 
 async def _arrival(endpoint: _Endpoint) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +17,9 @@ from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOP
 # Within the 60 s that the stock dagster-cloud client waits for an answer.
 _API_TIMEOUT = httpx.Timeout(40.0, connect=10.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_GATEWAY_ERRORS = frozenset({502, 503, 504})
+_FIRST_PAUSE = 0.2
+_MAX_PAUSE = 5.0
 # 401 and 403 mean that the agent's token is refused (for now), not that the write is wrong.
 _COME_BACK = frozenset({401, 403, 408, 409, 425, 429, 502, 503, 504})
 
@@ -43,6 +49,36 @@ class Upstream:
             method, path, headers=merged, content=content, timeout=_API_TIMEOUT
         )
         return await _send(self.api, request)
+
+    async def open_patiently(
+        self,
+        method: str,
+        path: str,
+        *,
+        deployment: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        deadline: float,
+    ) -> httpx.Response:
+        """Do as ``open`` does, trying anew until ``deadline`` (monotonic) while nobody answers.
+
+        The last failure is raised, or returned when it is an answer.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                answer = await self.open(
+                    method, path, deployment=deployment, headers=headers, content=content
+                )
+            except ControlPlaneUnavailableError:
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                if answer.status_code not in _GATEWAY_ERRORS or time.monotonic() >= deadline:
+                    return answer
+                await answer.aclose()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+            pause = min(pause * 2, _MAX_PAUSE)
 
     async def store(self, write: EventWrite) -> httpx.Response:
         """Deliver an event write and return the answer, read (success, or HTTP 500).

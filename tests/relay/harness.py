@@ -17,12 +17,19 @@ import httpx
 
 from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
-from hpc_agent.relay.server import Relay, RelaySettings
+from hpc_agent.relay.server import Relay
+from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
 
 from .fake_control_plane import FakeControlPlane
 
 LIMIT_SECONDS = 30.0
+# The node program runs under the nodes' Python, from 3.8 on.
+INTERPRETERS = [sys.executable] + [
+    str(path)
+    for path in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python"))
+    if path.parts[-3].startswith(("3.8.", "3.13."))
+]
 AGENT_TOKEN = "agent-token-that-never-leaves"
 
 STORE_EVENT = """
@@ -99,7 +106,11 @@ class Cluster:
         self.jobs = Jobs()
         self.work_dir = root / "work"
         self.settings = RelaySettings(
-            state_dir=root / "state", work_dir=self.work_dir, bind="127.0.0.1", stop_seconds=1.0
+            state_dir=root / "state",
+            work_dir=self.work_dir,
+            bind="127.0.0.1",
+            patience_seconds=1.0,
+            stop_seconds=1.0,
         )
         self.program = build_node_program(self.work_dir / "lib")
         self.nodes: list[NodeProcess] = []

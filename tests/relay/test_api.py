@@ -7,6 +7,8 @@ import json
 import statistics
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from ipaddress import ip_network
 
 import psutil
 import pytest
@@ -179,3 +181,27 @@ async def test_answers_do_not_wait_for_acknowledgements(cluster: Cluster) -> Non
             await client.post("/graphql", json={"query": HAS_RUN, "variables": {}})
             times.append(time.perf_counter() - start)
     assert statistics.median(times) < 0.035
+
+
+async def test_only_allowed_networks_may_connect(cluster: Cluster) -> None:
+    """relay.allow keeps everybody else out, token or not."""
+    job = cluster.job(argv=["true"], relay_timeout_seconds=0)
+    elsewhere = replace(cluster.settings, allow=(ip_network("10.0.0.0/8"),))
+    async with cluster.relay(elsewhere):
+        node = await cluster.start(job)
+        assert await node.wait() == 75
+    assert cluster.jobs.reports == []
+    here = replace(cluster.settings, allow=(ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")))
+    (node.job_dir / "claim").unlink()
+    async with cluster.relay(here):
+        assert await (await cluster.start(job)).wait() == 0
+
+
+async def test_bodies_are_bounded(cluster: Cluster, control_plane: FakeControlPlane) -> None:
+    """More than 16 MiB in one call is refused with a reason."""
+    job = cluster.job(argv=python(WAITING))
+    async with cluster.relay(), cluster.loopback(job) as client:
+        answer = await client.post("/graphql", content=bytes(17 << 20))
+    assert answer.status_code == 413
+    assert "16 MiB" in answer.text
+    assert control_plane.requests == []

@@ -6,20 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
 
 from hpc_agent.relay.identity import ReportAnswer
 
-from .harness import Cluster, exists, python, until
-
-_PYTHONS = [sys.executable] + [
-    str(path)
-    for path in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python"))
-    if path.parts[-3].startswith(("3.8.", "3.13."))
-]
+from .harness import INTERPRETERS, Cluster, exists, python, until
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 IGNORE_TERM = """
@@ -32,7 +25,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("interpreter", _PYTHONS)
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
 async def test_a_run_is_executed_and_recorded(cluster: Cluster, interpreter: str) -> None:
     """Output, exit code, reports and exit record tell what the child did, on each Python."""
     job = cluster.job(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -107,6 +108,23 @@ async def test_reads_are_asked_to_come_back(
         answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {}})
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_reads_wait_out_a_short_absence(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """A control plane that is back within the relay's patience is not missed at all."""
+    job = cluster.job(argv=python(WAITING))
+    patient = replace(cluster.settings, patience_seconds=30)
+    async with cluster.relay(patient), cluster.loopback(job) as client:
+        control_plane.status = 503
+        pending = asyncio.create_task(
+            client.post("/graphql", json={"query": HAS_RUN, "variables": {}})
+        )
+        await until(lambda: len(control_plane.requests) >= 2)
+        control_plane.status = 200
+        answer = await pending
+    assert answer.status_code == 200
 
 
 async def _store(client: httpx.AsyncClient, number: int) -> httpx.Response:

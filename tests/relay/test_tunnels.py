@@ -17,7 +17,7 @@ import pytest
 
 from hpc_agent.relay.server import Relay
 
-from .harness import Cluster, python, until
+from .harness import INTERPRETERS, Cluster, python, until
 
 ECHO_SERVER = """
 import socket, sys, threading
@@ -41,11 +41,13 @@ definitions = dagster.Definitions(assets=[an_asset])
 
 
 @asynccontextmanager
-async def echo_server(cluster: Cluster) -> AsyncIterator[tuple[Relay, str]]:
+async def echo_server(
+    cluster: Cluster, interpreter: str = sys.executable
+) -> AsyncIterator[tuple[Relay, str]]:
     """Run a relay and a code server that echoes."""
     job = cluster.job(kind="code_server", argv=[*python(ECHO_SERVER), "{socket}"])
     async with cluster.relay() as relay:
-        await cluster.start(job)
+        await cluster.start(job, python=interpreter)
         assert await relay.wait_connected(job.key, 30)
         yield relay, job.key
 
@@ -84,9 +86,10 @@ async def test_dagster_answers_through_the_tunnel(cluster: Cluster) -> None:
     assert node.exit_record()["outcome"] == "terminated"
 
 
-async def test_many_connections_are_spliced_at_once(cluster: Cluster) -> None:
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+async def test_many_connections_are_spliced_at_once(cluster: Cluster, interpreter: str) -> None:
     """Twenty connections of a megabyte each come back whole; the socket is the agent's alone."""
-    async with echo_server(cluster) as (relay, key):
+    async with echo_server(cluster, interpreter) as (relay, key):
         path = relay.tunnel_socket(key)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -1,0 +1,82 @@
+"""Where the relay listens, and how jobs learn of it. Blocking calls: for a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+
+from hpc_agent.errors import ConfigError
+from hpc_agent.relay.certificate import write_private
+from hpc_agent.relay.settings import RelaySettings
+
+_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
+
+
+def bind(settings: RelaySettings) -> socket.socket:
+    """Bind the given port, else the last one, else any."""
+    if settings.port:
+        return _bound(settings.bind, settings.port)
+    memory = settings.state_dir / "relay-port"
+    with contextlib.suppress(OSError, ValueError, ConfigError):
+        return _bound(settings.bind, int(memory.read_text()))
+    sock = _bound(settings.bind, 0)
+    write_private(memory, f"{sock.getsockname()[1]}\n".encode())
+    return sock
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off only on sockets that name their protocol; with it every
+    # answer waits 40 ms for the peer's delayed acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"the relay cannot listen on {host}:{port}: {error.strerror}; "
+            "set relay.bind and relay.port in agent.yaml to an address and a port that are free"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+def advertised_hosts(settings: RelaySettings) -> tuple[str, ...]:
+    """Return the hosts (or ``host:port``) that jobs should try, in order."""
+    if settings.advertise:
+        return settings.advertise
+    if settings.bind in _WILDCARDS:
+        return (socket.gethostname(),)
+    return (settings.bind,)
+
+
+def split_host(address: str) -> tuple[str, str]:
+    """Split ``host:port``, ``host``, ``[v6]:port`` or a bare IPv6 address into host and port."""
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]")
+        return host, port.lstrip(":")
+    if address.count(":") == 1:
+        host, _, port = address.partition(":")
+        return host, port
+    return address, ""
+
+
+def announce(settings: RelaySettings, port: int, certificate: str) -> None:
+    """Replace ``WORK_DIR/relay.json``."""
+    addresses = []
+    for address in advertised_hosts(settings):
+        host, own_port = split_host(address)
+        addresses.append(
+            f"[{host}]:{own_port or port}" if ":" in host else f"{host}:{own_port or port}"
+        )
+    content = {"version": 1, "addresses": addresses, "certificate": certificate}
+    settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(settings.work_dir / "relay.json", json.dumps(content).encode())
+    directory = os.open(settings.work_dir, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,32 @@
+"""The relay's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.relay.listener import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """Where the relay listens and keeps its files.
+
+    ``port`` 0 keeps the port of the last start when it is free. ``advertise`` are the hosts (or
+    ``host:port``) that compute nodes should try, in order; empty means this host's name and the
+    bind address. ``allow`` empty admits every network. ``state_dir`` is on local disk, ``work_dir``
+    on the shared file system. ``socket_dir`` None makes a temporary directory.
+    """
+
+    state_dir: Path
+    work_dir: Path
+    bind: str = "0.0.0.0"  # noqa: S104  (compute nodes must reach it; every request needs a token)
+    port: int = 0
+    advertise: tuple[str, ...] = ()
+    allow: tuple[Network, ...] = ()
+    socket_dir: Path | None = None
+    spool_max_bytes: int = 4 << 30
+    # How long reads wait here for a control plane that is away: the stock client comes back six
+    # times only, so each time should count. With an attempt's time it must stay below its 60 s.
+    patience_seconds: float = 20.0
+    stop_seconds: float = 3.0
