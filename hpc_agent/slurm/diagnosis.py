@@ -101,7 +101,7 @@ RULES: tuple[Rule, ...] = (
         "never existed, or purged MinJobAge after its end",
     ),
     _rule(
-        r"Job/step already complet|already completing or completed|Job is (already )?finished",
+        r"already completing or completed|Job is (already )?finished",
         Meaning.JOB_ENDED,
         "ESLURM_ALREADY_DONE",
     ),

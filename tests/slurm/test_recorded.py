@@ -274,3 +274,32 @@ def test_sinfo() -> None:
 def test_sbatch(stdout: str, job_id: str | None) -> None:
     """--parsable prints the id, and the cluster after it in a federation."""
     assert sbatch.parse(stdout) == job_id
+
+
+@pytest.mark.parametrize("version", ["22.05", "24.11"])
+def test_each_version_prints_what_the_parsers_read(version: str) -> None:
+    """squeue and scontrol agree on an ended, a running and a waiting job of every version."""
+    jobs = {job.comment: job for job in squeue.parse(read("squeue.txt", version))}
+    for name, comment, state in (
+        ("failed-hostile-name", COMMENT, JobState.FAILED),
+        ("running", "run-running", JobState.RUNNING),
+        ("held", "run-held", JobState.PENDING),
+    ):
+        shown = scontrol.parse_job(read(f"scontrol-job-{name}.txt", version))
+        queued = jobs[comment]
+        assert shown is not None
+        assert shown.state is queued.state is state
+        assert (shown.job_id, shown.name, shown.comment) == (queued.job_id, queued.name, comment)
+        assert (shown.exit_code, shown.reason) == (queued.exit_code, queued.reason)
+        assert (shown.start_time, shown.end_time) == (queued.start_time, queued.end_time)
+        assert shown.submit_time == queued.submit_time is not None
+    assert jobs[COMMENT].name == NAME
+    assert sinfo.parse_version(read("sinfo-version.txt", version)).startswith(f"slurm {version}")
+    assert {p.name for p in sinfo.parse_partitions(read("sinfo-partitions.txt", version))} == {
+        "debug",
+        "batch",
+    }
+    assert [node.name for node in sinfo.parse_nodes(read("sinfo-nodes.txt", version))] == [
+        "c1",
+        "c2",
+    ]
