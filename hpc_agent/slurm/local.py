@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import shutil
 import socket
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,8 @@ class LocalScheduler:
     ) -> None:
         """Use a directory on a local disk; jobs that are there are adopted."""
         self._slots = slots or os.cpu_count() or 1
-        self._jobs = LocalJobs(root.resolve(), slots=self._slots, grace_seconds=grace_seconds)
+        self._root = root.resolve()
+        self._jobs = LocalJobs(self._root, slots=self._slots, grace_seconds=grace_seconds)
 
     @property
     def name(self) -> str:
@@ -100,5 +100,5 @@ class LocalScheduler:
         ]
 
     async def healthy(self) -> bool:
-        """Whether jobs can be started here."""
-        return shutil.which("sh") is not None
+        """Whether jobs can be queued here, that is, the directory can be written."""
+        return await asyncio.to_thread(os.access, self._root, os.W_OK)

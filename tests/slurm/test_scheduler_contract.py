@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from blockbuster import blockbuster_ctx
 
 from hpc_agent.errors import JobNotFoundError, SubmitRefusedError
 from hpc_agent.slurm.scheduler import JobRecord, Scheduler
@@ -227,6 +228,27 @@ async def test_the_scheduler_describes_itself(scheduler: Scheduler) -> None:
     assert sum(partition.is_default for partition in partitions) == 1
     assert {name for node in nodes for name in node.partitions} == {p.name for p in partitions}
     assert all(node.cpus > 0 and node.memory_mb > 0 for node in nodes)
+
+
+async def test_nothing_blocks_the_event_loop(
+    scheduler: Scheduler, write_script: WriteScript
+) -> None:
+    """No file, process or lock is waited for in the loop's own thread."""
+    script = write_script("true")
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    with blockbuster_ctx():
+        job_id = await scheduler.submit(script, name="n", comment="c")
+        await until_final(scheduler, job_id)
+        await scheduler.queue()
+        await scheduler.history([job_id], since=since)
+        await scheduler.find("c", since=since)
+        await scheduler.cancel(job_id)
+        with pytest.raises(JobNotFoundError):
+            await scheduler.signal(job_id, "TERM")
+        assert await scheduler.healthy()
+        assert await scheduler.version()
+        assert await scheduler.nodes()
+        assert await scheduler.partitions()
 
 
 def _the(job_id: str, records: object) -> JobRecord:
