@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from dagster import DagsterInstance
 
 from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home
@@ -20,12 +22,23 @@ from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.control_plane.tls import generated_certificate
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A fresh home directory."""
-    fresh = Home(tmp_path / "home")
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose databases exist: Dagster takes seconds to make them."""
+    fresh = Home(tmp_path_factory.mktemp("template") / "home")
     prepare_home(fresh)
-    return fresh
+    Database(fresh.database_url).close()
+    with DagsterInstance.from_config(str(fresh.root)) as instance:
+        instance.get_runs_count()
+        instance.event_log_storage.get_maximum_record_id()
+        instance.all_instigator_state()
+    return fresh.root
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Home:
+    """A fresh home directory."""
+    return Home(Path(shutil.copytree(template, tmp_path / "home")))
 
 
 @pytest.fixture

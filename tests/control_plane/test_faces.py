@@ -82,14 +82,15 @@ async def loaded(gateway: Gateway, api: AgentApi, face: Face) -> Face:
 async def take_request(gateway: Gateway) -> Request:
     """Pop the next request as an agent does."""
     gateway.services.presence.saw_poll("agent:one")
-    while True:
-        popped = await asyncio.to_thread(
-            gateway.services.requests.pop,
-            owner="agent:one", deployments=["prod"], queues=None, limit=1,
-        )  # fmt: skip
-        if popped and popped[0].api != "CHECK_FOR_WORKSPACE_UPDATES":
-            return popped[0]
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while True:
+            popped = await asyncio.to_thread(
+                gateway.services.requests.pop,
+                owner="agent:one", deployments=["prod"], queues=None, limit=1,
+            )  # fmt: skip
+            if popped and popped[0].api != "CHECK_FOR_WORKSPACE_UPDATES":
+                return popped[0]
+            await asyncio.sleep(0.01)
 
 
 async def test_face_without_definitions_tells_the_agents_words(
@@ -189,9 +190,10 @@ async def test_call_without_agent_says_so(loaded: Face) -> None:
     assert "no agent is connected" in error.message
 
 
-async def start(face: Face, run_id: str) -> StartRunResult:
+async def start(gateway: Gateway, face: Face, run_id: str) -> StartRunResult:
     origin = repository_origin().get_job_origin("work")
-    args = ExecuteExternalJobArgs(job_origin=origin, run_id=run_id, instance_ref=None)
+    ref = gateway.services.instance.get_ref()
+    args = ExecuteExternalJobArgs(job_origin=origin, run_id=run_id, instance_ref=ref)
     return deserialize_value(await face.call("start_run", args), StartRunResult)
 
 
@@ -203,7 +205,7 @@ async def answer_success(gateway: Gateway, request: Request) -> None:
 async def test_run_is_launched_by_the_agent(gateway: Gateway, loaded: Face) -> None:
     """StartRun succeeds when the agent has taken the run."""
     run = new_run(gateway.services.instance, dg.DagsterRunStatus.STARTING)
-    starting = asyncio.create_task(start(loaded, run.run_id))
+    starting = asyncio.create_task(start(gateway, loaded, run.run_id))
     request = await take_request(gateway)
     body = deserialize_value(request.body, DagsterCloudApiRequest)
     assert body.request_args.dagster_run.run_id == run.run_id
@@ -216,7 +218,7 @@ async def test_run_is_launched_by_the_agent(gateway: Gateway, loaded: Face) -> N
 async def test_refused_launch_tells_the_agents_reason(gateway: Gateway, loaded: Face) -> None:
     """The error of an agent that cannot launch is StartRun's error."""
     run = new_run(gateway.services.instance, dg.DagsterRunStatus.STARTING)
-    starting = asyncio.create_task(start(loaded, run.run_id))
+    starting = asyncio.create_task(start(gateway, loaded, run.run_id))
     request = await take_request(gateway)
 
     error = SerializableErrorInfo("partition gpu may not be used", [], "PolicyError")
@@ -288,7 +290,7 @@ async def test_finished_run_is_neither_started_nor_canceled(gateway: Gateway, lo
     """What has ended stays ended."""
     run = new_run(gateway.services.instance, dg.DagsterRunStatus.SUCCESS)
 
-    assert not (await start(loaded, run.run_id)).success
+    assert not (await start(gateway, loaded, run.run_id)).success
     assert not (await cancel(loaded, run.run_id)).success
 
 
