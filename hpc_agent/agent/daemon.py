@@ -44,7 +44,8 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.relay.server import Relay, RelaySettings
+from hpc_agent.relay.server import Relay
+from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
 from hpc_agent.store import meta
 from hpc_agent.store.database import Store

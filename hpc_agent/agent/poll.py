@@ -6,6 +6,8 @@ import logging
 
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls
+from hpc_agent.dagster_plus.agent_calls import PoppedRequest
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
 
@@ -26,10 +28,9 @@ class PollLoop:
         self._context = context
         self._last_work = 0.0
         self.connected = False
-        self._greeted = False
 
     async def step(self) -> float:
-        """Take what there is and wake the serve loop."""
+        """Take what there is, write it down, and wake the serve loop."""
         context = self._context
         started = context.clock()
         try:
@@ -38,39 +39,47 @@ class PollLoop:
                 context.config.control_plane.deployments,
                 wait_seconds=self._wait_seconds(),
             )
-        except BaseException:
+        except HpcAgentError:
             self.connected = False
             raise
         now = context.clock()
-        if not self.connected:
-            log.info("connected to %s", context.config.control_plane.url)
-            self.connected = True
-            context.bells.workspace.ring()
-            context.bells.report.ring()
         if popped:
-            requests = [
-                Request(
-                    item.request_id,
-                    item.request_api,
-                    item.request_body,
-                    item.deployment_name,
-                    item.is_branch_deployment,
-                    now,
-                )
-                for item in popped
-            ]
+            requests = [_request(item, now) for item in popped]
             await context.store.run(lambda db: inbox.receive(db, requests))
             self._last_work = now
             context.bells.serve.ring()
+        if not self.connected:
+            self._greet()
             return 0.0
-        return self._wait_after_nothing(now, held=now - started)
+        return 0.0 if popped else self._wait_after_nothing(now, held=now - started)
+
+    def _greet(self) -> None:
+        """The control plane is there (again): what has waited for it may go on."""
+        log.info("connected to %s", self._context.config.control_plane.url)
+        self.connected = True
+        for bell in (
+            self._context.bells.workspace,
+            self._context.bells.report,
+            self._context.bells.conclude,
+        ):
+            bell.ring()
 
     def _wait_seconds(self) -> float:
         """The first poll is a short one: it tells soon whether the control plane is there."""
         return self._context.config.control_plane.long_poll_seconds if self.connected else 0.0
 
     def _wait_after_nothing(self, now: float, *, held: float) -> float:
-        if held >= _HELD_SECONDS or not self._greeted:
-            self._greeted = True
+        if held >= _HELD_SECONDS:
             return 0.0
         return _BUSY_SECONDS if now - self._last_work < _BUSY_FOR_SECONDS else _IDLE_SECONDS
+
+
+def _request(popped: PoppedRequest, now: float) -> Request:
+    return Request(
+        popped.request_id,
+        popped.request_api,
+        popped.request_body,
+        popped.deployment_name,
+        popped.is_branch_deployment,
+        now,
+    )

@@ -67,6 +67,4 @@ def error_info_of(error: BaseException) -> Packed:
 
 def is_error(serialized: str) -> bool:
     """Whether a code server's answer is an error instead of what was asked for."""
-    return serialized.lstrip().startswith(('{"__class__": "SerializableErrorInfo"',)) or (
-        '"SerializableErrorInfo"' in serialized[:60]
-    )
+    return class_of(json.loads(serialized)) == "SerializableErrorInfo"

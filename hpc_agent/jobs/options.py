@@ -25,6 +25,7 @@ _TRES = r"[A-Za-z0-9_.:/=+-]+(,[A-Za-z0-9_.:/=+-]+)*"
 
 PATTERNS: Mapping[str, str] = {
     "account": _WORD,
+    "begin": r"[A-Za-z0-9:+-]+",
     "constraint": r"[A-Za-z0-9_.:*&|,\[\]()+-]+",
     "cpus-per-task": _NUMBER,
     "exclude": r"[A-Za-z0-9_.,\[\]-]+",

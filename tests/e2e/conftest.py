@@ -1,0 +1,60 @@
+"""One whole Dagster on a real Slurm of two nodes, for all end-to-end tests."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_agent.demo.cluster import ClusterChoice
+from hpc_agent.demo.stack import Directories, Stack
+from tests.cluster import SlurmCluster
+
+
+def say(text: str) -> None:
+    """Progress of what takes long, for `pytest -s`."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def running_stack(cluster: ClusterChoice, **settings: Any) -> Iterator[Stack]:
+    """Start control plane and agent with the example location, and take all of it down again."""
+    # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
+    with tempfile.TemporaryDirectory(prefix="hpc-e2e-", ignore_cleanup_errors=True) as path:
+        local = Path(path)
+        stack = Stack(
+            cluster, Directories(local=local, shared=local / "shared"), say=say, settings=settings
+        )
+        try:
+            stack.start_control_plane()
+            stack.configure_agent()
+            stack.start_agent()
+            stack.deploy_example()
+            stack.wait_loaded("example")
+            yield stack
+        finally:
+            stack.close()
+
+
+@pytest.fixture(scope="session")
+def on_slurm(slurm_cluster: SlurmCluster) -> ClusterChoice:
+    """The tests' Slurm as the stack takes it."""
+    return ClusterChoice(
+        kind="slurm",
+        version=slurm_cluster.version,
+        found=slurm_cluster.found,
+        slurm_conf=Path(slurm_cluster.slurm_conf) if slurm_cluster.slurm_conf else None,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(on_slurm: ClusterChoice) -> Iterator[Stack]:
+    """A stack on Slurm that the tests of a session share; each uses runs of its own."""
+    settings = {"scheduler": {"poll_seconds": 2, "commands_per_second": 20}}
+    with running_stack(on_slurm, relay={"bind": "127.0.0.1"}, **settings) as started:
+        yield started
