@@ -84,7 +84,9 @@ class RelayApp:
                 Route("/graphql", self.graphql, methods=["POST"]),
                 Route("/store_events", self.store_events, methods=["PUT", "POST"]),
                 Route("/gen_logs_url", self.gen_logs_url, methods=["GET"]),
-                Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT"]),
+                Route("/gen_artifact_get", self.gen_artifact_url, methods=["POST"]),
+                Route("/gen_artifact_post", self.gen_artifact_url, methods=["POST"]),
+                Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT", "POST", "GET"]),
                 Route("/_hpc/report", self.report, methods=["POST"]),
             ],
             exception_handlers={
@@ -126,32 +128,27 @@ class RelayApp:
         reason = scope.logs_refusal(identity, request.query_params.multi_items())
         if reason is not None:
             raise Refusal(403, reason)
-        answer = await self._open(identity, request, b"", patient=True)
-        try:
-            content = await answer.aread()
-        except httpx.HTTPError as error:
-            raise unavailable(f"the control plane's answer broke off: {error!r}") from error
-        finally:
-            await answer.aclose()
-        loopback = request.headers.get(LOOPBACK_HEADER, "")
-        if answer.status_code != 200 or not loopback:
-            return Response(
-                content, answer.status_code, media_type=answer.headers.get("content-type")
-            )
-        token = request.headers[TOKEN_HEADER]
-        return JSONResponse(
-            rewritten(answer.json(), loopback=loopback, token=token, secret=self._secret)
-        )
+        return await self._presigned(identity, request, b"")
+
+    async def gen_artifact_url(self, request: Request) -> Response:
+        """Do the same for the state of state-backed components."""
+        identity = await self._identify(request)
+        body = await _body(request)
+        reason = scope.artifact_refusal(body)
+        if reason is not None:
+            raise Refusal(403, reason)
+        return await self._presigned(identity, request, body)
 
     async def upload(self, request: Request) -> Response:
-        """Stream a body to the pre-signed address that the path holds."""
+        """Stream a body to (or from) the pre-signed address that the path holds."""
         await self._identify(request)
         url = real_url(request.url.path, token=request.headers[TOKEN_HEADER], secret=self._secret)
         if url is None:
             raise Refusal(403, "this upload address was not made by this relay for this job")
         headers = _selected(request.headers, ("content-type", "content-length", "content-encoding"))
         try:
-            answer = await self._upstream.upload("PUT", url, headers, _streamed(request))
+            content = None if request.method == "GET" else _streamed(request)
+            answer = await self._upstream.transfer(request.method, url, headers, content)
         except ControlPlaneUnavailableError as error:
             raise unavailable(str(error)) from error
         except ClientDisconnect:
@@ -191,6 +188,23 @@ class RelayApp:
             return JSONResponse(acknowledged)
         media_type = answer.headers.get("content-type")
         return Response(answer.content, answer.status_code, media_type=media_type)
+
+    async def _presigned(self, identity: JobIdentity, request: Request, body: bytes) -> Response:
+        answer = await self._open(identity, request, body, patient=True)
+        try:
+            content = await answer.aread()
+        except httpx.HTTPError as error:
+            raise unavailable(f"the control plane's answer broke off: {error!r}") from error
+        finally:
+            await answer.aclose()
+        loopback = request.headers.get(LOOPBACK_HEADER, "")
+        if answer.status_code != 200 or not loopback:
+            media_type = answer.headers.get("content-type")
+            return Response(content, answer.status_code, media_type=media_type)
+        token = request.headers[TOKEN_HEADER]
+        return JSONResponse(
+            rewritten(answer.json(), loopback=loopback, token=token, secret=self._secret)
+        )
 
     async def _open(
         self, identity: JobIdentity, request: Request, body: bytes, *, patient: bool

@@ -18,6 +18,8 @@ from hpc_agent.relay.identity import JobIdentity
 
 # Events that belong to no run (instance.report_runless_asset_event) have this run id.
 RUNLESS = ""
+# DefsStateStorage._get_artifact_key (dagster/_core/storage/defs_state/base.py), frozen there.
+DEFS_STATE_PREFIX = "__state__/"
 
 _READ_GROUPS = frozenset({"runs", "eventLogs", "schedules"})
 _Arguments = Mapping[str, Any]
@@ -119,6 +121,17 @@ def logs_refusal(identity: JobIdentity, parameters: Sequence[tuple[str, str]]) -
     if not named:
         return "no run is named"
     return _foreign(identity, named)
+
+
+def artifact_refusal(body: bytes) -> str | None:
+    """Say why a job may not ask for the address of an artifact: all but definitions' state is."""
+    try:
+        key = json.loads(body)["key"]
+    except (ValueError, KeyError, TypeError):
+        return "no artifact key is named"
+    if isinstance(key, str) and key.startswith(DEFS_STATE_PREFIX) and ".." not in key.split("/"):
+        return None
+    return f"only artifacts below {DEFS_STATE_PREFIX} are let through, not {key!r}"
 
 
 def _call_refusal(identity: JobIdentity, call: Call, variables: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOP
 
 # Within the 60 s that the stock dagster-cloud client waits for an answer.
 _API_TIMEOUT = httpx.Timeout(40.0, connect=10.0)
-_UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_TRANSFER_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _GATEWAY_ERRORS = frozenset({502, 503, 504})
 _FIRST_PAUSE = 0.2
 _MAX_PAUSE = 5.0
@@ -108,12 +108,16 @@ class Upstream:
             raise ControlPlaneRefusedError(f"HTTP {answer.status_code}: {answer.text[:2000]}")
         return answer
 
-    async def upload(
-        self, method: str, url: str, headers: Mapping[str, str], content: AsyncIterator[bytes]
+    async def transfer(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: AsyncIterator[bytes] | None,
     ) -> httpx.Response:
-        """Stream a body to a pre-signed address. Raises ControlPlaneUnavailableError."""
+        """Stream to or from a pre-signed address. Raises ControlPlaneUnavailableError."""
         request = self.storage.build_request(
-            method, url, headers=dict(headers), content=content, timeout=_UPLOAD_TIMEOUT
+            method, url, headers=dict(headers), content=content, timeout=_TRANSFER_TIMEOUT
         )
         return await _send(self.storage, request)
 

@@ -6,9 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from .fake_control_plane import FakeControlPlane
 from .harness import Cluster
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Fail a test in which the relay blocks the event loop."""
+    with blockbuster_ctx("hpc_agent.relay"):
+        yield
 
 
 @pytest.fixture

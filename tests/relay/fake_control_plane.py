@@ -52,7 +52,13 @@ class FakeControlPlane:
                 outer.connections.add(self.connection)
 
             def do_POST(self) -> None:
-                self._take()
+                presigned = {"url": f"{outer.url}/bucket/state", "fields": {"policy": "p"}}
+                if self.path.startswith("/bucket/"):
+                    self._upload()
+                elif self.path.startswith("/gen_artifact"):
+                    self._take(presigned)
+                else:
+                    self._take()
 
             def do_PUT(self) -> None:
                 if self.path.startswith("/bucket/"):
@@ -63,6 +69,8 @@ class FakeControlPlane:
             def do_GET(self) -> None:
                 if self.path.startswith("/gen_logs_url"):
                     self._take({"url": f"{outer.url}/bucket/logs?X-Signature=secret"})
+                elif self.path.startswith("/bucket/"):
+                    self._send(200, b"state")
                 else:
                     self._take()
 
@@ -86,7 +94,9 @@ class FakeControlPlane:
                 self._reply(200, {})
 
             def _reply(self, status: int, answer: dict[str, Any]) -> None:
-                content = json.dumps(answer).encode()
+                self._send(status, json.dumps(answer).encode())
+
+            def _send(self, status: int, content: bytes) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
