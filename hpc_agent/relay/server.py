@@ -109,6 +109,7 @@ class Relay:
             stack.push_async_callback(asyncio.to_thread, prepared.temporary.cleanup)
         self._delivery = Delivery(self._upstream, self._spool)
         drain = asyncio.create_task(self._delivery.run(), name="relay spool drain")
+        drain.add_done_callback(_note_failure)
         stack.push_async_callback(_cancel, drain)
         self._tunnels = Tunnels(prepared.socket_dir, self._directory)
         stack.push_async_callback(self._tunnels.close)
@@ -161,6 +162,11 @@ def _prepare(settings: RelaySettings) -> _Prepared:
         temporary=temporary,
         listening=bind(settings),
     )
+
+
+def _note_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s ended: spooled events stay on disk", task.get_name(), exc_info=error)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

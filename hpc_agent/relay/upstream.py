@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
+from hpc_agent.errors import (
+    ControlPlaneRefusedError,
+    ControlPlaneUnavailableError,
+    HpcAgentError,
+)
 from hpc_agent.relay.event_writes import EventWrite
 from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOPE_HEADER
 
@@ -42,7 +46,10 @@ class Upstream:
     ) -> httpx.Response:
         """Send a request and return its answer unread. Raises ControlPlaneUnavailableError."""
         merged = httpx.Headers(dict(headers))
-        merged.update(dict(self.credentials(deployment)))
+        try:
+            merged.update(dict(self.credentials(deployment)))
+        except HpcAgentError as error:
+            raise ControlPlaneUnavailableError(f"no credentials: {error}") from error
         merged[DEPLOYMENT_HEADER] = deployment
         merged[SCOPE_HEADER] = "deployment"
         request = self.api.build_request(
