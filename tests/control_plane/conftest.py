@@ -66,6 +66,7 @@ class AgentApi:
     client: httpx.AsyncClient
     token: str
     token_id: str
+    trust: ssl.SSLContext
 
 
 @pytest_asyncio.fixture
@@ -81,6 +82,6 @@ async def api(gateway: Gateway, home: Home) -> AsyncIterator[AgentApi]:
         async with httpx.AsyncClient(
             base_url=url, verify=trust, headers=headers, timeout=30, trust_env=False
         ) as client:
-            yield AgentApi(url, client, secret, token.token_id)
+            yield AgentApi(url, client, secret, token.token_id, trust)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
