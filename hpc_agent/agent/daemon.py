@@ -26,6 +26,7 @@ from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
 from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.loop import Bell, Crew, repeat
+from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.report import ReportLoop
 from hpc_agent.agent.scheduler import make_scheduler
@@ -198,6 +199,7 @@ def _loops(
             ConcludeLoop(context, fleet, relay.holds_events_of).step,
             bells.conclude,
         ),
+        _NamedLoop("orphans", OrphansLoop(context).step, Bell()),
         _NamedLoop("report", ReportLoop(context).step, bells.report),
         _NamedLoop("heartbeat", HeartbeatLoop(context, fleet).step, bells.heartbeat),
         _NamedLoop(

@@ -61,6 +61,17 @@ _RUN_BY_ID = """
     }
 """
 
+_RUNS = """
+    query getRunsQuery($filters: RunsFilter, $cursor: String, $limit: Int, $bucketBy: RunBucket, $ascending: Boolean) {
+        runs {
+            getRuns(filters: $filters, cursor: $cursor, limit: $limit, bucketBy: $bucketBy, ascending: $ascending)
+        }
+    }
+"""  # noqa: E501
+
+# dagster/_core/storage/dagster_run.py: FINISHED_STATUSES.
+FINISHED_STATUSES = ("SUCCESS", "FAILURE", "CANCELED")
+
 # None stands for the default queue, as AgentQueuesConfig.queues has it.
 DEFAULT_QUEUES: Sequence[str | None] = (None,)
 
@@ -152,6 +163,22 @@ async def run_status(api: AgentApi, run_id: str, *, deployment: str) -> str | No
     if run is None:
         return None
     return enum_member(_loads(run).get("status"))
+
+
+async def finished_runs(
+    api: AgentApi, run_ids: Sequence[str], *, deployment: str
+) -> dict[str, str]:
+    """Return those of these runs that are over, with their statuses."""
+    data = await api.graphql(
+        _RUNS,
+        {
+            "filters": {"runIds": list(run_ids), "statuses": list(FINISHED_STATUSES)},
+            "limit": len(run_ids),
+        },
+        deployment=deployment,
+    )
+    runs = [_loads(run) for run in _dig(data, "runs", "getRuns") or []]
+    return {str(run.get("run_id")): enum_member(run.get("status")) or "" for run in runs}
 
 
 def _loads(serialized: object) -> Packed:

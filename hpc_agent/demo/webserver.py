@@ -58,7 +58,8 @@ _LOGS = """
 query ($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr cursor } }
 """
 _TERMINATE = """
-mutation ($run: String!) { terminateRun(runId: $run) {
+mutation ($run: String!, $policy: TerminateRunPolicy) {
+  terminateRun(runId: $run, terminatePolicy: $policy) {
   __typename ... on PythonError { message } ... on TerminateRunFailure { message }
 } }
 """
@@ -181,8 +182,10 @@ class Webserver:
         }
 
     def terminate(self, run_id: str) -> None:
-        """Press the button."""
-        answer = self.query(_TERMINATE, {"run": run_id})["terminateRun"]
+        """Press the button; for a run that is starting, with the box that the UI asks to check."""
+        starting = self.status(run_id) in {"STARTING", "NOT_STARTED", "CANCELING"}
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if starting else "SAFE_TERMINATE"
+        answer = self.query(_TERMINATE, {"run": run_id, "policy": policy})["terminateRun"]
         if answer["__typename"] != "TerminateRunSuccess":
             raise HpcAgentError(f"the run could not be terminated: {answer}")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 
+from hpc_agent.dagster_plus.agent_calls import FINISHED_STATUSES
 from hpc_agent.jobs.wording import describe_end
 from hpc_agent.store.jobs import Job, Phase
 
-# dagster/_core/storage/dagster_run.py: FINISHED_STATUSES.
-FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+FINISHED = frozenset(FINISHED_STATUSES)
 
 
 class Verdict(enum.Enum):

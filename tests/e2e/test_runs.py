@@ -151,7 +151,11 @@ def test_terminating_a_pending_run_cancels_its_job(
     assert stack.webserver.status(run_id) in {"STARTING", "QUEUED"}
     stack.webserver.terminate(run_id)
     assert stack.wait_finished(run_id, seconds=60) == "CANCELED"
-    assert "JobState=CANCELLED" in slurm_job(slurm_cluster, job["job_id"])
+    wait_for(
+        "the job is not cancelled",
+        lambda: "JobState=CANCELLED" in slurm_job(slurm_cluster, job["job_id"]),
+        seconds=60,
+    )
     assert not any("Started process for run" in line for line in engine_lines(stack, run_id))
 
 

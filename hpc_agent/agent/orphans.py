@@ -1,0 +1,74 @@
+"""The orphans loop: jobs whose runs are over in the control plane are ended.
+
+Whoever marks a run as canceled while its job waits in the queue (the UI offers nothing else for a
+run that is starting) or lets a monitor fail it, sends no request about it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.dagster_plus import agent_calls
+from hpc_agent.runs import telling
+from hpc_agent.store import jobs
+from hpc_agent.store.jobs import Job, JobKind, Phase
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 10.0
+_RUNS_AT_ONCE = 200
+
+
+class OrphansLoop:
+    """Asks for the runs of live jobs, so many at once, and ends the jobs of finished ones."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last_asked = ""
+
+    async def step(self) -> float:
+        """Look at the next runs."""
+        context = self._context
+        live = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
+        workers = {
+            str(job.run_id): job
+            for job in live
+            if job.kind is JobKind.RUN_WORKER and job.terminate_at is None
+        }
+        asked = self._next_of(sorted(workers))
+        if not asked:
+            return _INTERVAL_SECONDS
+        # Grouped by deployment, since runs live in one.
+        for deployment in {workers[run_id].deployment for run_id in asked}:
+            mine = [run_id for run_id in asked if workers[run_id].deployment == deployment]
+            over = await agent_calls.finished_runs(context.api, mine, deployment=deployment)
+            for run_id in over:
+                await self._end(workers[run_id], over[run_id])
+        return _INTERVAL_SECONDS
+
+    def _next_of(self, run_ids: list[str]) -> list[str]:
+        after = [run_id for run_id in run_ids if run_id > self._last_asked]
+        chosen = (after + run_ids)[: min(_RUNS_AT_ONCE, len(run_ids))]
+        self._last_asked = chosen[-1] if chosen else ""
+        return chosen
+
+    async def _end(self, job: Job, status: str) -> None:
+        context = self._context
+        now = context.clock()
+        # A run worker that has just closed its run is about to go by itself.
+        grace = context.config.runs.grace_seconds if job.phase is Phase.RUNNING else 0.0
+
+        def write(db: Database) -> None:
+            if job.phase is Phase.QUEUED:
+                telling.say_line(
+                    db, job, f"The run is {status}; cancelling job {job.job_id}.", now=now
+                )
+            jobs.change(db, job.key, now=now, source="control plane", terminate_at=now + grace)
+
+        await context.store.run(write)
+        log.info("%s: its run is %s, so job %s is ended", job.key, status, job.job_id)
+        context.bells.cancel.ring()
+        context.bells.report.ring()
