@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import uvicorn
 from dagster import DagsterInstance
@@ -19,12 +19,14 @@ from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.store.locations import Location
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.errors import ConfigError
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
+NUDGE_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
 STOP_SECONDS = 3
 
@@ -91,6 +93,19 @@ class Gateway:
             except Exception:
                 logger.exception("cannot check the leases of requests; trying again")
 
+    async def nudge(self) -> None:
+        """Repeat the request to look at the workspace while a location stays outdated.
+
+        The stock agent does not retry an upload that failed on its way here.
+        """
+        while True:
+            await asyncio.sleep(NUDGE_SECONDS)
+            try:
+                locations = await asyncio.to_thread(self.services.locations.all)
+                await self._check_workspaces([each for each in locations if each.is_outdated])
+            except Exception:
+                logger.exception("cannot look for outdated locations; trying again")
+
     async def sweep(self) -> None:
         while True:
             try:
@@ -123,12 +138,15 @@ class Gateway:
         changed = {key for key in deployed.keys() | self._deployed.keys()
                    if deployed.get(key) != self._deployed.get(key)}  # fmt: skip
         self._deployed = deployed
-        for deployment in {deployment for deployment, _ in changed}:
-            queues = {
-                location.agent_queue for location in locations
-                if location.deployment == deployment
-            }  # fmt: skip
-            await self.services.queue.check_workspace(deployment, queues or {None})
+        await self._check_workspaces([each for each in locations
+                                      if (each.deployment, each.name) in changed])  # fmt: skip
+        for deployment, _ in changed - deployed.keys():
+            await self.services.queue.check_workspace(deployment, {None})
+
+    async def _check_workspaces(self, locations: Sequence[Location]) -> None:
+        for deployment in {location.deployment for location in locations}:
+            queues = {each.agent_queue for each in locations if each.deployment == deployment}
+            await self.services.queue.check_workspace(deployment, queues)
 
     async def _redeploy(self, view: LocationView) -> None:
         if not self.reloading:

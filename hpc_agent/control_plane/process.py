@@ -83,7 +83,7 @@ class ControlPlane:
         self._options = options
         self._listener = listener
         self._tls = tls
-        port = options.webserver_port or _free_port(options.webserver_host)
+        port = _checked_port(options) if options.webserver else options.webserver_port
         self._ui = f"http://{options.webserver_host}:{port}"
         self._webserver = Supervisor(self._program("webserver", _webserver_argv(options, port)))
         self._daemon = Supervisor(self._program("daemon", _daemon_argv(options)))
@@ -114,6 +114,7 @@ class ControlPlane:
             serve_agents(gateway.services, self._listener, self._tls),
             gateway.watch(),
             gateway.keep_leases(),
+            gateway.nudge(),
             gateway.sweep(),
             self._reload_children(gateway),
         ]
@@ -214,7 +215,15 @@ def _only_one(home: Home) -> Iterator[None]:
         yield
 
 
-def _free_port(host: str) -> int:
-    with contextlib.closing(bind(host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def _checked_port(options: StartOptions) -> int:
+    """Return the UI's port, picked or given. Raises ConfigError when somebody listens there."""
+    host, wanted = options.webserver_host, options.webserver_port
+    try:
+        with contextlib.closing(bind(host, wanted)) as listener:
+            port: int = listener.getsockname()[1]
+            return port
+    except ConfigError as error:
+        raise ConfigError(
+            f"cannot show the UI on {host}:{wanted}, the address is in use or not ours: "
+            "choose another --webserver-port or --webserver-host"
+        ) from error

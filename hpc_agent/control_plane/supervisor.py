@@ -84,7 +84,9 @@ class Supervisor:
                 env={**os.environ, **self._program.environment},
                 start_new_session=True,
             )
-        return await self._process.wait()
+        code = await self._process.wait()
+        _signal_group(self._process.pid, signal.SIGKILL)  # what a crashed leader left behind
+        return code
 
     async def _stop(self) -> None:
         process = self._process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 import httpx
@@ -53,7 +54,12 @@ def deploy(locations: Locations, name: str = "here", queue: str | None = None) -
 async def upload(client: httpx.AsyncClient, kind: str, content: str) -> StoredSnapshot:
     """Upload a snapshot by the agent's protocol: check, put, confirm."""
     sha1 = hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest()
-    query = {"type": kind, "sha1": sha1, "size": len(content), "formats": ["json.gz", "json"]}
+    query: dict[str, Any] = {
+        "type": kind,
+        "sha1": sha1,
+        "size": len(content),
+        "formats": ["json.gz", "json"],
+    }
     checked = await client.get("/check_snapshot", params=query)
     checked.raise_for_status()
     found = unpack_value(checked.json(), CheckSnapshotResult)

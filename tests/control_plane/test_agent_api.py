@@ -193,7 +193,13 @@ async def test_events_may_come_as_an_upload(api: AgentApi, gateway: Gateway) -> 
 
 
 async def upload_log(api: AgentApi, key: list[str], io: str, text: str, **extra: str) -> None:
-    query = {"log_key": key, "io_type": io, "size_bytes": len(text), "method": "PUT", **extra}
+    query: dict[str, Any] = {
+        "log_key": key,
+        "io_type": io,
+        "size_bytes": len(text),
+        "method": "PUT",
+        **extra,
+    }
     url = (await api.client.get("/gen_logs_url", params=query)).json()["url"]
     async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 as bare as a pre-signed PUT
         response = await client.put(url, content=text.encode())
@@ -218,7 +224,11 @@ async def test_compute_logs_grow_and_end(api: AgentApi, gateway: Gateway) -> Non
 
 async def test_log_key_cannot_leave_the_log_directory(api: AgentApi) -> None:
     """A hostile log key writes nothing."""
-    query = {"log_key": ["..", "..", "..", "x"], "io_type": "stdout", "size_bytes": 1}
+    query: dict[str, Any] = {
+        "log_key": ["..", "..", "..", "x"],
+        "io_type": "stdout",
+        "size_bytes": 1,
+    }
     url = (await api.client.get("/gen_logs_url", params=query)).json()["url"]
 
     response = await api.client.put(url, content=b"x")
@@ -229,7 +239,7 @@ async def test_log_key_cannot_leave_the_log_directory(api: AgentApi) -> None:
 
 async def test_forged_upload_address_is_refused(api: AgentApi) -> None:
     """An upload address that we did not sign is worth nothing."""
-    query = {"log_key": ["a"], "io_type": "stdout", "size_bytes": 1}
+    query: dict[str, Any] = {"log_key": ["a"], "io_type": "stdout", "size_bytes": 1}
     url: str = (await api.client.get("/gen_logs_url", params=query)).json()["url"]
 
     response = await api.client.put(url[:-2] + ("AA" if url[-2:] != "AA" else "BB"), content=b"x")
@@ -239,7 +249,7 @@ async def test_forged_upload_address_is_refused(api: AgentApi) -> None:
 
 async def test_damaged_snapshot_is_refused(api: AgentApi) -> None:
     """A snapshot that is not what its name says is not stored."""
-    query = {"type": "job", "sha1": "0" * 40, "size": 3, "formats": ["json.gz"]}
+    query: dict[str, Any] = {"type": "job", "sha1": "0" * 40, "size": 3, "formats": ["json.gz"]}
     checked = (await api.client.get("/check_snapshot", params=query)).json()
     url = checked["upload_data"]["presigned_put_url"]
 

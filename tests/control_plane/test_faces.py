@@ -187,6 +187,7 @@ async def test_call_without_agent_says_so(loaded: Face) -> None:
     answer = await loaded.call("external_partition_names", args)
 
     error = deserialize_value(answer, PartitionExecutionErrorSnap).error
+    assert error is not None
     assert "no agent is connected" in error.message
 
 

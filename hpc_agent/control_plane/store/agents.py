@@ -44,14 +44,14 @@ class Agents:
         self._database = database
 
     def record(self, agent: Agent, servers: Sequence[CodeServer]) -> None:
-        """Store a heartbeat; faces are told only when a code server's state has changed."""
+        """Store a heartbeat; faces are told of a new agent and of code servers that changed."""
         with self._database.write() as connection:
             mine = sa.and_(
                 agents.c.deployment == agent.deployment, agents.c.agent_id == agent.agent_id
             )
-            connection.execute(sa.delete(agents).where(mine))
+            is_new = connection.execute(sa.delete(agents).where(mine)).rowcount == 0
             connection.execute(sa.insert(agents).values(asdict(agent)))
-            if _replace_servers(connection, agent, servers):
+            if _replace_servers(connection, agent, servers) or is_new:
                 bump(connection, "workspace")
 
     def all(self, *, since: float = 0.0) -> list[Agent]:
