@@ -13,6 +13,7 @@ from cluster_config import Cluster, Layout
 from cluster_packages import find_program
 from cluster_process import ClusterError, Daemon
 
+_COMMAND_SECONDS = 60
 _READY = re.compile(r"^(idle|mixed|allocated|completing)$")
 
 
@@ -157,15 +158,18 @@ class Daemons:
         )
 
     def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [_require(argv[0]), *argv[1:]],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        try:
+            return subprocess.run(
+                [_require(argv[0]), *argv[1:]],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"{error}. See {self._layout.root}/log.") from error
 
     def _output(self, *argv: str) -> str:
         done = self._run(*argv)

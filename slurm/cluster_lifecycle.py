@@ -104,8 +104,12 @@ def down(root: Path, *, say: Say) -> None:
         return
     with _exclusive(layout):
         _end_jobs(cluster, layout, say=say)
-        _stop_slurm(layout, say=say)
+        # The controller first, so that it takes no dying node for a failed one; then nodes, steps
+        # and jobs at once, since slurmd waits for jobs that ignore SIGTERM.
+        if stop(layout.record("slurmctld"), seconds=8):
+            say("slurmctld stopped")
         _end_leftovers(layout, say=say)
+        _stop_slurm(layout, say=say)
         for name in ("slurmdbd", "mariadbd", "munged"):
             if stop(layout.record(name), seconds=20):
                 say(f"{name} stopped")
@@ -222,16 +226,20 @@ def _end_jobs(cluster: Cluster, layout: Layout, *, say: Say) -> None:
     Whatever does not obey soon is ended with the leftovers.
     """
     daemons = Daemons(cluster, layout)
-    if running_pid(layout.record("slurmctld")) is None:
+    needed = ("munged", "slurmctld")
+    if any(running_pid(layout.record(name)) is None for name in needed):
         return
-    jobs = daemons.job_ids()
-    if not jobs:
-        return
-    say(f"canceling {len(jobs)} jobs")
-    daemons.kill_jobs(jobs)
-    deadline = time.monotonic() + 3
-    while daemons.job_ids() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    try:
+        jobs = daemons.job_ids()
+        if not jobs:
+            return
+        say(f"canceling {len(jobs)} jobs")
+        daemons.kill_jobs(jobs)
+        deadline = time.monotonic() + 3
+        while daemons.job_ids() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    except ClusterError as error:
+        say(f"the controller cancels no jobs, so their processes are ended: {error}")
 
 
 def _stop_slurm(layout: Layout, *, say: Say) -> None:
@@ -243,7 +251,7 @@ def _stop_slurm(layout: Layout, *, say: Say) -> None:
 
 
 def _end_leftovers(layout: Layout, *, say: Say) -> None:
-    """End step daemons and job processes that no daemon looks after any more."""
+    """End nodes, step daemons and all processes of jobs."""
     marked = set(with_environment([f"HPC_AGENT_CLUSTER={layout.root}"]))
     jobs = {
         pid
@@ -253,8 +261,8 @@ def _end_leftovers(layout: Layout, *, say: Say) -> None:
     recorded = {running_pid(layout.record(name)) for name in ("munged", "mariadbd", "slurmdbd")}
     left = [pid for pid in marked | jobs if pid not in recorded and pid != os.getpid()]
     if left:
-        say(f"ending {len(left)} processes that were left over")
-        end(left, seconds=5)
+        say(f"ending {len(left)} processes of nodes and jobs")
+        end(left, seconds=3)
 
 
 def _environment(pid: int) -> bytes:

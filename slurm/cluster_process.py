@@ -51,8 +51,9 @@ def running_pid(record: Path) -> int | None:
         content = json.loads(record.read_text())
     except (OSError, ValueError):
         return None
-    pid = int(content["pid"])
-    return pid if identity(pid) == content["identity"] else None
+    pid, was = int(content["pid"]), content["identity"]
+    # Without an identity the process had died before it could be looked at.
+    return pid if was is not None and identity(pid) == was else None
 
 
 def start(daemon: Daemon, *, seconds: float) -> bool:

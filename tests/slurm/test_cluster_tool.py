@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -70,6 +71,16 @@ def test_a_daemon_that_does_not_start_is_told_with_its_log(directory: Path) -> N
     assert cluster_tool("up", directory=directory)["running"] is True
 
 
+def test_a_process_that_died_at_once_does_not_count_as_running(directory: Path) -> None:
+    """Its record has no start time: another up must start it again."""
+    record = directory / "run" / "munged.json"
+    before = cluster_tool("status", directory=directory)["daemons"]
+    os.kill(before["munged"], signal.SIGKILL)
+    record.write_text(json.dumps({"pid": before["munged"], "identity": None}))
+    assert cluster_tool("status", directory=directory)["daemons"]["munged"] is None
+    assert cluster_tool("up", directory=directory)["running"] is True
+
+
 async def test_down_leaves_no_process_and_no_socket(directory: Path, tmp_path: Path) -> None:
     """Neither daemons nor a job that ignores SIGTERM and has left its session."""
     status = cluster_tool("up", directory=directory)
@@ -96,3 +107,11 @@ def _lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_down_works_without_a_working_controller(directory: Path) -> None:
+    """With munged dead nobody answers: processes are ended all the same."""
+    daemons = cluster_tool("up", directory=directory)["daemons"]
+    os.kill(daemons["munged"], signal.SIGKILL)
+    cluster_tool("down", directory=directory)
+    assert [pid for pid in daemons.values() if _lives(pid)] == []
