@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 from dagster_cloud_cli.config.merger import DagsterCloudConfigDefaultsMerger
+from dagster_cloud_cli.config.models import DagsterCloudYaml
 from dagster_cloud_cli.config.models import Location as FileLocation
-from dagster_cloud_cli.config.models import load_dagster_cloud_yaml
 from dagster_cloud_cli.core.workspace import CodeLocationDeployData
 from dagster_shared.serdes import serialize_value
 from pydantic import ValidationError
@@ -25,23 +25,30 @@ def read_locations(path: Path) -> list[NewLocation]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
     try:
-        document = load_dagster_cloud_yaml(text)
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(error)}") from error
-    merger = DagsterCloudConfigDefaultsMerger()  # type: ignore[no-untyped-call]
-    merged = merger.process(document)
-    if not merged.locations:
+    found = locations_of(document, where=str(path))
+    if not found:
         raise ConfigError(f"{path} lists no locations: nothing to deploy")
-    return [_new_location(path, location) for location in merged.locations]
+    return found
 
 
-def _new_location(path: Path, location: FileLocation) -> NewLocation:
+def locations_of(document: object, *, where: str) -> list[NewLocation]:
+    """Return the locations in a parsed dagster_cloud.yaml. Raises ConfigError."""
+    try:
+        parsed = DagsterCloudYaml.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_describe(error)}") from error
+    merger = DagsterCloudConfigDefaultsMerger()  # type: ignore[no-untyped-call]
+    return [_new_location(where, location) for location in merger.process(parsed).locations]
+
+
+def _new_location(where: str, location: FileLocation) -> NewLocation:
     source = location.code_source
     if source is None:
         raise ConfigError(
-            f"{path}: location {location.location_name!r} has no code_source: add python_file, "
+            f"{where}: location {location.location_name!r} has no code_source: add python_file, "
             "module_name, package_name or autoload_defs_module_name"
         )
     deploy_data = CodeLocationDeployData(

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
 
 READY_POLL_SECONDS = 0.2
+STORAGE_THREADS = 32
+"""For calls of Dagster's storages, which block: each run worker may have one in flight."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None
         control_plane = ControlPlane(options, listener, _tls(options))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="storage"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:

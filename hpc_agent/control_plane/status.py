@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,9 +22,7 @@ def read_status(home: Home, database: Database) -> dict[str, Any]:
     agents = Agents(database)
     servers = agents.code_servers()
     return {
-        "running": json.loads(home.running_json.read_text())
-        if home.running_json.exists()
-        else None,
+        "running": _running(home),
         "locations": [
             _location(location, servers.get((location.deployment, location.name)))
             for location in Locations(database).all()
@@ -68,6 +67,18 @@ def token_rows(tokens: Sequence[Token]) -> list[dict[str, Any]]:
         }
         for token in tokens
     ]
+
+
+def _running(home: Home) -> dict[str, Any] | None:
+    """Return the addresses of the running control plane, not those a killed one left."""
+    try:
+        addresses: dict[str, Any] = json.loads(home.running_json.read_text())
+        os.kill(addresses["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:
+        pass  # it runs as another user
+    return addresses
 
 
 def _location(location: Location, server: CodeServer | None) -> dict[str, Any]:

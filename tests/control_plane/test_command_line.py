@@ -189,3 +189,18 @@ def test_socket_path_stays_short(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path == deep.socket("a location with a name of its own")
     path.parent.rmdir()
+
+
+def test_status_tells_what_is_there(home: Home, tmp_path: Path) -> None:
+    """Locations and their state are shown; a file left by a killed process is not believed."""
+    file = write(
+        tmp_path / "f.yaml", "locations: [{location_name: a, code_source: {module_name: a}}]"
+    )
+    invoke(home, "deploy", file)
+    stale = {"api": "https://x", "ui": "http://x", "ca": None, "pid": 2**22 + 1}
+    home.running_json.write_text(json.dumps(stale))
+
+    result = invoke(home, "status")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == ["not running", "location prod/a: not loaded"]

@@ -14,6 +14,7 @@ from graphql import GraphQLResolveInfo
 from hpc_agent.control_plane.graphql.context import OK, context, instance
 from hpc_agent.control_plane.presence import LEASE_SECONDS, owner_of
 from hpc_agent.control_plane.store.agents import Agent
+from hpc_agent.control_plane.store.locations import Location
 from hpc_agent.control_plane.store.requests import Request
 from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.errors import ControlPlaneRefusedError
@@ -52,16 +53,20 @@ def resolve_workspace_entries(
 ) -> list[dict[str, object]]:
     queues = (None,) if agent_queues is None else agent_queues
     return [
-        {
-            "location_name": location.name,
-            "serialized_deployment_metadata": location.deploy_data,
-            "has_outdated_data": location.is_outdated,
-            "has_load_error": location.error is not None,
-            "metadata_timestamp": location.updated_at,
-        }
+        workspace_entry(location)
         for location in context(info).services.locations.all(deployment["deployment_name"])
         if location.agent_queue in queues
     ]
+
+
+def workspace_entry(location: Location) -> dict[str, object]:
+    return {
+        "location_name": location.name,
+        "serialized_deployment_metadata": location.deploy_data,
+        "has_outdated_data": location.is_outdated,
+        "has_load_error": location.error is not None,
+        "metadata_timestamp": location.updated_at,
+    }
 
 
 @query.field("deploymentInfo")

@@ -15,6 +15,7 @@ from hpc_agent.control_plane.graphql import (
     agent,
     assets,
     concurrency,
+    deployments,
     event_logs,
     runs,
     scalars,
@@ -24,7 +25,7 @@ from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.errors import HpcAgentError
 
 CACHED_DOCUMENTS = 512
-_DOMAINS = (scalars, agent, runs, event_logs, assets, concurrency, schedules)
+_DOMAINS = (scalars, agent, runs, event_logs, assets, concurrency, schedules, deployments)
 
 _NAMESPACE: Mapping[str, object] = {}
 
