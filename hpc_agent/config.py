@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from pydantic import (
 from hpc_agent.errors import ConfigError
 
 TOKEN_VARIABLE = "DAGSTER_CLOUD_AGENT_TOKEN"  # noqa: S105 - the variable's name, not a token
+TOKEN_REREAD_SECONDS = 10.0
 ENVIRONMENT_PREFIX = "HPC_AGENT__"
 DEFAULT_PATHS = (
     Path("agent.yaml"),
@@ -92,6 +94,7 @@ class Relay(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     advertise: list[str] = []
     allow: list[IPvAnyNetwork] = []
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
 
 
 class Environment(_Section):
@@ -231,6 +234,22 @@ def read_token(config: AgentConfig, environ: Mapping[str, str] = os.environ) -> 
     if not token:
         raise ConfigError(f"control_plane.token_file: {path} is empty")
     return token
+
+
+class TokenSource:
+    """The agent token, read again after a while, so that a rotated one is picked up."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._token = read_token(config)
+        self._read_at = time.monotonic()
+
+    def __call__(self) -> str:
+        """Return the token. Raises ConfigError when it cannot be read any more."""
+        if time.monotonic() - self._read_at > TOKEN_REREAD_SECONDS:
+            self._token = read_token(self._config)
+            self._read_at = time.monotonic()
+        return self._token
 
 
 def _first_existing(candidates: tuple[Path, ...]) -> Path | None:

@@ -38,7 +38,7 @@ from hpc_agent.agent.work_directory import check_work_directory
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.fleet import Fleet
-from hpc_agent.config import AgentConfig, read_token
+from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.node_program import build_node_program
@@ -92,7 +92,7 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 async def _open(
     config: AgentConfig, stack: contextlib.AsyncExitStack, crew: Crew
 ) -> tuple[list[_NamedLoop], Context]:
-    read_token(config)
+    token = TokenSource(config)
     work = WorkDirectory(config.work_dir)
     await asyncio.to_thread(
         check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
@@ -104,7 +104,7 @@ async def _open(
     identity = await _take_over(store, owner)
     stack.push_async_callback(store.run, lambda db: meta.release_lease(db, owner))
     api = await stack.enter_async_context(
-        AgentApi(config.control_plane, token=lambda: read_token(config), agent_id=identity.agent_id)
+        AgentApi(config.control_plane, token=token, agent_id=identity.agent_id, generation=owner)
     )
     tokens = JobTokens(identity.token_secret)
     context = Context(
@@ -112,7 +112,7 @@ async def _open(
         agent_id=identity.agent_id,
         store=store,
         api=api,
-        scheduler=make_scheduler(config),
+        scheduler=await asyncio.to_thread(make_scheduler, config),
         preparation=JobPreparation(
             work=work,
             templates=Templates(config.templates_dir),
@@ -141,9 +141,18 @@ async def _open_relay(
 ) -> Relay:
     reports = JobReports(context, tokens)
     settings = context.config.relay
-    storage = await stack.enter_async_context(
-        httpx.AsyncClient(verify=context.api.trust, proxy=context.config.control_plane.proxy)
-    )
+    # Clients of their own: the agent's calls do not queue behind those of its jobs.
+    api, storage = [
+        await stack.enter_async_context(
+            httpx.AsyncClient(
+                base_url=base_url,
+                verify=context.api.trust,
+                proxy=context.config.control_plane.proxy,
+                limits=httpx.Limits(max_connections=400, max_keepalive_connections=40),
+            )
+        )
+        for base_url in (context.config.control_plane.url, "")
+    ]
     return await stack.enter_async_context(
         Relay(
             RelaySettings(
@@ -153,11 +162,10 @@ async def _open_relay(
                 port=settings.port,
                 advertise=tuple(settings.advertise),
                 allow=tuple(settings.allow),
+                spool_max_bytes=settings.spool_max_bytes,
             ),
             directory=reports,
-            upstream=Upstream(
-                api=context.api.http, storage=storage, credentials=context.api.headers
-            ),
+            upstream=Upstream(api=api, storage=storage, credentials=context.api.headers),
             on_report=reports.receive,
         )
     )

@@ -20,6 +20,9 @@ from hpc_agent.store.jobs import Job, JobKind
 log = logging.getLogger(__name__)
 
 PROCEED = ReportAnswer(proceed=True)
+_BELIEVED_SECONDS = 30.0
+# A node program repeats its last report this long; its job may be concluded by then.
+_LAST_WORDS_SECONDS = 60.0
 
 
 class JobReports:
@@ -28,22 +31,27 @@ class JobReports:
     def __init__(self, context: Context, tokens: JobTokens) -> None:
         self._context = context
         self._tokens = tokens
+        self._known: dict[str, tuple[float, JobIdentity]] = {}
 
     async def identify(self, token: str) -> JobIdentity | None:
-        """Return the job of a token; a job that is concluded has none any more."""
+        """Return the job of a token; a job that was concluded a while ago has none any more.
+
+        Asked for every request of every job, so what was read is believed for a while.
+        """
         key = self._tokens.key(token)
         if key is None:
             return None
+        now = self._context.clock()
+        known = self._known.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
         job = await self._context.store.run(lambda db: jobs.find(db, key))
-        if job is None or job.concluded_at is not None:
+        if job is None or (job.concluded_at or now) < now - _LAST_WORDS_SECONDS:
+            self._known.pop(key, None)
             return None
-        return JobIdentity(
-            key=job.key,
-            kind="run_worker" if job.kind is JobKind.RUN_WORKER else "code_server",
-            deployment=job.deployment,
-            run_id=job.run_id,
-            location=job.location or "",
-        )
+        identity = _identity(job)
+        self._known[key] = now + _BELIEVED_SECONDS, identity
+        return identity
 
     async def receive(self, identity: JobIdentity, report: JobReport) -> ReportAnswer:
         """Take a report; a start is answered with whether the job may go on."""
@@ -67,8 +75,9 @@ class JobReports:
 
     async def _exited(self, job: Job, report: JobReport) -> None:
         record = ExitRecord.from_json(report.exit or {})
-        if record.signal == signal.SIGKILL and job.terminate_at is None:
-            # Who killed it (out of memory, timeout, an administrator) only the scheduler knows.
+        was_ended = record.outcome == "terminated" or record.signal == signal.SIGKILL
+        if was_ended and job.terminate_at is None:
+            # Why it was ended (walltime, memory, an administrator) only the scheduler knows.
             self._context.bells.watch.ring()
             return
         changes = lifecycle.observe_exit(job, record, self._context.clock())
@@ -93,3 +102,13 @@ class JobReports:
         if status in FINISHED or status == "CANCELING":
             return f"the run is {status} already"
         return None
+
+
+def _identity(job: Job) -> JobIdentity:
+    return JobIdentity(
+        key=job.key,
+        kind="run_worker" if job.kind is JobKind.RUN_WORKER else "code_server",
+        deployment=job.deployment,
+        run_id=job.run_id,
+        location=job.location or "",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sqlite_utils import Database
@@ -10,12 +11,14 @@ from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import responses
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
-from hpc_agent.errors import ConfigError, TemplateError
+from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.runs import telling
 from hpc_agent.runs.plan import plan_run, run_key
 from hpc_agent.store import jobs
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.jobs import Job, JobKind, Phase
+
+log = logging.getLogger(__name__)
 
 
 class RunRequests:
@@ -68,10 +71,17 @@ class RunRequests:
         if job is None:
             await self._cancel_unknown(request, run, now)
         elif job.phase is Phase.RUNNING and job.job_id is not None:
-            await context.scheduler.signal(job.job_id, "TERM")
+            await self._signal(job.job_id)
         for bell in (context.bells.cancel, context.bells.conclude, context.bells.report):
             bell.ring()
         return responses.success()
+
+    async def _signal(self, job_id: str) -> None:
+        """Let the run worker close its run; should that fail, scancel follows all the same."""
+        try:
+            await self._context.scheduler.signal(job_id, "TERM")
+        except SchedulerError as error:
+            log.warning("job %s could not be signalled: %s", job_id, error)
 
     async def _launch_again(self, request: Request, job: Job) -> Packed | None:
         """The same launch was handed out twice: its job is there, or on its way."""

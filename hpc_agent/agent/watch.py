@@ -55,17 +55,22 @@ class WatchLoop:
                 await self._observe(job, record)
         if absent:
             await self._investigate(absent)
-        return self._next_wait(tracked)
+        left = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
+        return self._next_wait(left)
 
     def _next_wait(self, tracked: Sequence[Job]) -> float:
-        """Look soon after a submission, when a job most often changes; slowly otherwise."""
+        """Look soon after a submission and at an end, when jobs change; slowly otherwise."""
+        if not tracked:
+            return _IDLE_SECONDS
         now = self._context.clock()
         youngest = max(job.submitted_at or 0.0 for job in tracked)
         if now - youngest < _LOOK_INTO_QUEUE_AFTER_SECONDS:
             return _LOOK_INTO_QUEUE_AFTER_SECONDS
-        slow = self._context.config.scheduler.poll_seconds
         waiting = any(job.phase is Phase.QUEUED for job in tracked)
-        return _FAST_SECONDS if waiting and now - youngest < _FAST_FOR_SECONDS else slow
+        leaving = any(job.state is JobState.COMPLETING for job in tracked)
+        if leaving or (waiting and now - youngest < _FAST_FOR_SECONDS):
+            return _FAST_SECONDS
+        return self._context.config.scheduler.poll_seconds
 
     async def _observe(self, job: Job, record: JobRecord) -> None:
         if record.state is JobState.UNKNOWN:

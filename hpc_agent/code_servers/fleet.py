@@ -173,6 +173,10 @@ class Fleet:
 
     async def job_over(self, job: Job) -> None:
         """The job of a server is over; a server that was serving is replaced at once."""
+        await self._relay.forget(job.key)
+        client = self._clients.pop(job.key, None)
+        if client is not None:
+            await client.close()
         server = await self._store.run(lambda db: code_servers.find(db, job.key))
         if server is None or not server.status.is_live:
             return
@@ -319,10 +323,6 @@ class Fleet:
             jobs.change(db, server.key, now=now, source="agent", **changes)
 
         await self._store.run(write)
-        if not self._in_use[server.key]:
-            client = self._clients.pop(server.key, None)
-            if client is not None:
-                await client.close()
         self._on_retire()
 
 

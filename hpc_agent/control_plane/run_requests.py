@@ -53,7 +53,7 @@ class RunRequests:
         answered = await self._queue.wait_for_answer(request_id, wait_seconds)
         error = _error_of(answered)
         if error is not None:
-            return _refused(f"the agent could not launch run {run_id}", error)
+            return _refused(f"the agent could not launch the run: {error.message}", error)
         return StartRunResult(success=True, message=None, serializable_error_info=None)
 
     async def cancel(self, run_id: str, view: LocationView) -> CancelExecutionResult:

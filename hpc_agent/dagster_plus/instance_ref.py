@@ -61,6 +61,9 @@ def instance_ref(deployment: str, compute_logs: ComputeLogs, *, local_directory:
                     "url": {"env": URL_VARIABLE},
                     "agent_token": {"env": TOKEN_VARIABLE},
                     "deployment": deployment,
+                    # Enough to outlast an agent that is away for minutes: it costs nothing else.
+                    "retries": 30,
+                    "timeout": 120,
                 },
                 # Required by the class, never started in user code.
                 "user_code_launcher": {

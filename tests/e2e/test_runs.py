@@ -39,6 +39,11 @@ def slurm_job(cluster: SlurmCluster, job_id: str) -> str:
     return shown.stdout
 
 
+def scancel(cluster: SlurmCluster, *arguments: str) -> None:
+    """Cancel or signal a job behind the agent's back."""
+    subprocess.run(["scancel", *arguments], env=dict(cluster.environment), check=True)
+
+
 def nap(stack: Stack, seconds: int, **tags: str) -> str:
     """Launch a run that sleeps."""
     config = {"ops": {"sleep_and_tell": {"config": {"seconds": seconds}}}}
@@ -195,19 +200,31 @@ def test_failing_user_code_fails_the_run_and_says_so_once(stack: Stack) -> None:
     assert len(failures) == 1
 
 
-def test_job_killed_in_slurm_fails_the_run_with_the_reason(
+def test_job_killed_outright_fails_the_run_that_it_left_open(
     stack: Stack, slurm_cluster: SlurmCluster
 ) -> None:
-    """When Slurm takes the job away, the run does not stay open."""
+    """Nobody on the node can tell any more how the run ended: the agent does."""
     run_id = nap(stack, 120)
     job = wait_running(stack, run_id)
-    subprocess.run(
-        ["scancel", "--signal=KILL", "--full", job["job_id"]],
-        env=dict(slurm_cluster.environment),
-        check=True,
-    )
+    scancel(slurm_cluster, "--batch", "--signal=KILL", job["job_id"])
     assert stack.wait_finished(run_id, seconds=90) == "FAILURE"
     assert f"Job {job['job_id']} did not finish the run" in str(stack.webserver.events(run_id))
+
+
+def test_job_cancelled_in_slurm_is_told_as_such(stack: Stack, slurm_cluster: SlurmCluster) -> None:
+    """An administrator's scancel ends the run, and the log says who did it."""
+    run_id = nap(stack, 120)
+    job = wait_running(stack, run_id)
+    scancel(slurm_cluster, job["job_id"])
+    assert stack.wait_finished(run_id, seconds=90) == "FAILURE"
+    wait_for(
+        "the reason is not told",
+        lambda: any(
+            line.startswith(f"Job {job['job_id']} ended: CANCELLED")
+            for line in engine_lines(stack, run_id)
+        ),
+        seconds=60,
+    )
 
 
 def test_agent_restart_disturbs_no_run_and_no_server(stack: Stack) -> None:
