@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster_cloud.api.dagster_cloud_api import AgentHeartbeat
@@ -26,10 +28,11 @@ class HeartbeatReceiver:
         """Store one deployment's heartbeat and act on what it says."""
         heartbeat = deserialize_value(serialized, AgentHeartbeat)
         self._presence.saw_heartbeat(heartbeat.agent_id, token_id)
+        # Our own clock: the agent's may be off.
         agent = Agent(
             deployment=deployment, agent_id=heartbeat.agent_id, token_id=token_id,
             label=heartbeat.agent_label, agent_type=heartbeat.agent_type,
-            heartbeat_at=heartbeat.timestamp, heartbeat=serialized, errors=serialized_errors,
+            heartbeat_at=time.time(), heartbeat=serialized, errors=serialized_errors,
         )  # fmt: skip
         self._agents.record(agent, [_server(server) for server in heartbeat.code_server_heartbeats])
         statuses = heartbeat.run_worker_statuses
