@@ -1,0 +1,108 @@
+"""From a launch request to a plan, and the last word on a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hpc_agent.config import AgentConfig, parse_config
+from hpc_agent.dagster_plus.requests import RunToLaunch, run_of
+from hpc_agent.errors import ConfigError, ControlPlaneError
+from hpc_agent.runs.conclusion import Verdict, failure_message, judge
+from hpc_agent.runs.plan import plan_run, run_key
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store.jobs import Job, JobKind, Phase
+
+ORIGIN = {"repository_origin": {"executable_path": "/code/bin/python"}}
+RUN = RunToLaunch(run_id="r-1", job_name="j", location="here", tags={}, code_origin=ORIGIN)
+ENDED = Job(
+    key="run-1",
+    kind=JobKind.RUN_WORKER,
+    phase=Phase.ENDED,
+    deployment="prod",
+    location="here",
+    run_id="r-1",
+    created_at=1.0,
+    job_id="7",
+    state=JobState.FAILED,
+    exit_code=1,
+)
+
+
+def config(**changes: Any) -> AgentConfig:
+    content = {"control_plane": {"url": "https://x"}, "work_dir": "/work"}
+    return parse_config(content | changes, source="test")
+
+
+def test_run_runs_under_the_python_of_its_code_server() -> None:
+    """Without a setting, the interpreter is the one that loaded the code."""
+    plan = plan_run(config(), RUN, deployment="prod")
+    assert plan.spec.argv == ["/code/bin/python", "-m", "dagster", "api", "execute_run"]
+    arguments = json.loads(plan.spec.environment["DAGSTER_EXECUTE_RUN_ARGS"])
+    assert arguments["pipeline_run_id"] == "r-1"
+    assert arguments["pipeline_origin"] == ORIGIN
+
+
+def test_settings_of_a_location_and_tags_of_a_run_win() -> None:
+    """From the cluster's defaults to the run's own tags."""
+    settings = config(
+        options={"partition": "batch", "time": "60"},
+        runs={"options": {"mem": "1G"}},
+        locations={"here": {"run_options": {"mem": "2G"}, "environment": {"python": "/py"}}},
+    )
+    run = replace(RUN, tags={"dagster-hpc/time": "5"})
+    plan = plan_run(settings, run, deployment="prod")
+    assert {s.option: s.value for s in plan.settings} == {
+        "partition": "batch",
+        "mem": "2G",
+        "time": "5",
+    }
+    assert plan.spec.argv[0] == "/py"
+
+
+def test_run_without_a_python_is_refused_with_advice() -> None:
+    """The message names the two places where it can be set."""
+    with pytest.raises(ConfigError, match=r"environment\.python.*executable_path"):
+        plan_run(config(), replace(RUN, code_origin=None), deployment="prod")
+
+
+def test_key_of_a_run_is_always_the_same() -> None:
+    """That is why a run can never be two jobs."""
+    assert run_key("r-1") == run_key("r-1") != run_key("r-2")
+
+
+def test_request_without_a_run_is_refused() -> None:
+    """Whatever sent it."""
+    with pytest.raises(ControlPlaneError):
+        run_of({})
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "verdict"),
+    [
+        ({}, "STARTED", Verdict.FAILED),
+        ({}, "STARTING", Verdict.FAILED),
+        ({}, "SUCCESS", Verdict.NOTHING),
+        ({}, "FAILURE", Verdict.NOTHING),
+        ({}, "CANCELED", Verdict.NOTHING),
+        ({}, "CANCELING", Verdict.CANCELED),
+        ({"terminate_at": 1.0}, "STARTED", Verdict.CANCELED),
+        ({"phase": Phase.REFUSED}, "STARTING", Verdict.NOTHING),
+        ({"phase": Phase.LOST}, "STARTED", Verdict.FAILED),
+        ({"phase": Phase.WITHDRAWN, "terminate_at": 1.0}, "CANCELING", Verdict.CANCELED),
+        ({}, None, Verdict.NOTHING),
+    ],
+)
+def test_last_word_on_a_run(changes: dict[str, Any], status: str | None, verdict: Verdict) -> None:
+    """Only a run that its worker left open gets one from the agent."""
+    assert judge(replace(ENDED, **changes), status) is verdict
+
+
+def test_success_without_a_finished_run_is_no_success() -> None:
+    """An exit code of 0 does not finish a run."""
+    clean = replace(ENDED, state=JobState.COMPLETED, exit_code=0)
+    assert judge(clean, "STARTED") is Verdict.FAILED
+    assert "ended without finishing the run" in failure_message(clean)
