@@ -62,6 +62,10 @@ class Crew:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    async def finish(self) -> None:
+        """Wait until all tasks have ended by themselves."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
     async def dismiss(self) -> None:
         """Cancel all tasks and wait for them."""
         tasks = list(self._tasks.values())

@@ -1,0 +1,76 @@
+"""Loops go on whatever happens, bells wake them, crews outlive their members."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from hpc_agent.agent.loop import Bell, Crew, repeat
+from hpc_agent.errors import ControlPlaneUnavailableError, LeaseHeldError
+
+
+async def test_loop_survives_errors_and_says_each_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Known trouble is one line, repeated trouble no second one, the unknown a traceback."""
+    steps = 0
+    done = asyncio.Event()
+    bell = Bell()
+
+    async def step() -> float:
+        nonlocal steps
+        steps += 1
+        bell.ring()  # nobody waits for the back-off here
+        if steps <= 2:
+            raise ControlPlaneUnavailableError("away")
+        if steps == 3:
+            raise ValueError("a bug")
+        done.set()
+        return 60.0
+
+    with caplog.at_level(logging.INFO):
+        task = asyncio.create_task(repeat("test", step, bell))
+        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.sleep(0)
+        task.cancel()
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.getMessage().split(" (")[0] for record in warnings] == ["test: away"]
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+async def test_lost_lease_ends_the_loop() -> None:
+    """Two agents must not act on one home directory."""
+
+    async def step() -> float:
+        raise LeaseHeldError("taken")
+
+    with pytest.raises(LeaseHeldError):
+        await repeat("lease", step, Bell())
+
+
+async def test_bell_rung_early_is_not_lost() -> None:
+    """Ringing before the wait ends the next wait at once."""
+    bell = Bell()
+    bell.ring()
+    await asyncio.wait_for(bell.wait(3600), 5)
+
+
+async def test_crew_takes_each_task_once() -> None:
+    """One task for each name; an error in one leaves the others alone."""
+    crew = Crew()
+    release = asyncio.Event()
+    finished = []
+
+    async def work(name: str) -> None:
+        await release.wait()
+        if name == "bad":
+            raise ValueError(name)
+        finished.append(name)
+
+    assert crew.start("good", work("good"))
+    assert not crew.start("good", work("again"))
+    assert crew.start("bad", work("bad"))
+    release.set()
+    await crew.finish()
+    assert finished == ["good"]
+    assert len(crew) == 0

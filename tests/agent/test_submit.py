@@ -1,0 +1,167 @@
+"""Intents become jobs, each exactly once, whatever sbatch does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hpc_agent.agent.loop import Crew
+from hpc_agent.agent.submit import SEARCH_WINDOW_SECONDS, SubmitLoop
+from hpc_agent.errors import (
+    SchedulerLimitError,
+    SchedulerUnavailableError,
+    SubmitAmbiguousError,
+    SubmitRefusedError,
+)
+from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store import outbox
+from hpc_agent.store.jobs import Phase
+from tests.agent.conftest import Bench
+
+
+class Submitter:
+    """The loop, stepped by hand."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.crew = Crew()
+        self.loop = SubmitLoop(bench.context, self.crew)
+
+    async def step(self) -> float:
+        """Do one step and wait for the submissions that it started."""
+        wait = await self.loop.step()
+        await self.crew.finish()
+        return wait
+
+
+@pytest.fixture
+async def submitter(bench: Bench) -> AsyncIterator[Submitter]:
+    made = Submitter(bench)
+    yield made
+    await made.crew.dismiss()
+
+
+async def answers(bench: Bench) -> list[str]:
+    """Return the class of each answer in the outbox."""
+    return [
+        json.loads(payload)["response"]["__class__"]
+        for payload in await bench.messages(outbox.RESPONSE)
+    ]
+
+
+async def told(bench: Bench) -> list[str]:
+    """Return what runs' logs are told."""
+    return [
+        json.loads(payload)["dagsterEvent"]["message"]
+        for payload in await bench.messages(outbox.EVENT)
+    ]
+
+
+async def test_accepted_job_answers_its_request(bench: Bench, submitter: Submitter) -> None:
+    """The job id, the answer and the line in the log are one transaction."""
+    await bench.add()
+    bench.scheduler.submissions = ["7"]
+    await submitter.step()
+    job = await bench.job()
+    assert (job.phase, job.job_id) == (Phase.QUEUED, "7")
+    assert await answers(bench) == ["DagsterCloudApiSuccess"]
+    assert await told(bench) == ["Run worker submitted as Slurm job 7."]
+
+
+async def test_refused_job_fails_the_launch_in_slurms_words(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """What sbatch said is in the answer."""
+    await bench.add()
+    bench.scheduler.submissions = [SubmitRefusedError("invalid partition specified: x")]
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.REFUSED
+    (payload,) = await bench.messages(outbox.RESPONSE)
+    assert "invalid partition specified: x" in payload
+    assert await answers(bench) == ["DagsterCloudApiErrorResponse"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SchedulerLimitError("AssocMaxSubmitJobLimit"), SchedulerUnavailableError("no controller")],
+)
+async def test_limit_and_absence_are_back_pressure(
+    bench: Bench, submitter: Submitter, error: SchedulerLimitError | SchedulerUnavailableError
+) -> None:
+    """The run waits, says why once, and goes on when it can."""
+    await bench.add()
+    bench.scheduler.submissions = [error, error, "7"]
+    for _ in range(2):
+        await submitter.step()
+        assert (await bench.job()).phase is Phase.INTENT
+        assert await answers(bench) == []
+        bench.clock.now += 20
+    await submitter.step()
+    assert (await bench.job()).job_id == "7"
+    assert await told(bench) == [
+        f"Run worker waits to be submitted: {error}",
+        "Run worker submitted as Slurm job 7.",
+    ]
+
+
+async def test_job_that_an_unclear_sbatch_made_is_found(bench: Bench, submitter: Submitter) -> None:
+    """The controller has the key: no second sbatch."""
+    await bench.add()
+    bench.scheduler.submissions = [SubmitAmbiguousError("Socket timed out")]
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.SUBMITTING
+    bench.scheduler.found = [
+        JobRecord(job_id="9", state=JobState.PENDING, source="squeue", comment="run-1")
+    ]
+    await submitter.step()
+    assert (await bench.job()).job_id == "9"
+    assert len(bench.scheduler.submitted) == 1
+    assert await answers(bench) == ["DagsterCloudApiSuccess"]
+
+
+async def test_unclear_sbatch_is_repeated_only_after_the_search_window(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """sbatch retries by itself for two minutes: its job may come late."""
+    await bench.add()
+    bench.scheduler.submissions = [SubmitAmbiguousError("killed"), "8"]
+    await submitter.step()
+    bench.clock.now += SEARCH_WINDOW_SECONDS - 1
+    await submitter.step()
+    assert len(bench.scheduler.submitted) == 1
+    bench.clock.now += 2
+    await submitter.step()
+    await submitter.step()
+    assert len(bench.scheduler.submitted) == 2
+    assert (await bench.job()).job_id == "8"
+
+
+async def test_job_found_submitting_after_a_crash_is_searched_first(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """The agent died between sbatch and its answer."""
+    await bench.add(phase=Phase.SUBMITTING, submitting_since=bench.clock.now)
+    bench.scheduler.found = [
+        JobRecord(job_id="9", state=JobState.RUNNING, source="squeue", comment="run-1")
+    ]
+    await submitter.step()
+    assert (await bench.job()).job_id == "9"
+    assert bench.scheduler.submitted == []
+
+
+async def test_failed_search_concludes_nothing(bench: Bench, submitter: Submitter) -> None:
+    """An absent controller is no proof that there is no job."""
+    await bench.add(phase=Phase.SUBMITTING, submitting_since=0.0)
+    bench.scheduler.broken = SchedulerUnavailableError("away")
+    with pytest.raises(SchedulerUnavailableError):
+        await submitter.step()
+    assert (await bench.job()).phase is Phase.SUBMITTING
+
+
+async def test_withdrawn_intent_is_not_submitted(bench: Bench, submitter: Submitter) -> None:
+    """What was taken back meanwhile stays back."""
+    await bench.add(phase=Phase.WITHDRAWN)
+    await submitter.step()
+    assert bench.scheduler.submitted == []
