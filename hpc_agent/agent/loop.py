@@ -31,7 +31,8 @@ class Bell:
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait for the bell, at most ``seconds``."""
+        """Wait for the bell, at most ``seconds``; others get their turn in any case."""
+        await asyncio.sleep(0)
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 await self._event.wait()

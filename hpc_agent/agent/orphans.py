@@ -28,6 +28,7 @@ class OrphansLoop:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._last_asked = ""
+        self._seen_over: dict[str, float] = {}
 
     async def step(self) -> float:
         """Look at the next runs."""
@@ -38,6 +39,7 @@ class OrphansLoop:
             for job in live
             if job.kind is JobKind.RUN_WORKER and job.terminate_at is None
         }
+        self._seen_over = {run: at for run, at in self._seen_over.items() if run in workers}
         asked = self._next_of(sorted(workers))
         if not asked:
             return _INTERVAL_SECONDS
@@ -46,7 +48,8 @@ class OrphansLoop:
             mine = [run_id for run_id in asked if workers[run_id].deployment == deployment]
             over = await agent_calls.finished_runs(context.api, mine, deployment=deployment)
             for run_id in over:
-                await self._end(workers[run_id], over[run_id])
+                if not self._may_end_by_itself(workers[run_id]):
+                    await self._end(workers[run_id], over[run_id])
         return _INTERVAL_SECONDS
 
     def _next_of(self, run_ids: list[str]) -> list[str]:
@@ -55,18 +58,24 @@ class OrphansLoop:
         self._last_asked = chosen[-1] if chosen else ""
         return chosen
 
+    def _may_end_by_itself(self, job: Job) -> bool:
+        """A run worker that has just closed its run is about to go."""
+        if job.phase is not Phase.RUNNING:
+            return False
+        now = self._context.clock()
+        first_seen = self._seen_over.setdefault(str(job.run_id), now)
+        return now - first_seen < self._context.config.runs.grace_seconds
+
     async def _end(self, job: Job, status: str) -> None:
         context = self._context
         now = context.clock()
-        # A run worker that has just closed its run is about to go by itself.
-        grace = context.config.runs.grace_seconds if job.phase is Phase.RUNNING else 0.0
 
         def write(db: Database) -> None:
             if job.phase is Phase.QUEUED:
                 telling.say_line(
                     db, job, f"The run is {status}; cancelling job {job.job_id}.", now=now
                 )
-            jobs.change(db, job.key, now=now, source="control plane", terminate_at=now + grace)
+            jobs.change(db, job.key, now=now, source="control plane", terminate_at=now)
 
         await context.store.run(write)
         log.info("%s: its run is %s, so job %s is ended", job.key, status, job.job_id)

@@ -101,10 +101,9 @@ def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
     """Return what an exit record changes."""
     if job.phase.is_final:
         return NO_CHANGES
-    clean = exit_record.exit_code == 0
     return {
         "phase": Phase.ENDED,
-        "state": JobState.COMPLETED if clean else JobState.FAILED,
+        "state": _state_of(job, exit_record),
         "reason": "",
         "nodes": job.nodes or exit_record.hostname,
         "started_at": job.started_at or exit_record.started_at,
@@ -113,6 +112,14 @@ def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
         "signal": exit_record.signal,
         "message": exit_record.stderr_tail if exit_record.ran else exit_record.reason,
     }
+
+
+def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
+    if exit_record.exit_code == 0:
+        return JobState.COMPLETED
+    if job.terminate_at is not None and exit_record.outcome == "terminated":
+        return JobState.CANCELLED
+    return JobState.FAILED
 
 
 def absence(job: Job, now: float, lost_after_seconds: float) -> Changes:

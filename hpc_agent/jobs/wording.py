@@ -81,6 +81,8 @@ def describe_end(job: Job) -> str:
         case _:
             pass
     text = job.state.value
+    if job.state is JobState.CANCELLED and job.terminate_at is not None:
+        return f"{text} as requested"
     if job.state is JobState.FAILED:
         text += f" ({_exit_words(job)})"
     advice = _END_ADVICE.get(job.state)

@@ -6,6 +6,7 @@ import enum
 
 from hpc_agent.dagster_plus.agent_calls import FINISHED_STATUSES
 from hpc_agent.jobs.wording import describe_end
+from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job, Phase
 
 FINISHED = frozenset(FINISHED_STATUSES)
@@ -35,6 +36,6 @@ def failure_message(job: Job) -> str:
     """Return the message with which a run fails that its run worker left open."""
     end = describe_end(job)
     name = f"Job {job.job_id}" if job.job_id else "The job"
-    if job.phase is Phase.ENDED and job.exit_code == 0:
+    if job.state is JobState.COMPLETED:
         return f"{name} ended without finishing the run: {job.message or end}"
     return f"{name} did not finish the run: {end}"

@@ -134,8 +134,12 @@ def test_terminating_a_running_run_cancels_it_by_signal(
         lambda: "JobState=RUNNING" not in slurm_job(slurm_cluster, job["job_id"]),
         seconds=30,
     )
-    lines = engine_lines(stack, run_id)
-    assert "Termination requested; ending the run's job." in lines
+    wait_for(
+        "the end of the job is not told",
+        lambda: f"Job {job['job_id']} ended: CANCELLED as requested" in engine_lines(stack, run_id),
+        seconds=30,
+    )
+    assert "Termination requested; ending the run's job." in engine_lines(stack, run_id)
 
 
 def test_terminating_a_pending_run_cancels_its_job(
