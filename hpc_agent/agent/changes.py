@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlite_utils import Database
 
+from hpc_agent.agent import answers
 from hpc_agent.agent.context import Context
+from hpc_agent.dagster_plus import responses
 from hpc_agent.jobs.lifecycle import Changes
 from hpc_agent.runs import telling
 from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.jobs import Job, JobKind
+
+Observe = Callable[[Job], Changes]
 
 
-def apply_in(db: Database, job: Job, changes: Changes, *, source: str, now: float) -> Job:
-    """Change a job and tell its run's log, as part of a transaction."""
-    after = jobs.change(db, job.key, now=now, source=source, **changes)
-    if job.kind is JobKind.RUN_WORKER:
-        if after.phase.is_final and not job.phase.is_final:
-            telling.ended(db, after, now=now)
-        elif not after.phase.is_final:
-            telling.changed(db, job, after, now=now)
-    return after
+async def apply(context: Context, key: str, observe: Observe, *, source: str) -> Job:
+    """Change a job, and tell and wake whoever it concerns, in one transaction.
 
-
-async def apply(context: Context, job: Job, changes: Changes, *, source: str) -> Job:
-    """Change a job; wake whoever acts on it. Nothing happens when there is nothing to change."""
-    if not changes:
-        return job
+    ``observe`` gets the job as it is then: between an observation and its effect, another one may
+    have ended the job.
+    """
     now = context.clock()
-    after = await context.store.run(lambda db: apply_in(db, job, changes, source=source, now=now))
-    if job.kind is JobKind.RUN_WORKER:
-        context.bells.report.ring()
-    if after.phase.is_final:
-        context.bells.conclude.ring()
-    if after.kind is JobKind.CODE_SERVER and after.phase is not job.phase:
-        context.bells.workspace.ring()
-        context.bells.heartbeat.ring()
-    if after.phase is Phase.INTENT:
-        context.bells.submit.ring()
+
+    def write(db: Database) -> tuple[Job, Job]:
+        before = jobs.get(db, key)
+        changes = observe(before)
+        if not changes:
+            return before, before
+        after = jobs.change(db, key, now=now, source=source, **changes)
+        if after.kind is JobKind.RUN_WORKER:
+            _tell(db, context, before, after, now)
+        return before, after
+
+    before, after = await context.store.run(write)
+    if before != after:
+        _ring(context, before, after)
     return after
+
+
+def _tell(db: Database, context: Context, before: Job, after: Job, now: float) -> None:
+    if before.job_id is None and after.job_id is not None:
+        telling.submitted(
+            db,
+            after,
+            scheduler=context.scheduler.name.capitalize(),
+            agent_id=context.agent_id,
+            now=now,
+        )
+        answers.give(db, after.request_id, responses.success(), now=now)
+    if after.phase.is_final and not before.phase.is_final:
+        telling.ended(db, after, now=now)
+    elif not after.phase.is_final:
+        telling.changed(db, before, after, now=now)
+
+
+def _ring(context: Context, before: Job, after: Job) -> None:
+    bells = context.bells
+    if after.kind is JobKind.RUN_WORKER:
+        bells.report.ring()
+    elif after.phase is not before.phase:
+        bells.workspace.ring()
+        bells.heartbeat.ring()
+    if before.job_id is None and after.job_id is not None:
+        bells.watch.ring()
+        bells.cancel.ring()
+    if after.phase.is_final:
+        bells.conclude.ring()
+    else:
+        bells.submit.ring()

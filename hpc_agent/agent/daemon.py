@@ -104,7 +104,7 @@ async def _open(
     identity = await _take_over(store, owner)
     stack.push_async_callback(store.run, lambda db: meta.release_lease(db, owner))
     api = await stack.enter_async_context(
-        AgentApi(config.control_plane, token=token, agent_id=identity.agent_id, generation=owner)
+        AgentApi(config.control_plane, token=token, agent_id=identity.agent_id)
     )
     tokens = JobTokens(identity.token_secret)
     context = Context(

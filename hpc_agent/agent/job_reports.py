@@ -67,8 +67,13 @@ class JobReports:
             if refusal is not None:
                 log.info("%s: not started: %s", job.key, refusal)
                 return ReportAnswer(proceed=False, reason=refusal)
-        changes = lifecycle.observe_start(job, report.hostname, context.clock())
-        await apply(context, job, changes, source="node")
+        now = context.clock()
+        await apply(
+            context,
+            job.key,
+            lambda job: lifecycle.observe_start(job, report.hostname, report.slurm_job_id, now),
+            source="node",
+        )
         if report.event == "ready":
             context.bells.workspace.ring()
         return PROCEED
@@ -80,8 +85,13 @@ class JobReports:
             # Why it was ended (walltime, memory, an administrator) only the scheduler knows.
             self._context.bells.watch.ring()
             return
-        changes = lifecycle.observe_exit(job, record, self._context.clock())
-        await apply(self._context, job, changes, source="node")
+        now = self._context.clock()
+        await apply(
+            self._context,
+            job.key,
+            lambda job: lifecycle.observe_exit(job, record, now),
+            source="node",
+        )
 
     async def _refusal(self, job: Job) -> str | None:
         """Say why a job must not run, if so: what has waited may have become pointless."""

@@ -26,10 +26,10 @@ from hpc_agent.errors import (
     SubmitAmbiguousError,
     SubmitRefusedError,
 )
-from hpc_agent.runs import telling
-from hpc_agent.slurm.state import JobState
+from hpc_agent.jobs import lifecycle
+from hpc_agent.jobs.lifecycle import Changes
 from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.jobs import Job, Phase
 
 log = logging.getLogger(__name__)
 
@@ -107,81 +107,37 @@ class SubmitLoop:
             await self._accept(job, job_id)
 
     async def _accept(self, job: Job, job_id: str, *, source: str = "sbatch") -> None:
-        context = self._context
-        now = context.clock()
+        now = self._context.clock()
 
-        def write(db: Database) -> Job:
-            after = jobs.change(
-                db,
-                job.key,
-                now=now,
-                source=source,
-                phase=Phase.QUEUED if not job.phase.is_submitted else job.phase,
-                state=JobState.PENDING,
-                job_id=job_id,
-                reason="",
-                submitted_at=now,
-            )
-            if after.kind is JobKind.RUN_WORKER:
-                telling.submitted(
-                    db,
-                    after,
-                    scheduler=context.scheduler.name.capitalize(),
-                    agent_id=context.agent_id,
-                    now=now,
-                )
-                answers.give(db, after.request_id, responses.success(), now=now)
-            return after
+        def observe(job: Job) -> Changes:
+            return lifecycle.observe_submission(job, job_id, now)
 
-        await context.store.run(write)
+        await apply(self._context, job.key, observe, source=source)
         log.info("%s: submitted as job %s", job.key, job_id)
-        context.bells.report.ring()
-        context.bells.watch.ring()
-        context.bells.cancel.ring()
 
     async def _hold_back(self, job: Job, reason: str) -> None:
         """A limit or an absent controller: no failure, the job waits and its run says so."""
-        context = self._context
-        now = context.clock()
+        now = self._context.clock()
 
-        def write(db: Database) -> None:
-            if job.kind is JobKind.RUN_WORKER:
-                telling.held_back(db, job, reason, now=now)
-            jobs.change(
-                db,
-                job.key,
-                now=now,
-                source="sbatch",
-                phase=Phase.INTENT,
-                reason=reason,
-                not_before=now + _HELD_BACK_SECONDS,
-            )
+        def observe(job: Job) -> Changes:
+            return lifecycle.hold_back(job, reason, not_before=now + _HELD_BACK_SECONDS)
 
-        await context.store.run(write)
+        await apply(self._context, job.key, observe, source="sbatch")
         log.info("%s: not submitted yet: %s", job.key, reason)
-        context.bells.report.ring()
 
     async def _refuse(self, job: Job, message: str) -> None:
         context = self._context
         now = context.clock()
-
-        def write(db: Database) -> None:
-            jobs.change(
-                db,
-                job.key,
-                now=now,
-                source="sbatch",
-                phase=Phase.REFUSED,
-                message=message,
-                ended_at=now,
-            )
-            answer = responses.failure(f"{context.scheduler.name} refused the job: {message}")
-            answers.give(db, job.request_id, answer, now=now)
-
-        await context.store.run(write)
+        await apply(
+            context,
+            job.key,
+            lambda job: lifecycle.refuse(job, message, now),
+            source="sbatch",
+        )
+        answer = responses.failure(f"{context.scheduler.name} refused the job: {message}")
+        await context.store.run(lambda db: answers.give(db, job.request_id, answer, now=now))
         log.warning("%s: refused: %s", job.key, message)
         context.bells.report.ring()
-        context.bells.conclude.ring()
 
     async def _search(self, job: Job) -> None:
         context = self._context
@@ -196,7 +152,7 @@ class SubmitLoop:
             await self._accept(job, newest.job_id, source=newest.source)
         elif context.clock() - since >= SEARCH_WINDOW_SECONDS:
             log.info("%s: sbatch made no job; submitting again", job.key)
-            await apply(context, job, {"phase": Phase.INTENT}, source="search")
+            await apply(context, job.key, lifecycle.submit_again, source="search")
 
 
 def _task_name(job: Job) -> str:

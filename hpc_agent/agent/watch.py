@@ -77,16 +77,26 @@ class WatchLoop:
             log.warning("job %s: unknown state %r", job.job_id, record.raw_state)
         if record.state in _TOLD_BETTER_BY_EXIT_RECORD and await self._read_exit_record(job):
             return
-        changes = lifecycle.observe_record(job, record, self._context.clock())
-        await apply(self._context, job, changes, source=record.source)
+        now = self._context.clock()
+        await apply(
+            self._context,
+            job.key,
+            lambda job: lifecycle.observe_record(job, record, now),
+            source=record.source,
+        )
 
     async def _read_exit_record(self, job: Job) -> bool:
         """Take the node program's own record of the end; True when there is one."""
         content = await asyncio.to_thread(self._context.preparation.work.exit_record, job.key)
         if content is None:
             return False
-        changes = lifecycle.observe_exit(job, ExitRecord.from_json(content), self._context.clock())
-        await apply(self._context, job, changes, source="exit record")
+        record, now = ExitRecord.from_json(content), self._context.clock()
+        await apply(
+            self._context,
+            job.key,
+            lambda job: lifecycle.observe_exit(job, record, now),
+            source="exit record",
+        )
         return True
 
     async def _investigate(self, absent: Sequence[Job]) -> None:
@@ -111,9 +121,12 @@ class WatchLoop:
             record = await context.scheduler.show(str(job.job_id))
         except JobNotFoundError:
             if await context.scheduler.healthy():
-                changes = lifecycle.absence(
-                    job, context.clock(), context.config.scheduler.lost_after_seconds
+                now, limit = context.clock(), context.config.scheduler.lost_after_seconds
+                await apply(
+                    context,
+                    job.key,
+                    lambda job: lifecycle.absence(job, now, limit),
+                    source="absence",
                 )
-                await apply(context, job, changes, source="absence")
         else:
             await self._observe(job, record)

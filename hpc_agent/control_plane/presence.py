@@ -7,7 +7,7 @@ A lease has an owner: ``agent:ID`` for an agent that sends ``X-Hpc-Agent-Id`` wi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 LEASE_SECONDS = 120.0
 """Agents send a heartbeat each 30 s."""
@@ -24,14 +24,14 @@ class AgentPresence:
         self._clock = clock
         self._started = clock()
         self._seen: dict[str, float] = {}
+        self._untold: set[str] = set()
 
     def saw_poll(self, owner: str) -> None:
-        self._seen[owner] = self._clock()
+        self._saw(owner)
 
     def saw_heartbeat(self, agent_id: str, token_id: str) -> None:
-        now = self._clock()
-        self._seen[owner_of(agent_id, token_id)] = now
-        self._seen[owner_of(None, token_id)] = now
+        self._saw(owner_of(agent_id, token_id))
+        self._saw(owner_of(None, token_id))
 
     def is_alive(self, owner: str) -> bool:
         return self._clock() - self._seen.get(owner, self._started) < LEASE_SECONDS
@@ -39,7 +39,25 @@ class AgentPresence:
     def any_alive(self) -> bool:
         """Whether some agent was seen lately."""
         now = self._clock()
-        return any(now - seen < LEASE_SECONDS for seen in self._seen.values())
+        return any(now - seen < LEASE_SECONDS for seen in list(self._seen.values()))
+
+    def take_untold(self) -> dict[str, float]:
+        """Return for how long each owner has not been seen, if seen since the last call."""
+        untold, self._untold = self._untold, set()
+        now = self._clock()
+        return {owner: now - self._seen[owner] for owner in untold}
+
+    def hear(self, ages: Mapping[str, float]) -> None:
+        """Learn of agents that other gateways saw, and how long ago."""
+        now = self._clock()
+        for owner, age in ages.items():
+            seen = min(now - age, now)
+            if seen > self._seen.get(owner, float("-inf")):
+                self._seen[owner] = seen
+
+    def _saw(self, owner: str) -> None:
+        self._seen[owner] = self._clock()
+        self._untold.add(owner)
 
     @staticmethod
     def names_itself(owner: str) -> bool:

@@ -34,9 +34,7 @@ _POLL_MARGIN_SECONDS = 15.0
 class AgentApi:
     """Calls of the agent API.
 
-    ``token`` is asked at every call, so that a rotated token is picked up. ``generation`` is new
-    at each start of the agent: what an earlier one was handed and never noted can be told apart.
-    Every method raises
+    ``token`` is asked at every call, so that a rotated token is picked up. Every method raises
     ControlPlaneUnavailableError, ControlPlaneAuthError or ControlPlaneRefusedError.
     """
 
@@ -46,12 +44,10 @@ class AgentApi:
         *,
         token: Callable[[], str],
         agent_id: str,
-        generation: str,
     ) -> None:
         self._settings = settings
         self._token = token
         self._agent_id = agent_id
-        self._generation = generation
         self.trust = _trust(settings)
         self.http = httpx.AsyncClient(
             base_url=settings.url,
@@ -80,7 +76,6 @@ class AgentApi:
             "Dagster-Cloud-Scope": "deployment" if deployment else "organization",
             "Python-Version": platform.python_version(),
             "X-Hpc-Agent-Id": self._agent_id,
-            "X-Hpc-Agent-Generation": self._generation,
         }
         if deployment:
             headers["Dagster-Cloud-Deployment"] = deployment

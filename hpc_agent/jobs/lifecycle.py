@@ -53,6 +53,35 @@ class ExitRecord:
         )
 
 
+def observe_submission(job: Job, job_id: str, now: float) -> Changes:
+    """Return what it changes that the scheduler has the job; it may have started already."""
+    if job.phase.is_final or job.job_id is not None:
+        return NO_CHANGES
+    changes: dict[str, Any] = {"job_id": job_id, "submitted_at": now}
+    if not job.phase.is_submitted:
+        changes |= {"phase": Phase.QUEUED, "state": JobState.PENDING, "reason": ""}
+    return changes
+
+
+def hold_back(job: Job, reason: str, *, not_before: float) -> Changes:
+    """Return what it changes that the scheduler takes no job at the moment."""
+    if job.phase is not Phase.SUBMITTING:
+        return NO_CHANGES
+    return {"phase": Phase.INTENT, "reason": reason, "not_before": not_before}
+
+
+def refuse(job: Job, message: str, now: float) -> Changes:
+    """Return what it changes that the scheduler does not want the job."""
+    if job.phase is not Phase.SUBMITTING:
+        return NO_CHANGES
+    return {"phase": Phase.REFUSED, "message": message, "ended_at": now}
+
+
+def submit_again(job: Job) -> Changes:
+    """Return what it changes that a submission is known to have made no job."""
+    return {"phase": Phase.INTENT} if job.phase is Phase.SUBMITTING else NO_CHANGES
+
+
 def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
     """Return what a scheduler's record changes in a job."""
     if job.phase.is_final or record.state is JobState.UNKNOWN:
@@ -77,15 +106,16 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
     return _differing(job, changes)
 
 
-def observe_start(job: Job, hostname: str, now: float) -> Changes:
+def observe_start(job: Job, hostname: str, job_id: str, now: float) -> Changes:
     """Return what the node program's own report changes.
 
-    The first one is the best there is to know of the start: Slurm tells it in whole seconds.
+    The first one is the best there is to know of the start: Slurm tells it in whole seconds. It may
+    come before sbatch has told the job's id.
     """
     if job.phase.is_final:
         return NO_CHANGES
     whole = job.started_at is not None and job.started_at.is_integer()
-    changes = {
+    changes: dict[str, Any] = {
         "phase": Phase.RUNNING,
         "state": JobState.RUNNING,
         "reason": "",
@@ -94,6 +124,8 @@ def observe_start(job: Job, hostname: str, now: float) -> Changes:
         "absent_since": None,
         "expected_start": None,
     }
+    if job.job_id is None and job_id:
+        changes |= {"job_id": job_id, "submitted_at": job.submitting_since or now}
     return _differing(job, changes)
 
 
@@ -115,11 +147,9 @@ def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
 
 
 def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
-    if exit_record.exit_code == 0:
-        return JobState.COMPLETED
     if job.terminate_at is not None and exit_record.outcome == "terminated":
         return JobState.CANCELLED
-    return JobState.FAILED
+    return JobState.COMPLETED if exit_record.exit_code == 0 else JobState.FAILED
 
 
 def absence(job: Job, now: float, lost_after_seconds: float) -> Changes:

@@ -68,15 +68,11 @@ def submitted(db: Database, job: Job, *, scheduler: str, agent_id: str, now: flo
     )
 
 
-def held_back(db: Database, job: Job, reason: str, *, now: float) -> None:
-    """The job cannot be submitted at the moment; said once for each new reason."""
-    if job.reason != reason:
-        say_line(db, job, f"Run worker waits to be submitted: {reason}", now=now)
-
-
 def changed(db: Database, before: Job, after: Job, *, now: float) -> None:
-    """Tell what of a change a user wants to know: a new pending reason, the start, the end."""
-    if after.phase is Phase.QUEUED and (
+    """Tell what of a change a user wants to know: why it waits, and its start."""
+    if after.phase is Phase.INTENT and after.reason not in {before.reason, ""}:
+        say_line(db, after, f"Run worker waits to be submitted: {after.reason}", now=now)
+    elif after.phase is Phase.QUEUED and (
         before.phase is Phase.RUNNING or after.reason not in {before.reason, "", "None"}
     ):
         say_line(db, after, f"Job {after.job_id} is {describe_waiting(after)}.", now=now)

@@ -114,9 +114,7 @@ async def bench(tmp_path: Path, control_plane: FakeControlPlane) -> AsyncIterato
         program=build_node_program(work.lib),
         node_python="python3",
     )
-    async with AgentApi(
-        config.control_plane, token=lambda: "token", agent_id="agent", generation="1"
-    ) as api:
+    async with AgentApi(config.control_plane, token=lambda: "token", agent_id="agent") as api:
         context = Context(
             config=config,
             agent_id="agent",

@@ -59,7 +59,7 @@ def test_nothing_changes_a_job_that_is_over(phase: Phase) -> None:
     over = replace(QUEUED, phase=phase)
     exit_record = ExitRecord.from_json({"exit_code": 0, "ended_at": 1.0})
     assert lifecycle.observe_record(over, record(JobState.RUNNING), NOW) == {}
-    assert lifecycle.observe_start(over, "c1", NOW) == {}
+    assert lifecycle.observe_start(over, "c1", "7", NOW) == {}
     assert lifecycle.observe_exit(over, exit_record, NOW) == {}
 
 

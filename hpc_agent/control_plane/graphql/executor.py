@@ -20,12 +20,13 @@ from hpc_agent.control_plane.graphql import (
     runs,
     scalars,
     schedules,
+    upkeep,
 )
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.errors import HpcAgentError
 
 CACHED_DOCUMENTS = 512
-_DOMAINS = (scalars, agent, runs, event_logs, assets, concurrency, schedules, deployments)
+_DOMAINS = (scalars, agent, runs, event_logs, assets, concurrency, schedules, upkeep, deployments)
 
 _NAMESPACE: Mapping[str, object] = {}
 

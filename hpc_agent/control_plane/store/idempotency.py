@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 
 import sqlalchemy as sa
 
-from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.store.database import Database, writing
 from hpc_agent.control_plane.store.schema import idempotency_keys
 
 KEPT_SECONDS = 3 * 24 * 3600
@@ -29,28 +31,24 @@ class IdempotencyKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, key: str) -> Seen:
-        """Note that a write begins, and return what was known before."""
-        query = sa.select(idempotency_keys.c.done).where(idempotency_keys.c.idempotency_key == key)
-        with self._database.write() as connection:
-            done = connection.scalar(query)
-            if done is not None:
-                return Seen.DONE if done else Seen.BEGUN
-            connection.execute(
-                sa.insert(idempotency_keys).values(
-                    idempotency_key=key, done=0, created_at=time.time()
-                )
-            )
-        return Seen.NEW
+    @contextmanager
+    def once(self, key: str) -> Iterator[Seen]:
+        """Run a block that writes what has this key, unless ``Seen.DONE`` tells it not to.
 
-    def finish(self, key: str) -> None:
-        """Note that the write is on disk."""
-        with self._database.write() as connection:
-            connection.execute(
-                sa.update(idempotency_keys)
-                .where(idempotency_keys.c.idempotency_key == key)
-                .values(done=1)
-            )
+        A client that timed out repeats its write while the first one may still be at work, here or
+        in another gateway: the second waits for the first. An error leaves the key begun.
+        """
+        with self._database.hold(f"idempotency:{key}") as connection:
+            with writing(connection):
+                seen = _begin(connection, key)
+            yield seen
+            if seen is not Seen.DONE:
+                with writing(connection):
+                    connection.execute(
+                        sa.update(idempotency_keys)
+                        .where(idempotency_keys.c.idempotency_key == key)
+                        .values(done=1)
+                    )
 
     def sweep(self) -> None:
         limit = time.time() - KEPT_SECONDS
@@ -58,3 +56,14 @@ class IdempotencyKeys:
             connection.execute(
                 sa.delete(idempotency_keys).where(idempotency_keys.c.created_at < limit)
             )
+
+
+def _begin(connection: sa.Connection, key: str) -> Seen:
+    query = sa.select(idempotency_keys.c.done).where(idempotency_keys.c.idempotency_key == key)
+    done = connection.scalar(query)
+    if done is not None:
+        return Seen.DONE if done else Seen.BEGUN
+    connection.execute(
+        sa.insert(idempotency_keys).values(idempotency_key=key, done=0, created_at=time.time())
+    )
+    return Seen.NEW

@@ -44,7 +44,24 @@ _V1: Final = (
     "INSERT INTO versions VALUES ('requests', 0)",
 )
 
-MIGRATIONS: Final = (_V1,)
+# Several gateways over one database, and branch deployments.
+_V2: Final = (
+    "CREATE TABLE sightings (owner TEXT PRIMARY KEY, seen_at DOUBLE PRECISION NOT NULL)",
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE snapshots (sha1 TEXT PRIMARY KEY, content {bytes} NOT NULL)",
+    "ALTER TABLE requests ADD COLUMN awaited_until DOUBLE PRECISION",
+    "ALTER TABLE requests ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE deployments ADD COLUMN deployment_id INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE deployments ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE deployments ADD COLUMN repository TEXT",
+    "ALTER TABLE deployments ADD COLUMN branch TEXT",
+    "ALTER TABLE deployments ADD COLUMN commit_hash TEXT",
+    """UPDATE deployments SET deployment_id =
+        (SELECT count(*) FROM deployments d WHERE d.name <= deployments.name)""",
+    "CREATE UNIQUE INDEX deployments_by_id ON deployments (deployment_id)",
+)
+
+MIGRATIONS: Final = (_V1, _V2)
 
 
 def migrate(connection: sa.Connection) -> None:
@@ -55,7 +72,11 @@ def migrate(connection: sa.Connection) -> None:
         if version <= newest:
             continue
         for statement in statements:
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(statement.replace("{bytes}", _bytes_type(connection)))
         connection.execute(
             sa.text("INSERT INTO migrations VALUES (:version)"), {"version": version}
         )
+
+
+def _bytes_type(connection: sa.Connection) -> str:
+    return "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"

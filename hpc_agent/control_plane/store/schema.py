@@ -6,6 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hpc_agent.control_plane.store.postgresql import notify
+
 metadata = sa.MetaData()
 
 
@@ -18,7 +20,11 @@ tokens = _table(
     token_id=sa.Text, name=sa.Text, kind=sa.Text, digest=sa.Text,
     created_at=sa.Double, revoked_at=sa.Double,
 )  # fmt: skip
-deployments = _table("deployments", name=sa.Text, created_at=sa.Double)
+deployments = _table(
+    "deployments",
+    name=sa.Text, created_at=sa.Double, deployment_id=sa.Integer, is_branch=sa.Integer,
+    repository=sa.Text, branch=sa.Text, commit_hash=sa.Text,
+)  # fmt: skip
 locations = _table(
     "locations",
     deployment=sa.Text, name=sa.Text, agent_queue=sa.Text, deploy_data=sa.Text,
@@ -39,16 +45,30 @@ requests = _table(
     request_id=sa.Text, deployment=sa.Text, api=sa.Text, body=sa.Text, agent_queue=sa.Text,
     run_id=sa.Text, state=sa.Text, created_at=sa.Double, expires_at=sa.Double,
     lease_owner=sa.Text, leased_at=sa.Double, hand_outs=sa.Integer, answered_at=sa.Double,
-    response=sa.Text,
+    response=sa.Text, awaited_until=sa.Double, is_branch=sa.Integer,
 )  # fmt: skip
 idempotency_keys = _table(
     "idempotency_keys", idempotency_key=sa.Text, done=sa.Integer, created_at=sa.Double
 )
 versions = _table("versions", name=sa.Text, value=sa.Integer)
+sightings = _table("sightings", owner=sa.Text, seen_at=sa.Double)
+settings = _table("settings", name=sa.Text, value=sa.Text)
+snapshots = _table("snapshots", sha1=sa.Text, content=sa.LargeBinary)
+
+
+def keep_others_out(connection: sa.Connection, name: str) -> None:
+    """Let no other transaction change what this version counts, until this one ends.
+
+    In SQLite a write transaction does that by itself.
+    """
+    connection.execute(
+        sa.select(versions.c.value).where(versions.c.name == name).with_for_update()
+    )
 
 
 def bump(connection: sa.Connection, name: str) -> None:
-    """Count a change, so that other processes notice it by reading one row."""
+    """Count a change, so that other processes notice it by reading one row, and tell them."""
     connection.execute(
         sa.update(versions).where(versions.c.name == name).values(value=versions.c.value + 1)
     )
+    notify(connection, name)
