@@ -17,7 +17,10 @@ from hpc_agent.errors import ConfigError
 
 
 def read_locations(path: Path) -> list[NewLocation]:
-    """Return the locations in a file. Raises ConfigError that says what is wrong, and where."""
+    """Return the locations in a file. Raises ConfigError that says what is wrong, and where.
+
+    A relative working_directory counts from the file's own directory, since a job's means nothing.
+    """
     try:
         text = path.read_text()
     except OSError as error:
@@ -28,36 +31,39 @@ def read_locations(path: Path) -> list[NewLocation]:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    found = locations_of(document, where=str(path))
+    found = locations_of(document, where=str(path), base=path.parent.resolve())
     if not found:
         raise ConfigError(f"{path} lists no locations: nothing to deploy")
     return found
 
 
-def locations_of(document: object, *, where: str) -> list[NewLocation]:
+def locations_of(document: object, *, where: str, base: Path | None = None) -> list[NewLocation]:
     """Return the locations in a parsed dagster_cloud.yaml. Raises ConfigError."""
     try:
         parsed = DagsterCloudYaml.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_describe(error)}") from error
     merger = DagsterCloudConfigDefaultsMerger()  # type: ignore[no-untyped-call]
-    return [_new_location(where, location) for location in merger.process(parsed).locations]
+    return [_new_location(where, base, location) for location in merger.process(parsed).locations]
 
 
-def _new_location(where: str, location: FileLocation) -> NewLocation:
+def _new_location(where: str, base: Path | None, location: FileLocation) -> NewLocation:
     source = location.code_source
     if source is None:
         raise ConfigError(
             f"{where}: location {location.location_name!r} has no code_source: add python_file, "
             "module_name, package_name or autoload_defs_module_name"
         )
+    directory = location.working_directory
+    if base is not None and directory is not None:
+        directory = str(base / directory)
     deploy_data = CodeLocationDeployData(
         image=location.image,
         python_file=source.python_file,
         package_name=source.package_name,
         module_name=source.module_name,
         autoload_defs_module_name=source.autoload_defs_module_name,
-        working_directory=location.working_directory,
+        working_directory=directory,
         executable_path=location.executable_path,
         attribute=location.attribute,
         container_context=location.container_context,

@@ -59,6 +59,23 @@ locations:
     assert two.name == "two"
 
 
+def test_relative_working_directory_counts_from_the_file(
+    home: Home, database: Database, tmp_path: Path
+) -> None:
+    """Where the command is run says nothing about where the code is."""
+    file = write(
+        tmp_path / "dagster_cloud.yaml",
+        """
+locations:
+  - {location_name: one, code_source: {module_name: defs}, working_directory: src}
+""",
+    )
+    assert invoke(home, "deploy", file).exit_code == 0
+    (one,) = Locations(database).all()
+    deployed = deserialize_value(one.deploy_data, CodeLocationDeployData)
+    assert deployed.working_directory == str(tmp_path / "src")
+
+
 def test_deploying_again_is_a_redeploy(home: Home, database: Database, tmp_path: Path) -> None:
     """An unchanged location gets a new timestamp, and with it a new code server."""
     file = write(
