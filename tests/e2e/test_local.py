@@ -1,0 +1,54 @@
+"""Without Slurm: the same path with child processes for jobs, as an ordinary user has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hpc_agent.demo.cluster import choose_cluster
+from hpc_agent.demo.facts import gather
+from hpc_agent.demo.processes import wait_for
+from hpc_agent.demo.stack import Stack
+from tests.e2e.conftest import running_stack, say
+from tests.e2e.test_runs import engine_lines, nap, wait_running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack on the local scheduler, its compute logs kept at home."""
+    cluster = choose_cluster("local", tmp_path_factory.mktemp("unused"), say)
+    with running_stack(cluster, compute_logs={"enabled": False}) as started:
+        yield started
+
+
+def test_run_materializes_assets_as_a_process(local_stack: Stack) -> None:
+    """A run goes through; compute logs stay where they are when that is asked for."""
+    run_id = local_stack.webserver.launch(
+        "example", "__ASSET_JOB", tags={"dagster/partition": "2026-01-01"}
+    )
+    assert local_stack.wait_finished(run_id) == "SUCCESS"
+    facts = gather(local_stack, run_id, location="example")
+    assert set(facts.assets) == {"raw_readings", "clean_readings", "summary", "daily_extremes"}
+    assert all(facts.assets.values())
+    assert facts.compute_log_bytes == 0
+    stdout = local_stack.run_command(
+        *("logs", run_id, "--stream", "stdout"),
+        *("--config", str(local_stack.directories.agent_yaml)),
+    )
+    assert "read 24 hours from" in stdout
+
+
+def test_termination_reaches_the_process(local_stack: Stack) -> None:
+    """Canceled by signal, like in a job."""
+    run_id = nap(local_stack, 120)
+    wait_running(local_stack, run_id)
+    local_stack.webserver.terminate(run_id)
+    assert local_stack.wait_finished(run_id, seconds=60) == "CANCELED"
+    wait_for(
+        "the end of the job is not told",
+        lambda: any("CANCELLED as requested" in line for line in engine_lines(local_stack, run_id)),
+        seconds=30,
+    )
