@@ -23,7 +23,7 @@ $(READY): pyproject.toml requirements.lock
 	@echo "Setting up $(VENV) …" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check \
-	  --constraint requirements.lock --editable '.[control-plane,dev]' >&2
+	  --constraint requirements.lock --editable '.[control-plane,postgres,dev]' >&2
 	@touch $@
 
 demo: $(READY)
@@ -57,7 +57,7 @@ docker-test:
 lock:
 	$(VENV)/bin/pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-	  --extra control-plane --extra dev --extra ssh pyproject.toml -o requirements.lock
+	  --extra control-plane --extra dev --extra postgres --extra ssh pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

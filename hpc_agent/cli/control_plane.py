@@ -1,30 +1,24 @@
-"""``hpc-agent control-plane``: start, deploy, token, status."""
+"""``hpc-agent control-plane``: start, deploy, status, deployment, token."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpc_agent.errors import ConfigError, HpcAgentError
+from hpc_agent.cli import deployments
+from hpc_agent.cli.gateway_database import HomeOption, JsonOption, errors_told, open_database
+from hpc_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from hpc_agent.control_plane.process import Addresses
-    from hpc_agent.control_plane.store.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="The self-hosted control plane.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens for agents and users.")
 app.add_typer(token_app, name="token")
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Directory of the control plane. [default: $DAGSTER_HOME]"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.add_typer(deployments.app, name="deployment")
 
 
 @app.command()
@@ -38,10 +32,17 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
     webserver: Annotated[bool, typer.Option(help="Run dagster-webserver.")] = True,
     tls_cert: Annotated[Path | None, typer.Option(help="Your own certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="PostgreSQL for everything that is stored, without a password. "
+            "[default: $HPC_AGENT_CONTROL_PLANE_DATABASE_URL, else what dagster.yaml says]"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run gateway, webserver and daemon until interrupted."""
-    with _errors_told():
+    with errors_told():
         import asyncio
         import logging
 
@@ -52,9 +53,9 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
         for chatty in ("httpx", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         options = StartOptions(
-            home=resolve_home(home), host=host, port=port, webserver_host=webserver_host,
-            webserver_port=webserver_port, webserver=webserver, daemon=daemon,
-            tls_certificate=tls_cert, tls_key=tls_key,
+            home=resolve_home(home, database_url), host=host, port=port,
+            webserver_host=webserver_host, webserver_port=webserver_port,
+            webserver=webserver, daemon=daemon, tls_certificate=tls_cert, tls_key=tls_key,
         )  # fmt: skip
         asyncio.run(run(options, lambda addresses: _print_addresses(addresses, as_json)))
 
@@ -67,12 +68,12 @@ def deploy(
     prune: Annotated[bool, typer.Option(help="Remove locations not in the file.")] = False,
 ) -> None:
     """Add or redeploy the code locations in a file; a running control plane notices at once."""
-    with _errors_told():
+    with errors_told():
         from hpc_agent.control_plane.deploy import read_locations
         from hpc_agent.control_plane.store.locations import Locations
 
         new = read_locations(file)
-        with _database(home) as database:
+        with open_database(home) as database:
             Locations(database).deploy(deployment, new, prune=prune)
         names = ", ".join(location.name for location in new)
         typer.echo(f"deployed to {deployment}: {names}")
@@ -81,11 +82,11 @@ def deploy(
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show addresses, locations and agents."""
-    with _errors_told():
+    with errors_told():
         from hpc_agent.control_plane.home import resolve_home
         from hpc_agent.control_plane.status import read_status, status_lines
 
-        with _database(home) as database:
+        with open_database(home) as database:
             found = read_status(resolve_home(home), database)
         if as_json:
             typer.echo(json.dumps(found))
@@ -101,10 +102,10 @@ def create_token(
     as_json: JsonOption = False,
 ) -> None:
     """Make a token and print it; it is shown this once."""
-    with _errors_told():
+    with errors_told():
         from hpc_agent.control_plane.store.tokens import TokenKind, Tokens
 
-        with _database(home) as database:
+        with open_database(home) as database:
             token, secret = Tokens(database).create(name, TokenKind(kind))
         if as_json:
             typer.echo(json.dumps({"id": token.token_id, "name": name, "token": secret}))
@@ -115,11 +116,11 @@ def create_token(
 @token_app.command("list")
 def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the tokens, without their secrets."""
-    with _errors_told():
+    with errors_told():
         from hpc_agent.control_plane.status import token_rows
         from hpc_agent.control_plane.store.tokens import Tokens
 
-        with _database(home) as database:
+        with open_database(home) as database:
             rows = token_rows(Tokens(database).all())
         if as_json:
             typer.echo(json.dumps(rows))
@@ -133,10 +134,10 @@ def revoke_token(
     home: HomeOption = None,
 ) -> None:
     """Revoke a token: it stops working within seconds."""
-    with _errors_told():
+    with errors_told():
         from hpc_agent.control_plane.store.tokens import Tokens
 
-        with _database(home) as database:
+        with open_database(home) as database:
             revoked = Tokens(database).revoke(token_id)
         if not revoked:
             raise ConfigError(f"no valid token with id {token_id!r}: see `token list`")
@@ -154,31 +155,3 @@ def _print_addresses(addresses: Addresses, as_json: bool) -> None:
     typer.echo(f"agent API  {addresses.api}")
     if addresses.ca:
         typer.echo(f"CA         {addresses.ca}")
-
-
-@contextmanager
-def _database(home: Path | None) -> Iterator[Database]:
-    from hpc_agent.control_plane.home import prepare_home, resolve_home
-    from hpc_agent.control_plane.store.database import Database
-
-    resolved = resolve_home(home)
-    prepare_home(resolved)
-    database = Database(resolved.database_url)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Tell an error in one line on stderr: exit code 2 for wrong settings, else 1."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        extra = "pip install 'dagster-hpc-agent[control-plane]'"
-        typer.echo(f"error: the control plane needs {error.name}: {extra}", err=True)
-        raise typer.Exit(2) from error
-    except HpcAgentError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dagster import DagsterEvent, DagsterInstance
@@ -26,22 +23,17 @@ class EventWriter:
     def __init__(self, instance: DagsterInstance, keys: IdempotencyKeys) -> None:
         self._instance = instance
         self._keys = keys
-        self._in_flight = _KeyedLocks()
 
     def write(self, entries: Sequence[EventLogEntry], idempotency_key: str | None) -> None:
         """Store events; a key seen before means that they are stored already."""
         if idempotency_key is None:
             self._store(entries)
             return
-        # A client that timed out repeats its write while the first one may still be at work.
-        with self._in_flight.hold(idempotency_key):
-            seen = self._keys.begin(idempotency_key)
-            if seen is Seen.DONE:
-                return
-            if seen is Seen.BEGUN:
-                entries = [entry for entry in entries if not self._is_stored(entry)]
-            self._store(entries)
-            self._keys.finish(idempotency_key)
+        with self._keys.once(idempotency_key) as seen:
+            if seen is Seen.NEW:
+                self._store(entries)
+            elif seen is Seen.BEGUN:
+                self._store([entry for entry in entries if not self._is_stored(entry)])
 
     def _store(self, entries: Sequence[EventLogEntry]) -> None:
         for entry in entries:
@@ -51,29 +43,6 @@ class EventWriter:
         event_type = entry.dagster_event_type
         logs = self._instance.all_logs(entry.run_id, {event_type} if event_type else None)
         return entry in logs
-
-
-class _KeyedLocks:
-    """One lock per key, for as long as somebody holds or awaits it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._users: dict[str, int] = defaultdict(int)
-
-    @contextmanager
-    def hold(self, key: str) -> Iterator[None]:
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-            self._users[key] += 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._guard:
-                self._users[key] -= 1
-                if not self._users[key]:
-                    del self._users[key], self._locks[key]
 
 
 def decode_entry(record: Mapping[str, Any]) -> EventLogEntry:

@@ -20,6 +20,7 @@ from hpc_agent.control_plane.http.app import make_app
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import Location
+from hpc_agent.control_plane.store.postgresql import listen
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.errors import ConfigError
@@ -89,9 +90,17 @@ class Gateway:
         while True:
             await asyncio.sleep(LEASE_CHECK_SECONDS)
             try:
+                await self.services.queue.share_presence()
                 await self.services.queue.recover_leases()
+                for request in await self.services.queue.abandoned():
+                    await self.services.runs.settle(request)
             except Exception:
                 logger.exception("cannot check the leases of requests; trying again")
+
+    async def listen(self) -> None:
+        """Hear what other gateways over the same database tell."""
+        if self.services.database.is_shared:
+            await listen(self.services.database.url, self.services.queue.heard)
 
     async def nudge(self) -> None:
         """Repeat the request to look at the workspace while a location stays outdated.
@@ -140,13 +149,21 @@ class Gateway:
         self._deployed = deployed
         await self._check_workspaces([each for each in locations
                                       if (each.deployment, each.name) in changed])  # fmt: skip
-        for deployment, _ in changed - deployed.keys():
-            await self.services.queue.check_workspace(deployment, {None})
+        await self._check_removed({deployment for deployment, _ in changed - deployed.keys()})
+
+    async def _check_removed(self, names: set[str]) -> None:
+        # Not for a deployment that is gone itself: the stock agent fails on it, and finds out by
+        # itself (dagster_cloud_agent.py, _upload_outdated_workspace_entries).
+        for deployment in await asyncio.to_thread(self.services.deployments.all):
+            if deployment.name in names:
+                await self.services.queue.check_workspace(
+                    deployment.name, {None}, is_branch=deployment.is_branch
+                )
 
     async def _check_workspaces(self, locations: Sequence[Location]) -> None:
-        for deployment in {location.deployment for location in locations}:
+        for deployment, is_branch in {(each.deployment, each.is_branch) for each in locations}:
             queues = {each.agent_queue for each in locations if each.deployment == deployment}
-            await self.services.queue.check_workspace(deployment, queues)
+            await self.services.queue.check_workspace(deployment, queues, is_branch=is_branch)
 
     async def _redeploy(self, view: LocationView) -> None:
         if not self.reloading:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.control_plane.database_url import chosen_url, storage_yaml, url_in
 from hpc_agent.errors import ConfigError
 
 SOCKET_PATH_LIMIT = 100
@@ -45,9 +45,13 @@ sensors:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Paths inside one control plane's directory."""
+    """Paths inside one control plane's directory, and where its tables are.
+
+    ``chosen_database`` is a PostgreSQL URL that goes before what dagster.yaml says.
+    """
 
     root: Path
+    chosen_database: str | None = None
 
     @property
     def dagster_yaml(self) -> Path:
@@ -59,7 +63,9 @@ class Home:
 
     @property
     def database_url(self) -> str:
-        return f"sqlite:///{self.root / 'gateway.db'}"
+        """The gateway's tables are where Dagster's are. Raises ConfigError."""
+        chosen = self.chosen_database or url_in(self.dagster_yaml)
+        return chosen or f"sqlite:///{self.root / 'gateway.db'}"
 
     @property
     def snapshots(self) -> Path:
@@ -88,28 +94,25 @@ class Home:
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"hpc-agent-{os.getuid()}-{digest}" / name
 
-    def url_key(self) -> bytes:
-        """Return the key that signs upload addresses, made at first use."""
-        path = self.root / "url.key"
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            write_private(path, secrets.token_bytes(32))
-            return path.read_bytes()
 
+def resolve_home(option: Path | None, database_url: str | None = None) -> Home:
+    """Return the directory named by --home or DAGSTER_HOME. Raises ConfigError when neither is.
 
-def resolve_home(option: Path | None) -> Home:
-    """Return the directory named by --home or DAGSTER_HOME. Raises ConfigError when neither is."""
+    A directory without dagster.yaml gets one, with the storage that ``database_url`` or the
+    environment names.
+    """
     chosen = option or (Path(value) if (value := os.environ.get("DAGSTER_HOME")) else None)
     if chosen is None:
         raise ConfigError(
             "no directory for the control plane: give --home DIR or set DAGSTER_HOME; "
             "it holds the configuration, the databases and the logs"
         )
-    return Home(chosen.expanduser().absolute())
+    home = Home(chosen.expanduser().absolute(), chosen_url(database_url, os.environ))
+    prepare_home(home, storage=storage_yaml(database_url, os.environ))
+    return home
 
 
-def prepare_home(home: Home) -> None:
+def prepare_home(home: Home, *, storage: str = "") -> None:
     """Make the directory and its dagster.yaml where they do not exist yet."""
     try:
         for directory in (home.root, home.snapshots, home.logs, home.tls):
@@ -117,7 +120,7 @@ def prepare_home(home: Home) -> None:
     except OSError as error:
         raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from error
     if not home.dagster_yaml.exists():
-        write_atomically(home.dagster_yaml, DAGSTER_YAML.encode())
+        write_atomically(home.dagster_yaml, (DAGSTER_YAML + storage).encode())
 
 
 def prepare_socket(path: Path) -> None:

@@ -45,7 +45,7 @@ class AgentPresence:
         """Return for how long each owner has not been seen, if seen since the last call."""
         untold, self._untold = self._untold, set()
         now = self._clock()
-        return {owner: now - self._seen[owner] for owner in untold}
+        return {owner: now - self._seen[owner] for owner in tuple(untold)}
 
     def hear(self, ages: Mapping[str, float]) -> None:
         """Learn of agents that other gateways saw, and how long ago."""

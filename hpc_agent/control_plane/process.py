@@ -118,6 +118,7 @@ class ControlPlane:
             serve_agents(gateway.services, self._listener, self._tls),
             gateway.watch(),
             gateway.keep_leases(),
+            gateway.listen(),
             gateway.nudge(),
             gateway.sweep(),
             self._reload_children(gateway),

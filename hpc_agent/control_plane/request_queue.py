@@ -15,13 +15,23 @@ from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi, DagsterCloudApi
 from dagster_shared.serdes import serialize_value
 
 from hpc_agent.control_plane.presence import AgentPresence
-from hpc_agent.control_plane.store.requests import Request, Requests, RequestState
+from hpc_agent.control_plane.store.requests import (
+    ANSWERED,
+    ENQUEUED,
+    Request,
+    Requests,
+    RequestState,
+)
+from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.wakeup import WakeUp
 
 DATABASE_POLL_SECONDS = 1.0
 """How soon a request enqueued by another process is noticed."""
 
 REDELIVER_AFTER_SECONDS = 60.0
+ABANDONED_AFTER_SECONDS = 5.0
+"""How long after its time a waiter may still act on its answer."""
+
 DURABLE_SECONDS: Final = 365 * 24 * 3600
 DURABLE_APIS: Final = frozenset(
     {
@@ -39,17 +49,25 @@ class Ask:
     api: DagsterCloudApi
     args: Any
     deployment: str
+    is_branch: bool = False
     agent_queue: str | None = None
     run_id: str | None = None
     timeout_seconds: float = DURABLE_SECONDS
 
 
 class RequestQueue:
-    """The request table plus the tasks that wait on it. All state that matters is in the table."""
+    """The request table plus the tasks that wait on it. All state that matters is in the table.
 
-    def __init__(self, requests: Requests, presence: AgentPresence) -> None:
+    Several gateways may share the table: each hands out what any of them enqueued, and hears of the
+    others' requests and answers by ``heard``, or else by looking once a second.
+    """
+
+    def __init__(
+        self, requests: Requests, presence: AgentPresence, sightings: Sightings | None = None
+    ) -> None:
         self._requests = requests
         self._presence = presence
+        self._sightings = sightings
         self._enqueued = WakeUp()
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
@@ -59,6 +77,13 @@ class RequestQueue:
         await asyncio.to_thread(self._requests.add, request)
         self._enqueued.call()
         return request.request_id
+
+    def heard(self, topic: str) -> None:
+        """Take in another gateway's notice; needs the event loop's thread."""
+        if topic == ENQUEUED:
+            self._enqueued.call()
+        elif topic.startswith(ANSWERED):
+            self._wake_waiters(topic.removeprefix(ANSWERED))
 
     async def wait_for_request(self, timeout: float) -> None:  # noqa: ASYNC109 see WakeUp.wait
         """Return when a request may be waiting, or after ``timeout`` seconds."""
@@ -91,12 +116,33 @@ class RequestQueue:
                 del self._waiters[request_id]
 
     async def answer(self, request_id: str, response: str) -> tuple[Request | None, bool]:
-        """Store an answer. Returns the request, and whether a task of ours takes it from here.
+        """Store an answer. Returns the request, and whether a waiting task takes it from here.
 
-        The request is None when the answer is not the first one, or to nothing we asked.
+        The request is None when the answer is not the first one, or to nothing we asked. The
+        waiting task may be another gateway's.
         """
         request = await asyncio.to_thread(self._requests.answer, request_id, response)
-        return request, self._wake_waiters(request_id)
+        is_awaited = self._wake_waiters(request_id)
+        if request is not None and (request.awaited_until or 0.0) > time.time():
+            is_awaited = True
+        return request, is_awaited
+
+    async def act_on_answer(self, request_id: str, seconds: float) -> Request | None:
+        """Wait for an answer on which the caller acts; all gateways know that it does.
+
+        When this process dies meanwhile, the answer is found by ``abandoned``.
+        """
+        until = time.time() + seconds
+        await asyncio.to_thread(self._requests.await_answer, request_id, until)
+        request = await self.wait_for_answer(request_id, seconds)
+        if request is not None:
+            await asyncio.to_thread(self._requests.await_answer, request_id, None)
+        return request
+
+    async def abandoned(self) -> list[Request]:
+        """Return the answered requests on which nobody acted who said so; each one once."""
+        limit = time.time() - ABANDONED_AFTER_SECONDS
+        return await asyncio.to_thread(self._requests.take_abandoned, limit)
 
     async def withdraw(self, request_id: str) -> bool:
         """Take a request back, and tell whether no agent had taken it."""
@@ -120,7 +166,9 @@ class RequestQueue:
         )
         return found[0] if found else None
 
-    async def check_workspace(self, deployment: str, queues: Collection[str | None]) -> None:
+    async def check_workspace(
+        self, deployment: str, queues: Collection[str | None], *, is_branch: bool = False
+    ) -> None:
         """Ask the agents of these queues to look at the deployment's locations.
 
         One request that no agent has taken yet is enough: whoever takes it sees what is there then.
@@ -131,7 +179,22 @@ class RequestQueue:
         )
         asked = {each.agent_queue for each in waiting if each.state is RequestState.QUEUED}
         for queue in set(queues) - asked:
-            await self.enqueue(Ask(api=api, args=None, deployment=deployment, agent_queue=queue))
+            await self.enqueue(
+                Ask(
+                    api=api, args=None, deployment=deployment, is_branch=is_branch,
+                    agent_queue=queue,
+                )
+            )  # fmt: skip
+
+    async def share_presence(self) -> None:
+        """Tell the other gateways which agents were here, and hear which were there."""
+        if self._sightings is None:
+            return
+        now = time.time()
+        untold = {owner: now - age for owner, age in self._presence.take_untold().items()}
+        await asyncio.to_thread(self._sightings.record, untold)
+        seen = await asyncio.to_thread(self._sightings.all)
+        self._presence.hear({owner: time.time() - when for owner, when in seen.items()})
 
     async def recover_leases(self) -> None:
         """Hand out again what its agent will not answer.
@@ -141,7 +204,7 @@ class RequestQueue:
         on the way, and such an agent knows a request that it has already taken.
         """
         leased = await asyncio.to_thread(self._requests.leased)
-        lost = [request.request_id for request in leased if self._is_lost(request)]
+        lost = [request for request in leased if self._is_lost(request)]
         if lost:
             await asyncio.to_thread(self._requests.hand_back, lost)
             self._enqueued.call()
@@ -157,6 +220,8 @@ class RequestQueue:
 
     async def sweep(self) -> None:
         await asyncio.to_thread(self._requests.sweep)
+        if self._sightings is not None:
+            await asyncio.to_thread(self._sightings.forget_old)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -171,10 +236,11 @@ def new_request(ask: Ask) -> Request:
     expires_at = now + ask.timeout_seconds
     body = DagsterCloudApiRequest(
         request_id=request_id, request_api=ask.api, request_args=ask.args,
-        deployment_name=ask.deployment, expire_at=expires_at, is_branch_deployment=False,
+        deployment_name=ask.deployment, expire_at=expires_at, is_branch_deployment=ask.is_branch,
     )  # fmt: skip
     return Request(
-        request_id=request_id, deployment=ask.deployment, api=ask.api.name,
-        body=serialize_value(body), agent_queue=ask.agent_queue, run_id=ask.run_id, created_at=now,
+        request_id=request_id, deployment=ask.deployment, is_branch=ask.is_branch,
+        api=ask.api.name, body=serialize_value(body), agent_queue=ask.agent_queue,
+        run_id=ask.run_id, created_at=now,
         expires_at=None if ask.api.name in DURABLE_APIS else expires_at,
     )  # fmt: skip

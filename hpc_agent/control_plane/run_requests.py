@@ -50,7 +50,7 @@ class RunRequests:
         request_id = (
             open_launch.request_id if open_launch else await self._enqueue_launch(run, view)
         )
-        answered = await self._queue.wait_for_answer(request_id, wait_seconds)
+        answered = await self._queue.act_on_answer(request_id, wait_seconds)
         error = _error_of(answered)
         if error is not None:
             return _refused(f"the agent could not launch the run: {error.message}", error)
@@ -77,7 +77,7 @@ class RunRequests:
             await self._queue.enqueue(
                 Ask(
                     api=terminate, args=args, deployment=view.deployment,
-                    agent_queue=view.agent_queue, run_id=run_id,
+                    is_branch=view.is_branch, agent_queue=view.agent_queue, run_id=run_id,
                 )
             )  # fmt: skip
         return _canceled(success=True)
@@ -106,7 +106,7 @@ class RunRequests:
         return await self._queue.enqueue(
             Ask(
                 api=DagsterCloudApi.LAUNCH_RUN, args=args, deployment=view.deployment,
-                agent_queue=view.agent_queue, run_id=run.run_id,
+                is_branch=view.is_branch, agent_queue=view.agent_queue, run_id=run.run_id,
             )
         )  # fmt: skip
 

@@ -15,12 +15,16 @@ from hpc_agent.control_plane.presence import AgentPresence
 from hpc_agent.control_plane.request_queue import RequestQueue
 from hpc_agent.control_plane.run_requests import RunRequests
 from hpc_agent.control_plane.signed_urls import UrlSigner
-from hpc_agent.control_plane.snapshots import SnapshotStore
+from hpc_agent.control_plane.snapshots import FileBlobs, SnapshotStore
 from hpc_agent.control_plane.store.agents import Agents
+from hpc_agent.control_plane.store.blobs import DatabaseBlobs
 from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.store.deployments import Deployments
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
 from hpc_agent.control_plane.store.locations import Locations
 from hpc_agent.control_plane.store.requests import Requests
+from hpc_agent.control_plane.store.settings import Settings
+from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.store.tokens import Tokens
 from hpc_agent.control_plane.uploads import LocationUploads
 
@@ -29,8 +33,10 @@ from hpc_agent.control_plane.uploads import LocationUploads
 class Services:
     """The gateway's parts. Those that block are for worker threads, the rest for the event loop."""
 
+    database: Database
     instance: DagsterInstance
     tokens: Tokens
+    deployments: Deployments
     locations: Locations
     agents: Agents
     requests: Requests
@@ -50,13 +56,16 @@ class Services:
 def build_services(home: Home, database: Database, instance: DagsterInstance) -> Services:
     """Wire the parts together; needs a running event loop."""
     locations, agents, requests = Locations(database), Agents(database), Requests(database)
-    snapshots, presence = SnapshotStore(home.snapshots), AgentPresence()
+    blobs = DatabaseBlobs(database) if database.is_shared else FileBlobs(home.snapshots)
+    snapshots, presence = SnapshotStore(blobs), AgentPresence()
     repositories = RepositoryReader(snapshots)
     keys = IdempotencyKeys(database)
-    queue = RequestQueue(requests, presence)
+    queue = RequestQueue(requests, presence, Sightings(database))
     return Services(
+        database=database,
         instance=instance,
         tokens=Tokens(database),
+        deployments=Deployments(database),
         locations=locations,
         agents=agents,
         requests=requests,
@@ -68,7 +77,7 @@ def build_services(home: Home, database: Database, instance: DagsterInstance) ->
         compute_logs=ComputeLogStore(instance.compute_log_manager),
         heartbeats=HeartbeatReceiver(instance, agents, presence),
         presence=presence,
-        signer=UrlSigner(home.url_key()),
+        signer=UrlSigner(Settings(database).url_key()),
         queue=queue,
         runs=RunRequests(instance, queue),
     )

@@ -1,4 +1,8 @@
-"""Definition snapshots on disk, named by the SHA-1 of their content, as in the agent API."""
+"""Definition snapshots, named by the SHA-1 of their content, as in the agent API.
+
+One gateway keeps them in files. Gateways over one PostgreSQL keep them there, since each must
+answer from what an agent gave to any of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import re
 import zlib
 from pathlib import Path
+from typing import Protocol
 
 from dagster_cloud.api.dagster_cloud_api import FileFormat, StoredSnapshot
 
@@ -16,8 +21,20 @@ MAX_SNAPSHOT_BYTES = 1 << 30
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
-class SnapshotStore:
-    """Content-addressed files ``ab/SHA1.json.zz``; what is there never changes."""
+class Blobs(Protocol):
+    """Where compressed snapshots lie; what is there never changes."""
+
+    def has(self, sha1: str) -> bool: ...
+
+    def read(self, sha1: str) -> bytes:
+        """Raises FileNotFoundError."""
+        ...
+
+    def write(self, sha1: str, compressed: bytes) -> None: ...
+
+
+class FileBlobs:
+    """Files ``ab/SHA1.json.zz``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -25,16 +42,37 @@ class SnapshotStore:
     def has(self, sha1: str) -> bool:
         return self._path(sha1).exists()
 
+    def read(self, sha1: str) -> bytes:
+        return self._path(sha1).read_bytes()
+
+    def write(self, sha1: str, compressed: bytes) -> None:
+        path = self._path(sha1)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(path, compressed, mode=0o600)
+
+    def _path(self, sha1: str) -> Path:
+        return self._directory / sha1[:2] / f"{sha1}.json.zz"
+
+
+class SnapshotStore:
+    """Snapshots by the SHA-1 of their uncompressed JSON."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    def has(self, sha1: str) -> bool:
+        return self._blobs.has(_checked(sha1))
+
     def read(self, sha1: str) -> str:
         """Return a snapshot's JSON. Raises FileNotFoundError."""
-        return zlib.decompress(self._path(sha1).read_bytes()).decode()
+        return zlib.decompress(self._blobs.read(_checked(sha1))).decode()
 
     def add(self, content: str) -> StoredSnapshot:
         """Store a snapshot that came inside a larger message."""
         data = content.encode()
         sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         if not self.has(sha1):
-            self._write(sha1, zlib.compress(data))
+            self._blobs.write(sha1, zlib.compress(data))
         return stored_snapshot(sha1, len(data))
 
     def add_upload(self, sha1: str, compressed: bytes) -> None:
@@ -45,17 +83,13 @@ class SnapshotStore:
             raise ControlPlaneRefusedError(
                 f"snapshot upload is damaged: announced as SHA-1 {sha1}, arrived as {actual}"
             )
-        self._write(sha1, compressed)
+        self._blobs.write(sha1, compressed)
 
-    def _write(self, sha1: str, compressed: bytes) -> None:
-        path = self._path(sha1)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(path, compressed, mode=0o600)
 
-    def _path(self, sha1: str) -> Path:
-        if not _SHA1.fullmatch(sha1):
-            raise ControlPlaneRefusedError(f"not a SHA-1: {sha1[:60]!r}")
-        return self._directory / sha1[:2] / f"{sha1}.json.zz"
+def _checked(sha1: str) -> str:
+    if not _SHA1.fullmatch(sha1):
+        raise ControlPlaneRefusedError(f"not a SHA-1: {sha1[:60]!r}")
+    return sha1
 
 
 def stored_snapshot(sha1: str, size: int) -> StoredSnapshot:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,25 @@ import pytest
 import pytest_asyncio
 from dagster import DagsterInstance
 
+from hpc_agent.control_plane.database_url import storage_yaml
 from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.control_plane.tls import generated_certificate
+from tests.postgres import PostgresServer, postgres
+
+__all__ = ["postgres"]
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+on_both_databases = pytest.mark.parametrize("storage", [SQLITE, POSTGRESQL], indirect=True)
+"""For modules whose tests shall hold whatever the tables are in."""
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> str:
+    """Which database the home uses."""
+    return str(getattr(request, "param", SQLITE))
 
 
 @pytest.fixture(scope="session")
@@ -27,24 +41,60 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose databases exist: Dagster takes seconds to make them."""
     fresh = Home(tmp_path_factory.mktemp("template") / "home")
     prepare_home(fresh)
-    Database(fresh.database_url).close()
-    with DagsterInstance.from_config(str(fresh.root)) as instance:
-        instance.get_runs_count()
-        instance.event_log_storage.get_maximum_record_id()
-        instance.all_instigator_state()
+    make_tables(fresh)
     return fresh.root
 
 
+@pytest.fixture(scope="session")
+def postgres_template(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The same in PostgreSQL: the URL of a database to copy."""
+    url = postgres.create_database()
+    fresh = Home(tmp_path_factory.mktemp("template") / "home", url)
+    prepare_home(fresh, storage=storage_yaml(url, {}))
+    make_tables(fresh)
+    yield url
+    postgres.drop_database(url)
+
+
+def make_tables(home: Home) -> None:
+    Database(home.database_url).close()
+    with DagsterInstance.from_config(str(home.root)) as instance:
+        instance.get_runs_count()
+        instance.event_log_storage.get_maximum_record_id()
+        instance.all_instigator_state()
+
+
 @pytest.fixture
-def home(template: Path, tmp_path: Path) -> Home:
+def shared_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """A PostgreSQL database with all tables, for one or more homes."""
+    url = postgres.create_database(postgres_template)
+    yield url
+    postgres.drop_database(url)
+
+
+def postgres_home(root: Path, url: str) -> Home:
+    """Make a home whose runs, events and requests are in PostgreSQL."""
+    home = Home(root, url)
+    prepare_home(home, storage=storage_yaml(url, {}))
+    return home
+
+
+@pytest.fixture
+def home(storage: str, request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     """A fresh home directory."""
+    if storage == POSTGRESQL:
+        return postgres_home(tmp_path / "home", request.getfixturevalue("shared_url"))
+    template: Path = request.getfixturevalue("template")
     return Home(Path(shutil.copytree(template, tmp_path / "home")))
 
 
 @pytest.fixture
-def database(home: Home) -> Database:
+def database(home: Home) -> Iterator[Database]:
     """The gateway database of that home."""
-    return Database(home.database_url)
+    with contextlib.closing(Database(home.database_url)) as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture

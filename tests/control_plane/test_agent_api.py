@@ -30,8 +30,10 @@ from hpc_agent.control_plane.gateway import Gateway
 from hpc_agent.control_plane.request_queue import Ask
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
-from tests.control_plane.conftest import AgentApi
+from tests.control_plane.conftest import AgentApi, on_both_databases
 from tests.control_plane.definitions import new_run
+
+pytestmark = on_both_databases
 
 POP = {
     "query": GET_USER_CLOUD_REQUESTS_QUERY,
@@ -167,9 +169,10 @@ async def test_write_cut_off_by_a_crash_is_completed(
     run = new_run(instance, dg.DagsterRunStatus.STARTED)
     entry = engine_error(run.run_id)
     keys = IdempotencyKeys(database)
-    keys.begin("k")
-    if not died_before_storing:
-        instance.handle_new_event(entry)
+    with pytest.raises(ZeroDivisionError), keys.once("k"):
+        if not died_before_storing:
+            instance.handle_new_event(entry)
+        raise ZeroDivisionError
 
     EventWriter(instance, keys).write([entry], "k")
 

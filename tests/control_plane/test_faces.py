@@ -37,8 +37,8 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 from hpc_agent.control_plane.gateway import Gateway
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.store.agents import Agent, CodeServer
-from hpc_agent.control_plane.store.requests import Request
-from tests.control_plane.conftest import AgentApi
+from hpc_agent.control_plane.store.requests import Request, Serves
+from tests.control_plane.conftest import AgentApi, on_both_databases
 from tests.control_plane.definitions import (
     deploy,
     new_run,
@@ -47,6 +47,8 @@ from tests.control_plane.definitions import (
     upload,
     upload_location,
 )
+
+pytestmark = on_both_databases
 
 
 class Face:
@@ -86,7 +88,7 @@ async def take_request(gateway: Gateway) -> Request:
         while True:
             popped = await asyncio.to_thread(
                 gateway.services.requests.pop,
-                owner="agent:one", deployments=["prod"], queues=None, limit=1,
+                owner="agent:one", serves=Serves(deployments=["prod"]), limit=1,
             )  # fmt: skip
             if popped and popped[0].api != "CHECK_FOR_WORKSPACE_UPDATES":
                 return popped[0]
@@ -270,7 +272,7 @@ async def test_cancel_before_launch_withdraws_the_run(gateway: Gateway, loaded: 
     canceled = services.instance.get_run_by_id(run.run_id)
     assert canceled is not None
     assert canceled.status is dg.DagsterRunStatus.CANCELED
-    popped = services.requests.pop(owner="o", deployments=["prod"], queues=None, limit=10)
+    popped = services.requests.pop(owner="o", serves=Serves(deployments=["prod"]), limit=10)
     assert [request.api for request in popped] == ["CHECK_FOR_WORKSPACE_UPDATES"]
 
 
@@ -283,7 +285,7 @@ async def test_cancel_of_a_launched_run_asks_the_agent_once(gateway: Gateway, lo
     assert (await cancel(loaded, run.run_id)).success
 
     assert (await take_request(gateway)).api == "TERMINATE_RUN"
-    popped = services.requests.pop(owner="o", deployments=["prod"], queues=None, limit=10)
+    popped = services.requests.pop(owner="o", serves=Serves(deployments=["prod"]), limit=10)
     assert popped == []
 
 

@@ -12,7 +12,10 @@ from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi, PingLocationArg
 from hpc_agent.control_plane.presence import LEASE_SECONDS, AgentPresence
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue, new_request
 from hpc_agent.control_plane.store.database import Database
-from hpc_agent.control_plane.store.requests import Request, Requests, RequestState
+from hpc_agent.control_plane.store.requests import Request, Requests, RequestState, Serves
+from tests.control_plane.conftest import on_both_databases
+
+pytestmark = on_both_databases
 
 LAUNCH = DagsterCloudApi.LAUNCH_RUN
 PING = DagsterCloudApi.PING_LOCATION
@@ -41,9 +44,10 @@ def ping(queue: str | None = None, timeout: float = 60.0, deployment: str = "pro
 
 
 def pop(
-    requests: Requests, owner: str = "agent:one", queues: tuple[str | None, ...] | None = None
+    requests: Requests, owner: str = "agent:one", queues: tuple[str | None, ...] = (None,)
 ) -> list[str]:
-    popped = requests.pop(owner=owner, deployments=["prod"], queues=queues, limit=10)
+    serves = Serves(deployments=["prod"], queues=queues)
+    popped = requests.pop(owner=owner, serves=serves, limit=10)
     return [request.request_id for request in popped]
 
 
@@ -63,7 +67,7 @@ def test_oldest_request_comes_first(requests: Requests) -> None:
     requests.add(replace(first, created_at=second.created_at - 1))
     assert pop(requests) == [first.request_id, second.request_id]
 
-    requests.hand_back([second.request_id, first.request_id])
+    requests.hand_back(requests.leased())
 
     assert pop(requests) == [first.request_id, second.request_id]
 

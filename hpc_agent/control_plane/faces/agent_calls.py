@@ -122,7 +122,7 @@ class AgentCaller:
             patience = min(patience, WITHOUT_AGENT_SECONDS)
         ask = Ask(
             api=call.api, args=for_agent(args, view.name), deployment=view.deployment,
-            agent_queue=view.agent_queue, timeout_seconds=patience,
+            is_branch=view.is_branch, agent_queue=view.agent_queue, timeout_seconds=patience,
         )  # fmt: skip
         request_id = await self._queue.enqueue(ask)
         request = await self._queue.wait_for_answer(request_id, patience)

@@ -37,7 +37,7 @@ class Gallery:
 
     async def show(self, views: list[LocationView]) -> None:
         """Make the open faces be those of these views."""
-        wanted = {view.name: view for view in views}
+        wanted = {view.face_name: view for view in views}
         for name in set(self._faces) - set(wanted):
             await self._close(name)
         for name, view in wanted.items():
@@ -57,7 +57,7 @@ class Gallery:
         await asyncio.gather(*(self._close(name) for name in list(self._faces)))
 
     async def _open(self, view: LocationView) -> _Hanging:
-        socket = self._socket_of(view.name)
+        socket = self._socket_of(view.face_name)
         prepare_socket(socket)
         server = grpc.aio.server(
             options=[

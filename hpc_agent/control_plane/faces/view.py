@@ -23,10 +23,15 @@ NO_AGENT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocationView:
-    """An immutable picture of a location; a change makes a new one with a new ``server_id``."""
+    """An immutable picture of a location; a change makes a new one with a new ``server_id``.
+
+    ``name`` is what agents know the location by, ``face_name`` what webserver and daemon do.
+    """
 
     deployment: str
+    is_branch: bool
     name: str
+    face_name: str
     agent_queue: str | None
     server_id: str
     manifest: DagsterCloudCodeLocationManifest | None
@@ -71,7 +76,9 @@ def view_of(location: Location, server: CodeServer | None, *, agents_known: bool
     shown = f"{location.name}\0{manifest or ''}\0{error or ''}"
     return LocationView(
         deployment=location.deployment,
+        is_branch=location.is_branch,
         name=location.name,
+        face_name=location.face_name,
         agent_queue=location.agent_queue,
         server_id=hashlib.sha256(shown.encode()).hexdigest()[:32],
         manifest=(

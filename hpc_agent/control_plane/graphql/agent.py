@@ -15,7 +15,7 @@ from hpc_agent.control_plane.graphql.context import OK, context, instance
 from hpc_agent.control_plane.presence import LEASE_SECONDS, owner_of
 from hpc_agent.control_plane.store.agents import Agent
 from hpc_agent.control_plane.store.locations import Location
-from hpc_agent.control_plane.store.requests import Request
+from hpc_agent.control_plane.store.requests import Request, Serves
 from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.errors import ControlPlaneRefusedError
 
@@ -37,17 +37,16 @@ def resolve_deployments(
     deployment_names: Sequence[str] | None = None,
     include_all_serverless_deployments: bool | None = None,
 ) -> list[dict[str, object]]:
-    names = context(info).services.locations.deployments()
     return [
-        {"deployment_name": name, "is_branch_deployment": False}
-        for name in names
-        if deployment_names is None or name in deployment_names
+        {"deployment_name": deployment.name, "is_branch_deployment": deployment.is_branch}
+        for deployment in context(info).services.deployments.all()
+        if deployment_names is None or deployment.name in deployment_names
     ]
 
 
 @deployment_type.field("workspaceEntries")
 def resolve_workspace_entries(
-    deployment: Mapping[str, str],
+    deployment: Mapping[str, Any],
     info: GraphQLResolveInfo,
     agent_queues: Sequence[str | None] | None = None,
 ) -> list[dict[str, object]]:
@@ -142,11 +141,14 @@ def resolve_pop(
     request = context(info)
     owner = owner_of(request.agent_id, request.token.token_id)
     request.services.presence.saw_poll(owner)
+    # An agent may serve no full deployment at all; one from before there were several names none.
+    full = [request.deployment] if for_full_deployments is None else for_full_deployments
+    serves = Serves(
+        deployments=full, branches=bool(for_branch_deployments),
+        queues=(None,) if agent_queues is None else agent_queues,
+    )  # fmt: skip
     popped = request.services.requests.pop(
-        owner=owner,
-        deployments=for_full_deployments or [request.deployment],
-        queues=agent_queues,
-        limit=limit or DEFAULT_POP_LIMIT,
+        owner=owner, serves=serves, limit=limit or DEFAULT_POP_LIMIT
     )
     return [_agent_request(found) for found in popped]
 
@@ -157,7 +159,7 @@ def _agent_request(request: Request) -> dict[str, Any]:
         "request_api": request.api,
         "request_body": request.body,
         "deployment_name": request.deployment,
-        "is_branch_deployment": False,
+        "is_branch_deployment": request.is_branch,
     }
 
 

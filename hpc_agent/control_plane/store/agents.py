@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 
 from hpc_agent.control_plane.store.database import Database
-from hpc_agent.control_plane.store.schema import agents, bump, code_servers
+from hpc_agent.control_plane.store.schema import agents, bump, code_servers, keep_others_out
 
 FORGOTTEN_AFTER_SECONDS = 7 * 24 * 3600
 
@@ -46,6 +46,7 @@ class Agents:
     def record(self, agent: Agent, servers: Sequence[CodeServer]) -> None:
         """Store a heartbeat; faces are told of a new agent and of code servers that changed."""
         with self._database.write() as connection:
+            keep_others_out(connection, "workspace")
             mine = sa.and_(
                 agents.c.deployment == agent.deployment, agents.c.agent_id == agent.agent_id
             )

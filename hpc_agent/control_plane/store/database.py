@@ -1,8 +1,8 @@
 """The gateway's database: one engine, its transactions, its locks. SQLite or PostgreSQL.
 
-The rest of ``store/`` speaks SQL that both take. What differs ends here, in ``postgresql.py`` and in
-``schema.py``: a write transaction of SQLite excludes all others from its start, one of PostgreSQL
-holds the rows it has touched.
+The rest of ``store/`` speaks SQL that both take. What differs ends here, in ``postgresql.py`` and
+in ``schema.py``: a write transaction of SQLite excludes all others from its start, one of
+PostgreSQL holds the rows it has touched.
 """
 
 from __future__ import annotations

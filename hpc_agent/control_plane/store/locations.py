@@ -1,4 +1,4 @@
-"""Deployments and their code locations: what shall run, and what the agent uploaded of it."""
+"""The code locations of deployments: what shall run, and what the agent uploaded of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hpc_agent.control_plane.store.schema import (
     bump,
     code_servers,
     deployments,
+    keep_others_out,
     locations,
     versions,
 )
@@ -30,6 +31,7 @@ class Location:
     """
 
     deployment: str
+    is_branch: bool = False
     name: str
     agent_queue: str | None
     deploy_data: str
@@ -37,6 +39,13 @@ class Location:
     uploaded_for: float | None
     manifest: str | None
     error: str | None
+
+    @property
+    def face_name(self) -> str:
+        """The name in webserver and daemon, where the locations of all deployments are (ADR 5)."""
+        if self.deployment == DEFAULT_DEPLOYMENT:
+            return self.name
+        return f"{self.name}@{self.deployment}"
 
     @property
     def is_outdated(self) -> bool:
@@ -58,16 +67,16 @@ class Locations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def deployments(self) -> list[str]:
-        with self._database.read() as connection:
-            return list(connection.scalars(sa.select(deployments.c.name).order_by("name")))
-
     def all(self, deployment: str | None = None) -> list[Location]:
-        query = sa.select(locations).order_by("deployment", "name")
+        query = (
+            sa.select(locations, deployments.c.is_branch)
+            .join_from(locations, deployments, locations.c.deployment == deployments.c.name)
+            .order_by(locations.c.deployment, locations.c.name)
+        )
         if deployment is not None:
             query = query.where(locations.c.deployment == deployment)
         with self._database.read() as connection:
-            return [Location(**row) for row in connection.execute(query).mappings()]
+            return [_location(row) for row in connection.execute(query).mappings()]
 
     def get(self, deployment: str, name: str) -> Location | None:
         return next((found for found in self.all(deployment) if found.name == name), None)
@@ -75,12 +84,14 @@ class Locations:
     def deploy(self, deployment: str, new: Sequence[NewLocation], *, prune: bool = False) -> None:
         """Add or redeploy locations; with ``prune``, remove those that are not among them.
 
-        A location keeps its last good snapshot until the agent uploads the new one.
+        A location keeps its last good snapshot until the agent uploads the new one. Raises
+        ConfigError when there is no such deployment, or a name that cannot be shown.
         """
         now = time.time()
+        _check_names(new)
         with self._database.write() as connection:
-            _refuse_foreign_names(connection, deployment, [location.name for location in new])
-            _ensure_deployment(connection, deployment, now)
+            keep_others_out(connection, "workspace")
+            _check_deployment(connection, deployment)
             known = set(
                 connection.scalars(
                     sa.select(locations.c.name).where(locations.c.deployment == deployment)
@@ -124,6 +135,10 @@ class Locations:
         return read_version(self._database, "workspace")
 
 
+def _location(row: sa.RowMapping) -> Location:
+    return Location(**{**row, "is_branch": bool(row["is_branch"])})
+
+
 def read_version(database: Database, name: str) -> int:
     with database.read() as connection:
         query = sa.select(versions.c.value).where(versions.c.name == name)
@@ -159,21 +174,19 @@ def _remove(connection: sa.Connection, deployment: str, names: set[str]) -> int:
     ).rowcount
 
 
-def _ensure_deployment(connection: sa.Connection, deployment: str, now: float) -> None:
-    known = connection.scalar(sa.select(deployments.c.name).where(deployments.c.name == deployment))
-    if known is None:
-        connection.execute(sa.insert(deployments).values(name=deployment, created_at=now))
-
-
-def _refuse_foreign_names(connection: sa.Connection, deployment: str, names: list[str]) -> None:
-    # All deployments share one Dagster instance, which tells locations apart by name alone.
-    row = connection.execute(
-        sa.select(locations.c.deployment, locations.c.name).where(
-            locations.c.name.in_(names), locations.c.deployment != deployment
-        )
-    ).first()
-    if row is not None:
+def _check_deployment(connection: sa.Connection, name: str) -> None:
+    query = sa.select(deployments.c.name).where(deployments.c.name == name)
+    if connection.scalar(query) is None:
         raise ConfigError(
-            f"location {row.name!r} exists in deployment {row.deployment!r}: location names are "
-            "unique in one control plane; rename it, or remove the other one first"
+            f"there is no deployment {name!r}: make it with "
+            f"`hpc-agent control-plane deployment create {name}`"
         )
+
+
+def _check_names(new: Sequence[NewLocation]) -> None:
+    for location in new:
+        if "@" in location.name:
+            raise ConfigError(
+                f"location {location.name!r}: a name must not contain @, which stands between "
+                "location and deployment in the UI"
+            )

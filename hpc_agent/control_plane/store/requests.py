@@ -13,17 +13,25 @@ names itself (``X-Hpc-Agent-Id``) treats a request id it has seen before as alre
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import read_version
+from hpc_agent.control_plane.store.postgresql import notify
 from hpc_agent.control_plane.store.schema import bump, requests
 
 ANSWERED_KEPT_SECONDS = 24 * 3600
+
+ENQUEUED = "requests"
+"""The topic of the notice that a request waits for an agent."""
+
+ANSWERED = "answered:"
+"""With a request's id behind it, the topic of the notice that it is settled."""
 
 
 class RequestState(StrEnum):
@@ -44,11 +52,13 @@ class RequestState(StrEnum):
 class Request:
     """One request; ``expires_at`` None means that it must not be dropped.
 
-    ``body`` is a serialized DagsterCloudApiRequest, ``response`` a serialized answer.
+    ``body`` is a serialized DagsterCloudApiRequest, ``response`` a serialized answer. Until
+    ``awaited_until`` a task of some gateway waits for the answer and acts on it.
     """
 
     request_id: str
     deployment: str
+    is_branch: bool = False
     api: str
     body: str
     agent_queue: str | None
@@ -61,6 +71,16 @@ class Request:
     hand_outs: int = 0
     answered_at: float | None = None
     response: str | None = None
+    awaited_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serves:
+    """Which requests an agent takes; None among the queues is the default queue."""
+
+    deployments: Sequence[str]
+    branches: bool = False
+    queues: Sequence[str | None] = (None,)
 
 
 class Requests:
@@ -71,8 +91,9 @@ class Requests:
 
     def add(self, request: Request) -> None:
         with self._database.write() as connection:
-            connection.execute(sa.insert(requests).values(asdict(request)))
-            bump(connection, "requests")
+            values = {**asdict(request), "is_branch": int(request.is_branch)}
+            connection.execute(sa.insert(requests).values(values))
+            bump(connection, ENQUEUED)
 
     def get(self, request_id: str) -> Request | None:
         query = sa.select(requests).where(requests.c.request_id == request_id)
@@ -91,25 +112,15 @@ class Requests:
         with self._database.read() as connection:
             return [_request(row) for row in connection.execute(query).mappings()]
 
-    def pop(
-        self, *, owner: str, deployments: Sequence[str], queues: Sequence[str | None] | None,
-        limit: int,
-    ) -> list[Request]:  # fmt: skip
-        """Lease the oldest waiting requests to an agent.
-
-        ``queues`` are the agent queues it serves; None among them is the default queue.
-        """
+    def pop(self, *, owner: str, serves: Serves, limit: int) -> list[Request]:
+        """Lease the oldest waiting requests to an agent."""
         now = time.time()
-        waiting = sa.and_(
-            requests.c.state == RequestState.QUEUED,
-            requests.c.deployment.in_(deployments),
-            sa.or_(requests.c.expires_at.is_(None), requests.c.expires_at > now),
-            _in_queues(queues),
-        )
-        query = sa.select(requests).where(waiting).order_by("created_at").limit(limit)
+        query = _waiting(serves, now).order_by("created_at").limit(limit)
         with self._database.read() as connection:  # most polls find nothing: take no lock for that
             if connection.execute(query.limit(1)).first() is None:
                 return []
+        # Other gateways hand out at the same time: none waits for rows that another has in hand.
+        query = query.with_for_update(skip_locked=True)
         with self._database.write() as connection:
             taken = [_request(row) for row in connection.execute(query).mappings()]
             connection.execute(
@@ -135,6 +146,7 @@ class Requests:
                 )
                 .values(state=RequestState.ANSWERED, answered_at=time.time(), response=response)
             )
+            notify(connection, ANSWERED + request_id)
         return self.get(request_id) if changed.rowcount else None
 
     def withdraw(self, request_id: str) -> bool:
@@ -145,25 +157,62 @@ class Requests:
                 .where(requests.c.request_id == request_id, requests.c.state == RequestState.QUEUED)
                 .values(state=RequestState.WITHDRAWN, answered_at=time.time())
             )
+            notify(connection, ANSWERED + request_id)
         return changed.rowcount > 0
+
+    def await_answer(self, request_id: str, until: float | None) -> None:
+        """Note until when a task waits for the answer; None when it has taken it."""
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(requests)
+                .where(requests.c.request_id == request_id)
+                .values(awaited_until=until)
+            )
+
+    def take_abandoned(self, before: float) -> list[Request]:
+        """Return, once, the answered requests whose waiter should have acted by then and has not.
+
+        Its gateway was killed, or the caller went away just before the answer came.
+        """
+        query = sa.select(requests).where(
+            requests.c.state == RequestState.ANSWERED, requests.c.awaited_until < before
+        )
+        with self._database.read() as connection:
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._database.write() as connection:
+            rows = connection.execute(query.with_for_update(skip_locked=True)).mappings()
+            found = [_request(row) for row in rows]
+            connection.execute(
+                sa.update(requests)
+                .where(requests.c.request_id.in_([request.request_id for request in found]))
+                .values(awaited_until=None)
+            )
+        return found
 
     def leased(self) -> list[Request]:
         query = sa.select(requests).where(requests.c.state == RequestState.LEASED)
         with self._database.read() as connection:
             return [_request(row) for row in connection.execute(query).mappings()]
 
-    def hand_back(self, request_ids: Sequence[str]) -> None:
-        """Put leased requests back at their old place in the queue."""
+    def hand_back(self, leases: Sequence[Request]) -> None:
+        """Put leased requests back at their old place in the queue.
+
+        One that has been leased anew since it was read keeps its new lease: another gateway may
+        have handed it back first.
+        """
         with self._database.write() as connection:
-            connection.execute(
-                sa.update(requests)
-                .where(
-                    requests.c.request_id.in_(request_ids),
-                    requests.c.state == RequestState.LEASED,
+            for lease in sorted(leases, key=lambda each: each.request_id):
+                connection.execute(
+                    sa.update(requests)
+                    .where(
+                        requests.c.request_id == lease.request_id,
+                        requests.c.state == RequestState.LEASED,
+                        requests.c.hand_outs == lease.hand_outs,
+                    )
+                    .values(state=RequestState.QUEUED, lease_owner=None, leased_at=None)
                 )
-                .values(state=RequestState.QUEUED, lease_owner=None, leased_at=None)
-            )
-            bump(connection, "requests")
+            bump(connection, ENQUEUED)
 
     def sweep(self) -> None:
         """Expire what nobody waits for and forget what was settled a day ago."""
@@ -184,17 +233,26 @@ class Requests:
 
     def version(self) -> int:
         """Return a counter that grows when a request is enqueued, by this process or another."""
-        return read_version(self._database, "requests")
+        return read_version(self._database, ENQUEUED)
 
 
-def _in_queues(queues: Sequence[str | None] | None) -> sa.ColumnElement[bool]:
-    if queues is None:
-        return requests.c.agent_queue.is_(None)
+def _waiting(serves: Serves, now: float) -> sa.Select[Any]:
+    full = sa.and_(requests.c.is_branch == 0, requests.c.deployment.in_(serves.deployments))
+    return sa.select(requests).where(
+        requests.c.state == RequestState.QUEUED,
+        sa.or_(full, requests.c.is_branch == 1) if serves.branches else full,
+        sa.or_(requests.c.expires_at.is_(None), requests.c.expires_at > now),
+        _in_queues(serves.queues),
+    )
+
+
+def _in_queues(queues: Sequence[str | None]) -> sa.ColumnElement[bool]:
     named = requests.c.agent_queue.in_([queue for queue in queues if queue])
     if all(queues):
         return named
     return sa.or_(named, requests.c.agent_queue.is_(None))
 
 
-def _request(row: sa.RowMapping) -> Request:
-    return Request(**{**row, "state": RequestState(row["state"])})
+def _request(row: Mapping[Any, Any]) -> Request:
+    state, is_branch = RequestState(row["state"]), bool(row["is_branch"])
+    return Request(**{**row, "state": state, "is_branch": is_branch})

@@ -61,9 +61,7 @@ def keep_others_out(connection: sa.Connection, name: str) -> None:
 
     In SQLite a write transaction does that by itself.
     """
-    connection.execute(
-        sa.select(versions.c.value).where(versions.c.name == name).with_for_update()
-    )
+    connection.execute(sa.select(versions.c.value).where(versions.c.name == name).with_for_update())
 
 
 def bump(connection: sa.Connection, name: str) -> None:
