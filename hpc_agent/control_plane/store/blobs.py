@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from hpc_agent.control_plane.store.database import Database
-from hpc_agent.control_plane.store.schema import snapshots
+from hpc_agent.control_plane.store.schema import definition_snapshots as snapshots
 
-_ADD = sa.text("INSERT INTO snapshots VALUES (:sha1, :content) ON CONFLICT (sha1) DO NOTHING")
+_ADD = sa.text(
+    "INSERT INTO definition_snapshots VALUES (:sha1, :content) ON CONFLICT (sha1) DO NOTHING"
+)
 
 
 class DatabaseBlobs:

@@ -48,7 +48,7 @@ _V1: Final = (
 _V2: Final = (
     "CREATE TABLE sightings (owner TEXT PRIMARY KEY, seen_at DOUBLE PRECISION NOT NULL)",
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE snapshots (sha1 TEXT PRIMARY KEY, content {bytes} NOT NULL)",
+    "CREATE TABLE definition_snapshots (sha1 TEXT PRIMARY KEY, content {bytes} NOT NULL)",
     "ALTER TABLE requests ADD COLUMN awaited_until DOUBLE PRECISION",
     "ALTER TABLE requests ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE deployments ADD COLUMN deployment_id INTEGER NOT NULL DEFAULT 0",

@@ -17,7 +17,10 @@ import sqlalchemy as sa
 
 from hpc_agent.errors import ConfigError
 
-SCHEMA = "hpc_agent"
+SCHEMA = "hpc_agent_gateway"
+"""Not a name that a database user is likely to have: Dagster would make its tables in here then,
+since PostgreSQL looks for tables in the schema of the user's name first."""
+
 CHANNEL = "hpc_agent_control_plane"
 CONNECT_TIMEOUT_SECONDS = 10
 RETRY_SECONDS = 2.0
@@ -38,7 +41,11 @@ def make_engine(url: sa.URL, *, size: int, overflow: int) -> sa.Engine:
     """Make an engine whose sessions live in our schema. Raises ConfigError without a driver."""
     try:
         engine = sa.create_engine(
-            url.set(drivername=DRIVER), pool_size=size, max_overflow=overflow, pool_pre_ping=True, connect_args=_SESSION
+            url.set(drivername=DRIVER),
+            pool_size=size,
+            max_overflow=overflow,
+            pool_pre_ping=True,
+            connect_args=_SESSION,
         )
     except ModuleNotFoundError as error:
         extra = "pip install 'dagster-hpc-agent[control-plane,postgres]'"

@@ -53,7 +53,7 @@ idempotency_keys = _table(
 versions = _table("versions", name=sa.Text, value=sa.Integer)
 sightings = _table("sightings", owner=sa.Text, seen_at=sa.Double)
 settings = _table("settings", name=sa.Text, value=sa.Text)
-snapshots = _table("snapshots", sha1=sa.Text, content=sa.LargeBinary)
+definition_snapshots = _table("definition_snapshots", sha1=sa.Text, content=sa.LargeBinary)
 
 
 def keep_others_out(connection: sa.Connection, name: str) -> None:
