@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _FAST_SECONDS = 2.0
 _FAST_FOR_SECONDS = 30.0
 _IDLE_SECONDS = 300.0
+_QUIET_SECONDS = 60.0
 _LOOK_INTO_QUEUE_AFTER_SECONDS = 1.0
 
 # Of any other end (out of memory, timeout, preemption, …) Slurm knows more than the job did.
@@ -38,6 +39,8 @@ class WatchLoop:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._quiet_looks = 0
+        self._last_seen: Sequence[Job] = ()
 
     async def step(self) -> float:
         """Look at all submitted jobs once."""
@@ -56,10 +59,15 @@ class WatchLoop:
         if absent:
             await self._investigate(absent)
         left = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
+        self._quiet_looks = self._quiet_looks + 1 if left == self._last_seen else 0
+        self._last_seen = left
         return self._next_wait(left)
 
     def _next_wait(self, tracked: Sequence[Job]) -> float:
-        """Look soon after a submission and at an end, when jobs change; slowly otherwise."""
+        """Look soon after a submission and at an end, when jobs change; slowly otherwise.
+
+        While nothing changes, ever more slowly: jobs tell their own start and end.
+        """
         if not tracked:
             return _IDLE_SECONDS
         now = self._context.clock()
@@ -70,7 +78,9 @@ class WatchLoop:
         leaving = any(job.state is JobState.COMPLETING for job in tracked)
         if leaving or (waiting and now - youngest < _FAST_FOR_SECONDS):
             return _FAST_SECONDS
-        return self._context.config.scheduler.poll_seconds
+        poll_seconds = self._context.config.scheduler.poll_seconds
+        slowed: float = poll_seconds * 2 ** min(self._quiet_looks, 8)
+        return min(slowed, max(poll_seconds, _QUIET_SECONDS))
 
     async def _observe(self, job: Job, record: JobRecord) -> None:
         if record.state is JobState.UNKNOWN:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-# Jobs pin the certificate itself, so it need not expire; nodes with a wrong clock exist.
-_VALID = timedelta(days=20 * 365)
-_CLOCK_SKEW = timedelta(days=2)
+from hpc_agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +27,24 @@ class Certificate:
         return self.certificate_file.read_text()
 
 
-def load_or_create(state_dir: Path, names: Sequence[str]) -> Certificate:
-    """Return the persisted certificate, making one for ``names`` (hosts, addresses) first."""
-    certificate = Certificate(
+def certificate_in(state_dir: Path) -> Certificate:
+    """Return where a state directory has its certificate."""
+    return Certificate(
         certificate_file=state_dir / "relay-certificate.pem", key_file=state_dir / "relay-key.pem"
     )
+
+
+def load_or_create(state_dir: Path, names: Sequence[str]) -> Certificate:
+    """Return the persisted certificate, making one for ``names`` (hosts, addresses) first.
+
+    Raises ConfigError when it cannot be made.
+    """
+    certificate = certificate_in(state_dir)
     if not (certificate.certificate_file.exists() and certificate.key_file.exists()):
-        _create(certificate, names)
+        argv = [sys.executable, "-m", "hpc_agent.relay.new_certificate", str(state_dir), *names]
+        made = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise ConfigError(f"home: {state_dir}: no certificate could be made: {made.stderr}")
     return certificate
 
 
@@ -66,35 +70,3 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def _create(certificate: Certificate, names: Sequence[str]) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpc-agent relay")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + _VALID)
-        .add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    write_private(certificate.key_file, private)
-    write_private(certificate.certificate_file, signed.public_bytes(serialization.Encoding.PEM))
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
