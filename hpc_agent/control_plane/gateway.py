@@ -99,8 +99,7 @@ class Gateway:
 
     async def listen(self) -> None:
         """Hear what other gateways over the same database tell."""
-        if self.services.database.is_shared:
-            await listen(self.services.database.url, self.services.queue.heard)
+        await listen(self.services.database.url, self.services.queue.heard)
 
     async def nudge(self) -> None:
         """Repeat the request to look at the workspace while a location stays outdated.

@@ -118,11 +118,12 @@ class ControlPlane:
             serve_agents(gateway.services, self._listener, self._tls),
             gateway.watch(),
             gateway.keep_leases(),
-            gateway.listen(),
             gateway.nudge(),
             gateway.sweep(),
             self._reload_children(gateway),
         ]
+        if gateway.services.database.is_shared:
+            parts.append(gateway.listen())
         if self._options.webserver:
             parts.append(self._webserver.run())
         if self._options.daemon:
