@@ -7,10 +7,13 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hpc_agent.control_plane import die_with_parent
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
@@ -76,7 +79,7 @@ class Supervisor:
         _rotate(self._program.log)
         with self._program.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._program.argv,
+                *_mortal(self._program.argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,6 +102,11 @@ class Supervisor:
             logger.warning("%s did not end when asked: killing it", self._program.name)
         _signal_group(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def _mortal(argv: Sequence[str]) -> list[str]:
+    """Make a program die with us, should we be killed."""
+    return [sys.executable, die_with_parent.__file__, str(os.getpid()), *argv]
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

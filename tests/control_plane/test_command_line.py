@@ -146,17 +146,59 @@ def test_missing_file_is_explained(home: Home, tmp_path: Path) -> None:
     assert "No such file" in result.stderr
 
 
-def test_location_name_is_unique_over_deployments(home: Home, tmp_path: Path) -> None:
-    """All deployments share one instance, in which a name means one location."""
+def test_deployments_have_locations_of_their_own(
+    home: Home, database: Database, tmp_path: Path
+) -> None:
+    """The same file goes into several deployments; deleting one leaves the others alone."""
     file = write(
         tmp_path / "f.yaml", "locations: [{location_name: a, code_source: {module_name: a}}]"
     )
-    invoke(home, "deploy", file)
+    refused = invoke(home, "deploy", file, "--deployment", "staging")
+    assert refused.exit_code == 2
+    assert "deployment create staging" in refused.stderr
 
-    result = invoke(home, "deploy", file, "--deployment", "staging")
+    assert invoke(home, "deployment", "create", "staging").exit_code == 0
+    assert invoke(home, "deploy", file, "--deployment", "staging").exit_code == 0
+    assert invoke(home, "deploy", file).exit_code == 0
+
+    assert invoke(home, "deployment", "list").stdout.splitlines() == ["prod  full", "staging  full"]
+    names = [location.face_name for location in Locations(database).all()]
+    assert names == ["a", "a@staging"]
+
+    assert invoke(home, "deployment", "delete", "staging").exit_code == 0
+    assert [location.face_name for location in Locations(database).all()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("create", "prod"), "exists already"),
+        (("create", "a@b"), "cannot name a deployment"),
+        (("create", "x" * 65), "cannot name a deployment"),
+        (("delete", "prod"), "cannot be deleted"),
+        (("delete", "nowhere"), "there is no deployment"),
+    ],
+)
+def test_wrong_deployment_is_explained(home: Home, arguments: tuple[str, ...], says: str) -> None:
+    """One line, exit code 2."""
+    result = invoke(home, "deployment", *arguments)
 
     assert result.exit_code == 2
-    assert "exists in deployment 'prod'" in result.stderr
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_location_name_cannot_name_a_deployment(home: Home, tmp_path: Path) -> None:
+    """``a@staging`` in the UI is location a of deployment staging, and nothing else."""
+    file = write(
+        tmp_path / "f.yaml",
+        "locations: [{location_name: a@staging, code_source: {module_name: a}}]",
+    )
+
+    result = invoke(home, "deploy", file)
+
+    assert result.exit_code == 2
+    assert "must not contain @" in result.stderr
 
 
 def test_home_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

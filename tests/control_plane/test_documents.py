@@ -32,8 +32,13 @@ CLI_DOCUMENTS = (
     "DELETE_LOCATION_MUTATION",
     "RECONCILE_LOCATIONS_FROM_DOCUMENT_MUTATION",
     "DEPLOY_LOCATIONS_FROM_DOCUMENT_MUTATION",
+    "FULL_DEPLOYMENTS_QUERY",
+    "CREATE_OR_UPDATE_BRANCH_DEPLOYMENT",
+    "GET_BRANCH_DEPLOYMENT_NAME",
+    "GET_DEPLOYMENT_BY_NAME_QUERY",
+    "DELETE_DEPLOYMENT_MUTATION",
 )
-"""What ``dagster-cloud workspace`` and ``dagster-cloud deployment`` need to deploy locations."""
+"""What ``dagster-cloud workspace``, ``deployment`` and ``branch-deployment`` need to deploy."""
 
 NOT_COVERED = {
     "DELETE_EVENTS_MUTATION": "deletes history; runs are deleted in the UI",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from hpc_agent.control_plane.supervisor import Program, Supervisor
+from tests.control_plane.running import poll
 
 SPAWN = """
 import pathlib, subprocess, sys, time
@@ -18,6 +20,14 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 with open("pids", "a") as file:
     file.write(f"{__import__('os').getpid()} {child.pid}\\n")
 time.sleep(600)
+"""
+
+
+RUN_SUPERVISOR = """
+import asyncio, pathlib
+from hpc_agent.control_plane.supervisor import Supervisor
+from tests.control_plane.test_supervisor import program
+asyncio.run(Supervisor(program(pathlib.Path({directory!r}))).run())
 """
 
 
@@ -61,6 +71,17 @@ async def test_program_that_dies_is_started_again(tmp_path: Path) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
     await until(lambda: all(is_gone(pid) for pid in (orphan, *pids(tmp_path)[1])))
+
+
+def test_program_dies_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    """After kill -9 nobody is left to end the program: the kernel does."""
+    argv = [sys.executable, "-c", RUN_SUPERVISOR.format(directory=str(tmp_path))]
+    with subprocess.Popen(argv) as supervisor:
+        pid, orphan = poll(lambda: pids(tmp_path), "the program starts")[0]
+        supervisor.kill()
+
+    os.kill(orphan, 9)  # not inherited: a child of the program is the program's own business
+    poll(lambda: is_gone(pid), "the program is gone")
 
 
 async def test_restart_replaces_the_program_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hpc_agent.control_plane.store.tokens import Token
+from hpc_agent.control_plane.store.tokens import Token, TokenKind
+from hpc_agent.errors import ControlPlaneRefusedError
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -28,6 +29,16 @@ class RequestContext:
 def context(info: GraphQLResolveInfo) -> RequestContext:
     found: RequestContext = info.context
     return found
+
+
+def deployer(info: GraphQLResolveInfo) -> RequestContext:
+    """Return the context of somebody who may deploy. Raises ControlPlaneRefusedError."""
+    request = context(info)
+    if request.token.kind is not TokenKind.USER:
+        raise ControlPlaneRefusedError(
+            "deploying needs a user token: hpc-agent control-plane token create --kind user"
+        )
+    return request
 
 
 def instance(info: GraphQLResolveInfo) -> DagsterInstance:

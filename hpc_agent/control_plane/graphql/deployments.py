@@ -11,10 +11,10 @@ from dagster_shared.serdes import deserialize_value
 from graphql import GraphQLResolveInfo
 
 from hpc_agent.control_plane.deploy import locations_of
+from hpc_agent.control_plane.graphql import branches
 from hpc_agent.control_plane.graphql.agent import mutation, query, workspace_entry
-from hpc_agent.control_plane.graphql.context import RequestContext, context
+from hpc_agent.control_plane.graphql.context import RequestContext, context, deployer
 from hpc_agent.control_plane.store.locations import Location
-from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.errors import ConfigError, ControlPlaneRefusedError
 
 IGNORED_KEYS = frozenset({"git"})
@@ -35,7 +35,7 @@ bindables = [
         "ReconcileLocationsResult",
         "DeleteLocationResult",
     )
-]
+] + branches.bindables
 
 
 @query.field("currentDeployment")
@@ -72,7 +72,7 @@ def resolve_add_or_update(
     _: object, info: GraphQLResolveInfo, document: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
-        names = _deploy(_deployer(info), {"locations": [document]})
+        names = _deploy(deployer(info), {"locations": [document]})
     except ConfigError as error:
         return _invalid(error)
     return {"__typename": "WorkspaceEntry", "location_name": names[0]}
@@ -83,7 +83,7 @@ def resolve_deploy_locations(
     _: object, info: GraphQLResolveInfo, document: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
-        names = _deploy(_deployer(info), document)
+        names = _deploy(deployer(info), document)
     except ConfigError as error:
         return _invalid(error)
     entries = [{"location_name": name} for name in names]
@@ -95,7 +95,7 @@ def resolve_reconcile_locations(
     _: object, info: GraphQLResolveInfo, document: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
-        names = _deploy(_deployer(info), document, prune=True)
+        names = _deploy(deployer(info), document, prune=True)
     except ConfigError as error:
         return _invalid(error)
     entries = [{"location_name": name} for name in names]
@@ -106,21 +106,12 @@ def resolve_reconcile_locations(
 def resolve_delete_location(
     _: object, info: GraphQLResolveInfo, location_name: str
 ) -> dict[str, Any]:
-    request = _deployer(info)
+    request = deployer(info)
     if not request.services.locations.remove(request.deployment, location_name):
         raise ControlPlaneRefusedError(
             f"deployment {request.deployment!r} has no location {location_name!r}"
         )
     return {"__typename": "DeleteLocationSuccess", "location_name": location_name}
-
-
-def _deployer(info: GraphQLResolveInfo) -> RequestContext:
-    request = context(info)
-    if request.token.kind is not TokenKind.USER:
-        raise ControlPlaneRefusedError(
-            "deploying needs a user token: hpc-agent control-plane token create --kind user"
-        )
-    return request
 
 
 def _deploy(
