@@ -23,6 +23,7 @@ from .spec import CODE_SERVER, read_spec, read_token
 from .tunnel import Tunnels
 
 EXIT_REPORT_SECONDS = 30.0
+TERMINATED_REPORT_SECONDS = 5.0
 READY_REPORT_SECONDS = 24 * 3600.0
 EX_TEMPFAIL = 75  # sysexits.h: the agent could not be reached, the run was not started
 EX_CANNOT_START = 127
@@ -182,6 +183,9 @@ class NodeProgram:
     def _report_exit(self, record: Dict[str, Any]) -> None:
         # An agent that was never reached gets one more try; the exit record says the same.
         patience = EXIT_REPORT_SECONDS if self._reached else 0.0
+        if record["outcome"] == records.TERMINATED:
+            # Whoever ended the job waits for it to go, and will kill it if it does not.
+            patience = min(patience, TERMINATED_REPORT_SECONDS)
         try:
             self._reporter.report("exited", patience, _Interruption().pause, exit=record)
         except ReportFailed as error:
