@@ -30,6 +30,7 @@ LEASE_CHECK_SECONDS = 5.0
 NUDGE_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
 STOP_SECONDS = 3
+BACKLOG = 2048
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # who reads our address may connect before we accept
     except OSError as error:
         listener.close()
         raise ConfigError(

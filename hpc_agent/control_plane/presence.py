@@ -34,7 +34,8 @@ class AgentPresence:
         self._saw(owner_of(None, token_id))
 
     def is_alive(self, owner: str) -> bool:
-        return self._clock() - self._seen.get(owner, self._started) < LEASE_SECONDS
+        seen = max(self._seen.get(owner, self._started), self._started)
+        return self._clock() - seen < LEASE_SECONDS
 
     def any_alive(self) -> bool:
         """Whether some agent was seen lately."""

@@ -26,7 +26,7 @@ from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.wakeup import WakeUp
 
 DATABASE_POLL_SECONDS = 1.0
-"""How soon a request enqueued by another process is noticed."""
+"""How soon a request enqueued by another process is noticed without a notice."""
 
 REDELIVER_AFTER_SECONDS = 60.0
 ABANDONED_AFTER_SECONDS = 5.0
@@ -63,11 +63,17 @@ class RequestQueue:
     """
 
     def __init__(
-        self, requests: Requests, presence: AgentPresence, sightings: Sightings | None = None
+        self,
+        requests: Requests,
+        presence: AgentPresence,
+        sightings: Sightings | None = None,
+        *,
+        poll_seconds: float = DATABASE_POLL_SECONDS,
     ) -> None:
         self._requests = requests
         self._presence = presence
         self._sightings = sightings
+        self._poll_seconds = poll_seconds
         self._enqueued = WakeUp()
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
@@ -90,7 +96,7 @@ class RequestQueue:
         deadline = time.monotonic() + timeout
         version = await asyncio.to_thread(self._requests.version)
         while (remaining := deadline - time.monotonic()) > 0:
-            if await self._enqueued.wait(min(remaining, DATABASE_POLL_SECONDS)):
+            if await self._enqueued.wait(min(remaining, self._poll_seconds)):
                 return
             if await asyncio.to_thread(self._requests.version) != version:
                 return
@@ -109,7 +115,7 @@ class RequestQueue:
                 # An answer that came while we read was left to us: then read once more.
                 if remaining <= 0 and not event.is_set():
                     return None
-                await _wait(event, min(remaining, DATABASE_POLL_SECONDS))
+                await _wait(event, min(remaining, self._poll_seconds))
         finally:
             self._waiters[request_id].discard(event)
             if not self._waiters[request_id]:

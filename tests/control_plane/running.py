@@ -35,8 +35,14 @@ def poll(find: Callable[[], T | None], what: str, patience: float = PATIENCE_SEC
 class ControlPlane:
     """A running ``control-plane start`` and its UI's GraphQL."""
 
-    def __init__(self, home: Path, addresses: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        addresses: Mapping[str, Any],
+        process: subprocess.Popen[bytes],
+    ) -> None:
         self.home = home
+        self.process = process
         self.api: str = addresses["api"]
         self.ui: str = addresses["ui"]
         self.ca: str = addresses["ca"]
@@ -113,19 +119,19 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running_control_plane(home: Path) -> Iterator[ControlPlane]:
-    """Start a control plane on free ports, and end it."""
-    arguments = ["--home", str(home), "--port", "0", "--webserver-port", "0", "--json"]
-    log = home.parent / "control-plane.log"
+def running_control_plane(home: Path, *options: str) -> Iterator[ControlPlane]:
+    """Start a control plane on free ports unless ``options`` name some, and end it."""
+    arguments = ["--home", str(home), "--port", "0", "--webserver-port", "0", "--json", *options]
+    log = home.parent / f"{home.name}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [*CLI, "start", *arguments], stdout=subprocess.PIPE, stderr=stderr
-        )
+            [*CLI, "start", *arguments], stdout=subprocess.PIPE, stderr=stderr,
+        )  # fmt: skip
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()
-        yield ControlPlane(home, json.loads(line))
+        yield ControlPlane(home, json.loads(line), process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
