@@ -98,11 +98,15 @@ def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
 
 
 def cgroup_conf(version: str) -> str:
-    """Render cgroup.conf: no cgroups at all, which 23.11 and later must be told explicitly."""
+    """Render cgroup.conf: no cgroups at all, which 23.11 and later can be told.
+
+    Before that slurmd always loads a plugin. ``autodetect``, the default, ends it where no cgroup
+    file system is mounted, as in many containers; ``cgroup/v1`` does not look before it is used.
+    """
     year, month = version.split(".")[:2]
     if (int(year), int(month)) >= (23, 11):
         return "CgroupPlugin=disabled\n"
-    return "# proctrack/linuxproc and task/none use no cgroups\n"
+    return "CgroupPlugin=cgroup/v1\n"
 
 
 def gres_conf() -> str:
