@@ -22,7 +22,7 @@ $(READY): pyproject.toml requirements.lock
 	  { echo "hpc-agent needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=…" >&2; exit 1; }
 	@echo "Setting up $(VENV) …" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check \
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
 	  --constraint requirements.lock --editable '.[control-plane,postgres,dev]' >&2
 	@touch $@
 
