@@ -71,14 +71,20 @@ class ControlPlane:
         entries = data["workspaceOrError"]["locationEntries"]
         return next((e["locationOrLoadError"] for e in entries if e["name"] == name), None)
 
-    def launch(self, job: str, config: Mapping[str, Any] | None = None) -> str:
+    def is_loaded(self, name: str) -> bool:
+        location = self.location(name)
+        return location is not None and location["__typename"] == "RepositoryLocation"
+
+    def launch(
+        self, job: str, config: Mapping[str, Any] | None = None, location: str = "pipelines"
+    ) -> str:
         data = self.query(
             """mutation Launch($p: ExecutionParams!) { launchRun(executionParams: $p) {
                  __typename ... on LaunchRunSuccess { run { runId } }
                  ... on PythonError { message } } }""",
             p={
                 "selector": {
-                    "repositoryLocationName": "pipelines",
+                    "repositoryLocationName": location,
                     "repositoryName": "__repository__",
                     "jobName": job,
                 },
@@ -138,8 +144,13 @@ def running_control_plane(home: Path, *options: str) -> Iterator[ControlPlane]:
 
 
 @contextmanager
-def running_stock_agent(plane: ControlPlane, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start ``dagster-cloud agent run`` with its process launcher, and end it with its children."""
+def running_stock_agent(
+    plane: ControlPlane, directory: Path, serves: Mapping[str, Any] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start ``dagster-cloud agent run`` with its process launcher, and end it with its children.
+
+    ``serves`` says which deployments it is for, in the words of the stock dagster.yaml.
+    """
     directory.mkdir(exist_ok=True)
     config = {
         "instance_class": {
@@ -149,7 +160,7 @@ def running_stock_agent(plane: ControlPlane, directory: Path) -> Iterator[subpro
         "dagster_cloud_api": {
             "url": plane.api,
             "agent_token": plane.cli("token", "create").strip(),
-            "deployment": "prod",
+            **(serves or {"deployment": "prod"}),
         },
         "user_code_launcher": {
             "module": "dagster_cloud.workspace.user_code_launcher",

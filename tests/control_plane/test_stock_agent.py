@@ -46,15 +46,10 @@ def loaded(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Ite
     directory = tmp_path_factory.mktemp("agent")
     with running_stock_agent(plane, directory / "agent"):
         try:
-            poll(lambda: is_loaded(plane, "pipelines"), "location pipelines loads")
+            poll(lambda: plane.is_loaded("pipelines"), "location pipelines loads")
         except AssertionError as error:
             raise AssertionError((directory / "agent" / "agent.log").read_text()) from error
         yield plane
-
-
-def is_loaded(plane: ControlPlane, name: str) -> bool:
-    location = plane.location(name)
-    return location is not None and location["__typename"] == "RepositoryLocation"
 
 
 def test_location_without_agent_says_what_is_missing(plane: ControlPlane) -> None:
@@ -169,7 +164,7 @@ def test_broken_location_shows_its_traceback(loaded: ControlPlane, tmp_path: Pat
 
     poll(lambda: "on purpose" in load_error(loaded, "broken"), "the UI shows the load error")
     assert 'broken.py", line 3' in load_error(loaded, "broken")
-    assert is_loaded(loaded, "pipelines")
+    assert loaded.is_loaded("pipelines")
 
 
 def load_error(plane: ControlPlane, name: str) -> str:
@@ -192,4 +187,4 @@ def test_reload_in_the_ui_brings_new_code(loaded: ControlPlane, tmp_path: Path) 
              __typename } }"""
     )
 
-    poll(lambda: is_loaded(loaded, "changing"), "the corrected code loads")
+    poll(lambda: loaded.is_loaded("changing"), "the corrected code loads")
