@@ -24,9 +24,17 @@ DAGSTER_YAML = f"""\
 telemetry:
   enabled: false
 
+nux:
+  enabled: false
+
+# A launch waits for the agent's answer, so launches must not wait for each other.
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+    dequeue_use_threads: true
+    dequeue_num_workers: 8
 
 run_monitoring:
   enabled: true
