@@ -47,6 +47,11 @@ class ComputeLogStore:
         self._guard = threading.Lock()
         self._final: defaultdict[tuple[str, ...], set[ComputeIOType]] = defaultdict(set)
 
+    def stays_below(self, directory: Path) -> bool:
+        """Tell whether all logs are kept in files below a directory, and nowhere else."""
+        sample = self._local.get_captured_local_path(["run"], "out")
+        return self._remote is None and Path(sample).is_relative_to(directory)
+
     def spool(self, upload: LogUpload) -> IO[bytes]:
         """Open a temporary file next to where the log belongs, for ``finish`` to put in place."""
         directory = self._path(upload).parent

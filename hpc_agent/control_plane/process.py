@@ -99,6 +99,7 @@ class ControlPlane:
         """Run all parts until ``stop`` is set, or until one of ours fails for good."""
         async with open_gateway(self._options.home, self._workspace_changed) as gateway:
             self._gateway = gateway
+            self._warn_of_local_logs(gateway)
             tasks = [asyncio.create_task(part) for part in self._parts(gateway)]
             stopping = asyncio.create_task(stop.wait())
             announcing = asyncio.create_task(self._announce(ready))
@@ -112,6 +113,15 @@ class ControlPlane:
                 for task in (*tasks, stopping, announcing):
                     task.cancel()
                 await asyncio.gather(*tasks, stopping, announcing, return_exceptions=True)
+
+    def _warn_of_local_logs(self, gateway: Gateway) -> None:
+        home = self._options.home
+        if not self._options.webserver and gateway.services.compute_logs.stays_below(home.root):
+            logger.warning(
+                "compute logs that agents upload here stay in %s, where the webserver of another "
+                "machine does not see them: set compute_logs in %s to a directory that both see, "
+                "or to a cloud manager", home.root, home.dagster_yaml,
+            )  # fmt: skip
 
     def _parts(self, gateway: Gateway) -> list[Coroutine[Any, Any, None]]:
         parts = [
