@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -58,7 +58,8 @@ class ControlPlane(_Section):
     """Where the control plane is and how to reach it."""
 
     url: str
-    deployments: list[str] = Field(default=["prod"], min_length=1)
+    deployments: list[str] = ["prod"]
+    branch_deployments: bool = False
     token_file: ExpandedPath | None = None
     ca_bundle: ExpandedPath | None = None
     proxy: str | None = None
@@ -71,6 +72,36 @@ class ControlPlane(_Section):
         if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
             raise ValueError("must start with https:// (http:// only to this machine)")
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Self:
+        if not self.deployments and not self.branch_deployments:
+            raise ValueError("deployments may be empty only with branch_deployments: true")
+        return self
+
+
+class AgentQueues(_Section):
+    """Which agent queues this agent takes work from."""
+
+    include_default_queue: bool = True
+    additional_queues: list[str] = []
+
+    @property
+    def names(self) -> list[str | None]:
+        """The queues as the agent API has them: None stands for the default queue."""
+        return [*self.additional_queues, *([None] if self.include_default_queue else [])]
+
+    @model_validator(mode="after")
+    def _is_a_queue(self) -> Self:
+        if not self.names:
+            raise ValueError("without the default queue, additional_queues must name one")
+        return self
+
+
+class AgentMetrics(_Section):
+    """Whether heartbeats carry the agent's own use of CPU, memory and requests."""
+
+    enabled: bool = False
 
 
 class Scheduler(_Section):
@@ -113,12 +144,23 @@ class Runs(_Section):
     grace_seconds: Seconds = 30
 
 
+class ServerTtl(_Section):
+    """How long a code server without requests is kept. Branch deployments always have a limit."""
+
+    enabled: bool = False
+    full_deployments_seconds: Seconds = 24 * 3600
+    branch_deployments_seconds: Seconds = 24 * 3600
+    max_servers: Annotated[int, Field(ge=1)] = 25
+
+
 class CodeServers(_Section):
     """Code servers."""
 
     options: dict[str, OptionValue] = {}
     startup_timeout_seconds: Seconds = 300
     queue_timeout_seconds: Seconds | None = None
+    server_ttl: ServerTtl = ServerTtl()
+    snapshot_uploads: Literal["direct", "legacy"] = "direct"
 
 
 class Location(_Section):
@@ -152,6 +194,10 @@ class AgentConfig(_Section):
         default_factory=lambda: Path("~/.local/state/hpc-agent").expanduser()
     )
     label: str | None = None
+    agent_queues: AgentQueues = AgentQueues()
+    allowed_full_deployment_locations: dict[str, list[str]] = {}
+    allowed_branch_deployment_locations: list[str] | None = None
+    agent_metrics: AgentMetrics = AgentMetrics()
     node_python: str = "python3"
     scheduler: Scheduler = Scheduler()
     relay: Relay = Relay()
@@ -170,6 +216,15 @@ class AgentConfig(_Section):
         if not path.is_absolute():
             raise ValueError("must be an absolute path")
         return path
+
+    def allows(self, deployment: str, location: str, *, is_branch: bool) -> bool:
+        """Whether this agent may serve a code location; what is not restricted is allowed."""
+        allowed = (
+            self.allowed_branch_deployment_locations
+            if is_branch
+            else self.allowed_full_deployment_locations.get(deployment)
+        )
+        return allowed is None or location in allowed
 
     def environment_of(self, location: str | None) -> Environment:
         """Return the environment of a code location: its own settings over the general ones."""

@@ -48,6 +48,7 @@ def _tell(db: Database, context: Context, before: Job, after: Job, now: float) -
             after,
             scheduler=context.scheduler.name.capitalize(),
             agent_id=context.agent_id,
+            agent_label=context.config.label,
             now=now,
         )
         answers.give(db, after.request_id, responses.success(), now=now)

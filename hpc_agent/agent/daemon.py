@@ -37,7 +37,11 @@ from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.agent.work_directory import check_work_directory
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.code_servers.bring_up import BringUp
+from hpc_agent.code_servers.calls import Calls
+from hpc_agent.code_servers.channels import Channels
+from hpc_agent.code_servers.demand import Demand
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.jobs.directory import WorkDirectory
@@ -64,11 +68,18 @@ class _NamedLoop:
     bell: Bell
 
 
+@dataclass(frozen=True, slots=True)
+class _CodeServers:
+    fleet: Fleet
+    channels: Channels
+    demand: Demand
+
+
 async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
     """Run the agent until ``stop`` is set.
 
     Raises ConfigError, StoreError (LeaseHeldError among them) at start; once it runs, only
-    LeaseHeldError.
+    what ``loop.FATAL`` lists.
     """
     notifier = Notifier.from_environment()
     async with contextlib.AsyncExitStack() as stack:
@@ -123,9 +134,12 @@ async def _open(
         bells=Bells(),
     )
     relay = await _open_relay(context, tokens, stack)
-    fleet = _make_fleet(context, relay)
-    stack.push_async_callback(fleet.close)
-    return _loops(context, relay, fleet, crew, owner), context
+    demand = Demand(config.code_servers.server_ttl, context.clock)
+    channels = Channels(relay)
+    stack.push_async_callback(channels.close)
+    fleet = _make_fleet(context, channels, demand)
+    await fleet.recall()
+    return _loops(context, relay, _CodeServers(fleet, channels, demand), crew, owner), context
 
 
 async def _take_over(store: Store, owner: str) -> Identity:
@@ -171,12 +185,13 @@ async def _open_relay(
     )
 
 
-def _make_fleet(context: Context, relay: Relay) -> Fleet:
+def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
     return Fleet(
         config=context.config,
         store=context.store,
         preparation=context.preparation,
-        relay=relay,
+        channels=channels,
+        demand=demand,
         clock=context.clock,
         on_submit=context.bells.submit.ring,
         on_retire=context.bells.cancel.ring,
@@ -184,21 +199,35 @@ def _make_fleet(context: Context, relay: Relay) -> Fleet:
 
 
 def _loops(
-    context: Context, relay: Relay, fleet: Fleet, crew: Crew, owner: str
+    context: Context, relay: Relay, servers: _CodeServers, crew: Crew, owner: str
 ) -> list[_NamedLoop]:
-    bells = context.bells
+    bells, fleet = context.bells, servers.fleet
     bring_up = BringUp(
         settings=context.config.code_servers,
         store=context.store,
-        api=context.api,
+        uploads=Uploads(context.api, context.config.code_servers),
         fleet=fleet,
-        relay=relay,
+        channels=servers.channels,
+        tunnels=relay,
         clock=context.clock,
     )
+    serve = ServeLoop(
+        context,
+        fleet=fleet,
+        calls=Calls(
+            fleet=fleet,
+            channels=servers.channels,
+            demand=servers.demand,
+            on_demand=bells.workspace.ring,
+        ),
+        demand=servers.demand,
+        crew=crew,
+    )
+    heartbeat = HeartbeatLoop(context, fleet, spooled=relay.holds_events_of, load=serve.load)
     return [
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
-        _NamedLoop("serve", ServeLoop(context, fleet, crew).step, bells.serve),
+        _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, crew).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context).step, bells.watch),
         _NamedLoop("cancel", CancelLoop(context).step, bells.cancel),
@@ -209,7 +238,7 @@ def _loops(
         ),
         _NamedLoop("orphans", OrphansLoop(context).step, Bell()),
         _NamedLoop("report", ReportLoop(context).step, bells.report),
-        _NamedLoop("heartbeat", HeartbeatLoop(context, fleet).step, bells.heartbeat),
+        _NamedLoop("heartbeat", heartbeat.step, bells.heartbeat),
         _NamedLoop(
             "workspace", WorkspaceLoop(context, fleet, bring_up, crew).step, bells.workspace
         ),

@@ -2,51 +2,124 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from sqlite_utils import Database
+
 from hpc_agent import __version__
 from hpc_agent.agent.context import Context
-from hpc_agent.code_servers.fleet import Fleet
-from hpc_agent.code_servers.heartbeats import server_heartbeats
+from hpc_agent.agent.utilization import Utilization
+from hpc_agent.code_servers.fleet import Berth, Fleet
+from hpc_agent.code_servers.heartbeats import server_heartbeats, without_messages
 from hpc_agent.dagster_plus import agent_calls
-from hpc_agent.dagster_plus.serdes import Packed, packed
-from hpc_agent.runs.heartbeats import worker_statuses
+from hpc_agent.dagster_plus.client import PROTOCOL_VERSION, ControlPlaneStatusError
+from hpc_agent.dagster_plus.serdes import Packed, dumps, error_info, packed
+from hpc_agent.runs.heartbeats import worker_statuses, workers_without_messages
 from hpc_agent.store import jobs
-from hpc_agent.store.jobs import JobKind, Phase
+from hpc_agent.store.jobs import Job, JobKind, Phase
+
+log = logging.getLogger(__name__)
 
 # AGENT_HEARTBEAT_INTERVAL_SECONDS of the stock agent.
 INTERVAL_SECONDS = 30.0
 AGENT_TYPE = "HpcAgent"
+_TOO_LARGE = 413
+# A lost job is told of a few times: heartbeats are lost like anything else.
+_TELL_LOST_SECONDS = 5 * INTERVAL_SECONDS
 
 
 class HeartbeatLoop:
-    """Sends one heartbeat for each deployment."""
+    """Sends one heartbeat for each deployment.
 
-    def __init__(self, context: Context, fleet: Fleet) -> None:
+    ``spooled`` says whether events of a run wait for the control plane; ``load`` counts the
+    requests that are worked on.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        fleet: Fleet,
+        *,
+        spooled: Callable[[str], bool],
+        load: Callable[[], int],
+    ) -> None:
         self._context = context
         self._fleet = fleet
+        self._spooled = spooled
+        self._load = load
+        self._utilization = Utilization()
 
     async def step(self) -> float:
         """Send the heartbeats."""
         context = self._context
         now = context.clock()
         berths = await self._fleet.berths()
-        live = await context.store.run(
-            lambda db: jobs.in_phase(
-                db, Phase.INTENT, Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING
-            )
-        )
-        workers = [job for job in live if job.kind is JobKind.RUN_WORKER]
+        workers = await context.store.run(lambda db: self._workers(db, now))
+        metadata = await self._metadata(now)
         heartbeats = {
-            deployment: self._heartbeat(
-                now,
-                servers=server_heartbeats(berths, deployment),
-                workers=worker_statuses(workers, deployment),
-            )
-            for deployment in context.config.control_plane.deployments
+            deployment: self._heartbeat(deployment, now, berths, workers, metadata)
+            for deployment in self._fleet.deployments()
         }
-        await agent_calls.add_heartbeats(context.api, heartbeats, context.errors.packed(now))
+        errors = context.errors.packed(now)
+        try:
+            await agent_calls.add_heartbeats(context.api, heartbeats, errors)
+        except ControlPlaneStatusError as error:
+            if error.status != _TOO_LARGE:
+                raise
+            await self._send_smaller(now, heartbeats, errors)
         return INTERVAL_SECONDS
 
-    def _heartbeat(self, now: float, *, servers: list[Packed], workers: Packed) -> Packed:
+    async def _send_smaller(
+        self, now: float, heartbeats: dict[str, Packed], errors: Sequence[Packed]
+    ) -> None:
+        """A heartbeat that is too large is no reason to be taken for dead."""
+        size = sum(len(dumps(heartbeat)) for heartbeat in heartbeats.values())
+        words = (
+            f"Request with {size} heartbeat bytes and {sum(len(dumps(e)) for e in errors)} error "
+            "bytes was too large, submitting a smaller heartbeat without messages and stack traces."
+        )
+        log.warning("%s", words)
+        smaller = {name: _without_messages(heartbeat) for name, heartbeat in heartbeats.items()}
+        told = packed("TimestampedError", timestamp=now, error=error_info(words))
+        await agent_calls.add_heartbeats(self._context.api, smaller, [told])
+
+    def _workers(self, db: Database, now: float) -> list[Job]:
+        """Return the run workers that live, and those that were lost a moment ago."""
+        live = jobs.in_phase(db, Phase.INTENT, Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING)
+        lost = [
+            job
+            for job in jobs.in_phase(db, Phase.LOST)
+            if now - (job.concluded_at or now) < _TELL_LOST_SECONDS
+            # What the worker managed to send may say that its run ended well.
+            and not self._spooled(str(job.run_id))
+        ]
+        return [job for job in [*live, *lost] if job.kind is JobKind.RUN_WORKER]
+
+    async def _metadata(self, now: float) -> Packed:
+        config = self._context.config
+        metrics: Packed = {}
+        if config.agent_metrics.enabled:
+            metrics = await asyncio.to_thread(self._utilization.measure, now, requests=self._load())
+        return {
+            "version": PROTOCOL_VERSION,
+            "hpc_agent_version": __version__,
+            "type": AGENT_TYPE,
+            "utilization_metrics": metrics,
+            "allowed_full_deployment_locations": config.allowed_full_deployment_locations,
+            "allowed_branch_deployment_locations": config.allowed_branch_deployment_locations or [],
+        }
+
+    def _heartbeat(
+        self,
+        deployment: str,
+        now: float,
+        berths: Sequence[Berth],
+        workers: Sequence[Job],
+        metadata: Packed,
+    ) -> Packed:
+        queues = self._context.config.agent_queues
         return packed(
             "AgentHeartbeat",
             timestamp=now,
@@ -54,10 +127,25 @@ class HeartbeatLoop:
             agent_label=self._context.config.label,
             agent_type=AGENT_TYPE,
             errors=None,
-            metadata={"version": __version__, "type": AGENT_TYPE},
-            run_worker_statuses=workers,
-            code_server_heartbeats=servers,
+            metadata=metadata,
+            run_worker_statuses=worker_statuses(workers, deployment),
+            code_server_heartbeats=server_heartbeats(berths, deployment),
             agent_queues_config=packed(
-                "AgentQueuesConfig", include_default_queue=True, additional_queues=None
+                "AgentQueuesConfig",
+                include_default_queue=queues.include_default_queue,
+                additional_queues=queues.additional_queues or None,
             ),
         )
+
+
+def _without_messages(heartbeat: Packed) -> Packed:
+    """``without_messages_and_errors`` of the stock AgentHeartbeat."""
+    metadata = dict(heartbeat["metadata"])
+    metadata.pop("utilization_metrics", None)
+    return {
+        **heartbeat,
+        "errors": [],
+        "metadata": metadata,
+        "run_worker_statuses": workers_without_messages(heartbeat["run_worker_statuses"]),
+        "code_server_heartbeats": without_messages(heartbeat["code_server_heartbeats"]),
+    }

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_agent.agent.deployments import UnknownDeploymentError
 from hpc_agent.errors import HpcAgentError, LeaseHeldError
 
 log = logging.getLogger(__name__)
 
 # Whatever else goes wrong, the agent goes on: these alone end it.
-FATAL = (LeaseHeldError,)
+FATAL = (LeaseHeldError, UnknownDeploymentError)
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 60.0
 _JITTER = 0.1
@@ -60,6 +61,10 @@ class Crew:
         """Whether a task with this name is at work."""
         return name in self._tasks
 
+    def count(self, prefix: str) -> int:
+        """Return how many tasks whose names begin so are at work."""
+        return sum(name.startswith(prefix) for name in self._tasks)
+
     def __len__(self) -> int:
         return len(self._tasks)
 
@@ -89,11 +94,13 @@ class Crew:
 class Backoff:
     """Doubling waits with jitter; ``reset`` after a success."""
 
+    first: float = _FIRST_BACKOFF_SECONDS
+    longest: float = _LONGEST_BACKOFF_SECONDS
     _failures: int = 0
 
     def next(self) -> float:
         """Return how long to wait after one more failure."""
-        wait = min(_FIRST_BACKOFF_SECONDS * 2**self._failures, _LONGEST_BACKOFF_SECONDS)
+        wait = min(self.first * 2 ** min(self._failures, 32), self.longest)
         self._failures += 1
         return jittered(wait)
 

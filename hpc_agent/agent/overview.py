@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.code_servers.demand import STOPPED
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.jobs.directory import WorkDirectory
@@ -42,7 +44,10 @@ def read_status(config: AgentConfig) -> AgentStatus:
         running_on=lease[0] if alive else None,
         pid=lease[1] if alive else None,
         jobs_by_phase={phase.value: count for phase, count in jobs.count_by_phase(db).items()},
-        code_servers=[_server_row(db, server) for server in code_servers.not_retired(db)],
+        code_servers=[
+            *(_server_row(db, server) for server in code_servers.not_retired(db)),
+            *_stopped_rows(db),
+        ],
         messages_waiting=outbox.count_waiting(db),
     )
 
@@ -105,6 +110,20 @@ def _server_row(db: Database, server: code_servers.CodeServer) -> dict[str, Any]
         "job": describe(jobs.get(db, server.key)),
         "key": server.key,
     }
+
+
+def _stopped_rows(db: Database) -> list[dict[str, Any]]:
+    """Code locations whose servers start with the next request."""
+    return [
+        {
+            "deployment": deployment,
+            "location": location,
+            "status": "stopped",
+            "job": "none: it starts with the next request",
+            "key": "",
+        }
+        for deployment, location in json.loads(meta.get(db, STOPPED) or "[]")
+    ]
 
 
 def _job_row(job: Job) -> dict[str, Any]:

@@ -31,12 +31,14 @@ class PollLoop:
 
     async def step(self) -> float:
         """Take what there is, write it down, and wake the serve loop."""
-        context = self._context
+        context, settings = self._context, self._context.config.control_plane
         started = context.clock()
         try:
             popped = await agent_calls.pop_requests(
                 context.api,
-                context.config.control_plane.deployments,
+                settings.deployments,
+                branch_deployments=settings.branch_deployments,
+                queues=context.config.agent_queues.names,
                 wait_seconds=self._wait_seconds(),
             )
         except HpcAgentError:
@@ -57,11 +59,8 @@ class PollLoop:
         """The control plane is there (again): what has waited for it may go on."""
         log.info("connected to %s", self._context.config.control_plane.url)
         self.connected = True
-        for bell in (
-            self._context.bells.workspace,
-            self._context.bells.report,
-            self._context.bells.conclude,
-        ):
+        bells = self._context.bells
+        for bell in (bells.workspace, bells.serve, bells.report, bells.conclude):
             bell.ring()
 
     def _wait_seconds(self) -> float:

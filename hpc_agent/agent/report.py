@@ -88,7 +88,7 @@ class ReportLoop:
                 await api.put_compressed(
                     "/upload_api_response",
                     "api_response.tmp",
-                    content,
+                    message.payload,
                     deployment=message.deployment,
                 )
             case kind:

@@ -8,15 +8,19 @@ from typing import Any
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.dagster_plus import responses
+from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.runs import telling
+from hpc_agent.runs.conclusion import FINISHED
 from hpc_agent.runs.plan import plan_run, run_key
 from hpc_agent.store import jobs
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.jobs import Job, JobKind, Phase
+
+# DagsterRunStatus of runs that no worker has taken up.
+_TO_BE_STARTED = frozenset({"QUEUED", "NOT_STARTED", "MANAGED", "STARTING"})
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +31,23 @@ class RunRequests:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def launch(self, request: Request, run: RunToLaunch) -> Packed | None:
-        """Note the intent to run a run. None: the answer follows when its job is submitted."""
+    async def launch(
+        self, request: Request, run: RunToLaunch, *, is_late: bool = False
+    ) -> Packed | None:
+        """Note the intent to run a run. None: the answer follows when its job is submitted.
+
+        A launch that comes late starts what is still to be started. Raises ControlPlaneError when
+        it cannot be known whether something is.
+        """
         context = self._context
         now = context.clock()
         known = await context.store.run(lambda db: jobs.find(db, run_key(run.run_id)))
         if known is not None:
             return await self._launch_again(request, known)
+        if is_late:
+            outcome = await self._late_launch(request, run)
+            if outcome is not None:
+                return outcome
         try:
             plan = plan_run(context.config, run, deployment=request.deployment)
             await context.preparation.prepare(plan)
@@ -54,9 +68,16 @@ class RunRequests:
         context.bells.submit.ring()
         return None
 
-    async def terminate(self, request: Request, run: RunToLaunch) -> Packed:
-        """Ask a run's job to end: by signal and after a grace period by scancel."""
+    async def terminate(
+        self, request: Request, run: RunToLaunch, *, is_late: bool = False
+    ) -> Packed:
+        """Ask a run's job to end: by signal and after a grace period by scancel.
+
+        Late or not, a run that goes on is ended; of one that is over nothing is said any more.
+        """
         context = self._context
+        if is_late and await self._status(request, run) in {None, *FINISHED}:
+            return responses.success()
         now = context.clock()
         grace = context.config.runs.grace_seconds
 
@@ -75,6 +96,26 @@ class RunRequests:
         for bell in (context.bells.cancel, context.bells.conclude, context.bells.report):
             bell.ring()
         return responses.success()
+
+    async def _late_launch(self, request: Request, run: RunToLaunch) -> Packed | None:
+        """Return the answer to a launch that has expired; None when it is carried out all the same.
+
+        The run itself says what became of it: the control plane may have given it up, canceled it,
+        or handed it to another agent.
+        """
+        status = await self._status(request, run)
+        if status in _TO_BE_STARTED:
+            return None
+        log.info("run %s: its launch has expired and it is %s: not started", run.run_id, status)
+        if status == "CANCELING":
+            await self._cancel_unknown(request, run, self._context.clock())
+            self._context.bells.conclude.ring()
+        return responses.success()
+
+    async def _status(self, request: Request, run: RunToLaunch) -> str | None:
+        return await agent_calls.run_status(
+            self._context.api, run.run_id, deployment=request.deployment
+        )
 
     async def _signal(self, job_id: str) -> None:
         """Let the run worker close its run; should that fail, scancel follows all the same."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
 
 from sqlite_utils import Database
 
@@ -13,60 +11,49 @@ from hpc_agent.agent import answers
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import Crew
 from hpc_agent.agent.run_requests import RunRequests
+from hpc_agent.agent.server_calls import SERVER_REQUESTS, call_server
+from hpc_agent.code_servers.calls import Calls
+from hpc_agent.code_servers.demand import Demand
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.workspace import not_allowed
 from hpc_agent.dagster_plus import requests, responses
-from hpc_agent.dagster_plus.instance_ref import instance_ref
-from hpc_agent.dagster_plus.serdes import Packed, dumps, error_info_of
-from hpc_agent.errors import HpcAgentError
-from hpc_agent.grpc import client as grpc
-from hpc_agent.grpc.client import CodeServerClient, UnaryCall
+from hpc_agent.dagster_plus.requests import Opened
+from hpc_agent.dagster_plus.serdes import Packed, error_info_of
+from hpc_agent.errors import ControlPlaneAuthError, ControlPlaneUnavailableError, HpcAgentError
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
 
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60.0
-_SERVER_WAIT_SECONDS = 50.0  # below the 60 s that the caller of the control plane waits
-_MARGIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _ServerCall:
-    """A request that is one call of the location's code server."""
-
-    call: UnaryCall
-    with_instance: bool = False
-
-
-_SERVER_CALLS: Mapping[str, _ServerCall] = {
-    requests.GET_EXTERNAL_EXECUTION_PLAN: _ServerCall(grpc.EXECUTION_PLAN, with_instance=True),
-    requests.GET_SUBSET_EXTERNAL_PIPELINE_RESULT: _ServerCall(grpc.JOB_SUBSET),
-    requests.GET_EXTERNAL_PARTITION_CONFIG: _ServerCall(grpc.PARTITION_CONFIG),
-    requests.GET_EXTERNAL_PARTITION_TAGS: _ServerCall(grpc.PARTITION_TAGS),
-    requests.GET_EXTERNAL_PARTITION_NAMES: _ServerCall(grpc.PARTITION_NAMES),
-    requests.GET_EXTERNAL_PARTITION_SET_EXECUTION_PARAM_DATA: _ServerCall(grpc.PARTITION_SET),
-    requests.GET_EXTERNAL_SCHEDULE_EXECUTION_DATA: _ServerCall(grpc.SCHEDULE, with_instance=True),
-    requests.GET_EXTERNAL_SENSOR_EXECUTION_DATA: _ServerCall(grpc.SENSOR, with_instance=True),
-}
-
-_OTHER_SERVER_CALLS = frozenset(
-    {requests.GET_EXTERNAL_NOTEBOOK_DATA, requests.REFRESH_COMPONENT_STATE}
-)
+# For a request that does not say when it expires: below the 60 s that callers usually wait.
+_SERVER_WAIT_SECONDS = 50.0
+# An explanation must be there before its reader has gone.
+_EXPLAIN_SECONDS = 2.0
+_TASK = "request "
 
 
 class ServeLoop:
     """Answers requests. One that waits for a code server delays no other."""
 
-    def __init__(self, context: Context, fleet: Fleet, crew: Crew) -> None:
+    def __init__(
+        self, context: Context, *, fleet: Fleet, calls: Calls, demand: Demand, crew: Crew
+    ) -> None:
         self._context = context
         self._fleet = fleet
+        self._calls = calls
+        self._demand = demand
         self._crew = crew
         self._runs = RunRequests(context)
+
+    def load(self) -> int:
+        """Return how many requests are worked on."""
+        return self._crew.count(_TASK)
 
     async def step(self) -> float:
         """Start a task for every request without one."""
         for request in await self._context.store.run(inbox.unanswered):
-            name = f"request {request.request_id}"
+            name = f"{_TASK}{request.request_id}"
             if not self._crew.is_busy(name):
                 self._crew.start(name, self._serve(request))
         return _IDLE_SECONDS
@@ -76,6 +63,10 @@ class ServeLoop:
         started = context.clock()
         try:
             response = await self._answer(request)
+        except (ControlPlaneUnavailableError, ControlPlaneAuthError) as error:
+            # Nothing is known, so nothing is answered: the next step takes it up again.
+            log.warning("%s %s waits: %s", request.api, request.request_id, error)
+            return
         except HpcAgentError as error:
             log.warning("%s %s: %s", request.api, request.request_id, error)
             response = responses.failure(str(error))
@@ -96,54 +87,95 @@ class ServeLoop:
 
     async def _answer(self, request: Request) -> Packed | None:
         """Return the answer, or None when whoever submits the job will give it."""
-        args = requests.arguments(request.body)
+        if request.api in requests.DEPRECATED:
+            return responses.failure(
+                f"{request.api} is deprecated in the agent API, and this agent does not carry it "
+                "out; a newer control plane does not send it"
+            )
+        opened = requests.opened(request.body)
         match request.api:
-            case requests.LAUNCH_RUN:
-                return await self._runs.launch(request, requests.run_of(args))
-            case requests.TERMINATE_RUN:
-                return await self._runs.terminate(request, requests.run_of(args))
+            case requests.LAUNCH_RUN | requests.TERMINATE_RUN:
+                return await self._about_run(request, opened)
             case requests.CHECK_FOR_WORKSPACE_UPDATES:
-                self._context.bells.workspace.ring()
-                return responses.success()
+                return await self._check_workspace(request)
             case requests.PING_LOCATION:
-                return responses.success()
-            case api if api in _SERVER_CALLS or api in _OTHER_SERVER_CALLS:
-                return await self._ask_server(request, args)
+                return self._ping(request, opened)
+            case api if api in SERVER_REQUESTS:
+                return await self._ask_server(request, opened)
             case api:
-                log.warning("request %s: unknown kind %s", request.request_id, api)
+                log.warning(
+                    "request %s: unknown kind %s; is this agent older than its control plane?",
+                    request.request_id,
+                    api,
+                )
                 return responses.unknown(api)
 
-    async def _ask_server(self, request: Request, args: Mapping[str, Any]) -> Packed:
-        location = requests.location_of(args)
+    async def _about_run(self, request: Request, opened: Opened) -> Packed | None:
+        run, is_late = requests.run_of(opened.args), self._is_late(opened)
+        if request.api == requests.LAUNCH_RUN:
+            return await self._runs.launch(request, run, is_late=is_late)
+        return await self._runs.terminate(request, run, is_late=is_late)
+
+    async def _check_workspace(self, request: Request) -> Packed:
+        """Outdated locations get servers even where those have a time to live."""
+        self._demand.check(request.deployment)
+        await self._fleet.remember()
+        self._context.bells.workspace.ring()
+        return responses.success()
+
+    def _ping(self, request: Request, opened: Opened) -> Packed:
+        """Somebody looks at the location: its server is kept, or started."""
+        place = request.deployment, self._location_of(request, opened)
+        self._demand.note(place, is_branch=request.is_branch_deployment)
+        self._context.bells.workspace.ring()
+        return responses.success()
+
+    async def _ask_server(self, request: Request, opened: Opened) -> Packed:
+        if self._is_late(opened):
+            raise HpcAgentError(_expired(request, opened))
+        place = request.deployment, self._location_of(request, opened)
+        async with self._calls.use(
+            place,
+            is_branch=request.is_branch_deployment,
+            wait_seconds=self._patience(opened),
+        ) as server:
+            answer = await call_server(
+                server,
+                request.api,
+                opened.args,
+                deployment=request.deployment,
+                compute_logs=self._context.config.compute_logs,
+            )
+        return responses.grpc_answer(answer)
+
+    def _location_of(self, request: Request, opened: Opened) -> str:
+        location = requests.location_of(opened.args)
         if location is None:
             raise HpcAgentError(f"{request.api}: the request names no code location")
-        async with self._fleet.use(
-            request.deployment, location, wait_seconds=_SERVER_WAIT_SECONDS
-        ) as server:
-            return responses.grpc_answer(await self._call(server, request, args))
+        is_branch = request.is_branch_deployment
+        if not self._context.config.allows(request.deployment, location, is_branch=is_branch):
+            words = not_allowed(request.deployment, location, is_branch=is_branch)
+            raise HpcAgentError(f"this agent may not serve code location {words}")
+        return location
 
-    async def _call(
-        self, server: CodeServerClient, request: Request, args: Mapping[str, Any]
-    ) -> str:
-        if request.api == requests.GET_EXTERNAL_NOTEBOOK_DATA:
-            return (await server.notebook(str(args.get("notebook_path")))).decode()
-        if request.api == requests.REFRESH_COMPONENT_STATE:
-            return await server.refresh_components(list(args.get("defs_state_keys") or []))
-        server_call = _SERVER_CALLS[request.api]
-        serialized = dumps(args)
-        if server_call.with_instance:
-            reference = instance_ref(
-                request.deployment,
-                self._context.config.compute_logs,
-                local_directory="/tmp",  # noqa: S108
-            )
-            serialized = requests.with_instance_ref(args, reference)
-        return await server.call(server_call.call, serialized, deadline_seconds=_deadline(args))
+    def _is_late(self, opened: Opened) -> bool:
+        return self._left(opened) <= 0
+
+    def _patience(self, opened: Opened) -> float:
+        if opened.expire_at is None:
+            return _SERVER_WAIT_SECONDS
+        return max(self._left(opened) - _EXPLAIN_SECONDS, 0.0)
+
+    def _left(self, opened: Opened) -> float:
+        """Return the seconds until a request expires, by the control plane's clock."""
+        if opened.expire_at is None:
+            return _SERVER_WAIT_SECONDS
+        return opened.expire_at - self._context.api.server_time(self._context.clock())
 
 
-def _deadline(args: Mapping[str, Any]) -> float:
-    """A schedule or sensor brings its own time limit along."""
-    given = args.get("timeout")
-    if isinstance(given, int | float):
-        return float(given) + _MARGIN_SECONDS
-    return grpc.DEFAULT_TIMEOUT_SECONDS
+def _expired(request: Request, opened: Opened) -> str:
+    at = datetime.fromtimestamp(opened.expire_at or 0.0, UTC)
+    return (
+        f"{request.api} has expired at {at:%Y-%m-%d %H:%M:%S} UTC, before this agent came to it: "
+        "nothing was done"
+    )

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.loop import Crew
+from hpc_agent.agent.deployments import check_deployments
+from hpc_agent.agent.loop import Backoff, Crew
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.fleet import Berth, Fleet
 from hpc_agent.dagster_plus import agent_calls
+from hpc_agent.dagster_plus.agent_calls import Deployment
 from hpc_agent.dagster_plus.serdes import dumps, error_info
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store.code_servers import ServerStatus
+from hpc_agent.store.code_servers import CodeServer, ServerStatus
 
 log = logging.getLogger(__name__)
 
 # CHECK_WORKSPACE_INTERVAL_SECONDS of the stock agent.
 INTERVAL_SECONDS = 5.0
+_REPEAT_SECONDS = 10.0
+_LONGEST_REPEAT_SECONDS = 600.0
 
 
 class WorkspaceLoop:
@@ -27,30 +31,56 @@ class WorkspaceLoop:
         self._fleet = fleet
         self._bring_up = bring_up
         self._crew = crew
+        self._checked = False
+        self._repeats: dict[str, tuple[float, Backoff]] = {}
 
     async def step(self) -> float:
         """Ask what is desired, reconcile, start the tasks that follow from it."""
-        deployments = await agent_calls.workspace_entries(
-            self._context.api, self._context.config.control_plane.deployments
-        )
-        for berth in await self._fleet.reconcile(deployments):
-            self._look_after(berth)
+        context = self._context
+        if not self._checked:
+            await check_deployments(context.api, context.config.control_plane)
+            self._checked = True
+        question = await self._fleet.question()
+        answer: list[Deployment] = []
+        if question.deployments:
+            answer = await agent_calls.workspace_entries(
+                context.api, question.deployments, queues=context.config.agent_queues.names
+            )
+        berths = await self._fleet.reconcile(question, answer)
+        keys = {berth.server.key for berth in berths if berth.server is not None}
+        self._repeats = {key: value for key, value in self._repeats.items() if key in keys}
+        for berth in berths:
+            if berth.server is not None:
+                self._look_after(berth, berth.server)
         return INTERVAL_SECONDS
 
-    def _look_after(self, berth: Berth) -> None:
-        server = berth.server
-        if server is None:
-            return
+    def _look_after(self, berth: Berth, server: CodeServer) -> None:
         if server.status is ServerStatus.STARTING:
             self._crew.start(f"code server {server.key}", self._bring_up.run(server))
         elif server.status is ServerStatus.SERVING and _is_lost_there(berth):
-            self._crew.start(f"upload {server.key}", self._bring_up.upload_again(server))
-        elif server.status is ServerStatus.FAILED and not berth.entry.has_load_error:
+            if self._is_time_to_repeat(server):
+                self._crew.start(f"upload {server.key}", self._bring_up.upload_again(server))
+        elif server.status is ServerStatus.FAILED and not berth.location.entry.has_load_error:
             words = describe(berth.job) if berth.job else "it failed"
             error = server.error or dumps(error_info(f"code server: {words}"))
-            self._crew.start(f"error {server.key}", self._bring_up.tell_error(server, error))
+            if self._is_time_to_repeat(server):
+                self._crew.start(f"error {server.key}", self._bring_up.tell_error(server, error))
+        else:
+            self._repeats.pop(server.key, None)
+
+    def _is_time_to_repeat(self, server: CodeServer) -> bool:
+        """At once, and then ever more rarely: it may be the control plane that is not content."""
+        now = self._context.clock()
+        due, backoff = self._repeats.get(
+            server.key, (0.0, Backoff(first=_REPEAT_SECONDS, longest=_LONGEST_REPEAT_SECONDS))
+        )
+        if now < due:
+            return False
+        self._repeats[server.key] = now + backoff.next(), backoff
+        return True
 
 
 def _is_lost_there(berth: Berth) -> bool:
     """Whether the control plane shows an error, or old definitions, of what serves well here."""
-    return berth.entry.has_load_error or berth.entry.has_outdated_data
+    entry = berth.location.entry
+    return entry.has_load_error or entry.has_outdated_data

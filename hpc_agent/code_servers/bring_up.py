@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from hpc_agent.code_servers.channels import Channels, Tunnels
 from hpc_agent.code_servers.fleet import Fleet
-from hpc_agent.code_servers.snapshot import upload_error, upload_location
+from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import CodeServers
-from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import dumps, error_info
 from hpc_agent.errors import CodeLocationLoadError, CodeServerError, ControlPlaneError
 from hpc_agent.jobs.wording import describe
-from hpc_agent.relay.server import Relay
 from hpc_agent.store import code_servers, jobs
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
@@ -34,23 +33,25 @@ class BringUp:
         *,
         settings: CodeServers,
         store: Store,
-        api: AgentApi,
+        uploads: Uploads,
         fleet: Fleet,
-        relay: Relay,
+        channels: Channels,
+        tunnels: Tunnels,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._store = store
-        self._api = api
+        self._uploads = uploads
         self._fleet = fleet
-        self._relay = relay
+        self._channels = channels
+        self._tunnels = tunnels
         self._clock = clock
 
     async def run(self, server: CodeServer) -> None:
         """Bring a server up. Ends when it serves, has failed, or is not wanted any more."""
         retry = _RETRY_SECONDS
         while await self._still_starting(server):
-            if not self._relay.connected(server.key):
+            if not self._tunnels.connected(server.key):
                 if await self._is_too_late(server):
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -72,18 +73,14 @@ class BringUp:
     async def upload_again(self, server: CodeServer) -> None:
         """Send the definitions of a serving location once more: the control plane lost them."""
         await self._upload(server)
+        self._fleet.note_upload(server)
 
     async def tell_error(self, server: CodeServer, serialized_error: str) -> None:
         """Show why a location does not load; tries until the control plane has taken it."""
         retry = _RETRY_SECONDS
         while True:
             try:
-                await upload_error(
-                    self._api,
-                    deployment=server.deployment,
-                    location=server.location,
-                    serialized_error=serialized_error,
-                )
+                await self._uploads.error(server, serialized_error)
             except ControlPlaneError as error:
                 log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
                 await asyncio.sleep(retry)
@@ -92,13 +89,7 @@ class BringUp:
                 return
 
     async def _upload(self, server: CodeServer) -> None:
-        said = await upload_location(
-            self._api,
-            self._fleet.client(server.key),
-            deployment=server.deployment,
-            location=server.location,
-            deploy_data=server.deploy_data,
-        )
+        said = await self._uploads.definitions(server, self._channels.client(server.key))
         log.info("%s/%s: definitions uploaded: %s", server.deployment, server.location, said)
 
     async def _still_starting(self, server: CodeServer) -> bool:

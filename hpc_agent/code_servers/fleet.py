@@ -1,33 +1,35 @@
-"""The fleet: which code servers there should be, which there are, and who may use them.
+"""The fleet: which code servers there should be, which there are, and how they come and go.
 
-Desired is what the control plane's workspace says, actual is what the store has. A new version of
-a location gets a new server beside the old one; the old one goes when the new one has answered and
-its definitions are uploaded. No server waits for another.
+Desired is what the control plane's workspace says, less what nobody has asked for where servers
+have a time to live; actual is what the store has. A new version of a location gets a new server
+beside the old one; the old one goes when the new one has answered and its definitions are uploaded.
+No server waits for another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.code_servers.channels import Channels
+from hpc_agent.code_servers.demand import DEMAND, STOPPED, Demand, Place
 from hpc_agent.code_servers.plan import new_server_key, plan_server
+from hpc_agent.code_servers.restarts import Restarts
+from hpc_agent.code_servers.workspace import CodeLocation, Question, Workspace
 from hpc_agent.config import AgentConfig
-from hpc_agent.dagster_plus.agent_calls import Deployment, WorkspaceEntry
+from hpc_agent.dagster_plus.agent_calls import Deployment
 from hpc_agent.dagster_plus.serdes import dumps, error_info
-from hpc_agent.errors import CodeServerError, CodeServerUnavailableError, ConfigError, TemplateError
-from hpc_agent.grpc.client import CodeServerClient
+from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.wording import describe
-from hpc_agent.relay.server import Relay
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import code_servers, jobs
+from hpc_agent.store import code_servers, jobs, meta
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
 from hpc_agent.store.jobs import Job, JobKind, Phase
@@ -35,11 +37,8 @@ from hpc_agent.store.jobs import Job, JobKind, Phase
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
-_RESTART_WAITS = (1.0, 5.0, 30.0, 120.0, 300.0)
 _SHORT_LIFE_SECONDS = 60.0
 _NOT_ITS_FAULT = frozenset({JobState.PREEMPTED, JobState.NODE_FAIL, JobState.BOOT_FAIL})
-
-Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ class Berth:
     """One code location: what is wanted, and the newest server with its job, if any."""
 
     place: Place
-    entry: WorkspaceEntry
+    location: CodeLocation
     server: CodeServer | None
     job: Job | None
 
@@ -64,7 +63,8 @@ class Fleet:
         config: AgentConfig,
         store: Store,
         preparation: JobPreparation,
-        relay: Relay,
+        channels: Channels,
+        demand: Demand,
         clock: Callable[[], float],
         on_submit: Callable[[], None],
         on_retire: Callable[[], None],
@@ -72,30 +72,75 @@ class Fleet:
         self._config = config
         self._store = store
         self._preparation = preparation
-        self._relay = relay
+        self._channels = channels
+        self._demand = demand
         self._clock = clock
         self._on_submit = on_submit
         self._on_retire = on_retire
-        self._desired: dict[Place, WorkspaceEntry] = {}
-        self._clients: dict[str, CodeServerClient] = {}
-        self._in_use: Counter[str] = Counter()
-        self._failures: Counter[tuple[Place, str]] = Counter()
-        self._restart_at: dict[tuple[Place, str], float] = {}
+        self._workspace = Workspace(config, demand)
+        self._desired: Mapping[Place, CodeLocation] = {}
+        self._restarts = Restarts(clock)
+        self._remembered: dict[str, str] = {}
         self._changed = asyncio.Condition()
 
-    async def reconcile(self, deployments: Iterable[Deployment]) -> list[Berth]:
+    async def recall(self) -> None:
+        """Take up what was asked for before a restart."""
+        text = await self._store.run(lambda db: meta.get(db, DEMAND))
+        if text is not None:
+            self._demand.load(text)
+
+    async def remember(self) -> None:
+        """Write down what is asked for, so that a restart does not forget it."""
+        stopped = sorted(self._workspace.locations.keys() - self._desired.keys())
+        values = {DEMAND: self._demand.dump(), STOPPED: json.dumps(stopped)}
+        changed = {name: text for name, text in values.items() if self._is_news(name, text)}
+
+        def write(db: Database) -> None:
+            for name, text in changed.items():
+                meta.put(db, name, text)
+
+        if changed:
+            await self._store.run(write)
+            self._remembered |= changed
+
+    def _is_news(self, name: str, text: str) -> bool:
+        return self._remembered.get(name) != text
+
+    async def question(self) -> Question:
+        """Return which deployments' code locations must be known now."""
+        servers = await self._store.run(code_servers.not_retired)
+        checks = self._demand.checks()
+        names = {place[0] for place in self._demand.wanted()} | checks
+        # A server that is on its way is waited for; whether it is wanted still, its entry says.
+        names |= {s.deployment for s in servers if s.status is ServerStatus.STARTING}
+        configured = self._config.control_plane.deployments
+        return Question(deployments=[*configured, *sorted(names - set(configured))], checks=checks)
+
+    def deployments(self) -> list[str]:
+        """Return the deployments that this agent serves at the moment."""
+        return self._workspace.deployments or list(self._config.control_plane.deployments)
+
+    def is_unknown(self, place: Place) -> bool:
+        """Whether the control plane has said that it has no such code location."""
+        return place[0] in self._workspace.asked and place not in self._workspace.locations
+
+    async def reconcile(self, question: Question, answer: Iterable[Deployment]) -> list[Berth]:
         """Take over what is desired, start and retire servers; return how things stand."""
-        self._desired = {
-            (deployment.deployment_name, entry.location_name): entry
-            for deployment in deployments
-            for entry in deployment.workspace_entries
-        }
+        self._workspace.take_over(question, answer)
+        servers = await self._store.run(code_servers.not_retired)
+        self._desired = self._workspace.desired(
+            starting={_place(s) for s in servers if s.status is ServerStatus.STARTING}
+        )
         for berth in await self.berths():
             if self._wants_new_server(berth):
                 await self._start(berth)
-        for server in await self._store.run(code_servers.not_retired):
-            if (server.deployment, server.location) not in self._desired:
+        for server in servers:
+            if _place(server) not in self._desired:
+                self._say_farewell(server)
+                self._restarts.forget(server)
                 await self.retire(server)
+        self._demand.forget()
+        await self.remember()
         await self.announce()
         return await self.berths()
 
@@ -103,43 +148,26 @@ class Fleet:
         """Return all desired code locations with their newest servers."""
 
         def read(db: Database) -> dict[Place, tuple[CodeServer, Job]]:
-            newest: dict[Place, tuple[CodeServer, Job]] = {}
-            for server in code_servers.not_retired(db):
-                newest[server.deployment, server.location] = server, jobs.get(db, server.key)
-            return newest
+            return {
+                _place(server): (server, jobs.get(db, server.key))
+                for server in code_servers.not_retired(db)
+            }
 
         found = await self._store.run(read)
         return [
             Berth(
                 place=place,
-                entry=entry,
+                location=location,
                 server=found[place][0] if place in found else None,
                 job=found[place][1] if place in found else None,
             )
-            for place, entry in self._desired.items()
+            for place, location in self._desired.items()
         ]
 
-    @asynccontextmanager
-    async def use(
-        self, deployment: str, location: str, *, wait_seconds: float
-    ) -> AsyncIterator[CodeServerClient]:
-        """Lend the client of a location's server, waiting for a server that is on its way.
-
-        Raises CodeServerError when the location cannot be served, CodeServerUnavailableError when
-        its server is not up in time; both say how the server stands.
-        """
-        server = await self._serving(deployment, location, wait_seconds)
-        self._in_use[server.key] += 1
-        try:
-            yield self.client(server.key)
-        finally:
-            self._in_use[server.key] -= 1
-
-    def client(self, key: str) -> CodeServerClient:
-        """Return the client of one server; its channel is opened at the first call."""
-        if key not in self._clients:
-            self._clients[key] = CodeServerClient(self._relay.tunnel_socket(key))
-        return self._clients[key]
+    async def servers_of(self, place: Place) -> list[CodeServer]:
+        """Return a location's servers, oldest first."""
+        servers = await self._store.run(code_servers.not_retired)
+        return [server for server in servers if _place(server) == place]
 
     async def mark_serving(self, server: CodeServer) -> None:
         """The server has answered and its definitions are uploaded: older ones may go."""
@@ -149,8 +177,13 @@ class Fleet:
                 db, server.key, status=ServerStatus.SERVING, ready_at=now, error=None
             )
         )
+        self._demand.uploaded(_place(server))
         await self._retire_others(server)
         await self.announce()
+
+    def note_upload(self, server: CodeServer) -> None:
+        """The definitions of a serving location were uploaded again."""
+        self._demand.uploaded(_place(server))
 
     async def mark_failed(
         self, server: CodeServer, serialized_error: str, *, restart: bool = True
@@ -160,9 +193,10 @@ class Fleet:
         ``restart`` False: user code itself is at fault; a new server comes with the next deploy.
         """
         if restart:
-            self._note_failure(server)
+            self._restarts.failed(server)
         else:
-            self._restart_at[_edition(server)] = float("inf")
+            self._restarts.never(server)
+        self._demand.uploaded(_place(server))
         await self._end(server, ServerStatus.FAILED, error=serialized_error)
         await self._retire_others(server)
         await self.announce()
@@ -173,10 +207,7 @@ class Fleet:
 
     async def job_over(self, job: Job) -> None:
         """The job of a server is over; a server that was serving is replaced at once."""
-        await self._relay.forget(job.key)
-        client = self._clients.pop(job.key, None)
-        if client is not None:
-            await client.close()
+        await self._channels.drop(job.key)
         server = await self._store.run(lambda db: code_servers.find(db, job.key))
         if server is None or not server.status.is_live:
             return
@@ -186,7 +217,7 @@ class Fleet:
         if server.status is ServerStatus.SERVING:
             served = self._clock() - (server.ready_at or server.created_at)
             if served < _SHORT_LIFE_SECONDS and job.state not in _NOT_ITS_FAULT:
-                self._note_failure(server)
+                self._restarts.failed(server)
             await self._end(server, ServerStatus.RETIRED, error=None)
         else:
             message = f"The code server's {describe(job)}"
@@ -197,26 +228,33 @@ class Fleet:
         async with self._changed:
             self._changed.notify_all()
 
-    async def close(self) -> None:
-        """Close all channels; the servers live on."""
-        for client in self._clients.values():
-            await client.close()
-        self._clients.clear()
+    async def changed(self, seconds: float) -> None:
+        """Wait until servers have come or gone, at most so long."""
+        try:
+            async with asyncio.timeout(seconds), self._changed:
+                await self._changed.wait()
+        except TimeoutError:
+            return
 
     def _wants_new_server(self, berth: Berth) -> bool:
         server = berth.server
-        if server is not None and server.version != _version(berth.entry):
+        if server is not None and server.version != berth.location.version:
             return True
-        edition = berth.place, _version(berth.entry)
-        due = self._clock() >= self._restart_at.get(edition, 0.0)
+        due = self._restarts.due((*berth.place, berth.location.version))
         return due and (server is None or server.status is ServerStatus.FAILED)
 
-    def _note_failure(self, server: CodeServer) -> None:
-        """Delay the next start of this location a little more with each failure in a row."""
-        failures = self._failures[_edition(server)]
-        self._failures[_edition(server)] += 1
-        wait = _RESTART_WAITS[min(failures, len(_RESTART_WAITS) - 1)]
-        self._restart_at[_edition(server)] = self._clock() + wait
+    def _say_farewell(self, server: CodeServer) -> None:
+        location = self._workspace.locations.get(_place(server))
+        if location is None:
+            log.info("%s/%s: served no more", server.deployment, server.location)
+            return
+        log.info(
+            "%s/%s: not asked for %.0f s, or more recently used ones took its place: its code "
+            "server stops until the next request",
+            server.deployment,
+            server.location,
+            self._demand.seconds(is_branch=location.is_branch),
+        )
 
     async def _start(self, berth: Berth) -> None:
         deployment, location = berth.place
@@ -225,8 +263,8 @@ class Fleet:
             key=new_server_key(),
             deployment=deployment,
             location=location,
-            version=_version(berth.entry),
-            deploy_data=berth.entry.serialized_deployment_metadata,
+            version=berth.location.version,
+            deploy_data=berth.location.entry.serialized_deployment_metadata,
             status=ServerStatus.STARTING,
             error=None,
             created_at=now,
@@ -268,51 +306,15 @@ class Fleet:
             return str(error)
         return None
 
-    async def _serving(self, deployment: str, location: str, wait_seconds: float) -> CodeServer:
-        deadline = asyncio.get_running_loop().time() + wait_seconds
-        while True:
-            server = await self._usable(deployment, location)
-            if server is not None:
-                return server
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                raise CodeServerUnavailableError(await self._why_not(deployment, location))
-            try:
-                async with asyncio.timeout(min(left, 5.0)), self._changed:
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    async def _usable(self, deployment: str, location: str) -> CodeServer | None:
-        servers = [
-            server
-            for server in await self._store.run(code_servers.not_retired)
-            if (server.deployment, server.location) == (deployment, location)
-        ]
-        serving = [server for server in servers if server.status is ServerStatus.SERVING]
-        if serving:
-            return serving[-1]
-        if servers and servers[-1].status is ServerStatus.FAILED:
-            raise CodeServerError(await self._why_not(deployment, location))
-        if not servers and self._desired and (deployment, location) not in self._desired:
-            raise CodeServerError(f"this agent serves no code location {deployment}/{location}")
-        return None
-
-    async def _why_not(self, deployment: str, location: str) -> str:
-        for berth in await self.berths():
-            if berth.place == (deployment, location) and berth.job is not None:
-                return f"The code server of {location} is not up: {describe(berth.job)}"
-        return f"There is no code server of {location} yet"
-
     async def _retire_others(self, server: CodeServer) -> None:
         for other in await self._store.run(code_servers.not_retired):
-            same_place = (other.deployment, other.location) == (server.deployment, server.location)
-            if same_place and other.key != server.key and other.created_at <= server.created_at:
+            is_older = other.created_at <= server.created_at
+            if is_older and _place(other) == _place(server) and other.key != server.key:
                 await self.retire(other)
 
     async def _end(self, server: CodeServer, status: ServerStatus, *, error: str | None) -> None:
         now = self._clock()
-        drain = DRAIN_SECONDS if self._in_use[server.key] else 0.0
+        drain = DRAIN_SECONDS if self._channels.in_use(server.key) else 0.0
 
         def write(db: Database) -> None:
             code_servers.change(db, server.key, status=status, error=error)
@@ -326,12 +328,8 @@ class Fleet:
         self._on_retire()
 
 
-def _edition(server: CodeServer) -> tuple[Place, str]:
-    return (server.deployment, server.location), server.version
-
-
-def _version(entry: WorkspaceEntry) -> str:
-    return repr(entry.metadata_timestamp)
+def _place(server: CodeServer) -> Place:
+    return server.deployment, server.location
 
 
 def _refused(job: Job, problem: str, now: float) -> Job:

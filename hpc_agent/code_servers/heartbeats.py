@@ -24,6 +24,11 @@ def server_heartbeats(berths: Iterable[Berth], deployment: str) -> list[Packed]:
     return [_heartbeat(berth) for berth in berths if berth.place[0] == deployment]
 
 
+def without_messages(heartbeats: Iterable[Packed]) -> list[Packed]:
+    """Return the heartbeats without what makes them long."""
+    return [{**heartbeat, "error": None, "metadata": {}} for heartbeat in heartbeats]
+
+
 def _heartbeat(berth: Berth) -> Packed:
     server = berth.server
     status = _STATUS[server.status] if server else "STARTING"

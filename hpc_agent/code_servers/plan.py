@@ -46,6 +46,12 @@ def plan_server(
         )
     environment = config.environment_of(location)
     python = environment.python or data.get("executable_path")
+    if not python and data.get("image"):
+        raise ConfigError(
+            f"code location {location}: it is deployed as container image {data['image']}, and "
+            "this agent starts no containers for it; set `environment.python` of the location in "
+            "agent.yaml to a Python on the cluster, or `executable_path` of the code location"
+        )
     if not python:
         raise ConfigError(
             f"code location {location}: it is not known which Python runs it; set "

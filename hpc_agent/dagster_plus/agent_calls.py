@@ -43,6 +43,14 @@ _WORKSPACE_ENTRIES = """
     }
 """  # noqa: E501
 
+_DEPLOYMENTS = """
+    query Deployments($deploymentNames: [String!]!) {
+        deployments(deploymentNames: $deploymentNames) {
+            deploymentName
+        }
+    }
+"""
+
 _ADD_HEARTBEATS = """
     mutation AddAgentHeartbeats($serializedAgentHeartbeats: [AgentHeartbeatInput!], $serializedErrors: [String!]) {
         userCloudAgent {
@@ -72,8 +80,8 @@ _RUNS = """
 # dagster/_core/storage/dagster_run.py: FINISHED_STATUSES.
 FINISHED_STATUSES = ("SUCCESS", "FAILURE", "CANCELED")
 
-# None stands for the default queue, as AgentQueuesConfig.queues has it.
-DEFAULT_QUEUES: Sequence[str | None] = (None,)
+# Names of agent queues; None stands for the default one, as AgentQueuesConfig.queues has it.
+Queues = Sequence[str | None]
 
 Value = TypeVar("Value", bound=BaseModel)
 
@@ -111,15 +119,20 @@ class Deployment(_Answer):
 
 
 async def pop_requests(
-    api: AgentApi, deployments: Sequence[str], *, wait_seconds: float
+    api: AgentApi,
+    deployments: Sequence[str],
+    *,
+    branch_deployments: bool,
+    queues: Queues,
+    wait_seconds: float,
 ) -> list[PoppedRequest]:
     """Take requests. What is taken and then lost is lost: write it down before anything else."""
     data = await api.graphql(
         _POP_REQUESTS,
         {
-            "forBranchDeployments": False,
+            "forBranchDeployments": branch_deployments,
             "forFullDeployments": list(deployments),
-            "agentQueues": list(DEFAULT_QUEUES),
+            "agentQueues": list(queues),
         },
         wait_seconds=wait_seconds,
     )
@@ -127,17 +140,29 @@ async def pop_requests(
     return _validated(PoppedRequest, popped)
 
 
-async def workspace_entries(api: AgentApi, deployments: Sequence[str]) -> list[Deployment]:
-    """Return the deployments with their code locations."""
+async def workspace_entries(
+    api: AgentApi, deployments: Sequence[str], *, queues: Queues
+) -> list[Deployment]:
+    """Return those of the deployments that exist, with their code locations."""
     data = await api.graphql(
         _WORKSPACE_ENTRIES,
         {
             "deploymentNames": list(deployments),
             "includeAllServerlessDeployments": False,
-            "agentQueues": list(DEFAULT_QUEUES),
+            "agentQueues": list(queues),
         },
     )
     return _validated(Deployment, _dig(data, "deployments"))
+
+
+async def missing_deployments(api: AgentApi, deployments: Sequence[str]) -> list[str]:
+    """Return those of the deployments that the control plane does not have."""
+    data = await api.graphql(_DEPLOYMENTS, {"deploymentNames": list(deployments)})
+    there = {
+        deployment.deployment_name
+        for deployment in _validated(Deployment, _dig(data, "deployments"))
+    }
+    return [name for name in deployments if name not in there]
 
 
 async def add_heartbeats(

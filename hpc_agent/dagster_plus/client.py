@@ -6,10 +6,13 @@ status is looked at. httpx errors become errors of ours here and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import ssl
+import time
 import zlib
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +20,7 @@ import httpx
 
 from hpc_agent import __version__
 from hpc_agent.config import ControlPlane
-from hpc_agent.dagster_plus.serdes import Packed, dumps
+from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import (
     ConfigError,
     ControlPlaneAuthError,
@@ -29,6 +32,19 @@ from hpc_agent.errors import (
 # What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
 RETRY_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
 _POLL_MARGIN_SECONDS = 15.0
+# The release of dagster-cloud whose agent API this is; the control plane goes by it, as it does
+# with the stock agent's ``Dagster-Cloud-Version``.
+PROTOCOL_VERSION = "1.13.27"
+# The Date header counts whole seconds: a smaller difference says nothing.
+_CLOCKS_AGREE_SECONDS = 3.0
+
+
+class ControlPlaneStatusError(ControlPlaneRefusedError):
+    """The control plane refused a call with an HTTP status; some of them have a meaning."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AgentApi:
@@ -49,11 +65,13 @@ class AgentApi:
         self._token = token
         self._agent_id = agent_id
         self.trust = _trust(settings)
+        self._clock_offset = 0.0
         self.http = httpx.AsyncClient(
             base_url=settings.url,
             verify=self.trust,
             proxy=settings.proxy,
             timeout=settings.timeout_seconds,
+            headers={"User-Agent": f"hpc-agent/{__version__}"},
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
         )
 
@@ -68,11 +86,15 @@ class AgentApi:
     ) -> None:
         await self.http.aclose()
 
+    def server_time(self, now: float) -> float:
+        """Return what time it is for the control plane: its deadlines are by its own clock."""
+        return now + self._clock_offset
+
     def headers(self, deployment: str | None) -> dict[str, str]:
         """Return what authenticates a call; without a deployment it concerns the organization."""
         headers = {
             "Dagster-Cloud-Api-Token": self._token(),
-            "Dagster-Cloud-Version": __version__,
+            "Dagster-Cloud-Version": PROTOCOL_VERSION,
             "Dagster-Cloud-Scope": "deployment" if deployment else "organization",
             "Python-Version": platform.python_version(),
             "X-Hpc-Agent-Id": self._agent_id,
@@ -126,11 +148,17 @@ class AgentApi:
         return _json_object(response)
 
     async def put_compressed(
-        self, path: str, file_name: str, content: Packed, *, deployment: str
-    ) -> None:
-        """PUT serdes JSON the way the stock agent does: zlib in a multipart file."""
-        body = zlib.compress(dumps(content).encode())
-        await self._send("PUT", path, headers=self.headers(deployment), files={file_name: body})
+        self, path: str, file_name: str, content: str, *, deployment: str
+    ) -> str:
+        """PUT serdes JSON the way the stock agent does, zlib in a multipart file.
+
+        Returns the answer as it came: that to an answer of ours is not promised to be JSON.
+        """
+        body = await asyncio.to_thread(zlib.compress, content.encode())
+        response = await self._send(
+            "PUT", path, headers=self.headers(deployment), files={file_name: body}
+        )
+        return response.text
 
     async def put_presigned(self, url: str, body: bytes) -> None:
         """PUT to a pre-signed address, which takes no token of ours."""
@@ -143,8 +171,17 @@ class AgentApi:
             where = self._settings.url
             reason = str(error) or type(error).__name__
             raise ControlPlaneUnavailableError(f"{where}: {reason}") from error
+        self._note_time(response)
         _check(response)
         return response
+
+    def _note_time(self, response: httpx.Response) -> None:
+        try:
+            there = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+        except ValueError:
+            return
+        offset = there - time.time()
+        self._clock_offset = offset if abs(offset) > _CLOCKS_AGREE_SECONDS else 0.0
 
 
 def _trust(settings: ControlPlane) -> ssl.SSLContext:
@@ -167,7 +204,7 @@ def _check(response: httpx.Response) -> None:
         raise ControlPlaneAuthError(f"the control plane refuses the agent token ({words})")
     if status in RETRY_STATUSES:
         raise ControlPlaneUnavailableError(words)
-    raise ControlPlaneRefusedError(words)
+    raise ControlPlaneStatusError(words, status)
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any]:

@@ -25,6 +25,19 @@ GET_EXTERNAL_SENSOR_EXECUTION_DATA = "GET_EXTERNAL_SENSOR_EXECUTION_DATA"
 GET_EXTERNAL_NOTEBOOK_DATA = "GET_EXTERNAL_NOTEBOOK_DATA"
 REFRESH_COMPONENT_STATE = "REFRESH_COMPONENT_STATE"
 
+# Members of DagsterCloudApi that are "deprecated" there; the stock agent fails them as well.
+DEPRECATED = frozenset(
+    {"CHECK_RUN_HEALTH", "LAUNCH_STEP", "CHECK_STEP_HEALTH", "TERMINATE_STEP", "LOAD_REPOSITORIES"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The body of a request; ``expire_at`` is in seconds since the epoch, by the sender's clock."""
+
+    args: Mapping[str, Any]
+    expire_at: float | None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunToLaunch:
@@ -44,14 +57,17 @@ class RunToLaunch:
         return path if isinstance(path, str) else None
 
 
-def arguments(body: str) -> dict[str, Any]:
-    """Return the ``request_args`` of a request. Raises ControlPlaneError when it is none."""
+def opened(body: str) -> Opened:
+    """Open a DagsterCloudApiRequest. Raises ControlPlaneError when it is none."""
     try:
         content = json.loads(body)
-        args = content["request_args"]
-    except (ValueError, KeyError, TypeError) as error:
+        args, expire_at = content["request_args"], content.get("expire_at")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ControlPlaneError(f"a request that cannot be read: {error}") from None
-    return args if isinstance(args, dict) else {}
+    return Opened(
+        args=args if isinstance(args, dict) else {},
+        expire_at=float(expire_at) if isinstance(expire_at, int | float) else None,
+    )
 
 
 def run_of(args: Mapping[str, Any]) -> RunToLaunch:

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 from hpc_agent.dagster_plus.serdes import Packed, packed, packed_enum
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store.jobs import Job
+from hpc_agent.runs.conclusion import failure_message
+from hpc_agent.store.jobs import Job, Phase
+
+# RUN_WORKER_STATUS_MESSAGE_LIMIT of the stock agent.
+_MESSAGE_CHARACTERS = 1000
 
 
 def worker_statuses(workers: Iterable[Job], deployment: str) -> Packed:
-    """Return CloudRunWorkerStatuses of the runs whose jobs are not over.
+    """Return CloudRunWorkerStatuses of runs whose jobs are not over, or were lost.
 
     A job that waits in the queue is a healthy worker: whoever takes it for dead would fail a run
     that then executes all the same (dagster #29101).
@@ -23,12 +27,19 @@ def worker_statuses(workers: Iterable[Job], deployment: str) -> Packed:
     )
 
 
+def workers_without_messages(statuses: Packed) -> Packed:
+    """Return the same without what makes it long."""
+    return {**statuses, "statuses": [{**each, "message": ""} for each in statuses["statuses"]]}
+
+
 def _status(job: Job) -> Packed:
+    is_lost = job.phase is Phase.LOST
     return packed(
         "CloudRunWorkerStatus",
         run_id=job.run_id,
-        status_type=packed_enum("WorkerStatus", "RUNNING"),
-        message=describe(job),
-        transient=False,
+        status_type=packed_enum("WorkerStatus", "FAILED" if is_lost else "RUNNING"),
+        message=(failure_message(job) if is_lost else describe(job))[:_MESSAGE_CHARACTERS],
+        # A lost job says nothing against the run: another one may do.
+        transient=is_lost,
         run_worker_id=job.job_id,
     )

@@ -14,6 +14,7 @@ from hpc_agent.store.jobs import Job, Phase
 
 JOB_ID_TAG = "dagster-hpc/job-id"
 AGENT_ID_TAG = "dagster/agent_id"
+AGENT_LABEL_TAG = "dagster/agent_label"
 
 
 def say(db: Database, job: Job, event: events.Event, *, now: float) -> None:
@@ -45,8 +46,13 @@ def say_line(
     say(db, job, event, now=now)
 
 
-def submitted(db: Database, job: Job, *, scheduler: str, agent_id: str, now: float) -> None:
+def submitted(
+    db: Database, job: Job, *, scheduler: str, agent_id: str, agent_label: str | None, now: float
+) -> None:
     """The scheduler has the job."""
+    tags = {JOB_ID_TAG: job.job_id, AGENT_ID_TAG: agent_id}
+    if agent_label:
+        tags[AGENT_LABEL_TAG] = agent_label
     metadata: dict[str, str | int | float] = {"job": str(job.job_id), "key": job.key}
     say_line(
         db,
@@ -61,9 +67,7 @@ def submitted(db: Database, job: Job, *, scheduler: str, agent_id: str, now: flo
         deployment=job.deployment,
         order_key=f"run:{job.run_id}",
         idempotency_key=f"{job.key}:tags:{job.job_id}",
-        payload=json.dumps(
-            {"run_id": job.run_id, "tags": {JOB_ID_TAG: job.job_id, AGENT_ID_TAG: agent_id}}
-        ),
+        payload=json.dumps({"run_id": job.run_id, "tags": tags}),
         now=now,
     )
 

@@ -1,0 +1,121 @@
+"""Tells the control plane what a code location holds, or why it does not load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from hpc_agent.code_servers.definitions import Definitions, read_definitions
+from hpc_agent.code_servers.direct_upload import DirectUpload, NoDirectUploadsError
+from hpc_agent.code_servers.legacy_upload import LegacyUpload
+from hpc_agent.config import CodeServers
+from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.dagster_plus.serdes import Packed
+from hpc_agent.errors import ControlPlaneError
+from hpc_agent.grpc.client import CodeServerClient
+from hpc_agent.store.code_servers import CodeServer
+
+log = logging.getLogger(__name__)
+
+_JOBS_AT_ONCE = 4
+
+Result = TypeVar("Result")
+
+
+class Scheme(Protocol):
+    """One way of getting definitions to the control plane."""
+
+    async def definitions(self, deployment: str, definitions: Definitions) -> Packed:
+        """Send what a location holds; return the control plane's answer."""
+
+    async def job(
+        self, deployment: str, server: CodeServerClient, location: str, repository: str, name: str
+    ) -> None:
+        """Send the snapshot of one job."""
+
+    async def error(
+        self, deployment: str, location: str, deploy_data: Packed, serialized_error: str
+    ) -> None:
+        """Tell why a location does not load."""
+
+
+class Uploads:
+    """Uploads by the configured scheme, or by the one that the control plane turns out to know."""
+
+    def __init__(self, api: AgentApi, settings: CodeServers) -> None:
+        self._legacy = LegacyUpload(api)
+        self._scheme: Scheme = (
+            DirectUpload(api) if settings.snapshot_uploads == "direct" else self._legacy
+        )
+
+    async def definitions(self, server: CodeServer, client: CodeServerClient) -> str:
+        """Send the definitions of a code location; return what the control plane says of it.
+
+        Raises CodeLocationLoadError when the code does not load (``error`` tells that),
+        CodeServerError and ControlPlaneError.
+        """
+        found = await read_definitions(
+            client, location=server.location, deploy_data=server.deploy_data
+        )
+        return await self._known(lambda scheme: _upload(scheme, server, client, found))
+
+    async def error(self, server: CodeServer, serialized_error: str) -> None:
+        """Tell the control plane why a code location does not load. Raises ControlPlaneError."""
+        deploy_data = json.loads(server.deploy_data)
+        await self._known(
+            lambda scheme: scheme.error(
+                server.deployment, server.location, deploy_data, serialized_error
+            )
+        )
+
+    async def _known(self, work: Callable[[Scheme], Awaitable[Result]]) -> Result:
+        """Do it by the scheme in use; a control plane that has never heard of it gets the other."""
+        try:
+            return await work(self._scheme)
+        except NoDirectUploadsError:
+            log.info("the control plane knows no direct uploads of snapshots: using the legacy way")
+            self._scheme = self._legacy
+        return await work(self._scheme)
+
+
+async def _upload(
+    scheme: Scheme, server: CodeServer, client: CodeServerClient, definitions: Definitions
+) -> str:
+    answer = await scheme.definitions(server.deployment, definitions)
+    if not answer.get("updated"):
+        await _upload_jobs(scheme, server, client, answer.get("missing_job_snapshots") or [])
+        answer = await scheme.definitions(server.deployment, definitions)
+    if not answer.get("updated"):
+        raise ControlPlaneError(
+            f"{server.deployment}/{server.location}: the control plane did not take the "
+            f"definitions: {answer.get('message')}"
+        )
+    return str(answer.get("message") or "")
+
+
+async def _upload_jobs(
+    scheme: Scheme,
+    server: CodeServer,
+    client: CodeServerClient,
+    selectors: Sequence[Mapping[str, Any]],
+) -> None:
+    slots = asyncio.Semaphore(_JOBS_AT_ONCE)
+
+    async def upload(selector: Mapping[str, Any]) -> None:
+        async with slots:
+            await scheme.job(
+                server.deployment,
+                client,
+                server.location,
+                selector["repository_name"],
+                selector["job_name"],
+            )
+
+    # Not a task group: its ExceptionGroup would hide which error it was.
+    results = await asyncio.gather(*(upload(each) for each in selectors), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
