@@ -45,7 +45,8 @@ def current_context(key: str) -> JobContext:
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return JobContext(
         key=key,
-        hostname=socket.gethostname(),
+        # Slurm's name of the node, by which users know it; SLURMD_NODENAME is set in every job.
+        hostname=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
         restart_count=int(restarts) if restarts.isdigit() else 0,
         started_at=time.time(),

@@ -46,5 +46,5 @@ def test_one_machine_needs_no_shared_directory(
 
 def test_directory_that_cannot_be_made_is_a_configuration_error(file_in_the_way: Path) -> None:
     """Key and reason."""
-    with pytest.raises(ConfigError, match="work_dir: .*Not a directory"):
+    with pytest.raises(ConfigError, match=r"work_dir: .*Not a directory"):
         check_work_directory(WorkDirectory(file_in_the_way / "work"))
