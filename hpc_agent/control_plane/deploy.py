@@ -9,10 +9,10 @@ from dagster_cloud_cli.config.merger import DagsterCloudConfigDefaultsMerger
 from dagster_cloud_cli.config.models import DagsterCloudYaml
 from dagster_cloud_cli.config.models import Location as FileLocation
 from dagster_cloud_cli.core.workspace import CodeLocationDeployData
-from dagster_shared.serdes import serialize_value
+from dagster_shared.serdes import deserialize_value, serialize_value
 from pydantic import ValidationError
 
-from hpc_agent.control_plane.store.locations import NewLocation
+from hpc_agent.control_plane.store.locations import Location, NewLocation
 from hpc_agent.errors import ConfigError
 
 
@@ -45,6 +45,21 @@ def locations_of(document: object, *, where: str, base: Path | None = None) -> l
         raise ConfigError(f"{where}: {_describe(error)}") from error
     merger = DagsterCloudConfigDefaultsMerger()  # type: ignore[no-untyped-call]
     return [_new_location(where, base, location) for location in merger.process(parsed).locations]
+
+
+def deploy_data_for_agent(location: Location) -> str:
+    """Return what an agent starts a location's code server with, a CodeLocationDeployData.
+
+    User code learns from its environment where it runs, by the names that Dagster+ uses
+    (dagster_cloud/constants.py).
+    """
+    data = deserialize_value(location.deploy_data, CodeLocationDeployData)
+    environment = {
+        "DAGSTER_CLOUD_DEPLOYMENT_NAME": location.deployment,
+        "DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT": "1" if location.is_branch else "0",
+        "DAGSTER_CLOUD_LOCATION_NAME": location.name,
+    }
+    return serialize_value(data.with_cloud_context_env(environment))
 
 
 def _new_location(where: str, base: Path | None, location: FileLocation) -> NewLocation:

@@ -118,4 +118,5 @@ class LocationUploads:
 def _uploaded_for(location: Location, deploy_data: CodeLocationDeployData) -> float:
     """Return which deploy an upload belongs to: one of older code leaves the location outdated."""
     current = deserialize_value(location.deploy_data, CodeLocationDeployData)
-    return location.updated_at if current == deploy_data else 0.0
+    came_with = deploy_data.with_cloud_context_env(current.cloud_context_env)  # see deploy.py
+    return location.updated_at if current == came_with else 0.0

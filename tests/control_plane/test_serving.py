@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from dagster_cloud.agent.queries import GET_USER_CLOUD_REQUESTS_QUERY, WORKSPACE_ENTRIES_QUERY
 from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi
-from dagster_shared.serdes import serialize_value
+from dagster_cloud_cli.core.workspace import CodeLocationDeployData
+from dagster_shared.serdes import deserialize_value, serialize_value
 
 from hpc_agent.control_plane.gateway import Gateway
 from hpc_agent.control_plane.request_queue import Ask
@@ -111,6 +112,25 @@ async def test_agent_sees_locations_of_its_queues(api: AgentApi, gateway: Gatewa
     assert await seen(everything, [None]) == {"prod": ["here"], "staging": [], "a-branch": ["here"]}
     assert await seen(["prod"], ["gpu"]) == {"prod": ["fast"]}
     assert await seen(["a-branch"], ["gpu", None]) == {"a-branch": ["fast", "here"]}
+
+
+async def test_user_code_learns_where_it_runs(
+    api: AgentApi, gateway: Gateway, deployments: Deployments
+) -> None:
+    """Deployment and location are in the environment that the agent gives to the code server."""
+    new = NewLocation(name="here", agent_queue=None, deploy_data=serialize_value(DEPLOY_DATA))
+    gateway.services.locations.deploy("a-branch", [new])
+    variables = {"deploymentNames": ["a-branch"], "includeAllServerlessDeployments": False,
+                 "agentQueues": [None]}  # fmt: skip
+
+    found = (await graphql(api, WORKSPACE_ENTRIES_QUERY, variables))["deployments"][0]
+
+    serialized = found["workspaceEntries"][0]["serializedDeploymentMetadata"]
+    assert deserialize_value(serialized, CodeLocationDeployData).cloud_context_env == {
+        "DAGSTER_CLOUD_DEPLOYMENT_NAME": "a-branch",
+        "DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT": "1",
+        "DAGSTER_CLOUD_LOCATION_NAME": "here",
+    }
 
 
 async def test_deploy_asks_the_agents_of_each_queue(

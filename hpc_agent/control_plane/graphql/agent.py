@@ -11,6 +11,7 @@ from dagster_cloud.api.dagster_cloud_api import TimestampedError
 from dagster_shared.serdes import deserialize_value, serialize_value
 from graphql import GraphQLResolveInfo
 
+from hpc_agent.control_plane.deploy import deploy_data_for_agent
 from hpc_agent.control_plane.graphql.context import OK, context, instance
 from hpc_agent.control_plane.presence import LEASE_SECONDS, owner_of
 from hpc_agent.control_plane.store.agents import Agent
@@ -61,7 +62,7 @@ def resolve_workspace_entries(
 def workspace_entry(location: Location) -> dict[str, object]:
     return {
         "location_name": location.name,
-        "serialized_deployment_metadata": location.deploy_data,
+        "serialized_deployment_metadata": deploy_data_for_agent(location),
         "has_outdated_data": location.is_outdated,
         "has_load_error": location.error is not None,
         "metadata_timestamp": location.updated_at,
