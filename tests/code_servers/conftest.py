@@ -96,10 +96,10 @@ class Harbour:
         return server
 
 
-def make_harbour(config: AgentConfig, store: Store, clock: Clock) -> Harbour:
+def make_harbour(
+    config: AgentConfig, store: Store, clock: Clock, preparation: JobPreparation | None = None
+) -> Harbour:
     """Put a fleet together as the daemon does."""
-    work = WorkDirectory(config.work_dir)
-    work.make()
     rung: list[str] = []
     asked_for = asyncio.Event()
     demand = Demand(config.code_servers.server_ttl, clock)
@@ -107,13 +107,7 @@ def make_harbour(config: AgentConfig, store: Store, clock: Clock) -> Harbour:
     fleet = Fleet(
         config=config,
         store=store,
-        preparation=JobPreparation(
-            work=work,
-            templates=Templates(),
-            tokens=JobTokens(b"secret"),
-            program=build_node_program(work.lib),
-            node_python="python3",
-        ),
+        preparation=preparation or make_preparation(config),
         channels=channels,
         demand=demand,
         clock=clock,
@@ -136,6 +130,19 @@ def make_harbour(config: AgentConfig, store: Store, clock: Clock) -> Harbour:
         calls=calls,
         rung=rung,
         asked_for=asked_for,
+    )
+
+
+def make_preparation(config: AgentConfig) -> JobPreparation:
+    """Make the work directory and what writes into it."""
+    work = WorkDirectory(config.work_dir)
+    work.make()
+    return JobPreparation(
+        work=work,
+        templates=Templates(),
+        tokens=JobTokens(b"secret"),
+        program=build_node_program(work.lib),
+        node_python="python3",
     )
 
 
