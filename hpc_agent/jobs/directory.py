@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.private_files import write_private
 from hpc_agent.store.jobs import JobKind
 
 RELAY_FILE = "relay.json"
@@ -93,15 +94,6 @@ class WorkDirectory:
     def remove(self, key: str) -> None:
         """Remove a job's directory."""
         shutil.rmtree(self.of(key), ignore_errors=True)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file atomically, readable by its owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def _place(program: Path, target: Path) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.config import Environment
-from hpc_agent.jobs.directory import NodeSpec, WorkDirectory, write_private
+from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.private_files import write_private
 from hpc_agent.store.jobs import JobKind
 
 SCRIPT = "job.sh"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 
 from hpc_agent.errors import ConfigError
-from hpc_agent.relay.certificate import write_private
+from hpc_agent.private_files import write_private
 from hpc_agent.relay.settings import RelaySettings
 
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
@@ -22,7 +21,7 @@ def bind(settings: RelaySettings) -> socket.socket:
     with contextlib.suppress(OSError, ValueError, ConfigError):
         return _bound(settings.bind, int(memory.read_text()))
     sock = _bound(settings.bind, 0)
-    write_private(memory, f"{sock.getsockname()[1]}\n".encode())
+    write_private(memory, f"{sock.getsockname()[1]}\n", durable=True)
     return sock
 
 
@@ -74,9 +73,4 @@ def announce(settings: RelaySettings, port: int, certificate: str) -> None:
         )
     content = {"version": 1, "addresses": addresses, "certificate": certificate}
     settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(settings.work_dir / "relay.json", json.dumps(content).encode())
-    directory = os.open(settings.work_dir, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_private(settings.work_dir / "relay.json", json.dumps(content), durable=True)

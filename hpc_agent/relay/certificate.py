@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import ssl
 import subprocess
 import sys
@@ -57,16 +55,3 @@ def server_context(certificate: Certificate, protocols: Sequence[str]) -> ssl.SS
     # Each connection lives long; tickets would only cost memory and confuse idle checks.
     context.num_tickets = 0
     return context
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file atomically, readable by its owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

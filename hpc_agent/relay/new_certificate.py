@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hpc_agent.relay.certificate import Certificate, certificate_in, write_private
+from hpc_agent.private_files import write_private
+from hpc_agent.relay.certificate import Certificate, certificate_in
 
 # Jobs pin the certificate itself, so it need not expire; nodes with a wrong clock exist.
 _VALID = timedelta(days=20 * 365)
@@ -45,8 +46,9 @@ def create(certificate: Certificate, names: Sequence[str]) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    write_private(certificate.key_file, private)
-    write_private(certificate.certificate_file, signed.public_bytes(serialization.Encoding.PEM))
+    write_private(certificate.key_file, private, durable=True)
+    public = signed.public_bytes(serialization.Encoding.PEM)
+    write_private(certificate.certificate_file, public, durable=True)
 
 
 def _general_name(name: str) -> x509.GeneralName:

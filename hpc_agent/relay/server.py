@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hpc_agent.private_files import write_private
 from hpc_agent.relay.address import advertised_hosts, announce, bind, split_host
 from hpc_agent.relay.app import RelayApp
-from hpc_agent.relay.certificate import load_or_create, server_context, write_private
+from hpc_agent.relay.certificate import load_or_create, server_context
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.identity import JobDirectory, OnReport
 from hpc_agent.relay.listener import HTTP, TUNNEL, Listener
@@ -177,5 +178,5 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 def _secret(state_dir: Path) -> bytes:
     path = state_dir / "relay-secret"
     if not path.exists():
-        write_private(path, secrets.token_bytes(32))
+        write_private(path, secrets.token_bytes(32), durable=True)
     return path.read_bytes()
