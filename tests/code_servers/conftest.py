@@ -27,7 +27,7 @@ from hpc_agent.store.database import Store
 from tests.agent.conftest import Clock
 from tests.relay.fake_control_plane import FakeControlPlane
 
-METADATA = '{"__class__": "CodeLocationDeployData", "python_file": "defs.py"}'
+METADATA = '{"__class__": "CodeDeploymentMetadata", "python_file": "defs.py"}'
 
 
 @dataclass(slots=True)

@@ -278,7 +278,7 @@ async def test_location_that_cannot_run_here_says_why(
     """Nothing is submitted, and the location shows what to do."""
     config = fleet_config(tmp_path, environment={"python": None})
     harbour = make_harbour(config, store, Clock())
-    text = json.dumps({"__class__": "CodeLocationDeployData", **metadata})
+    text = json.dumps({"__class__": "CodeDeploymentMetadata", **metadata})
     (berth,) = await harbour.reconcile(
         deployment("prod", entry("a", serializedDeploymentMetadata=text))
     )
