@@ -1,4 +1,4 @@
-"""``hpc-agent control-plane``: start, deploy, status, deployment, token."""
+"""``hpc-agent control-plane``: start, deploy, status, schema, and groups of others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpc_agent.cli import deployments
+from hpc_agent.cli import deployments, maintenance
 from hpc_agent.cli.gateway_database import HomeOption, JsonOption, errors_told, open_database
 from hpc_agent.errors import ConfigError
 
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="The self-hosted control plane.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens for agents and users.")
 app.add_typer(token_app, name="token")
 app.add_typer(deployments.app, name="deployment")
+app.add_typer(maintenance.app, name="maintenance")
 
 
 @app.command()
@@ -92,6 +93,17 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             typer.echo(json.dumps(found))
         else:
             typer.echo("\n".join(status_lines(found)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the agent API's GraphQL schema (SDL)."""
+    with errors_told():
+        from graphql import print_schema
+
+        from hpc_agent.control_plane.graphql.executor import make_schema
+
+        typer.echo(print_schema(make_schema()))
 
 
 @token_app.command("create")

@@ -71,7 +71,13 @@ def workspace_entry(location: Location) -> dict[str, object]:
 
 @query.field("deploymentInfo")
 def resolve_deployment_info(_: object, info: GraphQLResolveInfo) -> dict[str, str]:
-    return {"deployment_name": context(info).deployment}
+    request = context(info)
+    found = request.services.deployments.get(request.deployment)
+    is_branch = found is not None and found.is_branch
+    return {
+        "deployment_name": request.deployment,
+        "deployment_type": "BRANCH" if is_branch else "PRODUCTION",
+    }
 
 
 @query.field("agents")

@@ -15,7 +15,6 @@ from dagster._core.storage.event_log.base import (
     AssetRecord,
     PlannedMaterializationInfo,
 )
-from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 from dagster._core.types.pagination import PaginatedResults
 from graphql import GraphQLResolveInfo
 
@@ -200,36 +199,6 @@ def get_updated_data_version_partitions(
         _key(asset_key), partitions, after_storage_id
     )
     return sorted(found)
-
-
-@event_logs.field("getAssetStatusCacheValues")
-def get_asset_status_cache_values(
-    _: object, info: GraphQLResolveInfo, asset_keys: Sequence[Input]
-) -> list[AssetStatusCacheValue | None]:
-    keys = [AssetKey(key["path"]) for key in asset_keys]
-    entries = {
-        record.asset_entry.asset_key: record.asset_entry.cached_status
-        for record in storage(info).get_asset_records(keys)
-    }
-    return [entries.get(key) for key in keys]
-
-
-@event_log_mutations.field("WipeAssetCachedStatusData")
-def wipe_asset_cached_status(
-    _: object, info: GraphQLResolveInfo, asset_key: str
-) -> dict[str, bool]:
-    storage(info).wipe_asset_cached_status(_key(asset_key))
-    return OK
-
-
-@event_log_mutations.field("UpdateAssetCachedStatusData")
-def update_asset_cached_status(
-    _: object, info: GraphQLResolveInfo, asset_key: str, cache_values: Input
-) -> dict[str, bool]:
-    storage(info).update_asset_cached_status_data(
-        _key(asset_key), AssetStatusCacheValue(**cache_values)
-    )
-    return OK
 
 
 @event_logs.field("getDynamicPartitions")

@@ -9,24 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from ariadne import graphql_sync, load_schema_from_path, make_executable_schema
-from graphql import DocumentNode, GraphQLError, GraphQLSchema, parse, validate
+from graphql import (
+    DocumentNode,
+    GraphQLEnumType,
+    GraphQLError,
+    GraphQLSchema,
+    parse,
+    validate,
+)
 
 from hpc_agent.control_plane.graphql import (
     agent,
     assets,
+    commands,
     concurrency,
     deployments,
     event_logs,
     runs,
     scalars,
     schedules,
+    status_cache,
     upkeep,
 )
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.errors import HpcAgentError
 
 CACHED_DOCUMENTS = 512
-_DOMAINS = (scalars, agent, runs, event_logs, assets, concurrency, schedules, upkeep, deployments)
+_DOMAINS = (
+    scalars, agent, runs, event_logs, assets, status_cache, concurrency, schedules, upkeep,
+    deployments, commands,
+)  # fmt: skip
 
 _NAMESPACE: Mapping[str, object] = {}
 
@@ -75,9 +87,22 @@ def make_schema() -> GraphQLSchema:
     path = Path(__file__).with_name("schema.graphql")
     _bind_namespaces()
     bindables = [bindable for domain in _DOMAINS for bindable in domain.bindables]
-    return make_executable_schema(
+    schema = make_executable_schema(
         load_schema_from_path(str(path)), *bindables, convert_names_case=True
     )
+    _restore_enums(schema)
+    return schema
+
+
+def _restore_enums(schema: GraphQLSchema) -> None:
+    """Take back what ariadne puts over ``parse_value`` of each enum.
+
+    It is for enums with Python values, of which there are none here, and ariadne 1.1.1's takes one
+    argument where graphql-core 3.2.14 gives two: each enum in a variable would be refused.
+    """
+    for named in schema.type_map.values():
+        if isinstance(named, GraphQLEnumType):
+            vars(named).pop("parse_value", None)
 
 
 def _bind_namespaces() -> None:

@@ -7,17 +7,22 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from hpc_agent.control_plane.http.artifacts import ArtifactEndpoints
 from hpc_agent.control_plane.http.auth import Authentication
 from hpc_agent.control_plane.http.graphql import GraphQLEndpoint
 from hpc_agent.control_plane.http.limits import BodyLimit
+from hpc_agent.control_plane.http.maintenance import MaintenanceGate
 from hpc_agent.control_plane.http.uploads import Uploads, bad_request, healthz
 from hpc_agent.control_plane.services import Services
+from hpc_agent.control_plane.store.artifacts import Artifacts
+from hpc_agent.control_plane.store.maintenance import MaintenanceSwitch
 from hpc_agent.errors import ControlPlaneRefusedError
 
 
 def make_app(services: Services) -> Starlette:
-    """Build the application: what each path does is in graphql.py and uploads.py."""
+    """Build the application: what each path does is in graphql.py, uploads.py and artifacts.py."""
     uploads = Uploads(services)
+    artifacts = ArtifactEndpoints(Artifacts(services.database), services.signer)
     return Starlette(
         routes=[
             Route("/graphql", GraphQLEndpoint(services).__call__, methods=["POST"]),
@@ -34,10 +39,15 @@ def make_app(services: Services) -> Starlette:
             Route("/gen_logs_url", uploads.gen_logs_url, methods=["GET"]),
             Route("/store_events", uploads.store_events, methods=["PUT", "POST"]),
             Route("/uploads/{segment}", uploads.upload, methods=["PUT"]),
+            Route("/gen_artifact_get", artifacts.gen_artifact_get, methods=["POST"]),
+            Route("/gen_artifact_post", artifacts.gen_artifact_post, methods=["POST"]),
+            Route("/artifacts/{segment}", artifacts.fetch, methods=["GET"]),
+            Route("/artifacts/{segment}", artifacts.put, methods=["POST"]),
             Route("/healthz", healthz, methods=["GET"]),
         ],
         middleware=[
             Middleware(Authentication, tokens=services.tokens),
+            Middleware(MaintenanceGate, switch=MaintenanceSwitch(services.database)),
             Middleware(BodyLimit),
         ],
         exception_handlers={

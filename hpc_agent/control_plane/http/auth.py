@@ -16,7 +16,7 @@ API_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 a header's name
 REMEMBERED_SECONDS = 5.0
 """A revoked token works for at most this long: the price of not asking the database each time."""
 
-PUBLIC_PATHS = ("/healthz", "/uploads/")
+PUBLIC_PATHS = ("/healthz", "/uploads/", "/artifacts/")
 """An upload address is its own permission, see signed_urls.py."""
 
 

@@ -6,15 +6,20 @@ import asyncio
 import json
 import re
 import time
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hpc_agent.control_plane.graphql.context import RequestContext
-from hpc_agent.control_plane.graphql.executor import GraphQLExecutor
+from hpc_agent.control_plane.graphql.executor import CACHED_DOCUMENTS, GraphQLExecutor
+from hpc_agent.control_plane.http.webserver import Webserver, check_user, is_for_webserver
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
+from hpc_agent.control_plane.store.tokens import TokenKind
+from hpc_agent.errors import ControlPlaneError
 
 MAX_WAIT_SECONDS = 300.0
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
@@ -26,6 +31,10 @@ class GraphQLEndpoint:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._executor = GraphQLExecutor()
+        self._is_foreign = lru_cache(CACHED_DOCUMENTS)(
+            partial(is_for_webserver, self._executor.schema)
+        )
+        self._webserver = Webserver(Path(services.instance.root_directory))
 
     async def __call__(self, request: Request) -> Response:
         try:
@@ -35,10 +44,21 @@ class GraphQLEndpoint:
             message = "body must be a JSON object with a GraphQL document in `query`"
             return JSONResponse({"errors": [{"message": message}]}, status_code=400)
         context = self._context(request)
+        if self._is_foreign(data["query"]):
+            return await self._foreign(data, context)
         wait = preferred_wait(request.headers.get("Prefer", ""))
         if wait and "popUserCloudAgentRequests" in data["query"]:
             return JSONResponse(await self._long_poll(request, data, context, wait))
         return JSONResponse(await asyncio.to_thread(self._executor.execute, data, context))
+
+    async def _foreign(self, data: dict[str, Any], context: RequestContext) -> Response:
+        try:
+            check_user(context.token.kind is TokenKind.USER)
+            answer = await self._webserver.execute(data, context.idempotency_key)
+        except ControlPlaneError as error:
+            status = 503 if error.retryable else 200
+            return JSONResponse({"errors": [{"message": str(error)}]}, status_code=status)
+        return JSONResponse(answer)
 
     async def _long_poll(
         self, request: Request, data: dict[str, Any], context: RequestContext, wait: float

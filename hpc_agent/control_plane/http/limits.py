@@ -7,6 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEBIBYTE = 1 << 20
 MAX_BODY_BYTES = 256 * MEBIBYTE
+MAX_GRAPHQL_BYTES = 64 * MEBIBYTE
+"""An agent sends a heartbeat without messages when it hears that the one before was too large."""
+
 MAX_LOG_BYTES = 4096 * MEBIBYTE
 """Compute logs are streamed to disk, everything else is held in memory."""
 
@@ -14,39 +17,39 @@ MAX_LOG_BYTES = 4096 * MEBIBYTE
 class BodyLimit:
     """ASGI middleware: answers 413 to a body that is too large."""
 
-    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/uploads/"):
             await self._app(scope, receive, send)
             return
+        limit = MAX_GRAPHQL_BYTES if scope["path"] == "/graphql" else MAX_BODY_BYTES
+        refusal = JSONResponse(
+            {"error": f"request body is larger than {limit} bytes"}, status_code=413
+        )
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._limit:
-            await self._refuse(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await refusal(scope, receive, send)
             return
         try:
-            await self._app(scope, self._counted(receive), send)
+            await self._app(scope, _counted(receive, limit), send)
         except BodyTooLargeError:
-            await self._refuse(scope, receive, send)
+            await refusal(scope, receive, send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        received = 0
 
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                raise BodyTooLargeError
-            return message
+def _counted(receive: Receive, limit: int) -> Receive:
+    received = 0
 
-        return receive_counted
+    async def receive_counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise BodyTooLargeError
+        return message
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"request body is larger than {self._limit} bytes"
-        await JSONResponse({"error": message}, status_code=413)(scope, receive, send)
+    return receive_counted
 
 
 class BodyTooLargeError(Exception):

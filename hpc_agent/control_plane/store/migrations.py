@@ -61,7 +61,13 @@ _V2: Final = (
     "CREATE UNIQUE INDEX deployments_by_id ON deployments (deployment_id)",
 )
 
-MIGRATIONS: Final = (_V1, _V2)
+_V3: Final = (
+    """CREATE TABLE artifacts (
+        deployment TEXT NOT NULL, key TEXT NOT NULL, content {bytes} NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (deployment, key))""",
+)
+
+MIGRATIONS: Final = (_V1, _V2, _V3)
 
 
 def migrate(connection: sa.Connection) -> None:

@@ -54,6 +54,9 @@ versions = _table("versions", name=sa.Text, value=sa.Integer)
 sightings = _table("sightings", owner=sa.Text, seen_at=sa.Double)
 settings = _table("settings", name=sa.Text, value=sa.Text)
 definition_snapshots = _table("definition_snapshots", sha1=sa.Text, content=sa.LargeBinary)
+artifacts = _table(
+    "artifacts", deployment=sa.Text, key=sa.Text, content=sa.LargeBinary, created_at=sa.Double
+)
 
 
 def keep_others_out(connection: sa.Connection, name: str) -> None:

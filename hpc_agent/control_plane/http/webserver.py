@@ -1,0 +1,99 @@
+"""Documents that are the webserver's: ``dagster-cloud job launch``, and whatever scripts ask.
+
+Dagster+ serves its UI's GraphQL and the agent API at one address, with one token. Here the stock
+webserver beside the gateway answers the former; who has a user's token may ask it through us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import httpx
+from graphql import FieldNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, parse
+
+from hpc_agent.control_plane.home import Home
+from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
+
+TIMEOUT_SECONDS = 120.0
+REMEMBERED_ANSWERS = 256
+"""A client whose connection broke repeats a launch under its idempotency key."""
+
+Answer = dict[str, Any]
+
+
+def is_for_webserver(schema: GraphQLSchema, document: str) -> bool:
+    """Tell whether a document asks only for what the agent API does not have."""
+    try:
+        parsed = parse(document)
+    except GraphQLError:
+        return False
+    roots = [schema.query_type, schema.mutation_type]
+    ours = {name for root in roots if root is not None for name in root.fields}
+    asked = {
+        field.name.value
+        for operation in parsed.definitions
+        if isinstance(operation, OperationDefinitionNode)
+        for field in operation.selection_set.selections
+        if isinstance(field, FieldNode)
+    }
+    return bool(asked) and not any(name in ours or name.startswith("__") for name in asked)
+
+
+class Webserver:
+    """Sends documents on to the webserver of this control plane."""
+
+    def __init__(self, root: Path) -> None:
+        self._home = Home(root)
+        self._answers: OrderedDict[str, asyncio.Task[Answer]] = OrderedDict()
+
+    async def execute(self, data: Answer, idempotency_key: str | None) -> Answer:
+        """Return the webserver's answer; under a known key, the one that was given before.
+
+        Raises ControlPlaneUnavailableError when there is no webserver or it does not answer.
+        """
+        if idempotency_key is None:
+            return await self._send(data)
+        task = self._answers.get(idempotency_key)
+        if task is None or (task.done() and task.exception() is not None):
+            task = asyncio.create_task(self._send(data))
+            self._answers[idempotency_key] = task
+            while len(self._answers) > REMEMBERED_ANSWERS:
+                self._answers.popitem(last=False)
+        # Shielded: the launch goes on when the client goes away, and its repetition finds it.
+        return await asyncio.shield(task)
+
+    async def _send(self, data: Answer) -> Answer:
+        url = f"{await asyncio.to_thread(self._address)}/graphql"
+        try:
+            async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+                answer: Answer = (await client.post(url, json=data)).json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise ControlPlaneUnavailableError(
+                f"the webserver at {url} does not answer: {error or type(error).__name__}"
+            ) from error
+        return answer
+
+    def _address(self) -> str:
+        try:
+            address = json.loads(self._home.running_json.read_text())["ui"]
+        except FileNotFoundError:
+            address = None
+        if not address:
+            raise ControlPlaneUnavailableError(
+                "this needs the webserver, and none runs beside this gateway: start the control "
+                "plane with --webserver"
+            )
+        return str(address)
+
+
+def check_user(is_user: bool) -> None:
+    """Raises ControlPlaneRefusedError for an agent's token."""
+    if not is_user:
+        raise ControlPlaneRefusedError(
+            "launching and watching runs needs a user token: "
+            "hpc-agent control-plane token create --kind user"
+        )
