@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from hpc_agent.control_plane.database_url import url_in
 from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home, write_atomically
 from hpc_agent.control_plane.supervisor import Program, Supervisor
@@ -65,6 +66,7 @@ class Addresses:
 async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None:
     """Run until SIGTERM or SIGINT; ``ready`` is called once everything answers."""
     prepare_home(options.home)
+    _warn_of_split_storage(options.home)
     with _only_one(options.home), contextlib.closing(bind(options.host, options.port)) as listener:
         control_plane = ControlPlane(options, listener, _tls(options))
         stop = asyncio.Event()
@@ -216,6 +218,14 @@ def _tls(options: StartOptions) -> ServerTls:
     if options.tls_certificate or options.tls_key:
         raise ConfigError("--tls-cert and --tls-key belong together: give both or neither")
     return generated_certificate(options.home.tls, options.host)
+
+
+def _warn_of_split_storage(home: Home) -> None:
+    if home.chosen_database is not None and url_in(home.dagster_yaml) is None:
+        logger.warning(
+            "only the gateway's own tables are in PostgreSQL: %s keeps runs and events elsewhere, "
+            "so no second gateway can share them; add storage: postgres: there", home.dagster_yaml,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

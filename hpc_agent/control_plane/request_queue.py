@@ -20,7 +20,6 @@ from hpc_agent.control_plane.store.requests import (
     ENQUEUED,
     Request,
     Requests,
-    RequestState,
 )
 from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.wakeup import WakeUp
@@ -179,18 +178,13 @@ class RequestQueue:
 
         One request that no agent has taken yet is enough: whoever takes it sees what is there then.
         """
-        api = DagsterCloudApi.CHECK_FOR_WORKSPACE_UPDATES
-        waiting = await asyncio.to_thread(
-            self._requests.open_requests, api.name, run_id=None, deployment=deployment
-        )
-        asked = {each.agent_queue for each in waiting if each.state is RequestState.QUEUED}
-        for queue in set(queues) - asked:
-            await self.enqueue(
-                Ask(
-                    api=api, args=None, deployment=deployment, is_branch=is_branch,
-                    agent_queue=queue,
-                )
+        for queue in queues:
+            ask = Ask(
+                api=DagsterCloudApi.CHECK_FOR_WORKSPACE_UPDATES, args=None, deployment=deployment,
+                is_branch=is_branch, agent_queue=queue,
             )  # fmt: skip
+            await asyncio.to_thread(self._requests.add_unless_waiting, new_request(ask))
+        self._enqueued.call()
 
     async def share_presence(self) -> None:
         """Tell the other gateways which agents were here, and hear which were there."""

@@ -122,6 +122,13 @@ class AgentApi:
 @pytest_asyncio.fixture
 async def api(gateway: Gateway, home: Home) -> AsyncIterator[AgentApi]:
     """The agent API of that gateway, listening."""
+    async with listening(gateway, home) as opened:
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def listening(gateway: Gateway, home: Home) -> AsyncIterator[AgentApi]:
+    """Serve a gateway's agent API on a free port."""
     tls = generated_certificate(home.tls, "127.0.0.1")
     token, secret = gateway.services.tokens.create("test", TokenKind.AGENT)
     with contextlib.closing(bind("127.0.0.1", 0)) as listener:

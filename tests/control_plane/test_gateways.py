@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest_asyncio
 import sqlalchemy as sa
+from dagster._core.remote_representation.external_data import JobDataSnap
 from dagster._grpc.types import StartRunResult
 from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudApi,
@@ -16,9 +17,10 @@ from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudApiSuccess,
 )
 from dagster_shared.error import SerializableErrorInfo
-from dagster_shared.serdes import serialize_value
+from dagster_shared.serdes import deserialize_value, serialize_value
 
 from hpc_agent.control_plane.gateway import Gateway, open_gateway
+from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.presence import LEASE_SECONDS, AgentPresence
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue
 from hpc_agent.control_plane.store.database import Database
@@ -26,8 +28,8 @@ from hpc_agent.control_plane.store.postgresql import listen
 from hpc_agent.control_plane.store.requests import Request, Requests, Serves
 from hpc_agent.control_plane.store.settings import Settings
 from hpc_agent.control_plane.store.sightings import Sightings
-from tests.control_plane.conftest import postgres_home
-from tests.control_plane.definitions import deploy, new_run
+from tests.control_plane.conftest import listening, postgres_home
+from tests.control_plane.definitions import deploy, new_run, upload_location
 from tests.control_plane.test_requests import Clock
 
 LAUNCH = DagsterCloudApi.LAUNCH_RUN
@@ -43,11 +45,11 @@ async def gateways(shared_url: str, tmp_path: Path) -> AsyncIterator[tuple[Gatew
 
     homes = [postgres_home(tmp_path / name, shared_url) for name in ("one", "two")]
     async with open_gateway(homes[0], changed) as one, open_gateway(homes[1], changed) as two:
-        listening = [asyncio.create_task(each.listen()) for each in (one, two)]
+        hearing = [asyncio.create_task(each.listen()) for each in (one, two)]
         yield one, two
-        for task in listening:
+        for task in hearing:
             task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        await asyncio.gather(*hearing, return_exceptions=True)
 
 
 async def take_launch(gateway: Gateway) -> Request:
@@ -95,6 +97,37 @@ async def test_answer_at_one_gateway_reaches_the_caller_at_another(
 
     assert result.success
     assert is_awaited
+
+
+async def test_definitions_uploaded_to_one_gateway_are_shown_by_all(
+    gateways: tuple[Gateway, Gateway], tmp_path: Path
+) -> None:
+    """A webserver beside any gateway finds every location, though they share no directory."""
+    one, two = gateways
+    deploy(one.services.locations)
+    async with listening(one, Home(tmp_path / "one")) as api:
+        await upload_location(api.client)
+
+    await two.refresh()
+
+    manifest = two.view("here").manifest
+    assert manifest is not None
+    name = manifest.repositories[0].name
+    job = await asyncio.to_thread(two.services.repositories.job, manifest, name, "work")
+    assert deserialize_value(job, JobDataSnap).name == "work"
+
+
+async def test_deploy_that_all_gateways_notice_makes_one_request(
+    gateways: tuple[Gateway, Gateway],
+) -> None:
+    """Both see the new location in the same moment, and one request to look at it is enough."""
+    for number in range(5):
+        deploy(gateways[0].services.locations, name=f"number-{number}")
+        await asyncio.gather(*(gateway.refresh() for gateway in gateways))
+
+    popped = gateways[0].services.requests.pop(owner="agent:a", serves=PROD, limit=10)
+
+    assert [request.api for request in popped] == ["CHECK_FOR_WORKSPACE_UPDATES"]
 
 
 async def test_refusal_is_acted_on_by_the_caller_alone(gateways: tuple[Gateway, Gateway]) -> None:
@@ -150,22 +183,22 @@ async def test_long_poll_hears_of_a_request_at_another_gateway(shared_url: str) 
     database = Database(shared_url)
     requests, presence = Requests(database), AgentPresence()
     queue = RequestQueue(requests, presence, poll_seconds=60)
-    listening = asyncio.create_task(listen(shared_url, queue.heard))
+    hearing = asyncio.create_task(listen(shared_url, queue.heard))
     waiting = asyncio.create_task(queue.wait_for_request(60))
     other = RequestQueue(requests, presence)
     async with asyncio.timeout(20):
         while not waiting.done():  # the notice may come before somebody listens
             await other.enqueue(Ask(api=LAUNCH, args=None, deployment="prod"))
             await asyncio.wait([waiting], timeout=1)
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
+    hearing.cancel()
+    await asyncio.gather(hearing, return_exceptions=True)
     database.close()
 
 
 async def test_listener_comes_back_after_a_broken_connection(shared_url: str) -> None:
     """A restart of PostgreSQL costs a few notices, no more."""
     heard: list[str] = []
-    listening = asyncio.create_task(listen(shared_url, heard.append))
+    hearing = asyncio.create_task(listen(shared_url, heard.append))
     database = Database(shared_url)
     requests = Requests(database)
     await until_heard(requests, heard)
@@ -179,8 +212,8 @@ async def test_listener_comes_back_after_a_broken_connection(shared_url: str) ->
     heard.clear()
     await until_heard(requests, heard)
 
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
+    hearing.cancel()
+    await asyncio.gather(hearing, return_exceptions=True)
     database.close()
 
 

@@ -92,7 +92,7 @@ async def listen(url: str, heard: Callable[[str], None]) -> None:
         try:
             connection = await asyncio.to_thread(_listening_connection, url)
         except sa.exc.DBAPIError as error:
-            logger.warning("PostgreSQL is away, trying again: %s", error.orig)
+            logger.warning("cannot listen to PostgreSQL, trying again: %s", error.orig)
         else:
             with contextlib.closing(connection):
                 await _relay(connection, heard)
@@ -130,9 +130,13 @@ def _listening_connection(url: str) -> Any:
     pooled = engine.raw_connection()
     connection: Any = pooled.driver_connection
     pooled.detach()
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"LISTEN {CHANNEL}")
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+    except connection.Error as error:
+        connection.close()
+        raise sa.exc.DBAPIError(f"LISTEN {CHANNEL}", None, error) from error
     return connection
 
 

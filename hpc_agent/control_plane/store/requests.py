@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import read_version
 from hpc_agent.control_plane.store.postgresql import notify
-from hpc_agent.control_plane.store.schema import bump, requests
+from hpc_agent.control_plane.store.schema import bump, keep_others_out, requests
 
 ANSWERED_KEPT_SECONDS = 24 * 3600
 
@@ -91,9 +91,22 @@ class Requests:
 
     def add(self, request: Request) -> None:
         with self._database.write() as connection:
-            values = {**asdict(request), "is_branch": int(request.is_branch)}
-            connection.execute(sa.insert(requests).values(values))
-            bump(connection, ENQUEUED)
+            _insert(connection, request)
+
+    def add_unless_waiting(self, request: Request) -> None:
+        """Store a request unless one of the same kind waits for the same agents."""
+        same = sa.and_(
+            requests.c.api == request.api,
+            requests.c.deployment == request.deployment,
+            requests.c.state == RequestState.QUEUED,
+            requests.c.agent_queue.is_(request.agent_queue)
+            if request.agent_queue is None
+            else requests.c.agent_queue == request.agent_queue,
+        )
+        with self._database.write() as connection:
+            keep_others_out(connection, ENQUEUED)  # all gateways notice a deploy at the same time
+            if connection.execute(sa.select(requests.c.request_id).where(same)).first() is None:
+                _insert(connection, request)
 
     def get(self, request_id: str) -> Request | None:
         query = sa.select(requests).where(requests.c.request_id == request_id)
@@ -234,6 +247,12 @@ class Requests:
     def version(self) -> int:
         """Return a counter that grows when a request is enqueued, by this process or another."""
         return read_version(self._database, ENQUEUED)
+
+
+def _insert(connection: sa.Connection, request: Request) -> None:
+    values = {**asdict(request), "is_branch": int(request.is_branch)}
+    connection.execute(sa.insert(requests).values(values))
+    bump(connection, ENQUEUED)
 
 
 def _waiting(serves: Serves, now: float) -> sa.Select[Any]:
