@@ -25,6 +25,16 @@ GET_EXTERNAL_SENSOR_EXECUTION_DATA = "GET_EXTERNAL_SENSOR_EXECUTION_DATA"
 GET_EXTERNAL_NOTEBOOK_DATA = "GET_EXTERNAL_NOTEBOOK_DATA"
 REFRESH_COMPONENT_STATE = "REFRESH_COMPONENT_STATE"
 
+# Where the arguments of a request name their code location, by the names under which Dagster stores
+# the fields (storage_field_names in dagster/_grpc/types.py).
+_ORIGINS = (
+    "pipeline_origin",
+    "job_origin",
+    "repository_origin",
+    "repository_location_origin",
+    "code_location_origin",
+)
+
 # Members of DagsterCloudApi that are "deprecated" there; the stock agent fails them as well.
 DEPRECATED = frozenset(
     {"CHECK_RUN_HEALTH", "LAUNCH_STEP", "CHECK_STEP_HEALTH", "TERMINATE_STEP", "LOAD_REPOSITORIES"}
@@ -89,7 +99,7 @@ def location_of(args: Mapping[str, Any]) -> str | None:
     name = args.get("location_name")
     if isinstance(name, str):
         return name
-    for field in ("pipeline_origin", "job_origin", "repository_origin", "code_location_origin"):
+    for field in _ORIGINS:
         found = _location_of_origin(args.get(field))
         if found is not None:
             return found

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.relay.fake_control_plane import FakeControlPlane
+from tests.agent.gateway import scripted_gateway
+from tests.relay.fake_control_plane import FakeControlPlane, Received
 
 
 def free_port() -> int:
@@ -135,6 +137,23 @@ def test_refused_token_is_told_and_tried_again(
     control_plane.status = 200
     agent.wait_for("connected to")
     assert agent.stop() == 0
+
+
+def test_deployment_that_does_not_exist_ends_the_agent(tmp_path: Path) -> None:
+    """In the stock agent's words: it would be idle for ever, and nobody would know why."""
+
+    def answer(call: Received) -> tuple[int, Any]:
+        if b"query Deployments" in call.body:
+            return 200, {"data": {"deployments": [{"deploymentName": "production"}]}}
+        return 200, {"data": {"userCloudAgent": {"popUserCloudAgentRequests": []}}}
+
+    with scripted_gateway(answer) as gateway:
+        agent = Agent(write_config(tmp_path, gateway.url))
+        assert agent.process.wait(60) == 2
+    log = agent.log.read_text()
+    assert "Agent is configured to serve an invalid deployment prod." in log
+    assert "control_plane.deployments in agent.yaml" in log
+    assert "Traceback" not in log
 
 
 def test_second_agent_with_the_same_home_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,28 @@ def written(path: Path, content: Any) -> Path:
     return path
 
 
-def keys_of(model: type[BaseModel]) -> set[str]:
-    names = set(model.model_fields)
-    for field in model.model_fields.values():
+def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Return every key with the sections it is in: ``relay.port``."""
+    keys = set()
+    for name, field in model.model_fields.items():
+        keys.add(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names |= keys_of(field.annotation)
-    return names
+            keys |= keys_of(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def documented_keys(text: str) -> set[str]:
+    """Return the keys in the example, those that are commented out included."""
+    keys, sections = set(), [(-1, "")]
+    for line in text.splitlines():
+        found = re.match(r"(\s*)(?:# )?([a-z_]+):(?: |$)", line)
+        if found:
+            indent, name = len(found[1]), found[2]
+            while sections[-1][0] >= indent:
+                sections.pop()
+            keys.add(sections[-1][1] + name)
+            sections.append((indent, f"{sections[-1][1]}{name}."))
+    return keys
 
 
 def test_example_is_valid_and_shows_the_defaults() -> None:
@@ -46,10 +63,8 @@ def test_example_is_valid_and_shows_the_defaults() -> None:
 def test_example_documents_every_key() -> None:
     """No key can be added without a word about it."""
     text = (PACKAGED / "agent.example.yaml").read_text()
-    undocumented = {
-        key for key in keys_of(AgentConfig) | set(Location.model_fields) if f"{key}:" not in text
-    }
-    assert undocumented == set()
+    assert keys_of(AgentConfig) - documented_keys(text) == set()
+    assert {key for key in Location.model_fields if f"{key}:" not in text} == set()
 
 
 @pytest.mark.parametrize(
@@ -62,6 +77,18 @@ def test_example_documents_every_key() -> None:
         ({"control_plane": {}}, "control_plane.url: required, but missing"),
         ({"control_plane": {"url": "http://far.away"}}, "control_plane.url: must start with https"),
         ({"locations": {"a": {"environmnt": {}}}}, "locations.a.environmnt: unknown key"),
+        (
+            {"control_plane": {"url": "https://x", "deployments": []}},
+            "control_plane: deployments may be empty only with branch_deployments: true",
+        ),
+        (
+            {"agent_queues": {"include_default_queue": False}},
+            "agent_queues: without the default queue, additional_queues must name one",
+        ),
+        (
+            {"code_servers": {"server_ttl": {"max_server": 3}}},
+            "code_servers.server_ttl.max_server: unknown key; did you mean max_servers?",
+        ),
     ],
 )
 def test_mistake_is_named_with_file_key_and_reason(
@@ -137,3 +164,32 @@ def test_location_settings_win_over_general_ones() -> None:
     special = config.environment_of("special")
     assert (special.python, special.variables) == ("/general", {"A": "1", "B": "2"})
     assert config.environment_of("other") == config.environment
+
+
+def test_queues_are_those_of_the_agent_api() -> None:
+    """None is the default queue, and it comes last as with the stock agent."""
+    assert parse_config(MINIMAL, source="test").agent_queues.names == [None]
+    content = MINIMAL | {"agent_queues": {"additional_queues": ["gpu", "big"]}}
+    assert parse_config(content, source="test").agent_queues.names == ["gpu", "big", None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "is_branch", "allowed"),
+    [
+        ({}, ("prod", "a"), False, True),
+        ({"allowed_full_deployment_locations": {"prod": ["a"]}}, ("prod", "a"), False, True),
+        ({"allowed_full_deployment_locations": {"prod": ["a"]}}, ("prod", "b"), False, False),
+        ({"allowed_full_deployment_locations": {"prod": ["a"]}}, ("test", "b"), False, True),
+        ({"allowed_full_deployment_locations": {"prod": []}}, ("prod", "a"), False, False),
+        ({"allowed_full_deployment_locations": {"prod": ["a"]}}, ("branch", "b"), True, True),
+        ({"allowed_branch_deployment_locations": ["a"]}, ("branch", "b"), True, False),
+        ({"allowed_branch_deployment_locations": []}, ("branch", "a"), True, False),
+        ({"allowed_branch_deployment_locations": ["a"]}, ("prod", "b"), False, True),
+    ],
+)
+def test_allowed_locations_are_as_with_the_stock_agent(
+    settings: dict[str, Any], place: tuple[str, str], is_branch: bool, allowed: bool
+) -> None:
+    """``is_location_allowed`` of DagsterCloudAgentInstance."""
+    config = parse_config(MINIMAL | settings, source="test")
+    assert config.allows(*place, is_branch=is_branch) is allowed

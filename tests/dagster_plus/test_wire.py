@@ -168,6 +168,7 @@ ORIGIN = """{"__class__": "PipelinePythonOrigin", "pipeline_name": "j", "reposit
             "c",
         ),
         ({"code_location_origin": {"location_name": "d"}}, "d"),
+        ({"repository_location_origin": {"location_name": "e"}}, "e"),
         ({}, None),
     ],
 )
