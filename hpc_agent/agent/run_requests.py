@@ -86,6 +86,8 @@ class RunRequests:
             if job is None or job.phase.is_final or job.terminate_at is not None:
                 return job
             telling.say_line(db, job, "Termination requested; ending the run's job.", now=now)
+            if run.status != "CANCELING":
+                telling.canceling(db, job, now=now)
             return jobs.change(db, job.key, now=now, source="request", **_ending(job, now, grace))
 
         job = await context.store.run(write)

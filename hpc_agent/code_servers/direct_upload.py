@@ -31,8 +31,8 @@ class DirectUpload:
     def __init__(self, api: AgentApi) -> None:
         self._api = api
 
-    async def definitions(self, deployment: str, definitions: Definitions) -> Packed:
-        """Send what a location holds; return the control plane's answer."""
+    async def pack(self, deployment: str, definitions: Definitions) -> Packed:
+        """Store the repositories of a location; return the message that refers to them."""
         manifest = packed(
             "DagsterCloudCodeLocationManifest",
             repositories=[
@@ -51,7 +51,13 @@ class DirectUpload:
             dagster_library_versions=definitions.library_versions,
             code_location_deploy_data=definitions.deploy_data,
         )
-        return await self._put_result(deployment, definitions.location, manifest=manifest)
+        return _result(definitions.location, manifest=manifest)
+
+    async def send(self, deployment: str, message: Packed) -> Packed:
+        """Send the message; return the control plane's answer."""
+        return await self._api.put_json(
+            "/code_location_update_result", message, deployment=deployment
+        )
 
     async def job(
         self, deployment: str, server: CodeServerClient, location: str, repository: str, name: str
@@ -65,25 +71,7 @@ class DirectUpload:
     ) -> None:
         """Tell why a location does not load."""
         stored = await self._store(deployment, "error", serialized_error)
-        await self._put_result(deployment, location, error_snapshot=stored)
-
-    async def _put_result(
-        self,
-        deployment: str,
-        location: str,
-        *,
-        manifest: Packed | None = None,
-        error_snapshot: Packed | None = None,
-    ) -> Packed:
-        result = packed(
-            "DagsterCloudCodeLocationUpdateResult",
-            location_name=location,
-            manifest=manifest,
-            error_snapshot=error_snapshot,
-        )
-        return await self._api.put_json(
-            "/code_location_update_result", result, deployment=deployment
-        )
+        await self.send(deployment, _result(location, error_snapshot=stored))
 
     async def _store(self, deployment: str, kind: str, serialized: str) -> Packed:
         """Store a snapshot unless it is there already; return its StoredSnapshot."""
@@ -113,6 +101,17 @@ class DirectUpload:
             if error.status == _NOT_FOUND:
                 raise NoDirectUploadsError(str(error)) from None
             raise
+
+
+def _result(
+    location: str, *, manifest: Packed | None = None, error_snapshot: Packed | None = None
+) -> Packed:
+    return packed(
+        "DagsterCloudCodeLocationUpdateResult",
+        location_name=location,
+        manifest=manifest,
+        error_snapshot=error_snapshot,
+    )
 
 
 def _object(value: object) -> Packed:

@@ -21,8 +21,8 @@ class LegacyUpload:
     def __init__(self, api: AgentApi) -> None:
         self._api = api
 
-    async def definitions(self, deployment: str, definitions: Definitions) -> Packed:
-        """Send what a location holds; return the control plane's answer."""
+    async def pack(self, deployment: str, definitions: Definitions) -> Packed:
+        """Return the message with everything that a location holds."""
         data = packed(
             "DagsterCloudUploadLocationData",
             upload_repository_datas=[
@@ -38,9 +38,20 @@ class LegacyUpload:
             executable_path=definitions.executable_path,
             dagster_library_versions=definitions.library_versions,
         )
-        return await self._put(
-            deployment, definitions.location, definitions.deploy_data, location_data=data
+        return _entry(definitions.location, definitions.deploy_data, location_data=data)
+
+    async def send(self, deployment: str, message: Packed) -> Packed:
+        """Send the message; return the control plane's answer."""
+        text = await self._api.put_compressed(
+            "/upload_workspace_entry", "workspace_entry.tmp", dumps(message), deployment=deployment
         )
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ControlPlaneError("/upload_workspace_entry: the answer cannot be read")
+        return answer
 
     async def job(
         self, deployment: str, server: CodeServerClient, location: str, repository: str, name: str
@@ -55,31 +66,21 @@ class LegacyUpload:
         self, deployment: str, location: str, deploy_data: Packed, serialized_error: str
     ) -> None:
         """Tell why a location does not load."""
-        await self._put(deployment, location, deploy_data, error=json.loads(serialized_error))
+        entry = _entry(location, deploy_data, error=json.loads(serialized_error))
+        await self.send(deployment, entry)
 
-    async def _put(
-        self,
-        deployment: str,
-        location: str,
-        deploy_data: Packed,
-        *,
-        location_data: Packed | None = None,
-        error: Packed | None = None,
-    ) -> Packed:
-        entry = packed(
-            "DagsterCloudUploadWorkspaceEntry",
-            location_name=location,
-            deployment_metadata=deploy_data,
-            upload_location_data=location_data,
-            serialized_error_info=error,
-        )
-        text = await self._api.put_compressed(
-            "/upload_workspace_entry", "workspace_entry.tmp", dumps(entry), deployment=deployment
-        )
-        try:
-            answer = json.loads(text)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ControlPlaneError("/upload_workspace_entry: the answer cannot be read")
-        return answer
+
+def _entry(
+    location: str,
+    deploy_data: Packed,
+    *,
+    location_data: Packed | None = None,
+    error: Packed | None = None,
+) -> Packed:
+    return packed(
+        "DagsterCloudUploadWorkspaceEntry",
+        location_name=location,
+        deployment_metadata=deploy_data,
+        upload_location_data=location_data,
+        serialized_error_info=error,
+    )

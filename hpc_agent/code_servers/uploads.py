@@ -28,8 +28,11 @@ Result = TypeVar("Result")
 class Scheme(Protocol):
     """One way of getting definitions to the control plane."""
 
-    async def definitions(self, deployment: str, definitions: Definitions) -> Packed:
-        """Send what a location holds; return the control plane's answer."""
+    async def pack(self, deployment: str, definitions: Definitions) -> Packed:
+        """Return the message about a location; what it refers to is stored then."""
+
+    async def send(self, deployment: str, message: Packed) -> Packed:
+        """Send the message; return the control plane's answer."""
 
     async def job(
         self, deployment: str, server: CodeServerClient, location: str, repository: str, name: str
@@ -84,10 +87,11 @@ class Uploads:
 async def _upload(
     scheme: Scheme, server: CodeServer, client: CodeServerClient, definitions: Definitions
 ) -> str:
-    answer = await scheme.definitions(server.deployment, definitions)
+    message = await scheme.pack(server.deployment, definitions)
+    answer = await scheme.send(server.deployment, message)
     if not answer.get("updated"):
         await _upload_jobs(scheme, server, client, answer.get("missing_job_snapshots") or [])
-        answer = await scheme.definitions(server.deployment, definitions)
+        answer = await scheme.send(server.deployment, message)
     if not answer.get("updated"):
         raise ControlPlaneError(
             f"{server.deployment}/{server.location}: the control plane did not take the "

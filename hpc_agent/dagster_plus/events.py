@@ -66,6 +66,12 @@ def run_failure(run_id: str, job_name: str, message: str, *, at: float) -> Event
     return _event(run_id, job_name, "PIPELINE_FAILURE", message, data, at=at, level=logging.ERROR)
 
 
+def run_canceling(run_id: str, job_name: str, *, at: float) -> Event:
+    """Return the event that makes a run CANCELING, with Dagster's own words."""
+    message = "Sending run termination request."
+    return _event(run_id, job_name, "PIPELINE_CANCELING", message, None, at=at, level=logging.INFO)
+
+
 def run_canceled(run_id: str, job_name: str, message: str, *, at: float) -> Event:
     """Return the event that makes a run CANCELED."""
     data = packed("PipelineCanceledData", error=None)
@@ -77,7 +83,7 @@ def _event(
     job_name: str,
     event_type: str,
     message: str,
-    data: dict[str, Any],
+    data: dict[str, Any] | None,
     *,
     at: float,
     level: int,
@@ -97,7 +103,7 @@ def _event(
             "solidHandleId": None,
             "stepKindValue": None,
             "loggingTags": None,
-            "eventSpecificData": dumps(data),
+            "eventSpecificData": None if data is None else dumps(data),
             "message": message,
             "pid": None,
             "stepKey": None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_agent.dagster_plus.serdes import dumps
+from hpc_agent.dagster_plus.serdes import dumps, enum_member
 from hpc_agent.errors import ControlPlaneError
 
 CHECK_FOR_WORKSPACE_UPDATES = "CHECK_FOR_WORKSPACE_UPDATES"
@@ -58,6 +58,7 @@ class RunToLaunch:
     location: str | None
     tags: Mapping[str, str]
     code_origin: Mapping[str, Any] | None
+    status: str | None = None
 
     @property
     def executable_path(self) -> str | None:
@@ -91,6 +92,7 @@ def run_of(args: Mapping[str, Any]) -> RunToLaunch:
         location=_location_of_origin(run.get("external_pipeline_origin")),
         tags=run.get("tags") or {},
         code_origin=run.get("pipeline_code_origin"),
+        status=enum_member(run.get("status")),
     )
 
 

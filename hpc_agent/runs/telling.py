@@ -108,6 +108,11 @@ def failed(db: Database, job: Job, message: str, *, now: float) -> None:
     say(db, job, events.run_failure(str(job.run_id), job.job_name or "", message, at=now), now=now)
 
 
+def canceling(db: Database, job: Job, *, now: float) -> None:
+    """Make the run CANCELING, so that whoever looks at it sees that it is about to end."""
+    say(db, job, events.run_canceling(str(job.run_id), job.job_name or "", at=now), now=now)
+
+
 def canceled(db: Database, job: Job, message: str, *, now: float) -> None:
     """Make the run CANCELED."""
     say(db, job, events.run_canceled(str(job.run_id), job.job_name or "", message, at=now), now=now)

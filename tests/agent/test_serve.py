@@ -238,6 +238,26 @@ async def test_late_termination_of_a_run_that_goes_on_ends_it(server: Server) ->
     assert after.terminate_at is not None
 
 
+@pytest.mark.parametrize(("status", "told"), [("STARTED", 1), ("CANCELING", 0)])
+async def test_termination_makes_the_run_canceling(server: Server, status: str, told: int) -> None:
+    """As the stock agent does; a run that is so already is not told twice."""
+    await server.ask("LAUNCH_RUN", {"pipeline_run": RUN})
+    run = {**RUN, "status": {"__enum__": f"DagsterRunStatus.{status}"}}
+    request = Request(
+        "end",
+        "TERMINATE_RUN",
+        json.dumps({"request_args": {"pipeline_run": run}}),
+        "prod",
+        False,
+        1.0,
+    )
+    await server.bench.context.store.run(lambda db: inbox.receive(db, [request]))
+    await server.loop.step()
+    await server.crew.finish()
+    events = await server.bench.messages(outbox.EVENT)
+    assert sum("PIPELINE_CANCELING" in event for event in events) == told
+
+
 async def test_deadlines_are_by_the_control_planes_clock(server: Server) -> None:
     """A login node whose clock is wrong does not lose every request."""
     api = server.bench.context.api

@@ -106,6 +106,13 @@ def test_event_data(event: dict[str, Any], stock_type: Any) -> None:
     assert as_stock_writes_it(ours, stock_type) == json.loads(ours)
 
 
+def test_canceling_event_carries_no_data() -> None:
+    """As ``report_run_canceling`` writes it."""
+    event = events.run_canceling("r", "j", at=1.0)["dagsterEvent"]
+    assert event["eventSpecificData"] is None
+    assert event["message"] == "Sending run termination request."
+
+
 @pytest.mark.parametrize("compute_logs", [ComputeLogs(), ComputeLogs(enabled=False)])
 def test_instance_ref_names_loadable_classes(compute_logs: ComputeLogs) -> None:
     """User code can make its instance from the reference; what it names exists."""
