@@ -106,6 +106,21 @@ def schema() -> None:
         typer.echo(print_schema(make_schema()))
 
 
+@app.command()
+def conformance(as_json: JsonOption = False) -> None:
+    """Run the installed dagster-cloud client against a control plane of its own, and report.
+
+    Exit code 1 when anything differs from what the client expects.
+    """
+    with errors_told():
+        from hpc_agent.control_plane.conformance.report import check, lines
+
+        found = check()
+        typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(lines(found)))
+        if found.failures:
+            raise typer.Exit(1)
+
+
 @token_app.command("create")
 def create_token(
     home: HomeOption = None,

@@ -73,6 +73,9 @@ def reporting() -> None:
     report(count())
 
 
+defs = dg.Definitions(assets=[orders, summary, visits, broken], jobs=[reporting])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A run as it was made, and its events in the order in which they came."""

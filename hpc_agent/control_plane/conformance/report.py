@@ -1,0 +1,164 @@
+"""Running every case against a control plane of its own, and the table that tells of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from graphql import parse, validate
+
+from hpc_agent.control_plane.conformance import request_types, storage
+from hpc_agent.control_plane.conformance.case import difference
+from hpc_agent.control_plane.conformance.command_cases import COMMAND_CASES, problem
+from hpc_agent.control_plane.conformance.documents import (
+    COMMANDS_ELSEWHERE,
+    FROM_WEBSERVER,
+    agent_documents,
+    command_documents,
+)
+from hpc_agent.control_plane.conformance.history import record_history
+from hpc_agent.control_plane.conformance.plane import running_plane
+from hpc_agent.control_plane.conformance.rest_cases import REST_CASES, open_rest
+from hpc_agent.control_plane.conformance.sides import open_sides
+from hpc_agent.control_plane.graphql.executor import make_schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One kind of thing: how many there are, how many are right, how many have a reason not to."""
+
+    name: str
+    found: int
+    right: int
+    excused: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conformance:
+    """What was found; without failures, the gateway is what the installed client expects."""
+
+    client: str
+    sections: list[Section]
+    failures: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check() -> Conformance:
+    """Run all cases; takes about a minute and leaves nothing behind."""
+    from dagster_cloud.version import __version__
+
+    failures: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="hpc-conformance-") as directory,
+        warnings.catch_warnings(),
+        _quiet(),
+    ):
+        warnings.simplefilter("ignore")
+        sections = list(_sections(Path(directory), failures))
+    return Conformance(client=f"dagster-cloud {__version__}", sections=sections, failures=failures)
+
+
+def lines(found: Conformance) -> list[str]:
+    """Return the table, and what failed."""
+    head = f"{'':32}{'found':>7}{'equal':>7}{'reasoned':>10}"
+    rows = [
+        f"{each.name:32}{each.found:7}{each.right:7}{each.excused:10}" for each in found.sections
+    ]
+    verdict = "everything as expected" if not found.failures else "failures:"
+    return [f"client: {found.client}", head, *rows, verdict, *found.failures]
+
+
+def _sections(directory: Path, failures: list[str]) -> Iterator[Section]:
+    yield _documents(failures)
+    with (
+        running_plane(directory / "home") as plane,
+        open_sides(plane, record_history(), directory / "sides") as sides,
+    ):
+        client: Any = sides.client.instance
+        with open_rest(plane, client) as setting:
+            yield _run("REST and agent calls", REST_CASES, lambda case: case.check(setting),
+                       failures)  # fmt: skip
+        yield _run("storage calls", storage.CASES, lambda case: difference(case, sides), failures)
+        yield _methods(failures)
+        yield _executed(sides.sent, failures)
+        yield _run("dagster-cloud commands", COMMAND_CASES,
+                   lambda case: problem(case, plane, directory), failures)  # fmt: skip
+    yield _requests(failures)
+
+
+def _run(
+    name: str, cases: list[Any], run: Callable[[Any], str | None], failures: list[str]
+) -> Section:
+    wrong = 0
+    for case in cases:
+        try:
+            found = run(case)
+        except Exception as error:  # noqa: BLE001 whatever it is, the table tells it
+            found = f"{type(error).__name__}: {error}"
+        if found is not None:
+            wrong += 1
+            failures.append(f"{name}: {case}: {found}")
+    return Section(name=name, found=len(cases), right=len(cases) - wrong)
+
+
+def _documents(failures: list[str]) -> Section:
+    schema = make_schema()
+    ours = [*agent_documents(), *command_documents()]
+    checked = [each for each in ours if each.name not in FROM_WEBSERVER]
+    wrong = [str(each) for each in checked if validate(schema, parse(each.text))]
+    failures += [f"document {each} is not valid here" for each in wrong]
+    return Section(
+        name="GraphQL documents, valid", found=len(ours) + len(COMMANDS_ELSEWHERE),
+        right=len(checked) - len(wrong), excused=len(COMMANDS_ELSEWHERE) + len(FROM_WEBSERVER),
+    )  # fmt: skip
+
+
+def _executed(sent: set[str], failures: list[str]) -> Section:
+    ours = agent_documents()
+    missing = [str(each) for each in ours if not each.operations <= sent]
+    failures += [f"document {each} was executed by no case" for each in missing]
+    return Section(
+        name="GraphQL documents, executed", found=len(ours), right=len(ours) - len(missing)
+    )
+
+
+def _methods(failures: list[str]) -> Section:
+    every, covered = set(storage.methods()), storage.covered()
+    failures += [f"storage method {each} has no case" for each in storage.uncovered()]
+    return Section(
+        name="storage methods", found=len(every), right=len(every & covered),
+        excused=len(every - covered) - len(storage.uncovered()),
+    )  # fmt: skip
+
+
+def _requests(failures: list[str]) -> Section:
+    unexplained, sent = request_types.unexplained(), request_types.sent()
+    failures += [f"request type {each} is not sent, for no reason" for each in unexplained]
+    excused = len(request_types.NOT_SENT)
+    return Section(
+        name="request types", found=len(sent) + excused + len(unexplained), right=len(sent),
+        excused=excused,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Dagster prints away from the table, file descriptors included."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
