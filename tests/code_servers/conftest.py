@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,23 @@ from hpc_agent.store import code_servers
 from hpc_agent.store.code_servers import CodeServer
 from hpc_agent.store.database import Store
 from tests.agent.conftest import Clock
-from tests.relay.fake_control_plane import FakeControlPlane
 
 METADATA = '{"__class__": "CodeDeploymentMetadata", "python_file": "defs.py"}'
 
 
 @dataclass(slots=True)
-class NoTunnels:
-    """A relay to which no server has dialled in."""
+class Tunnels:
+    """A relay: no server has dialled in unless ``socket`` says where it is."""
 
     directory: Path
+    socket: Path | None = None
     forgotten: list[str] = field(default_factory=list)
 
     def tunnel_socket(self, key: str) -> Path:
-        return self.directory / key
+        return self.socket or self.directory / key
 
     def connected(self, key: str) -> bool:
-        return False
+        return self.socket is not None
 
     async def forget(self, key: str) -> None:
         self.forgotten.append(key)
@@ -75,6 +75,7 @@ class Harbour:
     channels: Channels
     fleet: Fleet
     calls: Calls
+    tunnels: Tunnels
     rung: list[str]
     asked_for: asyncio.Event
 
@@ -103,7 +104,8 @@ def make_harbour(
     rung: list[str] = []
     asked_for = asyncio.Event()
     demand = Demand(config.code_servers.server_ttl, clock)
-    channels = Channels(NoTunnels(config.home))
+    tunnels = Tunnels(config.home)
+    channels = Channels(tunnels)
     fleet = Fleet(
         config=config,
         store=store,
@@ -128,6 +130,7 @@ def make_harbour(
         channels=channels,
         fleet=fleet,
         calls=calls,
+        tunnels=tunnels,
         rung=rung,
         asked_for=asked_for,
     )
@@ -165,11 +168,3 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await opened.open()
     yield opened
     await opened.close()
-
-
-@pytest.fixture
-def control_plane() -> Iterator[FakeControlPlane]:
-    fake = FakeControlPlane()
-    fake.start()
-    yield fake
-    fake.stop()

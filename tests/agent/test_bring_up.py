@@ -1,0 +1,172 @@
+"""From a server's first connection to its definitions being there, whatever fails in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.agent.loop import Crew
+from hpc_agent.agent.workspace import WorkspaceLoop
+from hpc_agent.code_servers.bring_up import BringUp
+from hpc_agent.store import code_servers
+from hpc_agent.store.code_servers import CodeServer, ServerStatus
+from tests.agent.conftest import Bench
+from tests.agent.gateway import ScriptedGateway
+from tests.code_servers.conftest import Harbour, deployment, entry, make_harbour
+from tests.code_servers.peers import Plane, UserCode, code_server, uploads_to
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+A = ("prod", "a")
+ERROR = '{"__class__": "SerializableErrorInfo", "message": "no", "stack": [], "cls_name": null}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Berthing:
+    """A server that has just dialled in, and what brings it up."""
+
+    bench: Bench
+    harbour: Harbour
+    plane: Plane
+    gateway: ScriptedGateway
+    user_code: UserCode
+    bring_up: BringUp
+
+    async def server(self) -> CodeServer:
+        return (await self.harbour.fleet.servers_of(A))[-1]
+
+
+@asynccontextmanager
+async def berthing(bench: Bench, directory: Path, user_code: UserCode) -> AsyncIterator[Berthing]:
+    context = bench.context
+    harbour = make_harbour(context.config, context.store, bench.clock, context.preparation)
+    await harbour.reconcile(deployment("prod", entry("a")))
+    plane = Plane()
+    async with uploads_to(plane) as (uploads, gateway), code_server(directory, user_code):
+        harbour.tunnels.socket = directory / "server.sock"
+        bring_up = BringUp(
+            settings=context.config.code_servers,
+            store=context.store,
+            uploads=uploads,
+            fleet=harbour.fleet,
+            channels=harbour.channels,
+            tunnels=harbour.tunnels,
+            clock=bench.clock,
+        )
+        yield Berthing(
+            bench=bench,
+            harbour=harbour,
+            plane=plane,
+            gateway=gateway,
+            user_code=user_code,
+            bring_up=bring_up,
+        )
+        await harbour.channels.close()
+
+
+async def test_server_serves_when_its_definitions_are_uploaded(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Not a moment before."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        await at.bring_up.run(await at.server())
+        assert (await at.server()).status is ServerStatus.SERVING
+        assert len(at.plane.results) == 2
+
+
+@pytest.mark.parametrize("who", ["code server", "control plane"])
+async def test_one_failure_that_passes_leaves_no_error_behind(
+    bench: Bench, tmp_path: Path, who: str
+) -> None:
+    """dagster #34189: it is tried again before anybody is told."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        (at.user_code if who == "code server" else at.plane).failures = 1
+        await at.bring_up.run(await at.server())
+        assert (await at.server()).status is ServerStatus.SERVING
+        assert not any('error_snapshot": {' in result for result in at.plane.results)
+
+
+async def test_error_of_user_code_is_told_at_once(bench: Bench, tmp_path: Path) -> None:
+    """It does not go away by waiting."""
+    async with berthing(bench, tmp_path, UserCode(listing=ERROR)) as at:
+        await at.bring_up.run(await at.server())
+        assert (await at.server()).status is ServerStatus.FAILED
+        assert list(at.plane.stored.values()) == [ERROR]
+
+
+async def test_server_that_is_too_slow_is_given_up_in_words(bench: Bench, tmp_path: Path) -> None:
+    """The location shows how long it was waited for, and the job."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        at.harbour.tunnels.socket = None
+        server = await at.server()
+        await bench.context.store.run(
+            lambda db: db.execute(
+                "UPDATE jobs SET phase = 'running', state = 'RUNNING', job_id = 7, started_at = ?",
+                [bench.clock.now - 301],
+            )
+        )
+        await at.bring_up.run(server)
+        (told,) = at.plane.stored.values()
+        assert "did not answer within 300 s (job 7, RUNNING" in told
+
+
+async def test_error_that_the_control_plane_shows_of_a_serving_location_is_corrected(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Without a human: the definitions are sent again, at once and then ever more rarely."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        await at.bring_up.run(await at.server())
+        before = len(at.plane.results)
+        wrong = {
+            "deploymentName": "prod",
+            "isBranchDeployment": False,
+            "workspaceEntries": [entry("a", hasLoadError=True).model_dump(by_alias=True)],
+        }
+        bench.control_plane.answer = {"data": {"deployments": [wrong]}}
+        crew = Crew()
+        loop = WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, crew)
+        for _ in range(3):
+            await loop.step()
+            await crew.finish()
+        assert len(at.plane.results) == before + 1
+        bench.clock.now += 15
+        await loop.step()
+        await crew.finish()
+        assert len(at.plane.results) == before + 2
+
+
+async def test_location_that_failed_here_and_shows_nothing_there_is_told_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The control plane may have lost it, with its database."""
+    async with berthing(bench, tmp_path, UserCode(listing=ERROR)) as at:
+        await at.bring_up.run(await at.server())
+        before = len(at.plane.results)
+        shown = {
+            "deploymentName": "prod",
+            "isBranchDeployment": False,
+            "workspaceEntries": [entry("a").model_dump(by_alias=True)],
+        }
+        bench.control_plane.answer = {"data": {"deployments": [shown]}}
+        crew = Crew()
+        await WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, crew).step()
+        await crew.finish()
+        assert len(at.plane.results) == before + 1
+
+
+async def test_server_that_is_not_wanted_any_more_is_not_brought_up(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A deploy in between: the newer one comes up, this one goes."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        server = await at.server()
+        await at.harbour.fleet.retire(server)
+        async with asyncio.timeout(30):
+            await at.bring_up.run(server)
+        found = await bench.context.store.run(lambda db: code_servers.find(db, server.key))
+        assert found == replace(server, status=ServerStatus.RETIRED)
+        assert at.plane.results == []
