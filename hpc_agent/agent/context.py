@@ -15,7 +15,9 @@ from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store.database import Store
 
+# AGENT_HEARTBEAT_ERROR_LIMIT and DAGSTER_CLOUD_AGENT_ERROR_SIZE_LIMIT of the stock agent.
 _ERRORS_KEPT = 25
+_CHARACTERS_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class RecentErrors:
 
     def add(self, now: float, message: str) -> None:
         """Keep an error."""
-        self._errors.appendleft((now, message))
+        self._errors.appendleft((now, message[:_CHARACTERS_KEPT]))
 
     def packed(self, now: float) -> list[Packed]:
         """Return them as TimestampedErrors."""

@@ -69,6 +69,7 @@ class ServeLoop:
             return
         except HpcAgentError as error:
             log.warning("%s %s: %s", request.api, request.request_id, error)
+            context.errors.add(context.clock(), f"{request.api}: {error}")
             response = responses.failure(str(error))
         except Exception as error:
             log.exception("%s %s failed", request.api, request.request_id)

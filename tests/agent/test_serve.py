@@ -124,6 +124,8 @@ async def test_expired_request_is_not_carried_out(server: Server) -> None:
     args = {"repository_origin": {"repository_location_origin": {"location_name": "here"}}}
     answer = await server.ask("GET_EXTERNAL_PARTITION_NAMES", args, left=LATE)
     assert "has expired" in words(answer)
+    (told,) = server.bench.context.errors.packed(server.bench.clock.now)
+    assert "has expired" in str(told["error"])
     assert not server.harbour.asked_for.is_set()
 
 
