@@ -1,0 +1,1 @@
+"""A code location with one of everything that a control plane shows."""
