@@ -61,6 +61,7 @@ def check() -> Conformance:
         tempfile.TemporaryDirectory(prefix="hpc-conformance-") as directory,
         warnings.catch_warnings(),
         _quiet(),
+        contextlib.redirect_stdout(sys.stderr),
     ):
         warnings.simplefilter("ignore")
         sections = list(_sections(Path(directory), failures))
@@ -84,11 +85,12 @@ def _sections(directory: Path, failures: list[str]) -> Iterator[Section]:
         open_sides(plane, record_history(), directory / "sides") as sides,
     ):
         client: Any = sides.client.instance
+        yield _run("storage calls", storage.CASES, lambda case: difference(case, sides), failures)
+        yield _methods(failures)
+        # After the storages: what these write is on one side only.
         with open_rest(plane, client) as setting:
             yield _run("REST and agent calls", REST_CASES, lambda case: case.check(setting),
                        failures)  # fmt: skip
-        yield _run("storage calls", storage.CASES, lambda case: difference(case, sides), failures)
-        yield _methods(failures)
         yield _executed(sides.sent, failures)
         yield _run("dagster-cloud commands", COMMAND_CASES,
                    lambda case: problem(case, plane, directory), failures)  # fmt: skip

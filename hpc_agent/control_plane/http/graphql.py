@@ -15,7 +15,12 @@ from starlette.responses import JSONResponse, Response
 
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.control_plane.graphql.executor import CACHED_DOCUMENTS, GraphQLExecutor
-from hpc_agent.control_plane.http.webserver import Webserver, check_user, is_for_webserver
+from hpc_agent.control_plane.http.webserver import (
+    Webserver,
+    check_user,
+    in_deployment,
+    is_for_webserver,
+)
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
 from hpc_agent.control_plane.store.tokens import TokenKind
@@ -54,11 +59,18 @@ class GraphQLEndpoint:
     async def _foreign(self, data: dict[str, Any], context: RequestContext) -> Response:
         try:
             check_user(context.token.kind is TokenKind.USER)
-            answer = await self._webserver.execute(data, context.idempotency_key)
+            named = await asyncio.to_thread(
+                in_deployment, data, partial(self._face_name, context.deployment)
+            )
+            answer = await self._webserver.execute(named, context.idempotency_key)
         except ControlPlaneError as error:
             status = 503 if error.retryable else 200
             return JSONResponse({"errors": [{"message": str(error)}]}, status_code=status)
         return JSONResponse(answer)
+
+    def _face_name(self, deployment: str, location: str) -> str:
+        found = self._services.locations.get(deployment, location)
+        return found.face_name if found else location
 
     async def _long_poll(
         self, request: Request, data: dict[str, Any], context: RequestContext, wait: float

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ class Webserver:
                 "plane with --webserver"
             )
         return str(address)
+
+
+def in_deployment(data: Answer, name_of: Callable[[str], str]) -> Answer:
+    """Return a launch with the location's name as the webserver knows it."""
+    variables = data.get("variables") or {}
+    params = variables.get("executionParams")
+    if not isinstance(params, dict):
+        return data
+    selector = params.get("selector")
+    if not isinstance(selector, dict) or "repositoryLocationName" not in selector:
+        return data
+    named = {**selector, "repositoryLocationName": name_of(selector["repositoryLocationName"])}
+    launch = {**variables, "executionParams": {**params, "selector": named}}
+    return {**data, "variables": launch}
 
 
 def check_user(is_user: bool) -> None:
