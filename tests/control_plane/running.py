@@ -17,7 +17,7 @@ import httpx
 import yaml
 
 CLI = [sys.executable, "-c", "from hpc_agent.cli.control_plane import app; app()"]
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 150.0
 
 T = TypeVar("T")
 
