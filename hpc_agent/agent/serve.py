@@ -31,6 +31,12 @@ _SERVER_WAIT_SECONDS = 50.0
 # An explanation must be there before its reader has gone.
 _EXPLAIN_SECONDS = 2.0
 _TASK = "request "
+_KNOWN = SERVER_REQUESTS | {
+    requests.LAUNCH_RUN,
+    requests.TERMINATE_RUN,
+    requests.CHECK_FOR_WORKSPACE_UPDATES,
+    requests.PING_LOCATION,
+}
 
 
 class ServeLoop:
@@ -93,6 +99,13 @@ class ServeLoop:
                 f"{request.api} is deprecated in the agent API, and this agent does not carry it "
                 "out; a newer control plane does not send it"
             )
+        if request.api not in _KNOWN:
+            log.warning(
+                "request %s: unknown kind %s; is this agent older than its control plane?",
+                request.request_id,
+                request.api,
+            )
+            return responses.unknown(request.api)
         opened = requests.opened(request.body)
         match request.api:
             case requests.LAUNCH_RUN | requests.TERMINATE_RUN:
@@ -101,15 +114,8 @@ class ServeLoop:
                 return await self._check_workspace(request)
             case requests.PING_LOCATION:
                 return self._ping(request, opened)
-            case api if api in SERVER_REQUESTS:
+            case _:
                 return await self._ask_server(request, opened)
-            case api:
-                log.warning(
-                    "request %s: unknown kind %s; is this agent older than its control plane?",
-                    request.request_id,
-                    api,
-                )
-                return responses.unknown(api)
 
     async def _about_run(self, request: Request, opened: Opened) -> Packed | None:
         run, is_late = requests.run_of(opened.args), self._is_late(opened)

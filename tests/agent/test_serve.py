@@ -49,11 +49,17 @@ class Server:
         )
 
     async def ask(
-        self, api: str, args: Any = None, *, left: float | None = SOON, is_branch: bool = False
+        self,
+        api: str,
+        args: Any = None,
+        *,
+        left: float | None = SOON,
+        is_branch: bool = False,
+        body: str | None = None,
     ) -> dict[str, Any] | None:
         """Put a request in and return its response, None when there is none yet."""
         expire_at = None if left is None else self.bench.clock.now + left
-        body = json.dumps({"request_args": args, "expire_at": expire_at})
+        body = body or json.dumps({"request_args": args, "expire_at": expire_at})
         request = Request("q", api, body, "prod", is_branch, self.bench.clock.now)
         store = self.bench.context.store
         await store.run(lambda db: inbox.receive(db, [request]))
@@ -95,7 +101,7 @@ def succeeded(response: dict[str, Any] | None) -> bool:
 
 async def test_unknown_request_is_answered_as_such(server: Server) -> None:
     """Whatever its body is: the control plane is newer than this agent."""
-    answer = await server.ask("MAKE_COFFEE")
+    answer = await server.ask("MAKE_COFFEE", body="coffee")
     assert answer is not None
     assert answer["__class__"] == "DagsterCloudApiUnknownCommandResponse"
     assert answer["request_api"] == "MAKE_COFFEE"
