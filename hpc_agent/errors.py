@@ -2,6 +2,7 @@
 
     HpcAgentError                     everything we raise on purpose
     ├── ConfigError                   agent.yaml, environment, command line: exit code 2
+    │   └── UnknownDeploymentError      the control plane has no such deployment
     ├── TemplateError                 an sbatch template cannot be rendered
     ├── StoreError                    the state database
     │   └── LeaseHeldError            another agent runs with this home directory
@@ -15,6 +16,8 @@
     │   ├── ControlPlaneUnavailableError  network, 5xx, 429, maintenance                (retry)
     │   ├── ControlPlaneAuthError         token refused: keep trying, start no work     (retry)
     │   └── ControlPlaneRefusedError      the request itself is wrong
+    │       ├── ControlPlaneStatusError       … said by an HTTP status
+    │       └── NoDirectUploadsError          the control plane takes no direct uploads
     └── CodeServerError               a code server
         ├── CodeServerUnavailableError    not up (yet), or its tunnel is down           (retry)
         └── CodeLocationLoadError         user code does not load; carries its traceback

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.code_servers.plan import context_variables
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
@@ -15,7 +17,7 @@ from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.runs import telling
 from hpc_agent.runs.conclusion import FINISHED
 from hpc_agent.runs.plan import plan_run, run_key
-from hpc_agent.store import jobs
+from hpc_agent.store import code_servers, jobs
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.jobs import Job, JobKind, Phase
 
@@ -49,7 +51,12 @@ class RunRequests:
             if outcome is not None:
                 return outcome
         try:
-            plan = plan_run(context.config, run, deployment=request.deployment)
+            plan = plan_run(
+                context.config,
+                run,
+                deployment=request.deployment,
+                context=await self._context_variables(request.deployment, run.location),
+            )
             await context.preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return responses.failure(str(error))
@@ -67,6 +74,13 @@ class RunRequests:
         await context.store.run(lambda db: jobs.insert(db, job))
         context.bells.submit.ring()
         return None
+
+    async def _context_variables(self, deployment: str, location: str | None) -> dict[str, str]:
+        """Return what the run's code server was told of where it runs."""
+        server = await self._context.store.run(
+            lambda db: code_servers.newest_of(db, deployment, location or "")
+        )
+        return context_variables(json.loads(server.deploy_data)) if server else {}
 
     async def terminate(
         self, request: Request, run: RunToLaunch, *, is_late: bool = False

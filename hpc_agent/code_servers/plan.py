@@ -82,11 +82,17 @@ def plan_server(
     )
 
 
+def context_variables(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the control plane tells user code of where it runs (``cloud_context_env``)."""
+    return {name: str(value) for name, value in (data.get("cloud_context_env") or {}).items()}
+
+
 def _variables(
     config: AgentConfig, data: Mapping[str, Any], *, deployment: str, location: str
 ) -> dict[str, str]:
     reference = instance_ref(deployment, config.compute_logs, local_directory="{tmp}")
     return {
+        **context_variables(data),
         "DAGSTER_LOCATION_NAME": location,
         "DAGSTER_INJECT_ENV_VARS_FROM_INSTANCE": "1",
         "DAGSTER_INSTANCE_REF": dumps(reference),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.instance_ref import instance_ref
@@ -22,8 +23,17 @@ def run_key(run_id: str) -> str:
     return "run-" + hashlib.sha256(run_id.encode()).hexdigest()[:20]
 
 
-def plan_run(config: AgentConfig, run: RunToLaunch, *, deployment: str) -> JobPlan:
-    """Return what is to be submitted. Raises ConfigError when a tag asks for what cannot be had."""
+def plan_run(
+    config: AgentConfig,
+    run: RunToLaunch,
+    *,
+    deployment: str,
+    context: Mapping[str, str] | None = None,
+) -> JobPlan:
+    """Return what is to be submitted. Raises ConfigError when a tag asks for what cannot be had.
+
+    ``context`` are variables that tell user code where it runs, the same as in its code server.
+    """
     environment = config.environment_of(run.location)
     python = environment.python or run.executable_path
     if python is None or run.code_origin is None:
@@ -42,7 +52,7 @@ def plan_run(config: AgentConfig, run: RunToLaunch, *, deployment: str) -> JobPl
         key=run_key(run.run_id),
         kind=JobKind.RUN_WORKER,
         argv=[python, "-m", "dagster", "api", "execute_run"],
-        environment={ARGUMENTS_VARIABLE: dumps(arguments)},
+        environment={**(context or {}), ARGUMENTS_VARIABLE: dumps(arguments)},
         working_directory=None,
         grace_seconds=config.runs.grace_seconds,
     )

@@ -68,6 +68,15 @@ def find(db: Database, key: str) -> CodeServer | None:
     return _server(row) if row else None
 
 
+def newest_of(db: Database, deployment: str, location: str) -> CodeServer | None:
+    """Return the newest server that a code location ever had."""
+    row = db.execute(
+        f"{_SELECT} WHERE deployment = ? AND location = ? ORDER BY created_at DESC LIMIT 1",
+        [deployment, location],
+    ).fetchone()
+    return _server(row) if row else None
+
+
 def not_retired(db: Database) -> list[CodeServer]:
     """Return the servers that count, oldest first."""
     rows = db.execute(

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     )
     from dagster._grpc.__generated__ import dagster_api_pb2
 
-from hpc_agent.code_servers.snapshot import job_snapshot, repository_origin
+from hpc_agent.code_servers.definitions import job_snapshot, repository_origin
 from hpc_agent.dagster_plus.serdes import is_error
 from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
 from hpc_agent.grpc.client import EXECUTION_PLAN, PARTITION_SET, CodeServerClient

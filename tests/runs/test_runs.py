@@ -63,6 +63,15 @@ def test_settings_of_a_location_and_tags_of_a_run_win() -> None:
     assert plan.spec.argv[0] == "/py"
 
 
+def test_user_code_is_told_where_it_runs() -> None:
+    """The variables of the control plane reach the run, and replace nothing of ours."""
+    plan = plan_run(
+        config(), RUN, deployment="prod", context={"DAGSTER_CLOUD_DEPLOYMENT_NAME": "prod"}
+    )
+    assert plan.spec.environment["DAGSTER_CLOUD_DEPLOYMENT_NAME"] == "prod"
+    assert "DAGSTER_EXECUTE_RUN_ARGS" in plan.spec.environment
+
+
 def test_run_without_a_python_is_refused_with_advice() -> None:
     """The message names the two places where it can be set."""
     with pytest.raises(ConfigError, match=r"environment\.python.*executable_path"):
