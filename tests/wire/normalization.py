@@ -88,6 +88,12 @@ def _entry_point(name: str, value: Any) -> Any:
     return "ENTRY POINT" if name == "entry_point" else value
 
 
+def _interpreter(name: str, value: Any) -> Any:
+    if name != "executable_path" or not isinstance(value, str):
+        return value
+    return re.sub(r"/python[0-9.]*$", "/python", value)
+
+
 def _canceling(name: str, value: Any) -> Any:
     if name != "event types" or not isinstance(value, list):
         return value
@@ -151,6 +157,11 @@ NORMALIZATIONS = (
         "`dagster` there, `python -m dagster` here: the interpreter of the code server, whatever "
         "PATH holds on a compute node",
         _entry_point,
+    ),
+    Normalization(
+        "the last part of `executable_path`",
+        "`python3.11` there, which `dagster-cloud`'s first line names, `python` here: one program",
+        _interpreter,
     ),
     Normalization(
         "`PIPELINE_CANCELING` in a run's events",
