@@ -1,6 +1,9 @@
 # Every target does its own set-up: `make demo` and `make test` are all a newcomer needs.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first Python that runs and is new enough: a name on PATH alone proves nothing (pyenv's shims).
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+  { command -v $$python; break; }; done)
 VENV := .venv
 READY := $(VENV)/.ready
 ARGS ?=
@@ -18,8 +21,8 @@ help:
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "hpc-agent needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=…" >&2; exit 1; }
+	@test -n "$(PYTHON)" || \
+	  { echo "hpc-agent needs Python 3.11 or newer with venv; none was found. Set PYTHON=…" >&2; exit 1; }
 	@echo "Setting up $(VENV) …" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
