@@ -8,11 +8,12 @@ VENV := .venv
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check format lint types spelling lock bench docker-test clean
+.PHONY: help setup demo test versions check format lint types spelling lock bench docker-test clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
+	@echo "make versions     user code on each supported release of Dagster, all at once"
 	@echo "make check        formatting, lint, types, spelling, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
@@ -34,6 +35,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+versions: $(READY)
+	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)
 
 check: lint types spelling test
 
