@@ -108,7 +108,12 @@ def _control_plane() -> Iterator[tuple[Stack, Recorder]]:
 
 
 def _do_the_work(stack: Stack, recorder: Recorder) -> None:
-    stack.deploy({LOCATION: {"code_source": {"python_file": str(USER_CODE)}}})
+    # Without a working directory each code server would take that of its own process.
+    entry = {
+        "code_source": {"python_file": str(USER_CODE)},
+        "working_directory": str(USER_CODE.parent),
+    }
+    stack.deploy({LOCATION: entry})
     stack.wait_loaded(LOCATION)
     added = requests()
     recorder.add(added)
