@@ -27,6 +27,7 @@ PARTITIONS: Mapping[str, Mapping[str, str]] = {
         "dagster/partition/region": "south",
     },
 }
+FOLLOWERS = ("seen_by_daemon", "seen_by_user_code")
 EVALUATIONS = """query ($key: AssetKeyInput!) {
   assetConditionEvaluationRecordsOrError(assetKey: $key, limit: 50) {
     ... on AssetConditionEvaluationRecords { records { numRequested runIds timestamp } }
@@ -107,6 +108,23 @@ def backfills(told: Told) -> dict[str, str]:
     return {asset: _launch_backfill(told, asset) for asset in ("by_day", "by_day_at_once")}
 
 
+@pytest.fixture(scope="module")
+def followed(told: Told) -> None:
+    """Start both automation sensors, then make new data that they follow."""
+    for asset in FOLLOWERS:
+        started = told.query(
+            """mutation ($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
+              __typename ... on PythonError { message } } }""",
+            sensor=REPOSITORY | {"sensorName": f"{asset}_sensor"},
+        )["startSensor"]
+        assert started["__typename"] == "Sensor", started
+    for asset in FOLLOWERS:
+        # What was there before the first tick is no news to an eager condition.
+        told.wait(f"the sensor of {asset} does not tick", lambda of=asset: _evaluated(told, of))
+    update = told.stack.webserver.launch("metadata", "sales")
+    assert told.stack.wait_finished(update) == "SUCCESS"
+
+
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.what)
 def test_webserver_shows(told: Told, item: Item) -> None:
     """What user code says of itself, and what a run left, is there as it was said."""
@@ -145,21 +163,11 @@ def test_backfill_over_ten_partitions_completes(
     assert all(told.stack.job_of(run_id=run["runId"])["job_id"] for run in done["runs"])
 
 
-@pytest.mark.parametrize("asset", ["seen_by_daemon", "seen_by_user_code"])
+@pytest.mark.parametrize("asset", FOLLOWERS)
+@pytest.mark.usefixtures("followed")
 def test_automation_condition_launches_a_run(told: Told, asset: str) -> None:
     """A started sensor sees the new data of a dependency, wherever its conditions are evaluated."""
     sensor = f"{asset}_sensor"
-    started = told.query(
-        """mutation ($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
-          __typename ... on PythonError { message } } }""",
-        sensor=REPOSITORY | {"sensorName": sensor},
-    )["startSensor"]
-    assert started["__typename"] == "Sensor", started
-    # What was there before the first tick is no news to an eager condition.
-    told.wait(f"{sensor} does not tick", lambda: _evaluated(told, asset, sensor))
-    update = told.stack.webserver.launch("metadata", "sales")
-    assert told.stack.wait_finished(update) == "SUCCESS"
-
     tick = told.wait(
         f"{sensor} launches no run",
         lambda: next((tick for tick in told.ticks(sensor) if tick["runIds"]), None),
@@ -224,8 +232,8 @@ def _evaluations(told: Told, asset: str) -> list[dict[str, Any]]:
     return list(answer["assetConditionEvaluationRecordsOrError"]["records"])
 
 
-def _evaluated(told: Told, asset: str, sensor: str) -> bool:
-    failed = [tick for tick in told.ticks(sensor) if tick["error"]]
+def _evaluated(told: Told, asset: str) -> bool:
+    failed = [tick for tick in told.ticks(f"{asset}_sensor") if tick["error"]]
     assert not failed, failed[0]
     return bool(_evaluations(told, asset))
 
