@@ -1,0 +1,43 @@
+"""The agent's configuration: one pydantic model for agent.yaml and the environment.
+
+A key of agent.yaml can also be given in the environment: ``HPC_AGENT__CONTROL_PLANE__URL`` is
+``control_plane.url``; the value is read as YAML. The environment wins. The token is read from
+``control_plane.token_file``, or from ``DAGSTER_CLOUD_AGENT_TOKEN``; it is never a key of the file.
+"""
+
+from __future__ import annotations
+
+from hpc_agent.config.agent import AgentConfig, ComputeLogs, Logging
+from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
+from hpc_agent.config.jobs import (
+    CodeServers,
+    Environment,
+    Location,
+    Runs,
+    Scheduler,
+    ServerTtl,
+)
+from hpc_agent.config.load import load_config, parse_config
+from hpc_agent.config.section import OptionValue
+from hpc_agent.config.token import TokenSource, read_token
+
+__all__ = [
+    "AgentConfig",
+    "AgentMetrics",
+    "AgentQueues",
+    "CodeServers",
+    "ComputeLogs",
+    "ControlPlane",
+    "Environment",
+    "Location",
+    "Logging",
+    "OptionValue",
+    "Relay",
+    "Runs",
+    "Scheduler",
+    "ServerTtl",
+    "TokenSource",
+    "load_config",
+    "parse_config",
+    "read_token",
+]

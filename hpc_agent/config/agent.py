@@ -1,0 +1,80 @@
+"""The whole of agent.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
+from hpc_agent.config.jobs import CodeServers, Environment, Location, Runs, Scheduler
+from hpc_agent.config.section import ExpandedPath, OptionValue, Section
+
+
+class ComputeLogs(Section):
+    """Upload of the runs' standard output and error to the control plane."""
+
+    enabled: bool = True
+    upload_interval_seconds: Annotated[int, Field(ge=1)] = 3
+
+
+class Logging(Section):
+    """The agent's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class AgentConfig(Section):
+    """Everything the agent can be told."""
+
+    control_plane: ControlPlane
+    work_dir: ExpandedPath
+    home: ExpandedPath = Field(
+        default_factory=lambda: Path("~/.local/state/hpc-agent").expanduser()
+    )
+    label: str | None = None
+    agent_queues: AgentQueues = AgentQueues()
+    allowed_full_deployment_locations: dict[str, list[str]] = {}
+    allowed_branch_deployment_locations: list[str] | None = None
+    agent_metrics: AgentMetrics = AgentMetrics()
+    node_python: str = "python3"
+    scheduler: Scheduler = Scheduler()
+    relay: Relay = Relay()
+    options: dict[str, OptionValue] = {}
+    environment: Environment = Environment()
+    runs: Runs = Runs()
+    code_servers: CodeServers = CodeServers()
+    locations: dict[str, Location] = {}
+    compute_logs: ComputeLogs = ComputeLogs()
+    templates_dir: ExpandedPath | None = None
+    logging: Logging = Logging()
+
+    @field_validator("work_dir", "home")
+    @classmethod
+    def _is_absolute(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+    def allows(self, deployment: str, location: str, *, is_branch: bool) -> bool:
+        """Whether this agent may serve a code location; what is not restricted is allowed."""
+        allowed = (
+            self.allowed_branch_deployment_locations
+            if is_branch
+            else self.allowed_full_deployment_locations.get(deployment)
+        )
+        return allowed is None or location in allowed
+
+    def environment_of(self, location: str | None) -> Environment:
+        """Return the environment of a code location: its own settings over the general ones."""
+        own = self.locations[location].environment if location in self.locations else None
+        if own is None:
+            return self.environment
+        return Environment(
+            python=own.python or self.environment.python,
+            modules=own.modules or self.environment.modules,
+            variables={**self.environment.variables, **own.variables},
+            setup=own.setup or self.environment.setup,
+        )

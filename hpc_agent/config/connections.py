@@ -1,0 +1,69 @@
+"""Where work comes from and how the agent is reached: control plane, queues, relay."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
+
+from hpc_agent.config.section import ExpandedPath, Seconds, Section
+
+
+class ControlPlane(Section):
+    """Where the control plane is and how to reach it."""
+
+    url: str
+    deployments: list[str] = ["prod"]
+    branch_deployments: bool = False
+    token_file: ExpandedPath | None = None
+    ca_bundle: ExpandedPath | None = None
+    proxy: str | None = None
+    timeout_seconds: Seconds = 60
+    long_poll_seconds: Annotated[float, Field(ge=0, le=300)] = 30
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+            raise ValueError("must start with https:// (http:// only to this machine)")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Self:
+        if not self.deployments and not self.branch_deployments:
+            raise ValueError("deployments may be empty only with branch_deployments: true")
+        return self
+
+
+class AgentQueues(Section):
+    """Which agent queues this agent takes work from."""
+
+    include_default_queue: bool = True
+    additional_queues: list[str] = []
+
+    @property
+    def names(self) -> list[str | None]:
+        """The queues as the agent API has them: None stands for the default queue."""
+        return [*self.additional_queues, *([None] if self.include_default_queue else [])]
+
+    @model_validator(mode="after")
+    def _is_a_queue(self) -> Self:
+        if not self.names:
+            raise ValueError("without the default queue, additional_queues must name one")
+        return self
+
+
+class AgentMetrics(Section):
+    """Whether heartbeats carry the agent's own use of CPU, memory and requests."""
+
+    enabled: bool = False
+
+
+class Relay(Section):
+    """The listener that jobs on compute nodes dial."""
+
+    bind: str = "0.0.0.0"  # noqa: S104 - compute nodes must reach it; every request needs a job token
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    advertise: list[str] = []
+    allow: list[IPvAnyNetwork] = []
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30

@@ -1,0 +1,66 @@
+"""How jobs are started: scheduler, environment, runs, code servers, single code locations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hpc_agent.config.section import ExpandedPath, OptionValue, Seconds, Section
+
+
+class Scheduler(Section):
+    """Which scheduler starts jobs, and how often it may be asked."""
+
+    kind: Literal["slurm", "local"] = "slurm"
+    slurm_conf: ExpandedPath | None = None
+    bin_dir: ExpandedPath | None = None
+    poll_seconds: Seconds = 15
+    command_timeout_seconds: Seconds = 60
+    commands_burst: Annotated[int, Field(ge=1)] = 30
+    commands_per_second: Annotated[float, Field(gt=0)] = 2
+    local_slots: Annotated[int, Field(ge=1)] = 4
+    lost_after_seconds: Seconds = 300
+
+
+class Environment(Section):
+    """What a job does before it starts the user's Python."""
+
+    python: str | None = None
+    modules: list[str] = []
+    variables: dict[str, str] = {}
+    setup: list[str] = []
+
+
+class Runs(Section):
+    """Run workers."""
+
+    options: dict[str, OptionValue] = {}
+    grace_seconds: Seconds = 30
+
+
+class ServerTtl(Section):
+    """How long a code server without requests is kept. Branch deployments always have a limit."""
+
+    enabled: bool = False
+    full_deployments_seconds: Seconds = 24 * 3600
+    branch_deployments_seconds: Seconds = 24 * 3600
+    max_servers: Annotated[int, Field(ge=1)] = 25
+
+
+class CodeServers(Section):
+    """Code servers."""
+
+    options: dict[str, OptionValue] = {}
+    startup_timeout_seconds: Seconds = 300
+    queue_timeout_seconds: Seconds | None = None
+    server_ttl: ServerTtl = ServerTtl()
+    snapshot_uploads: Literal["direct", "legacy"] = "direct"
+
+
+class Location(Section):
+    """Settings of one code location; they win over the cluster-wide ones."""
+
+    environment: Environment | None = None
+    run_options: dict[str, OptionValue] = {}
+    code_server_options: dict[str, OptionValue] = {}
