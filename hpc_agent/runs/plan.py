@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.instance_ref import instance_ref
@@ -14,8 +15,6 @@ from hpc_agent.jobs import options
 from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.store.jobs import JobKind
-
-ARGUMENTS_VARIABLE = "DAGSTER_EXECUTE_RUN_ARGS"
 
 
 def run_key(run_id: str) -> str:
@@ -43,7 +42,7 @@ def plan_run(
         )
     arguments = packed(
         "ExecuteRunArgs",
-        pipeline_origin=run.code_origin,
+        pipeline_origin=_without_container_context(run.code_origin),
         pipeline_run_id=run.run_id,
         instance_ref=instance_ref(deployment, config.compute_logs, local_directory="{tmp}"),
         set_exit_code_on_failure=True,
@@ -51,8 +50,9 @@ def plan_run(
     spec = NodeSpec(
         key=run_key(run.run_id),
         kind=JobKind.RUN_WORKER,
-        argv=[python, "-m", "dagster", "api", "execute_run"],
-        environment={**(context or {}), ARGUMENTS_VARIABLE: dumps(arguments)},
+        # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
+        argv=[python, "-m", "dagster", "api", "execute_run", dumps(arguments)],
+        environment=context or {},
         working_directory=None,
         grace_seconds=config.runs.grace_seconds,
     )
@@ -62,6 +62,18 @@ def plan_run(
         settings=options.merge(_sources(config, run)),
         environment=environment,
     )
+
+
+def _without_container_context(code_origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the origin as it may stand in a command line, which everybody on the node can read.
+
+    A container context may hold secrets (``env_vars``), and could outgrow the 128 KiB that Linux
+    allows one argument (MAX_ARG_STRLEN, execve(2)). The run worker does not miss it: of its
+    arguments it reads the run's id and the instance, and takes the origin from the stored run
+    (``_execute_run_command_body`` in dagster/_cli/api.py, 1.11 to 1.13).
+    """
+    repository = code_origin.get("repository_origin") or {}
+    return {**code_origin, "repository_origin": {**repository, "container_context": None}}
 
 
 def _sources(config: AgentConfig, run: RunToLaunch) -> list[options.Source]:

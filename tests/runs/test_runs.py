@@ -40,10 +40,21 @@ def config(**changes: Any) -> AgentConfig:
 def test_run_runs_under_the_python_of_its_code_server() -> None:
     """Without a setting, the interpreter is the one that loaded the code."""
     plan = plan_run(config(), RUN, deployment="prod")
-    assert plan.spec.argv == ["/code/bin/python", "-m", "dagster", "api", "execute_run"]
-    arguments = json.loads(plan.spec.environment["DAGSTER_EXECUTE_RUN_ARGS"])
+    assert plan.spec.argv[:-1] == ["/code/bin/python", "-m", "dagster", "api", "execute_run"]
+    arguments = json.loads(plan.spec.argv[-1])
     assert arguments["pipeline_run_id"] == "r-1"
-    assert arguments["pipeline_origin"] == ORIGIN
+    origin = arguments["pipeline_origin"]["repository_origin"]
+    assert origin["executable_path"] == "/code/bin/python"
+
+
+def test_command_line_of_a_run_shows_no_container_context() -> None:
+    """It may hold secrets, and everybody on the node reads command lines."""
+    context = {"k8s": {"env_vars": ["TOKEN=hunter2 " + "x" * 200_000]}}
+    repository = {**ORIGIN["repository_origin"], "container_context": context}
+    run = replace(RUN, code_origin={"repository_origin": repository})
+    command_line = plan_run(config(), run, deployment="prod").spec.argv
+    assert "hunter2" not in " ".join(command_line)
+    assert max(len(argument) for argument in command_line) < 128 * 1024
 
 
 def test_settings_of_a_location_and_tags_of_a_run_win() -> None:
@@ -64,12 +75,11 @@ def test_settings_of_a_location_and_tags_of_a_run_win() -> None:
 
 
 def test_user_code_is_told_where_it_runs() -> None:
-    """The variables of the control plane reach the run, and replace nothing of ours."""
+    """The variables of the control plane reach the run."""
     plan = plan_run(
         config(), RUN, deployment="prod", context={"DAGSTER_CLOUD_DEPLOYMENT_NAME": "prod"}
     )
     assert plan.spec.environment["DAGSTER_CLOUD_DEPLOYMENT_NAME"] == "prod"
-    assert "DAGSTER_EXECUTE_RUN_ARGS" in plan.spec.environment
 
 
 def test_run_without_a_python_is_refused_with_advice() -> None:

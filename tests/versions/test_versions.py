@@ -21,11 +21,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OLDEST = "1.11"
 NEWER = ("1.12", "1.13")
-NOT_ON_THE_OLDEST = pytest.mark.xfail(
-    reason="`dagster api execute_run` of 1.11 does not read DAGSTER_EXECUTE_RUN_ARGS", strict=True
-)
 RELEASES = [
-    pytest.param(OLDEST, marks=NOT_ON_THE_OLDEST),
+    OLDEST,
     *(pytest.param(release, marks=pytest.mark.versions) for release in NEWER),
 ]
 LIBRARIES = """query ($repository: RepositorySelector!) {
