@@ -54,6 +54,8 @@ class CodeServers(Section):
     options: dict[str, OptionValue] = {}
     startup_timeout_seconds: Seconds = 300
     queue_timeout_seconds: Seconds | None = None
+    unresponsive_timeout_seconds: Seconds | None = 120
+    handover_seconds: Seconds | None = None
     server_ttl: ServerTtl = ServerTtl()
     snapshot_uploads: Literal["direct", "legacy"] = "direct"
 

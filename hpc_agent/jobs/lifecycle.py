@@ -92,6 +92,7 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
         "state": record.state,
         "reason": record.reason if record.state.is_waiting else "",
         "partition": record.partition or job.partition,
+        "time_limit_seconds": record.time_limit_seconds or job.time_limit_seconds,
         "absent_since": None,
         "expected_start": _timestamp(record.expected_start) if record.state.is_waiting else None,
     }

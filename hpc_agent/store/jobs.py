@@ -74,6 +74,7 @@ class Job:
     submitted_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    time_limit_seconds: float | None = None
     expected_start: float | None = None
     absent_since: float | None = None
     exit_code: int | None = None

@@ -53,3 +53,9 @@ def first_tables(db: Database) -> None:
         "CREATE INDEX outbox_open ON outbox (id) WHERE refused IS NULL",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def time_limits(db: Database) -> None:
+    """How long a job may run, as the scheduler says."""
+    db.execute("ALTER TABLE jobs ADD COLUMN time_limit_seconds REAL")

@@ -1,0 +1,33 @@
+"""Hand-over: when a code server needs a successor because the time limit of its job comes near."""
+
+from __future__ import annotations
+
+from hpc_agent.store.code_servers import CodeServer
+from hpc_agent.store.jobs import Job
+
+_SAFETY_SECONDS = 30.0
+
+
+def is_due(
+    server: CodeServer,
+    job: Job,
+    *,
+    now: float,
+    drain_seconds: float,
+    handover_seconds: float | None,
+) -> bool:
+    """Whether a successor must be submitted now; False as long as no time limit is known.
+
+    Without ``handover_seconds`` the server's own time in the queue and to its first answer, twice,
+    is taken for its successor's.
+    """
+    if job.started_at is None or job.time_limit_seconds is None:
+        return False
+    margin = handover_seconds
+    if margin is None:
+        asked_at = job.submitted_at or job.created_at
+        way_up = max((server.ready_at or job.started_at) - asked_at, 0.0)
+        margin = 2 * way_up + drain_seconds + _SAFETY_SECONDS
+    # Half of the limit at most, or servers of a short limit would do nothing but hand over.
+    margin = min(margin, job.time_limit_seconds / 2)
+    return now >= job.started_at + job.time_limit_seconds - margin
