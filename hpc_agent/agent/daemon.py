@@ -22,6 +22,7 @@ from hpc_agent import __version__
 from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.context import Bells, Context
+from hpc_agent.agent.health import HealthLoop
 from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
 from hpc_agent.agent.job_reports import JobReports
@@ -41,6 +42,7 @@ from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.health import Health
 from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
@@ -225,6 +227,7 @@ def _loops(
     )
     heartbeat = HeartbeatLoop(context, fleet, spooled=relay.holds_events_of, load=serve.load)
     return [
+        *_health_loop(context, servers, crew),
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
@@ -243,6 +246,15 @@ def _loops(
             "workspace", WorkspaceLoop(context, fleet, bring_up, crew).step, bells.workspace
         ),
     ]
+
+
+def _health_loop(context: Context, servers: _CodeServers, crew: Crew) -> list[_NamedLoop]:
+    patience = context.config.code_servers.unresponsive_timeout_seconds
+    if patience is None:
+        return []
+    health = Health(servers.channels, patience_seconds=patience, clock=context.clock)
+    loop = HealthLoop(context, servers.fleet, health, crew)
+    return [_NamedLoop("health", loop.step, Bell())]
 
 
 async def _run_until(

@@ -38,17 +38,22 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
 _SHORT_LIFE_SECONDS = 60.0
+_HANGS_EARLY_SECONDS = 900.0
 _NOT_ITS_FAULT = frozenset({JobState.PREEMPTED, JobState.NODE_FAIL, JobState.BOOT_FAIL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Berth:
-    """One code location: what is wanted, and the newest server with its job, if any."""
+    """One code location: what is wanted, and the newest server with its job, if any.
+
+    ``note`` says why the server before it was given up, until the new one serves.
+    """
 
     place: Place
     location: CodeLocation
     server: CodeServer | None
     job: Job | None
+    note: str | None = None
 
 
 class Fleet:
@@ -81,6 +86,7 @@ class Fleet:
         self._desired: Mapping[Place, CodeLocation] = {}
         self._restarts = Restarts(clock)
         self._remembered: dict[str, str] = {}
+        self._notes: dict[Place, str] = {}
         self._changed = asyncio.Condition()
 
     async def recall(self) -> None:
@@ -160,6 +166,7 @@ class Fleet:
                 location=location,
                 server=found[place][0] if place in found else None,
                 job=found[place][1] if place in found else None,
+                note=self._notes.get(place),
             )
             for place, location in self._desired.items()
         ]
@@ -177,6 +184,7 @@ class Fleet:
                 db, server.key, status=ServerStatus.SERVING, ready_at=now, error=None
             )
         )
+        self._notes.pop(_place(server), None)
         self._demand.uploaded(_place(server))
         await self._retire_others(server)
         await self.announce()
@@ -205,6 +213,29 @@ class Fleet:
         """End a server that is not needed any more, after the calls it is working on."""
         await self._end(server, ServerStatus.RETIRED, error=None)
 
+    async def replace(self, server: CodeServer, fault: str) -> bool:
+        """Give up a serving server that is of no use any more; False when it is gone already.
+
+        ``fault`` says in words what it does or does not do. Nobody waits for its calls: they fail.
+        """
+        job = await self._store.run(lambda db: jobs.get(db, server.key))
+        current = await self._store.run(lambda db: code_servers.find(db, server.key))
+        if current is None or current.status is not ServerStatus.SERVING:
+            return False
+        log.warning(
+            "%s/%s: its code server %s (%s) and is replaced",
+            server.deployment,
+            server.location,
+            fault,
+            describe(job),
+        )
+        self._notes[_place(server)] = f"the one before it {fault} and was replaced"
+        self._count_short_life(server, _HANGS_EARLY_SECONDS)
+        await self._end(server, ServerStatus.RETIRED, error=None, drain_seconds=0)
+        await self._channels.drop(server.key)
+        await self.announce()
+        return True
+
     async def job_over(self, job: Job) -> None:
         """The job of a server is over; a server that was serving is replaced at once."""
         await self._channels.drop(job.key)
@@ -215,9 +246,8 @@ class Fleet:
             "%s/%s: its code server's %s", server.deployment, server.location, describe(job)
         )
         if server.status is ServerStatus.SERVING:
-            served = self._clock() - (server.ready_at or server.created_at)
-            if served < _SHORT_LIFE_SECONDS and job.state not in _NOT_ITS_FAULT:
-                self._restarts.failed(server)
+            if job.state not in _NOT_ITS_FAULT:
+                self._count_short_life(server, _SHORT_LIFE_SECONDS)
             await self._end(server, ServerStatus.RETIRED, error=None)
         else:
             message = f"The code server's {describe(job)}"
@@ -235,6 +265,10 @@ class Fleet:
                 await self._changed.wait()
         except TimeoutError:
             return
+
+    def _count_short_life(self, server: CodeServer, limit: float) -> None:
+        if self._clock() - (server.ready_at or server.created_at) < limit:
+            self._restarts.failed(server)
 
     def _wants_new_server(self, berth: Berth) -> bool:
         server = berth.server
@@ -312,9 +346,16 @@ class Fleet:
             if is_older and _place(other) == _place(server) and other.key != server.key:
                 await self.retire(other)
 
-    async def _end(self, server: CodeServer, status: ServerStatus, *, error: str | None) -> None:
+    async def _end(
+        self,
+        server: CodeServer,
+        status: ServerStatus,
+        *,
+        error: str | None,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
         now = self._clock()
-        drain = DRAIN_SECONDS if self._channels.in_use(server.key) else 0.0
+        drain = drain_seconds if self._channels.in_use(server.key) else 0.0
 
         def write(db: Database) -> None:
             code_servers.change(db, server.key, status=status, error=error)

@@ -33,6 +33,8 @@ def _heartbeat(berth: Berth) -> Packed:
     server = berth.server
     status = _STATUS[server.status] if server else "STARTING"
     words = describe(berth.job) if berth.job else "not started yet"
+    if berth.note:
+        words += f"; {berth.note}"
     error: Packed | None = None
     if server and server.status is ServerStatus.FAILED:
         error = _shortened(server.error, words)

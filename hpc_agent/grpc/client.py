@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,9 +98,13 @@ class CodeServerClient:
                 ("grpc.enable_http_proxy", 0),
             ],
         )
+        self._is_closed = False
+        self.answers = 0
+        """How many calls the server has answered, be it with an error."""
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channel; calls that are going on raise CodeServerUnavailableError."""
+        self._is_closed = True
         await self._channel.close()
 
     async def call(
@@ -144,7 +150,7 @@ class CodeServerClient:
         request = message_class("ExternalRepositoryRequest")(
             serialized_repository_python_origin=serialized_origin, defer_snapshots=True
         )
-        chunks = await _collect(
+        chunks = await self._collect(
             stream(request, timeout=deadline_seconds), "StreamingExternalRepository"
         )
         return "".join(chunk.serialized_external_repository_chunk for chunk in chunks)
@@ -198,12 +204,10 @@ class CodeServerClient:
             request_serializer=_serialize,
             response_deserializer=reply_class.FromString,
         )
-        try:
+        with self._calling(method):
             return await call(
                 request_class(**arguments), timeout=deadline_seconds, wait_for_ready=True
             )
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, method) from error
 
     async def _joined(
         self,
@@ -217,19 +221,33 @@ class CodeServerClient:
             response_deserializer=message_class("StreamingChunkEvent").FromString,
         )
         request = message_class(f"{method}Request")(**arguments)
-        chunks = await _collect(stream(request, timeout=deadline_seconds), method)
+        chunks = await self._collect(stream(request, timeout=deadline_seconds), method)
         return "".join(chunk.serialized_chunk for chunk in chunks)
+
+    async def _collect(self, stream: Any, method: str) -> list[Any]:
+        with self._calling(method):
+            return [chunk async for chunk in stream]
+
+    @contextmanager
+    def _calling(self, method: str) -> Iterator[None]:
+        """Count the answer of a call, and translate what grpc raises instead of one."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            translated = _translated(error, method)
+            self.answers += not isinstance(translated, CodeServerUnavailableError)
+            raise translated from error
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            # Closing a channel cancels its calls, as if somebody had cancelled their tasks.
+            task = asyncio.current_task()
+            if not self._is_closed or (task is not None and task.cancelling()):
+                raise
+            raise CodeServerUnavailableError(f"{method}: the code server was ended") from error
+        self.answers += 1
 
 
 class _UnimplementedError(CodeServerError):
     """The code server's dagster is older than this call."""
-
-
-async def _collect(stream: Any, method: str) -> list[Any]:
-    try:
-        return [chunk async for chunk in stream]
-    except grpc.aio.AioRpcError as error:
-        raise _translated(error, method) from error
 
 
 def _translated(error: grpc.aio.AioRpcError, method: str) -> CodeServerError:
