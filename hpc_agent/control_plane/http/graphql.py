@@ -39,7 +39,7 @@ class GraphQLEndpoint:
         self._is_foreign = lru_cache(CACHED_DOCUMENTS)(
             partial(is_for_webserver, self._executor.schema)
         )
-        self._webserver = Webserver(Path(services.instance.root_directory))
+        self._webserver = Webserver(Path(services.instance.root_directory), services.keys)
 
     async def __call__(self, request: Request) -> Response:
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ import httpx
 from graphql import FieldNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, parse
 
 from hpc_agent.control_plane.home import Home
+from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
 from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
 
 TIMEOUT_SECONDS = 120.0
-REMEMBERED_ANSWERS = 256
-"""A client whose connection broke repeats a launch under its idempotency key."""
-
 Answer = dict[str, Any]
+
+
+class WebserverUnreachableError(ControlPlaneUnavailableError):
+    """The webserver has got nothing of what was to be sent."""
 
 
 def is_for_webserver(schema: GraphQLSchema, document: str) -> bool:
@@ -47,36 +49,37 @@ def is_for_webserver(schema: GraphQLSchema, document: str) -> bool:
 class Webserver:
     """Sends documents on to the webserver of this control plane."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keys: IdempotencyKeys) -> None:
         self._home = Home(root)
-        self._answers: OrderedDict[str, asyncio.Task[Answer]] = OrderedDict()
+        self._keys = keys
 
     async def execute(self, data: Answer, idempotency_key: str | None) -> Answer:
         """Return the webserver's answer; under a known key, the one that was given before.
 
+        A client whose connection broke repeats a launch under its key, maybe at another gateway.
         Raises ControlPlaneUnavailableError when there is no webserver or it does not answer.
         """
-        if idempotency_key is None:
-            return await self._send(data)
-        task = self._answers.get(idempotency_key)
-        if task is None or (task.done() and task.exception() is not None):
-            task = asyncio.create_task(self._send(data))
-            self._answers[idempotency_key] = task
-            while len(self._answers) > REMEMBERED_ANSWERS:
-                self._answers.popitem(last=False)
-        # Shielded: the launch goes on when the client goes away, and its repetition finds it.
-        return await asyncio.shield(task)
+        send = partial(self._send, data)
+        if idempotency_key is not None:
+            send = partial(
+                self._keys.answer_once, f"webserver:{idempotency_key}", send,
+                undone=WebserverUnreachableError,
+            )  # fmt: skip
+        # In a thread: the launch goes on when the client goes away, and its repetition finds it.
+        answer: Answer = json.loads(await asyncio.to_thread(send))
+        return answer
 
-    async def _send(self, data: Answer) -> Answer:
-        url = f"{await asyncio.to_thread(self._address)}/graphql"
+    def _send(self, data: Answer) -> str:
+        url = f"{self._address()}/graphql"
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-                answer: Answer = (await client.post(url, json=data)).json()
+            with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+                return json.dumps(client.post(url, json=data).json())
         except (httpx.HTTPError, ValueError) as error:
-            raise ControlPlaneUnavailableError(
+            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            kind = WebserverUnreachableError if unsent else ControlPlaneUnavailableError
+            raise kind(
                 f"the webserver at {url} does not answer: {error or type(error).__name__}"
             ) from error
-        return answer
 
     def _address(self) -> str:
         try:
@@ -84,7 +87,7 @@ class Webserver:
         except FileNotFoundError:
             address = None
         if not address:
-            raise ControlPlaneUnavailableError(
+            raise WebserverUnreachableError(
                 "this needs the webserver, and none runs beside this gateway: start the control "
                 "plane with --webserver"
             )

@@ -67,7 +67,9 @@ _V3: Final = (
         created_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (deployment, key))""",
 )
 
-MIGRATIONS: Final = (_V1, _V2, _V3)
+_V4: Final = ("ALTER TABLE idempotency_keys ADD COLUMN answer TEXT",)
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4)
 
 
 def migrate(connection: sa.Connection) -> None:

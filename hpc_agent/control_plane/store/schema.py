@@ -48,8 +48,9 @@ requests = _table(
     response=sa.Text, awaited_until=sa.Double, is_branch=sa.Integer,
 )  # fmt: skip
 idempotency_keys = _table(
-    "idempotency_keys", idempotency_key=sa.Text, done=sa.Integer, created_at=sa.Double
-)
+    "idempotency_keys",
+    idempotency_key=sa.Text, done=sa.Integer, created_at=sa.Double, answer=sa.Text,
+)  # fmt: skip
 versions = _table("versions", name=sa.Text, value=sa.Integer)
 sightings = _table("sightings", owner=sa.Text, seen_at=sa.Double)
 settings = _table("settings", name=sa.Text, value=sa.Text)
