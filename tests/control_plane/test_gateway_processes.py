@@ -170,3 +170,69 @@ async def test_request_at_one_gateway_ends_a_long_poll_at_the_other(
 
         assert set(await polling) == added
     assert time.monotonic() - started < 40
+
+
+async def put_artifact(opened: httpx.AsyncClient, content: bytes) -> None:
+    made = await opened.post("/gen_artifact_post", json={"key": "state"})
+    made.raise_for_status()
+    stored = await opened.post(made.json()["url"], files={"file": content})
+    assert stored.status_code == 204, stored.text
+
+
+async def get_artifact(opened: httpx.AsyncClient) -> bytes:
+    made = await opened.post("/gen_artifact_get", json={"key": "state"})
+    made.raise_for_status()
+    fetched = await opened.get(made.json()["url"])
+    fetched.raise_for_status()
+    return fetched.content
+
+
+async def test_artifact_is_the_same_at_every_gateway(
+    planes: tuple[ControlPlane, ControlPlane], token: str
+) -> None:
+    """What was put at one is fetched, and replaced, at the other; bytes of any kind."""
+    async with client(planes[0], token, "a") as one, client(planes[1], token, "a") as two:
+        await put_artifact(one, bytes(range(256)))
+        assert await get_artifact(two) == bytes(range(256))
+
+        await put_artifact(two, b"newer")
+
+        assert await get_artifact(one) == b"newer"
+
+
+async def test_address_of_an_artifact_is_good_at_every_gateway(
+    planes: tuple[ControlPlane, ControlPlane], token: str
+) -> None:
+    """Behind one name, the fetch may reach another gateway than the one that gave its address."""
+    async with client(planes[0], token, "a") as one, client(planes[1], token, "a") as two:
+        await put_artifact(one, b"here")
+        address = (await one.post("/gen_artifact_get", json={"key": "state"})).json()["url"]
+
+        assert (await two.get(httpx.URL(address).path)).content == b"here"
+
+
+async def answered(opened: httpx.AsyncClient, status: int) -> dict[str, Any]:
+    """Return the answer to a poll once it has this status."""
+    async with asyncio.timeout(30):
+        while True:
+            response = await opened.post("/graphql", json={"query": "{ __typename }"})
+            if response.status_code == status:
+                found: dict[str, Any] = response.json()
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def test_maintenance_holds_at_every_gateway(
+    planes: tuple[ControlPlane, ControlPlane], token: str
+) -> None:
+    """One switch, thrown at any home, puts off and lets in the clients of all gateways."""
+    one, two = planes
+    async with client(one, token, "a") as at_one, client(two, token, "a") as at_two:
+        one.cli("maintenance", "on", "--message", "moving disks")
+        told = [await answered(each, 503) for each in (at_one, at_two)]
+        assert [each["maintenance"]["message"] for each in told] == ["moving disks"] * 2
+
+        two.cli("maintenance", "off")
+
+        for each in (at_one, at_two):
+            assert (await answered(each, 200))["data"] == {"__typename": "Query"}
