@@ -107,15 +107,25 @@ def schema() -> None:
 
 
 @app.command()
-def conformance(as_json: JsonOption = False) -> None:
+def conformance(
+    schema_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema",
+            help="Only compare the client's documents with this SDL, which `control-plane schema` "
+            "of another release has printed.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Run the installed dagster-cloud client against a control plane of its own, and report.
 
     Exit code 1 when anything differs from what the client expects.
     """
     with errors_told():
-        from hpc_agent.control_plane.conformance.report import check, lines
+        from hpc_agent.control_plane.conformance.report import check, check_schema, lines
 
-        found = check()
+        found = check() if schema_file is None else check_schema(schema_file)
         typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(lines(found)))
         if found.failures:
             raise typer.Exit(1)

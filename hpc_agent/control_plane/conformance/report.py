@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from graphql import parse, validate
+from graphql import GraphQLError, GraphQLSchema, build_schema, parse, validate
 
 from hpc_agent.control_plane.conformance import request_types, storage
 from hpc_agent.control_plane.conformance.case import difference
@@ -28,6 +28,7 @@ from hpc_agent.control_plane.conformance.plane import running_plane
 from hpc_agent.control_plane.conformance.rest_cases import REST_CASES, open_rest
 from hpc_agent.control_plane.conformance.sides import open_sides
 from hpc_agent.control_plane.graphql.executor import make_schema
+from hpc_agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,6 @@ class Conformance:
 
 def check() -> Conformance:
     """Run all cases; takes about a minute and leaves nothing behind."""
-    from dagster_cloud.version import __version__
-
     failures: list[str] = []
     with (
         tempfile.TemporaryDirectory(prefix="hpc-conformance-") as directory,
@@ -65,7 +64,24 @@ def check() -> Conformance:
     ):
         warnings.simplefilter("ignore")
         sections = list(_sections(Path(directory), failures))
-    return Conformance(client=f"dagster-cloud {__version__}", sections=sections, failures=failures)
+    return Conformance(client=_client(), sections=sections, failures=failures)
+
+
+def check_schema(file: Path) -> Conformance:
+    """Validate the client's documents against an SDL, such as another release's gateway has.
+
+    Raises ConfigError when the file holds none.
+    """
+    try:
+        schema = build_schema(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, GraphQLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{file} is no GraphQL schema ({reason}): give it what "
+            "`hpc-agent control-plane schema` prints"
+        ) from error
+    failures: list[str] = []
+    return Conformance(client=_client(), sections=[_documents(schema, failures)], failures=failures)
 
 
 def lines(found: Conformance) -> list[str]:
@@ -78,8 +94,14 @@ def lines(found: Conformance) -> list[str]:
     return [f"client: {found.client}", head, *rows, verdict, *found.failures]
 
 
+def _client() -> str:
+    from dagster_cloud.version import __version__
+
+    return f"dagster-cloud {__version__}"
+
+
 def _sections(directory: Path, failures: list[str]) -> Iterator[Section]:
-    yield _documents(failures)
+    yield _documents(make_schema(), failures)
     with (
         running_plane(directory / "home") as plane,
         open_sides(plane, record_history(), directory / "sides") as sides,
@@ -112,12 +134,12 @@ def _run(
     return Section(name=name, found=len(cases), right=len(cases) - wrong)
 
 
-def _documents(failures: list[str]) -> Section:
-    schema = make_schema()
+def _documents(schema: GraphQLSchema, failures: list[str]) -> Section:
     ours = [*agent_documents(), *command_documents()]
     checked = [each for each in ours if each.name not in FROM_WEBSERVER]
-    wrong = [str(each) for each in checked if validate(schema, parse(each.text))]
-    failures += [f"document {each} is not valid here" for each in wrong]
+    invalid = {str(each): validate(schema, parse(each.text)) for each in checked}
+    wrong = {name: errors[0].message for name, errors in invalid.items() if errors}
+    failures += [f"document {name} is not valid: {error}" for name, error in wrong.items()]
     return Section(
         name="GraphQL documents, valid", found=len(ours) + len(COMMANDS_ELSEWHERE),
         right=len(checked) - len(wrong), excused=len(COMMANDS_ELSEWHERE) + len(FROM_WEBSERVER),
