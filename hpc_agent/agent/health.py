@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import Crew
-from hpc_agent.code_servers.fleet import Berth, Fleet
+from hpc_agent.code_servers.berth import Berth
+from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.health import Health
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.code_servers import CodeServer, ServerStatus

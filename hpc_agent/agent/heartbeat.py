@@ -11,7 +11,8 @@ from sqlite_utils import Database
 from hpc_agent import __version__
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.utilization import Utilization
-from hpc_agent.code_servers.fleet import Berth, Fleet
+from hpc_agent.code_servers.berth import Berth
+from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.heartbeats import server_heartbeats, without_messages
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.client import PROTOCOL_VERSION, ControlPlaneStatusError

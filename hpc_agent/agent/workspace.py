@@ -7,8 +7,9 @@ import logging
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.deployments import check_deployments
 from hpc_agent.agent.loop import Backoff, Crew
+from hpc_agent.code_servers.berth import Berth
 from hpc_agent.code_servers.bring_up import BringUp
-from hpc_agent.code_servers.fleet import Berth, Fleet
+from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.agent_calls import Deployment
 from hpc_agent.dagster_plus.serdes import dumps, error_info

@@ -59,8 +59,8 @@ class BringUp:
             try:
                 await self._upload(server)
             except CodeLocationLoadError as error:
-                await self._fleet.mark_failed(server, error.serialized_error, restart=False)
-                await self.tell_error(server, error.serialized_error)
+                if await self._fleet.mark_failed(server, error.serialized_error, restart=False):
+                    await self.tell_error(server, error.serialized_error)
             except (ControlPlaneError, CodeServerError) as error:
                 log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
                 if await self._is_too_late(server):
@@ -102,8 +102,8 @@ class BringUp:
         if problem is None:
             return False
         serialized = dumps(error_info(problem))
-        await self._fleet.mark_failed(server, serialized)
-        await self.tell_error(server, serialized)
+        if await self._fleet.mark_failed(server, serialized):
+            await self.tell_error(server, serialized)
         return True
 
     def _lateness(self, job: Job) -> str | None:

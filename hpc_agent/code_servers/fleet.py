@@ -3,6 +3,7 @@
 Desired is what the control plane's workspace says, less what nobody has asked for where servers
 have a time to live; actual is what the store has. A new version of a location gets a new server
 beside the old one; the old one goes when the new one has answered and its definitions are uploaded.
+In the same way a server whose time limit comes near hands over to a successor.
 No server waits for another.
 """
 
@@ -12,11 +13,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.code_servers import handover
+from hpc_agent.code_servers.berth import Berth, berth_of, place_of
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import DEMAND, STOPPED, Demand, Place
 from hpc_agent.code_servers.plan import new_server_key, plan_server
@@ -36,24 +39,10 @@ from hpc_agent.store.jobs import Job, JobKind, Phase
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 180.0
 _SHORT_LIFE_SECONDS = 60.0
 _HANGS_EARLY_SECONDS = 900.0
 _NOT_ITS_FAULT = frozenset({JobState.PREEMPTED, JobState.NODE_FAIL, JobState.BOOT_FAIL})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Berth:
-    """One code location: what is wanted, and the newest server with its job, if any.
-
-    ``note`` says why the server before it was given up, until the new one serves.
-    """
-
-    place: Place
-    location: CodeLocation
-    server: CodeServer | None
-    job: Job | None
-    note: str | None = None
 
 
 class Fleet:
@@ -135,13 +124,13 @@ class Fleet:
         self._workspace.take_over(question, answer)
         servers = await self._store.run(code_servers.not_retired)
         self._desired = self._workspace.desired(
-            starting={_place(s) for s in servers if s.status is ServerStatus.STARTING}
+            starting={place_of(s) for s in servers if s.status is ServerStatus.STARTING}
         )
         for berth in await self.berths():
             if self._wants_new_server(berth):
                 await self._start(berth)
         for server in servers:
-            if _place(server) not in self._desired:
+            if place_of(server) not in self._desired:
                 self._say_farewell(server)
                 self._restarts.forget(server)
                 await self.retire(server)
@@ -153,28 +142,19 @@ class Fleet:
     async def berths(self) -> list[Berth]:
         """Return all desired code locations with their newest servers."""
 
-        def read(db: Database) -> dict[Place, tuple[CodeServer, Job]]:
-            return {
-                _place(server): (server, jobs.get(db, server.key))
-                for server in code_servers.not_retired(db)
-            }
+        def read(db: Database) -> list[tuple[CodeServer, Job]]:
+            return [(server, jobs.get(db, server.key)) for server in code_servers.not_retired(db)]
 
         found = await self._store.run(read)
         return [
-            Berth(
-                place=place,
-                location=location,
-                server=found[place][0] if place in found else None,
-                job=found[place][1] if place in found else None,
-                note=self._notes.get(place),
-            )
+            berth_of(place, location, found, note=self._notes.get(place))
             for place, location in self._desired.items()
         ]
 
     async def servers_of(self, place: Place) -> list[CodeServer]:
         """Return a location's servers, oldest first."""
         servers = await self._store.run(code_servers.not_retired)
-        return [server for server in servers if _place(server) == place]
+        return [server for server in servers if place_of(server) == place]
 
     async def mark_serving(self, server: CodeServer) -> None:
         """The server has answered and its definitions are uploaded: older ones may go."""
@@ -184,30 +164,39 @@ class Fleet:
                 db, server.key, status=ServerStatus.SERVING, ready_at=now, error=None
             )
         )
-        self._notes.pop(_place(server), None)
-        self._demand.uploaded(_place(server))
+        self._notes.pop(place_of(server), None)
+        self._demand.uploaded(place_of(server))
         await self._retire_others(server)
         await self.announce()
 
     def note_upload(self, server: CodeServer) -> None:
         """The definitions of a serving location were uploaded again."""
-        self._demand.uploaded(_place(server))
+        self._demand.uploaded(place_of(server))
 
     async def mark_failed(
         self, server: CodeServer, serialized_error: str, *, restart: bool = True
-    ) -> None:
-        """The server cannot serve. Its job is ended.
+    ) -> bool:
+        """The server cannot serve, and its job is ended; return whether its location fails with it.
 
         ``restart`` False: user code itself is at fault; a new server comes with the next deploy.
+        A successor that fails leaves the location to the server before it.
         """
+        if await self._has_incumbent(server):
+            log.warning(
+                "%s/%s: the successor of its code server failed", server.deployment, server.location
+            )
+            self._restarts.failed(server)
+            await self._end(server, ServerStatus.RETIRED, error=None)
+            return False
         if restart:
             self._restarts.failed(server)
         else:
             self._restarts.never(server)
-        self._demand.uploaded(_place(server))
+        self._demand.uploaded(place_of(server))
         await self._end(server, ServerStatus.FAILED, error=serialized_error)
         await self._retire_others(server)
         await self.announce()
+        return True
 
     async def retire(self, server: CodeServer) -> None:
         """End a server that is not needed any more, after the calls it is working on."""
@@ -229,7 +218,7 @@ class Fleet:
             fault,
             describe(job),
         )
-        self._notes[_place(server)] = f"the one before it {fault} and was replaced"
+        self._notes[place_of(server)] = f"the one before it {fault} and was replaced"
         self._count_short_life(server, _HANGS_EARLY_SECONDS)
         await self._end(server, ServerStatus.RETIRED, error=None, drain_seconds=0)
         await self._channels.drop(server.key)
@@ -274,11 +263,20 @@ class Fleet:
         server = berth.server
         if server is not None and server.version != berth.location.version:
             return True
-        due = self._restarts.due((*berth.place, berth.location.version))
-        return due and (server is None or server.status is ServerStatus.FAILED)
+        if not self._restarts.due((*berth.place, berth.location.version)):
+            return False
+        if server is None or berth.job is None or server.status is ServerStatus.FAILED:
+            return True
+        return server.status is ServerStatus.SERVING and handover.is_due(
+            server,
+            berth.job,
+            now=self._clock(),
+            drain_seconds=DRAIN_SECONDS,
+            handover_seconds=self._config.code_servers.handover_seconds,
+        )
 
     def _say_farewell(self, server: CodeServer) -> None:
-        location = self._workspace.locations.get(_place(server))
+        location = self._workspace.locations.get(place_of(server))
         if location is None:
             log.info("%s/%s: served no more", server.deployment, server.location)
             return
@@ -340,10 +338,18 @@ class Fleet:
             return str(error)
         return None
 
+    async def _has_incumbent(self, server: CodeServer) -> bool:
+        return any(
+            other.status is ServerStatus.SERVING
+            and other.version == server.version
+            and other.key != server.key
+            for other in await self.servers_of(place_of(server))
+        )
+
     async def _retire_others(self, server: CodeServer) -> None:
         for other in await self._store.run(code_servers.not_retired):
             is_older = other.created_at <= server.created_at
-            if is_older and _place(other) == _place(server) and other.key != server.key:
+            if is_older and place_of(other) == place_of(server) and other.key != server.key:
                 await self.retire(other)
 
     async def _end(
@@ -355,22 +361,22 @@ class Fleet:
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         now = self._clock()
-        drain = drain_seconds if self._channels.in_use(server.key) else 0.0
 
         def write(db: Database) -> None:
             code_servers.change(db, server.key, status=status, error=error)
             job = jobs.get(db, server.key)
-            changes: dict[str, Any] = {"terminate_at": now + drain}
+            changes: dict[str, Any] = {"terminate_at": now + drain_seconds}
             if job.phase is Phase.INTENT:
                 changes["phase"] = Phase.WITHDRAWN
             jobs.change(db, server.key, now=now, source="agent", **changes)
 
         await self._store.run(write)
+        # Only now: whoever found the server in the store before is using it by the time we go on.
+        if not self._channels.in_use(server.key):
+            await self._store.run(
+                lambda db: jobs.change(db, server.key, now=now, source="agent", terminate_at=now)
+            )
         self._on_retire()
-
-
-def _place(server: CodeServer) -> Place:
-    return server.deployment, server.location
 
 
 def _refused(job: Job, problem: str, now: float) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from hpc_agent.code_servers.fleet import Berth
+from hpc_agent.code_servers.berth import Berth
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed, packed_enum
 from hpc_agent.jobs.wording import describe
 from hpc_agent.store.code_servers import ServerStatus
@@ -36,7 +36,10 @@ def _heartbeat(berth: Berth) -> Packed:
     if berth.note:
         words += f"; {berth.note}"
     error: Packed | None = None
-    if server and server.status is ServerStatus.FAILED:
+    if berth.incumbent is not None:
+        status = "RUNNING"
+        words = f"{describe(berth.incumbent)}; its successor: {words}"
+    elif server and server.status is ServerStatus.FAILED:
         error = _shortened(server.error, words)
     elif status == "STARTING":
         error = error_info(f"code server: {words}")

@@ -28,12 +28,17 @@ _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
-    """A job before it is one."""
+    """A job before it is one.
+
+    ``requeue`` lets Slurm start it again by itself, under its own id, after a preemption or when a
+    node fails. Without it such a job ends, and whoever planned it decides what comes next.
+    """
 
     spec: NodeSpec
     title: str
     settings: Sequence[Setting]
     environment: Environment
+    requeue: bool = False
 
 
 class JobPreparation:
@@ -78,6 +83,7 @@ class JobPreparation:
                 f"--output={output}",
                 f"--chdir={directory}",
                 "--open-mode=append",
+                "--requeue" if plan.requeue else "--no-requeue",
                 *(setting.directive for setting in plan.settings),
             ],
             exports=list(_exports(plan.environment.variables).items()),

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from hpc_agent.code_servers.berth import Berth
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand
-from hpc_agent.code_servers.fleet import Berth, Fleet
+from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.config import AgentConfig, parse_config
 from hpc_agent.dagster_plus.agent_calls import Deployment, WorkspaceEntry
 from hpc_agent.jobs.directory import WorkDirectory

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.code_servers.fleet import DRAIN_SECONDS
 from hpc_agent.code_servers.heartbeats import server_heartbeats
 from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
 from hpc_agent.store import jobs, meta
@@ -220,7 +221,7 @@ async def test_new_version_serves_beside_the_old_one_until_it_is_up(
         new = await harbour.serve(A)
     assert [s.key for s in await harbour.servers()] == [new.key]
     job = await store.run(lambda db: jobs.get(db, old.key))
-    assert job.terminate_at == harbour.clock.now + 60  # it was in use
+    assert job.terminate_at == harbour.clock.now + DRAIN_SECONDS  # it was in use
     await harbour.channels.close()
 
 

@@ -1,14 +1,21 @@
-"""Hand-over: a successor is due in time, and never more often than each half of the limit."""
+"""Hand-over: a successor is due in time, and takes over without a moment without a server."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hpc_agent.code_servers.handover import is_due
+from hpc_agent.code_servers.heartbeats import server_heartbeats
+from hpc_agent.dagster_plus.serdes import dumps, error_info
+from hpc_agent.store import jobs
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
+from hpc_agent.store.database import Store
 from hpc_agent.store.jobs import Job, JobKind, Phase
+from tests.agent.conftest import Clock
+from tests.code_servers.conftest import Harbour, deployment, entry, fleet_config, make_harbour
 
 HOUR = 3600.0
 SERVER = CodeServer(
@@ -75,3 +82,76 @@ def test_short_limit_is_shared_by_halves(handover_seconds: float | None) -> None
 def test_without_a_known_end_there_is_no_hand_over(job: Job) -> None:
     """An unlimited partition, or a record that has not been seen yet."""
     assert not is_due(SERVER, job, now=1e12, drain_seconds=180.0, handover_seconds=None)
+
+
+PLACE = ("prod", "a")
+PROD = deployment("prod", entry("a"))
+
+
+async def harbour_at_the_end_of_a_limit(tmp_path: Path, store: Store) -> tuple[Harbour, CodeServer]:
+    """A location whose server's job has a minute left of an hour."""
+    harbour = make_harbour(fleet_config(tmp_path), store, Clock())
+    await harbour.reconcile(PROD)
+    server = await harbour.serve(PLACE)
+    started = harbour.clock.now
+    await store.run(
+        lambda db: jobs.change(
+            db,
+            server.key,
+            now=started,
+            source="test",
+            phase=Phase.RUNNING,
+            job_id="17",
+            submitted_at=started,
+            started_at=started,
+            time_limit_seconds=HOUR,
+        )
+    )
+    harbour.clock.now += HOUR - 60
+    return harbour, server
+
+
+async def test_successor_comes_up_beside_the_incumbent(tmp_path: Path, store: Store) -> None:
+    """Calls go to the old server until the new one is up, then to that; the old one goes."""
+    harbour, old = await harbour_at_the_end_of_a_limit(tmp_path, store)
+    berths = await harbour.reconcile(PROD)
+    new = berths[0].server
+    assert new is not None and new.key != old.key
+    assert berths[0].incumbent is not None and berths[0].incumbent.key == old.key
+    heartbeat = server_heartbeats(berths, "prod")[0]
+    assert heartbeat["server_status"] == {"__enum__": "CloudCodeServerStatus.RUNNING"}
+    assert "job 17" in heartbeat["metadata"]["message"]
+    assert "its successor: waiting to be submitted" in heartbeat["metadata"]["message"]
+    async with harbour.calls.use(PLACE, is_branch=False, wait_seconds=0) as client:
+        assert client is harbour.channels.client(old.key)
+
+    await harbour.serve(PLACE)
+    async with harbour.calls.use(PLACE, is_branch=False, wait_seconds=0) as client:
+        assert client is harbour.channels.client(new.key)
+    assert [server.key for server in await harbour.servers()] == [new.key]
+    await harbour.channels.close()
+
+
+async def test_one_successor_is_enough(tmp_path: Path, store: Store) -> None:
+    """While it is on its way, no other one is started."""
+    harbour, _ = await harbour_at_the_end_of_a_limit(tmp_path, store)
+    for _ in range(3):
+        await harbour.reconcile(PROD)
+    assert len(await harbour.servers()) == 2
+
+
+async def test_successor_that_fails_leaves_the_location_to_the_incumbent(
+    tmp_path: Path, store: Store
+) -> None:
+    """The location shows no error; the next successor is tried after a wait."""
+    harbour, old = await harbour_at_the_end_of_a_limit(tmp_path, store)
+    await harbour.reconcile(PROD)
+    new = (await harbour.servers())[-1]
+    fails = await harbour.fleet.mark_failed(new, dumps(error_info("no")), restart=False)
+    assert not fails
+    assert [server.key for server in await harbour.servers()] == [old.key]
+    await harbour.reconcile(PROD)
+    assert [server.key for server in await harbour.servers()] == [old.key]
+    harbour.clock.now += 2
+    await harbour.reconcile(PROD)
+    assert len(await harbour.servers()) == 2
