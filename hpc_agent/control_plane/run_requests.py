@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 
 from dagster import DagsterInstance, DagsterRun
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 from dagster._grpc.types import CancelExecutionResult, StartRunResult
 from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudApi,
@@ -19,11 +18,11 @@ from dagster_cloud.api.dagster_cloud_api import (
     TerminateRunArgs,
 )
 from dagster_shared.error import SerializableErrorInfo
-from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value
 
 from hpc_agent.control_plane.faces.view import LocationView, error_info
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue
+from hpc_agent.control_plane.run_origins import named
 from hpc_agent.control_plane.store.requests import Request
 
 START_WAIT_SECONDS = 25.0
@@ -73,7 +72,7 @@ class RunRequests:
             terminate, deployment=view.deployment, run_id=run_id
         )
         if pending is None:
-            args = TerminateRunArgs(dagster_run=_for_agent(run, view.name))
+            args = TerminateRunArgs(dagster_run=named(run, view.name))
             await self._queue.enqueue(
                 Ask(
                     api=terminate, args=args, deployment=view.deployment,
@@ -102,7 +101,7 @@ class RunRequests:
             await asyncio.to_thread(self._instance.report_engine_event, message, run)
 
     async def _enqueue_launch(self, run: DagsterRun, view: LocationView) -> str:
-        args = LaunchRunArgs(dagster_run=_for_agent(run, view.name))
+        args = LaunchRunArgs(dagster_run=named(run, view.name))
         return await self._queue.enqueue(
             Ask(
                 api=DagsterCloudApi.LAUNCH_RUN, args=args, deployment=view.deployment,
@@ -112,14 +111,6 @@ class RunRequests:
 
     async def _run(self, run_id: str) -> DagsterRun | None:
         return await asyncio.to_thread(self._instance.get_run_by_id, run_id)
-
-
-def _for_agent(run: DagsterRun, location_name: str) -> DagsterRun:
-    if run.remote_job_origin is None:
-        return run
-    location = RegisteredCodeLocationOrigin(location_name)
-    repository = copy(run.remote_job_origin.repository_origin, code_location_origin=location)
-    return run._replace(remote_job_origin=copy(run.remote_job_origin, repository_origin=repository))
 
 
 def _error_of(request: Request | None) -> SerializableErrorInfo | None:

@@ -25,6 +25,7 @@ from graphql import GraphQLResolveInfo
 
 from hpc_agent.control_plane.graphql.context import OK, instance
 from hpc_agent.control_plane.graphql.filters import Input, backfills_filter, bucket, runs_filter
+from hpc_agent.control_plane.run_origins import plain
 from hpc_agent.errors import ControlPlaneRefusedError
 
 runs = ObjectType("RunsQuery")
@@ -48,7 +49,7 @@ def get_runs(
     found = instance(info).run_storage.get_runs(
         runs_filter(filters), cursor, limit, bucket(bucket_by), ascending or False
     )
-    return [serialize_value(run) for run in found]
+    return [_serialized(run) for run in found]
 
 
 @runs.field("getRunIds")
@@ -71,7 +72,7 @@ def get_runs_count(_: object, info: GraphQLResolveInfo, filters: Input | None = 
 @runs.field("getRunById")
 def get_run_by_id(_: object, info: GraphQLResolveInfo, run_id: str) -> str | None:
     run = instance(info).get_run_by_id(run_id)
-    return serialize_value(run) if run else None
+    return _serialized(run) if run else None
 
 
 @runs.field("hasRun")
@@ -88,7 +89,7 @@ def get_run_group(_: object, info: GraphQLResolveInfo, run_id: str) -> dict[str,
     if group is None:
         return {"run_id": run_id}
     root, members = group
-    return {"root_run_id": root, "serialized_runs": [serialize_value(run) for run in members]}
+    return {"root_run_id": root, "serialized_runs": [_serialized(run) for run in members]}
 
 
 @run_group.type_resolver
@@ -115,7 +116,7 @@ def get_run_records(
 
 @run_record.field("serializedPipelineRun")
 def record_run(record: RunRecord, _info: GraphQLResolveInfo) -> str:
-    return serialize_value(record.dagster_run)
+    return _serialized(record.dagster_run)
 
 
 @run_record.field("createTimestamp")
@@ -306,6 +307,11 @@ def mutate_job_origin(
     origin = deserialize_value(serialized_job_origin, RemoteJobOrigin)
     instance(info).run_storage.replace_job_origin(run, origin)
     return OK
+
+
+def _serialized(run: DagsterRun) -> str:
+    """Return a run as agents and jobs know it."""
+    return serialize_value(plain(run))
 
 
 def _failure(error: Exception) -> dict[str, Any]:
