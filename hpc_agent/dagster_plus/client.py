@@ -7,6 +7,7 @@ status is looked at. httpx errors become errors of ours here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import json
 import platform
 import ssl
 import time
@@ -203,7 +204,7 @@ def _check(response: httpx.Response) -> None:
     if status in {401, 403}:
         raise ControlPlaneAuthError(f"the control plane refuses the agent token ({words})")
     if status in RETRY_STATUSES:
-        raise ControlPlaneUnavailableError(words)
+        raise ControlPlaneUnavailableError(_maintenance(response.text) or words)
     raise ControlPlaneStatusError(words, status)
 
 
@@ -216,6 +217,24 @@ def _json_object(response: httpx.Response) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise ControlPlaneError(f"{response.request.url.path}: the answer is not a JSON object")
-    if "maintenance" in content:
-        raise ControlPlaneUnavailableError(f"maintenance: {content['maintenance']}")
+    if maintenance := _maintenance(response.text):
+        raise ControlPlaneUnavailableError(maintenance)
     return content
+
+
+def _maintenance(text: str) -> str | None:
+    """Say what an operator's notice says, whatever the status that it comes with.
+
+    The stock client looks for it in every answer (dagster_cloud_cli/core/graphql_client.py:
+    DagsterCloudMaintenanceException).
+    """
+    if '"maintenance"' not in text:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    notice = content.get("maintenance") if isinstance(content, dict) else None
+    if not isinstance(notice, dict):
+        return None
+    return f"the control plane is in maintenance: {notice.get('message')}"

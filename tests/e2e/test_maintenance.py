@@ -1,0 +1,93 @@
+"""Our agent against a control plane in maintenance: work goes on, nothing is lost or told twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from hpc_agent.agent.overview import read_jobs
+from hpc_agent.demo.cluster import ClusterChoice
+from hpc_agent.demo.processes import wait_for
+from hpc_agent.demo.stack import Stack
+from tests.e2e.conftest import running_stack
+from tests.e2e.test_runs import nap, wait_running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+LOCAL = ClusterChoice(kind="local", version="", found="", slurm_conf=None)
+ONCE = ("RunStartEvent", "ExecutionStepStartEvent", "ExecutionStepSuccessEvent", "RunSuccessEvent")
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A stack on the local scheduler."""
+    with running_stack(LOCAL, compute_logs={"enabled": False}) as started:
+        yield started
+
+
+def maintenance(stack: Stack, *arguments: str) -> None:
+    """Turn the switch as an operator does."""
+    home = str(stack.directories.control_plane)
+    stack.run_command("control-plane", "maintenance", *arguments, "--home", home)
+
+
+def wait_logged(stack: Stack, words: str, since: int) -> None:
+    """Wait until the agent's log says something after a position."""
+    wait_for(
+        f"the agent does not say {words!r}",
+        lambda: words in stack.agent.log.read_bytes()[since:].decode(),
+        seconds=120,
+        alive=[stack.agent, stack.control_plane],
+    )
+
+
+def phase_of(stack: Stack, run_id: str) -> str:
+    """Return where the agent has the job of a run."""
+    jobs = read_jobs(stack.config, limit=100, everything=True)
+    return next(str(job["phase"]) for job in jobs if job["run_id"] == run_id)
+
+
+def test_run_that_ends_in_maintenance_is_told_of_once_afterwards(stack: Stack) -> None:
+    """Its worker neither waits nor fails; its events come when the control plane takes them."""
+    server = stack.job_of(location="example")["key"]
+    run_id = nap(stack, 10)
+    wait_running(stack, run_id)
+    since = stack.agent.log.stat().st_size
+
+    maintenance(stack, "on", "--message", "moving disks")
+    wait_logged(stack, "the control plane is in maintenance: moving disks", since)
+    wait_for(
+        "the run's job does not end",
+        lambda: phase_of(stack, run_id) == "ended",
+        seconds=120,
+        alive=[stack.agent],
+    )
+    assert stack.webserver.status(run_id) == "STARTED"
+
+    back = stack.agent.log.stat().st_size
+    maintenance(stack, "off")
+    assert stack.wait_finished(run_id) == "SUCCESS"
+    wait_logged(stack, "works again", back)
+
+    wait_for(
+        "the end of the job is not told",
+        lambda: any(
+            "ended: COMPLETED" in str(event.get("message"))
+            for event in stack.webserver.events(run_id)
+        ),
+        seconds=60,
+    )
+    events = stack.webserver.events(run_id)
+    types = Counter(event["__typename"] for event in events)
+    assert {name: types[name] for name in ONCE} == dict.fromkeys(ONCE, 1)
+    told = Counter((e["__typename"], e["timestamp"], e.get("message")) for e in events)
+    assert [event for event, times in told.items() if times > 1] == []
+    assert stack.job_of(location="example")["key"] == server
+
+
+def test_agent_serves_as_before_when_maintenance_is_over(stack: Stack) -> None:
+    """The next run is launched without a restart of anything."""
+    stack.wait_loaded("example")
+    assert stack.wait_finished(nap(stack, 1)) == "SUCCESS"
