@@ -19,6 +19,8 @@ from hpc_agent.control_plane.conformance.storage import (
     methods,
     uncovered,
 )
+from tests.control_plane.conftest import POSTGRESQL, SQLITE
+from tests.postgres import PostgresServer
 
 # The history uses what is deprecated but still sent; Dagster's own SQL makes SQLAlchemy warn.
 pytestmark = [
@@ -29,13 +31,29 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module", params=[SQLITE, POSTGRESQL])
+def urls(request: pytest.FixtureRequest) -> Iterator[tuple[str | None, str | None]]:
+    """Where gateway and plain instance keep things; None means SQLite in their homes."""
+    if request.param == SQLITE:
+        yield None, None
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    template: str = request.getfixturevalue("postgres_template")
+    made = server.create_database(template), server.create_database(template)
+    yield made
+    for url in made:
+        server.drop_database(url)
+
+
 @pytest.fixture(scope="module")
-def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+def sides(
+    urls: tuple[str | None, str | None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sides]:
     """A gateway, the stock client of it, and a plain instance with the same history."""
     directory = tmp_path_factory.mktemp("contract")
     with (
-        running_plane(directory / "home") as plane,
-        open_sides(plane, record_history(), directory / "sides") as opened,
+        running_plane(directory / "home", database_url=urls[0]) as plane,
+        open_sides(plane, record_history(), directory / "sides", database_url=urls[1]) as opened,
     ):
         yield opened
 

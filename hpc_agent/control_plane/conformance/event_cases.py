@@ -69,10 +69,18 @@ def _messages(side: Side, run: str) -> list[str]:
     return [each.user_message for each in side.instance.all_logs(run)]
 
 
+def _store_entries(side: Side, entries: Sequence[EventLogEntry]) -> None:
+    if side.is_client:
+        side.events.store_event_batch(entries)
+    else:  # dagster-postgres takes no batch with a message of user code in it
+        for each in entries:
+            side.events.store_event(each)
+
+
 def _store_over_http(side: Side) -> object:
     with environment(OVER_HTTP):
         side.events.store_event(entry("over-http"))
-        side.events.store_event_batch([entry("over-http", str(number)) for number in range(3)])
+        _store_entries(side, [entry("over-http", str(number)) for number in range(3)])
     return _messages(side, "over-http")
 
 
@@ -82,7 +90,7 @@ def _store_runless(side: Side) -> object:
 
 
 def _store_batch(side: Side) -> object:
-    side.events.store_event_batch([entry("batch", str(number)) for number in range(5)])
+    _store_entries(side, [entry("batch", str(number)) for number in range(5)])
     return _messages(side, "batch")
 
 
@@ -102,7 +110,7 @@ def _keyed_batch_twice(side: Side) -> object:
         variables = {"eventRecords": [_input_for_event(each) for each in batch]}
         _send_twice(side, STORE_EVENT_BATCH_MUTATION, variables, "batch")
     else:
-        side.events.store_event_batch(batch)
+        _store_entries(side, batch)
     return _messages(side, KEYED_RUN)
 
 
@@ -200,11 +208,14 @@ def _records(side: Side, limit: int | None = None, ascending: bool = False, **of
     return side.events.get_event_records(chosen, limit=limit, ascending=ascending)
 
 
-def _failed_jobs(names: Sequence[str]) -> RunStatusChangeRecordsFilter:
-    return RunStatusChangeRecordsFilter(
-        event_type=DagsterEventType.RUN_FAILURE, job_names=list(names), after_storage_id=1,
-        after_timestamp=1.0, before_timestamp=time.time() + 3600,
+def _failed_jobs(side: Side, names: Sequence[str]) -> object:
+    """Ask as a run status sensor does: by jobs only where the storage says that it can."""
+    known = side.events.supports_run_status_change_job_name_filter
+    chosen = RunStatusChangeRecordsFilter(
+        event_type=DagsterEventType.RUN_FAILURE, job_names=list(names) if known else None,
+        after_storage_id=1, after_timestamp=1.0, before_timestamp=time.time() + 3600,
     )  # fmt: skip
+    return _changes(side, chosen)
 
 
 def _log_reads() -> list[StorageCase]:
@@ -226,9 +237,8 @@ def _log_reads() -> list[StorageCase]:
         changes("two pages", _change_pages),
         changes("ascending", lambda side: _changes(
             side, DagsterEventType.RUN_START, limit=2, ascending=True)),
-        changes("of some jobs", lambda side: _changes(
-            side, _failed_jobs(["__ephemeral_asset_job__"]))),
-        changes("of no job", lambda side: _changes(side, _failed_jobs(["nothing"]))),
+        changes("of some jobs", lambda side: _failed_jobs(side, ["__ephemeral_asset_job__"])),
+        changes("of no job", lambda side: _failed_jobs(side, ["nothing"])),
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.control_plane.database_url import storage_yaml
 from hpc_agent.control_plane.gateway import bind
 from hpc_agent.control_plane.home import Home, prepare_home
 from hpc_agent.control_plane.process import STORAGE_THREADS, Addresses, ControlPlane, StartOptions
@@ -43,14 +44,18 @@ class Plane:
 
 
 @contextlib.contextmanager
-def running_plane(root: Path, *, webserver: bool = False) -> Iterator[Plane]:
+def running_plane(
+    root: Path, *, webserver: bool = False, database_url: str | None = None
+) -> Iterator[Plane]:
     """Run a control plane in a thread until the block ends; its daemon stays off.
+
+    With ``database_url`` everything it keeps is in that PostgreSQL, else in SQLite.
 
     Meanwhile REQUESTS_CA_BUNDLE of this process names its certificate authority: the stock client
     has no other setting for that.
     """
-    home = Home(root)
-    prepare_home(home)
+    home = Home(root, database_url)
+    prepare_home(home, storage=storage_yaml(database_url, {}))
     with contextlib.closing(bind("127.0.0.1", 0)) as listener:
         tls = generated_certificate(home.tls, "127.0.0.1")
         options = StartOptions(home=home, port=0, webserver_port=0, webserver=webserver,

@@ -19,6 +19,7 @@ from dagster_cloud.instance import DagsterCloudAgentInstance
 from hpc_agent.control_plane.conformance.documents import operation_names
 from hpc_agent.control_plane.conformance.history import DYNAMIC, History, RecordedRun
 from hpc_agent.control_plane.conformance.plane import DEPLOYMENT, Plane, environment
+from hpc_agent.control_plane.database_url import storage_yaml
 
 OVER_HTTP = {"DAGSTER_CLOUD_STORE_EVENT_OVER_HTTP": "1"}
 RETRIES = 2
@@ -63,12 +64,18 @@ class Sides:
 
 
 @contextlib.contextmanager
-def open_sides(plane: Plane, history: History, directory: Path) -> Iterator[Sides]:
-    """Open both instances and write the history to them."""
+def open_sides(
+    plane: Plane, history: History, directory: Path, *, database_url: str | None = None
+) -> Iterator[Sides]:
+    """Open both instances and write the history to them.
+
+    ``database_url`` names a PostgreSQL for the plain one: storages differ in what they count.
+    """
     directory.mkdir(exist_ok=True)
-    with plain_instance(directory / "plain") as plain, client_instance(
-        plane, directory / "client"
-    ) as client:  # fmt: skip
+    with (
+        plain_instance(directory / "plain", database_url) as plain,
+        client_instance(plane, directory / "client") as client,
+    ):
         sides = Sides(
             plain=Side(instance=plain, history=history),
             client=Side(instance=client, history=history),
@@ -80,10 +87,11 @@ def open_sides(plane: Plane, history: History, directory: Path) -> Iterator[Side
 
 
 @contextlib.contextmanager
-def plain_instance(home: Path) -> Iterator[DagsterInstance]:
-    """Open an ordinary SQLite instance, as ``dagster dev`` would."""
+def plain_instance(home: Path, database_url: str | None = None) -> Iterator[DagsterInstance]:
+    """Open an ordinary instance, with SQLite as ``dagster dev`` would or with PostgreSQL."""
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    storage = storage_yaml(database_url, {})
+    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{storage}")
     with DagsterInstance.from_config(str(home)) as instance:
         yield instance
 

@@ -195,10 +195,13 @@ def fetch_run_status_changes(
     cursor: str | None = None,
     ascending: bool | None = None,
 ) -> EventRecordsResult:
+    events = storage(info)
+    if not events.supports_run_status_change_job_name_filter:
+        # The client always asks by jobs; Dagster's PostgreSQL storage refuses that. Sensors look at
+        # the job again, as they do on a plain instance (run_status_sensor_definition.py).
+        records_filter = {**records_filter, "job_names": None}
     chosen = status_changes_filter(records_filter)
-    return storage(info).fetch_run_status_changes(
-        chosen, limit or NO_LIMIT, cursor, ascending or False
-    )
+    return events.fetch_run_status_changes(chosen, limit or NO_LIMIT, cursor, ascending or False)
 
 
 def _event_filter(given: Input | None) -> Any:
