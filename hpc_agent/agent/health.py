@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from sqlite_utils import Database
+
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import Crew
-from hpc_agent.code_servers.berth import Berth
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.health import Health
 from hpc_agent.slurm.state import JobState
+from hpc_agent.store import code_servers, jobs
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.jobs import Job, Phase
 
 
 class HealthLoop:
@@ -22,9 +24,8 @@ class HealthLoop:
         self._crew = crew
 
     async def step(self) -> float:
-        """Start a check of each server that should answer."""
-        berths = await self._fleet.berths()
-        servers = [berth.server for berth in berths if berth.server and _should_answer(berth)]
+        """Start a check of each server that should answer, also where a successor is starting."""
+        servers = await self._context.store.run(_that_should_answer)
         self._health.keep({server.key for server in servers})
         for server in servers:
             self._crew.start(f"ping {server.key}", self._check(server))
@@ -39,12 +40,14 @@ class HealthLoop:
             self._context.bells.heartbeat.ring()
 
 
-def _should_answer(berth: Berth) -> bool:
-    """Not one whose job Slurm has suspended or requeued: that is the scheduler's business."""
-    return (
-        berth.server is not None
-        and berth.server.status is ServerStatus.SERVING
-        and berth.job is not None
-        and berth.job.phase is Phase.RUNNING
-        and berth.job.state is JobState.RUNNING
-    )
+def _that_should_answer(db: Database) -> list[CodeServer]:
+    """Not those whose job Slurm has suspended or requeued: that is the scheduler's business."""
+    return [
+        server
+        for server in code_servers.not_retired(db)
+        if server.status is ServerStatus.SERVING and _is_running(jobs.get(db, server.key))
+    ]
+
+
+def _is_running(job: Job) -> bool:
+    return job.phase is Phase.RUNNING and job.state is JobState.RUNNING
