@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 
@@ -13,13 +14,18 @@ from hpc_agent.agent.loop import Crew
 from hpc_agent.agent.run_requests import RunRequests
 from hpc_agent.agent.server_calls import SERVER_REQUESTS, call_server
 from hpc_agent.code_servers.calls import Calls
-from hpc_agent.code_servers.demand import Demand
+from hpc_agent.code_servers.demand import Demand, Place
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.workspace import not_allowed
 from hpc_agent.dagster_plus import requests, responses
 from hpc_agent.dagster_plus.requests import Opened
 from hpc_agent.dagster_plus.serdes import Packed, error_info_of
-from hpc_agent.errors import ControlPlaneAuthError, ControlPlaneUnavailableError, HpcAgentError
+from hpc_agent.errors import (
+    CodeServerUnavailableError,
+    ControlPlaneAuthError,
+    ControlPlaneUnavailableError,
+    HpcAgentError,
+)
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
 
@@ -30,6 +36,7 @@ _IDLE_SECONDS = 60.0
 _SERVER_WAIT_SECONDS = 50.0
 # An explanation must be there before its reader has gone.
 _EXPLAIN_SECONDS = 2.0
+_ASK_AGAIN_SECONDS = 1.0
 _TASK = "request "
 _KNOWN = SERVER_REQUESTS | {
     requests.LAUNCH_RUN,
@@ -141,19 +148,32 @@ class ServeLoop:
         if self._is_late(opened):
             raise HpcAgentError(_expired(request, opened))
         place = request.deployment, self._location_of(request, opened)
-        async with self._calls.use(
-            place,
-            is_branch=request.is_branch_deployment,
-            wait_seconds=self._patience(opened),
-        ) as server:
-            answer = await call_server(
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._patience(opened)
+        while True:
+            try:
+                answer = await self._call(place, request, opened, wait_seconds=deadline - now())
+            except CodeServerUnavailableError as error:
+                # A server that goes takes its calls along. Its successor may be up in time.
+                if deadline - now() <= _ASK_AGAIN_SECONDS:
+                    raise
+                log.info("%s %s: %s (asking again)", request.api, request.request_id, error)
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            else:
+                return responses.grpc_answer(answer)
+
+    async def _call(
+        self, place: Place, request: Request, opened: Opened, *, wait_seconds: float
+    ) -> str:
+        is_branch = request.is_branch_deployment
+        async with self._calls.use(place, is_branch=is_branch, wait_seconds=wait_seconds) as server:
+            return await call_server(
                 server,
                 request.api,
                 opened.args,
                 deployment=request.deployment,
                 compute_logs=self._context.config.compute_logs,
             )
-        return responses.grpc_answer(answer)
 
     def _location_of(self, request: Request, opened: Opened) -> str:
         location = requests.location_of(opened.args)

@@ -113,29 +113,29 @@ def test_no_call_fails_while_servers_hand_over(short_lived: Stack) -> None:
     assert set(states) <= {"CANCELLED", "COMPLETED"}, states
 
 
-def test_calls_wait_for_the_successor_of_a_server_whose_node_failed(
-    short_lived: Stack, slurm_cluster: SlurmCluster
-) -> None:
-    """A call that finds no server is answered by the next one."""
+def test_no_call_fails_when_a_node_fails(short_lived: Stack, slurm_cluster: SlurmCluster) -> None:
+    """Calls that the server takes along, and those that find none, are answered by the next one."""
     stack = short_lived
     before = stack.job_of(location="example")
-    node = before["nodes"]
+
+    def is_replaced() -> bool:
+        now = {job["key"]: job["phase"] for job in servers(stack)}
+        return now[before["key"]] == "ended" and "running" in now.values()
+
     try:
-        set_node(slurm_cluster, node, "down")
-        wait_for(
-            "the server on the failed node is not given up",
-            lambda: (
-                next(job for job in servers(stack) if job["key"] == before["key"])["phase"]
-                == "ended"
-            ),
-            seconds=90,
-            alive=[stack.agent],
-        )
-        answer = stack.webserver.query(EVALUATE, {"schedule": SCHEDULE})["scheduleDryRun"]
-        assert answer["evaluationResult"]["error"] is None
+        with under_load(stack.webserver.url) as load:
+            set_node(slurm_cluster, before["nodes"], "down")
+            wait_for(
+                "the server on the failed node is not replaced",
+                is_replaced,
+                seconds=90,
+                alive=[stack.agent, stack.control_plane],
+            )
+            answered = load.answered
+            wait_for("no call is answered", lambda: load.answered > answered, seconds=60, alive=[])
     finally:
-        set_node(slurm_cluster, node, "resume")
-    assert stack.job_of(location="example")["key"] != before["key"]
+        set_node(slurm_cluster, before["nodes"], "resume")
+    assert load.failures == []
     ended = next(job for job in servers(stack) if job["key"] == before["key"])
     assert ended["state"] == "NODE_FAIL"
 
