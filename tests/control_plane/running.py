@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import yaml
+
+from hpc_agent.control_plane.conformance import stock_agent
 
 CLI = [sys.executable, "-c", "from hpc_agent.cli.control_plane import app; app()"]
 PATIENCE_SECONDS = 150.0
@@ -151,43 +151,8 @@ def running_stock_agent(
 
     ``serves`` says which deployments it is for, in the words of the stock dagster.yaml.
     """
-    directory.mkdir(exist_ok=True)
-    config = {
-        "instance_class": {
-            "module": "dagster_cloud.instance",
-            "class": "DagsterCloudAgentInstance",
-        },
-        "dagster_cloud_api": {
-            "url": plane.api,
-            "agent_token": plane.cli("token", "create").strip(),
-            **(serves or {"deployment": "prod"}),
-        },
-        "user_code_launcher": {
-            "module": "dagster_cloud.workspace.user_code_launcher",
-            "class": "ProcessUserCodeLauncher",
-        },
-    }
-    (directory / "dagster.yaml").write_text(yaml.safe_dump(config))
-    binaries = Path(sys.executable).parent
-    with (directory / "agent.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(binaries / "dagster-cloud"), "agent", "run"],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={
-                **os.environ,
-                "DAGSTER_HOME": str(directory),
-                "REQUESTS_CA_BUNDLE": plane.ca,
-                "PATH": f"{binaries}:{os.environ['PATH']}",
-            },
-        )
-    try:
+    with stock_agent.running_stock_agent(
+        directory, api=plane.api, ca=plane.ca, token=plane.cli("token", "create").strip(),
+        serves=serves,
+    ) as process:  # fmt: skip
         yield process
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()

@@ -29,32 +29,43 @@ from hpc_agent.control_plane.store.locations import Locations, NewLocation
 
 MODULE = "hpc_agent.control_plane.conformance.history"
 START_SECONDS = 120.0
-DEPLOY_DATA = CodeLocationDeployData(module_name=MODULE)
+
+
+def deploy_data(module: str) -> CodeLocationDeployData:
+    """Return what a deploy of a module says."""
+    return CodeLocationDeployData(module_name=module)
 
 
 @contextlib.contextmanager
-def running_code_server() -> Iterator[DagsterCloudGrpcServer]:
-    """Start ``dagster api grpc`` and end it."""
+def running_code_server(
+    module: str = MODULE,
+    *,
+    location: str = "conformance",
+    working_directory: Path | None = None,
+) -> Iterator[DagsterCloudGrpcServer]:
+    """Start ``dagster api grpc`` and end it; it gives away notebooks of its working directory."""
     with tempfile.TemporaryDirectory(prefix="hpc-") as directory:
         socket = str(Path(directory) / "grpc.sock")
         argv = [sys.executable, "-m", "dagster", "api", "grpc", "--socket", socket,
-                "--module-name", MODULE, "--log-level", "critical"]  # fmt: skip
+                "--module-name", module, "--location-name", location,
+                "--log-level", "critical"]  # fmt: skip
         with subprocess.Popen(
-            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=working_directory
         ) as process:
             try:
-                _await_answer(DagsterGrpcClient(socket=socket), process)
+                _await_answer(DagsterGrpcClient(socket=socket), process, module)
                 endpoint = ServerEndpoint(  # type: ignore[no-untyped-call]
                     host="localhost", port=None, socket=socket
                 )
-                yield DagsterCloudGrpcServer(None, endpoint, DEPLOY_DATA)
+                yield DagsterCloudGrpcServer(None, endpoint, deploy_data(module))
             finally:
                 process.terminate()
 
 
-def deploy(plane: Plane, name: str) -> None:
+def deploy(plane: Plane, name: str, module: str = MODULE) -> None:
     """Add a location as ``control-plane deploy`` does."""
-    new = NewLocation(name=name, agent_queue=None, deploy_data=serialize_value(DEPLOY_DATA))
+    data = serialize_value(deploy_data(module))
+    new = NewLocation(name=name, agent_queue=None, deploy_data=data)
     with contextlib.closing(Database(plane.home.database_url)) as database:
         Locations(database).deploy(DEPLOYMENT, [new])
 
@@ -66,8 +77,8 @@ def upload(
     launcher: Any = client.user_code_launcher
     data = asyncio.run(launcher._get_upload_location_data(DEPLOYMENT, name, server))
     entry = DagsterCloudUploadWorkspaceEntry(
-        location_name=name, code_location_deploy_data=DEPLOY_DATA, upload_location_data=data,
-        serialized_error_info=None,
+        location_name=name, code_location_deploy_data=deploy_data(MODULE),
+        upload_location_data=data, serialized_error_info=None,
     )  # fmt: skip
     _send(launcher, entry, server, legacy=legacy)
 
@@ -77,8 +88,8 @@ def upload_error(
 ) -> None:
     """Upload that a location does not load."""
     entry = DagsterCloudUploadWorkspaceEntry(
-        location_name=name, code_location_deploy_data=DEPLOY_DATA, upload_location_data=None,
-        serialized_error_info=error,
+        location_name=name, code_location_deploy_data=deploy_data(MODULE),
+        upload_location_data=None, serialized_error_info=error,
     )  # fmt: skip
     _send(client.user_code_launcher, entry, error, legacy=legacy)
 
@@ -94,14 +105,14 @@ def _send(
     getattr(launcher, f"_update_workspace_entry_{kind}_upload")(DEPLOYMENT, entry, server_or_error)
 
 
-def _await_answer(client: DagsterGrpcClient, process: subprocess.Popen[bytes]) -> None:
+def _await_answer(client: DagsterGrpcClient, process: subprocess.Popen[bytes], module: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             client.ping("")
         except Exception as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"dagster api grpc over {MODULE} does not start") from error
+                raise RuntimeError(f"dagster api grpc over {module} does not start") from error
             time.sleep(0.1)
         else:
             return

@@ -16,8 +16,9 @@ _BY_OTHER_PARTS: Mapping[str, str] = {
 }
 
 NOT_SENT: Mapping[str, str] = {
-    "PING_LOCATION": "no stock webserver tells which locations somebody looks at; a request that "
-    "needs a code server starts it again",
+    "PING_LOCATION": "Dagster+ sends it while somebody looks at a location in its UI, to keep an "
+    "idle code server; no call of the stock webserver on a face says that somebody looks, and a "
+    "request that needs a stopped code server starts it",
     "CHECK_RUN_HEALTH": "deprecated: agents tell it in heartbeats",
     "LAUNCH_STEP": "deprecated with the cloud executor",
     "CHECK_STEP_HEALTH": "deprecated with the cloud executor",
