@@ -19,15 +19,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 LOCAL = ClusterChoice(kind="local", version="", found="", slurm_conf=None)
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """A stack on the local scheduler whose code servers may be silent for six seconds."""
+@pytest.fixture(scope="module", params=["local", pytest.param("slurm", marks=pytest.mark.slurm)])
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """A stack whose code servers may be silent for six seconds."""
+    cluster = LOCAL if request.param == "local" else request.getfixturevalue("on_slurm")
     settings = {
         "code_servers": {"unresponsive_timeout_seconds": 6},
         "compute_logs": {"enabled": False},
+        "relay": {"bind": "127.0.0.1"},
         "runs": {"grace_seconds": 2},
+        "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
     }
-    with running_stack(LOCAL, **settings) as started:
+    with running_stack(cluster, **settings) as started:
         yield started
 
 
