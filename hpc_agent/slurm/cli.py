@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 
 from hpc_agent.errors import JobNotFoundError
-from hpc_agent.slurm import sacct, sbatch, scancel, scontrol, sinfo, squeue
+from hpc_agent.slurm import sacct, sbatch, scancel, scontrol, sinfo, squeue, usage
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 from hpc_agent.slurm.values import ENVIRONMENT
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,15 @@ class SlurmCli:
             records += await self._accounting(ids[first : first + _JOBS_PER_SACCT], since)
         return records
 
+    async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
+        """Return what jobs have used, by one sacct that lists their steps as well."""
+        ids = list(job_ids)
+        used: dict[str, Usage] = {}
+        for first in range(0, len(ids), _JOBS_PER_SACCT):
+            part = ids[first : first + _JOBS_PER_SACCT]
+            used |= usage.parse(await self._sacct(usage.arguments(part, since=since)))
+        return used
+
     async def show(self, job_id: str) -> JobRecord:
         """Return one job by scontrol."""
         record = scontrol.parse_job(await self._query(scontrol.show_arguments(job_id)))
@@ -126,9 +135,13 @@ class SlurmCli:
         return scontrol.is_up(result.stdout)
 
     async def _accounting(self, job_ids: list[str] | None, since: datetime) -> list[JobRecord]:
+        return sacct.parse(await self._sacct(sacct.arguments(job_ids, since=since)))
+
+    async def _sacct(self, argv: list[str]) -> str:
+        """Return what sacct prints, nothing on a cluster without accounting."""
         if self._clock() < self._no_accounting_until:
-            return []
-        result = await self._run(sacct.arguments(job_ids, since=since), self._query_timeout)
+            return ""
+        result = await self._run(argv, self._query_timeout)
         if _has_no_accounting(result):
             logger.info(
                 "no accounting records on this cluster (%s); asking again in %.0f s",
@@ -136,10 +149,10 @@ class SlurmCli:
                 self._accounting_retry,
             )
             self._no_accounting_until = self._clock() + self._accounting_retry
-            return []
+            return ""
         if not result.succeeded or meaning_of(result.stderr) is Meaning.UNAVAILABLE:
             raise query_error(result)
-        return sacct.parse(result.stdout)
+        return result.stdout
 
     async def _order(self, argv: list[str], job_id: str, *, missing_is_error: bool) -> None:
         result = await self._run(argv, self._query_timeout)

@@ -6,12 +6,12 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hpc_agent.slurm.local_jobs import LocalJobs
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 
 # As MinJobAge does for slurmctld: ended jobs stay visible in the queue for a while.
 _VISIBLE = timedelta(minutes=5)
@@ -53,6 +53,10 @@ class LocalScheduler:
         wanted = set(job_ids)
         records = await asyncio.to_thread(self._jobs.records)
         return [job for job in records if job.job_id in wanted]
+
+    async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
+        """Return {}: nothing is accounted here, the exit records have the figures."""
+        return {}
 
     async def show(self, job_id: str) -> JobRecord:
         """Return one job. Raises JobNotFoundError."""

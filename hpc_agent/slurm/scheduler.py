@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +36,26 @@ class JobRecord:
     expected_start: datetime | None = None
     time_limit_seconds: int | None = None
     restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a job has used, as accounting has it; None where that is not known.
+
+    ``cpu_seconds`` is user and system time of all its steps, ``requested_memory_bytes`` that of
+    the whole job, ``max_rss_bytes`` that of its largest task. ``gpu_utilization`` is in percent of
+    one GPU, ``gpu_memory_bytes`` the most that one task had (TRES gres/gpuutil and gres/gpumem).
+    """
+
+    elapsed_seconds: float | None = None
+    allocated_cpus: int | None = None
+    cpu_seconds: float | None = None
+    requested_memory_bytes: int | None = None
+    max_rss_bytes: int | None = None
+    nodes: int | None = None
+    gpus: int | None = None
+    gpu_utilization: float | None = None
+    gpu_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +111,12 @@ class Scheduler(Protocol):
 
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
         """Return accounting records (last attempt of each job), [] without accounting."""
+
+    async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
+        """Return what ended jobs have used (last attempt of each), {} without accounting.
+
+        A job whose figures accounting does not have yet is absent.
+        """
 
     async def show(self, job_id: str) -> JobRecord:
         """Return one job from the controller. Raises JobNotFoundError when it knows none."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from hpc_agent.errors import JobNotFoundError, SchedulerError
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class ScriptedScheduler:
     queued: list[JobRecord] = field(default_factory=list)
     accounted: list[JobRecord] = field(default_factory=list)
     known: list[JobRecord] = field(default_factory=list)
+    used: dict[str, Usage] = field(default_factory=dict)
     found: list[JobRecord] = field(default_factory=list)
     broken: SchedulerError | None = None
     up: bool = True
@@ -46,6 +47,9 @@ class ScriptedScheduler:
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
         wanted = set(job_ids)
         return [record for record in self.accounted if record.job_id in wanted]
+
+    async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
+        return {job_id: self.used[job_id] for job_id in job_ids if job_id in self.used}
 
     async def show(self, job_id: str) -> JobRecord:
         for record in self.known:

@@ -1,0 +1,135 @@
+"""sacct(1), asked for what jobs have used: their allocations and, below each, their steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from hpc_agent.slurm.scheduler import Usage
+from hpc_agent.slurm.values import FIELD
+
+_FIELDS = (
+    "JobID",
+    "ElapsedRaw",
+    "AllocCPUS",
+    "TotalCPU",
+    "ReqMem",
+    "MaxRSS",
+    "NNodes",
+    "AllocTRES",
+    "TRESUsageInAve",
+    "TRESUsageInMax",
+)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SIZE = re.compile(r"([0-9.]+)([KMGTP]?)([nc]?)")
+_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+
+_Row = Mapping[str, str]
+_Number = TypeVar("_Number", int, float)
+
+
+def arguments(job_ids: Iterable[str], *, since: datetime) -> list[str]:
+    """Build the query; without ``--allocations``, since only steps have a MaxRSS."""
+    return [
+        "sacct",
+        "--noheader",
+        "--duplicates",
+        "--parsable2",
+        f"--delimiter={FIELD}",
+        f"--starttime={since.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
+        f"--format={','.join(_FIELDS)}",
+        f"--jobs={','.join(job_ids)}",
+    ]
+
+
+def parse(stdout: str) -> dict[str, Usage]:
+    """Return what the last attempt of each job has used; jobs that run are left out."""
+    used: dict[str, Usage] = {}
+    for allocation, steps in _attempts(stdout):
+        used[allocation["JobID"]] = _usage(allocation, steps)
+    return used
+
+
+def parse_size(text: str) -> int | None:
+    """Return the bytes of ``256M`` or ``4.5G``; None when it is no size."""
+    match = _SIZE.fullmatch(text.strip())
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+def parse_cpu_time(text: str) -> float | None:
+    """Return the seconds of ``01:02.345``, ``05:00:01`` or ``1-00:00:00``; None for nothing."""
+    match = _CLOCK.fullmatch(text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _attempts(stdout: str) -> Iterator[tuple[_Row, Sequence[_Row]]]:
+    """Yield each allocation with its steps (``17.batch``, ``17.0``), which sacct lists below it."""
+    allocation: _Row | None = None
+    steps: list[_Row] = []
+    for line in stdout.splitlines():
+        fields = line.split(FIELD)
+        if len(fields) != len(_FIELDS):
+            continue
+        row = dict(zip(_FIELDS, fields, strict=True))
+        if "." in row["JobID"]:
+            steps.append(row)
+            continue
+        if allocation is not None:
+            yield allocation, steps
+        allocation, steps = row, []
+    if allocation is not None:
+        yield allocation, steps
+
+
+def _usage(job: _Row, steps: Sequence[_Row]) -> Usage:
+    cpus, nodes = _integer(job["AllocCPUS"]), _integer(job["NNodes"])
+    gpus = _tres(job["AllocTRES"]).get("gres/gpu")
+    return Usage(
+        elapsed_seconds=_integer(job["ElapsedRaw"]),
+        allocated_cpus=cpus,
+        # Without a jobacct_gather plugin nothing is gathered, which sacct prints as zero.
+        cpu_seconds=parse_cpu_time(job["TotalCPU"]) or None,
+        requested_memory_bytes=_requested(job["ReqMem"], cpus=cpus, nodes=nodes),
+        max_rss_bytes=_largest(parse_size(step["MaxRSS"]) for step in steps) or None,
+        nodes=nodes,
+        gpus=_integer(gpus) if gpus else None,
+        gpu_utilization=_largest(
+            _number(_tres(step["TRESUsageInAve"]).get("gres/gpuutil")) for step in steps
+        ),
+        gpu_memory_bytes=_largest(
+            parse_size(_tres(step["TRESUsageInMax"]).get("gres/gpumem", "")) for step in steps
+        ),
+    )
+
+
+def _requested(text: str, *, cpus: int | None, nodes: int | None) -> int | None:
+    """Return the bytes of the whole job: before 21.08, ReqMem was per node (n) or per CPU (c)."""
+    match, size = _SIZE.fullmatch(text.strip()), parse_size(text)
+    if match is None or not size:
+        return None
+    return size * {"n": nodes or 1, "c": cpus or 1}.get(match[3], 1)
+
+
+def _tres(text: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {name: value for name, _, value in pairs}
+
+
+def _largest(values: Iterable[_Number | None]) -> _Number | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
