@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
+from hpc_agent.control_plane.database_url import VARIABLE
 from tests.control_plane.running import (
     ControlPlane,
     poll,
@@ -57,13 +60,17 @@ def launch_under_key(plane: ControlPlane, token: str, key: str) -> str:
     return run_id
 
 
-def test_job_is_launched_and_watched(tmp_path: Path) -> None:
-    """A user's token launches a run through the gateway, once per key, and reads its status."""
-    file = tmp_path / "one.yaml"
+def deploy(plane: ControlPlane, directory: Path) -> None:
+    file = directory / "one.yaml"
     location = {"location_name": "pipelines", "code_source": {"python_file": str(USER_CODE)}}
     file.write_text(yaml.safe_dump({"locations": [location]}))
+    plane.cli("deploy", str(file))
+
+
+def test_job_is_launched_and_watched(tmp_path: Path) -> None:
+    """A user's token launches a run through the gateway, once per key, and reads its status."""
     with running_control_plane(tmp_path / "home") as plane:
-        plane.cli("deploy", str(file))
+        deploy(plane, tmp_path)
         token = plane.cli("token", "create", "--kind", "user").strip()
         with running_stock_agent(plane, tmp_path / "agent"):
             poll(lambda: plane.is_loaded("pipelines"), "location pipelines loads")
@@ -75,3 +82,27 @@ def test_job_is_launched_and_watched(tmp_path: Path) -> None:
 
             assert command(plane, token, "run", "status", run_id) == "SUCCESS"
             assert launch_under_key(plane, token, "k") == launch_under_key(plane, token, "k")
+
+
+def test_launch_at_two_gateways_under_one_key_makes_one_run(
+    shared_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch that is repeated at another gateway, even at once, gets the first one's answer."""
+    monkeypatch.setenv(VARIABLE, shared_url)
+    with (
+        running_control_plane(tmp_path / "one") as one,
+        running_control_plane(tmp_path / "two", "--no-daemon") as two,
+        running_stock_agent(one, tmp_path / "agent"),
+        ThreadPoolExecutor(4) as pool,
+    ):
+        deploy(one, tmp_path)
+        token = one.cli("token", "create", "--kind", "user").strip()
+        for plane in (one, two):
+            poll(partial(plane.is_loaded, "pipelines"), "location pipelines loads")
+
+        launched = list(pool.map(lambda plane: launch_under_key(plane, token, "k"), (one, two) * 2))
+
+        assert len(set(launched)) == 1
+        one.wait_for_run(launched[0], "SUCCESS")
+        runs = two.query("{ runsOrError { ... on Runs { results { runId } } } }")
+        assert runs["runsOrError"]["results"] == [{"runId": launched[0]}]
