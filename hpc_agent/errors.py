@@ -14,6 +14,7 @@
     │   └── JobNotFoundError            the controller does not know this job (any more)
     ├── ControlPlaneError             the agent API
     │   ├── ControlPlaneUnavailableError  network, 5xx, 429, maintenance                (retry)
+    │   │   └── WebserverUnreachableError     nothing was sent to the self-hosted webserver
     │   ├── ControlPlaneAuthError         token refused: keep trying, start no work     (retry)
     │   └── ControlPlaneRefusedError      the request itself is wrong
     │       ├── ControlPlaneStatusError       … said by an HTTP status
