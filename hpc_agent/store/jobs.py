@@ -52,7 +52,10 @@ class Job:
     """One job; times are seconds since the epoch.
 
     ``job_name`` is Dagster's: the job that the run executes. ``terminate_at`` is when a job that
-    was asked to end is ended by scancel, ``cancelled_at`` when that was done.
+    was asked to end is ended by scancel, ``cancelled_at`` when that was done. ``attempt`` counts the
+    jobs of a run from 1, ``restart_count`` the times that Slurm has requeued this one;
+    ``overrides`` are the Slurm options (JSON) in which an attempt differs from the first.
+    ``measured_at`` is when its use of resources was told.
     """
 
     key: str
@@ -83,6 +86,12 @@ class Job:
     terminate_at: float | None = None
     cancelled_at: float | None = None
     concluded_at: float | None = None
+    attempt: int = 1
+    restart_count: int = 0
+    overrides: str = ""
+    cpu_seconds: float | None = None
+    max_rss_kb: int | None = None
+    measured_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,16 @@ def to_conclude(db: Database) -> list[Job]:
     return [_job(row) for row in rows]
 
 
+def to_measure(db: Database, limit: int = 1000) -> list[Job]:
+    """Return run workers that are over and whose use of resources is not told yet."""
+    rows = db.execute(
+        f"{_SELECT} WHERE measured_at IS NULL AND kind = ? AND phase = ? AND started_at IS NOT NULL "
+        "AND ended_at IS NOT NULL ORDER BY ended_at LIMIT ?",
+        [JobKind.RUN_WORKER.value, Phase.ENDED.value, limit],
+    )
+    return [_job(row) for row in rows]
+
+
 def recent(db: Database, *, limit: int, include_concluded: bool) -> list[Job]:
     """Return jobs for people to read, newest first."""
     where = "1" if include_concluded else _OPEN
@@ -216,6 +235,9 @@ def purge(db: Database, now: float) -> list[str]:
     ).fetchall()
     for (key,) in rows:
         db.execute("DELETE FROM jobs WHERE key = ?", [key])
+    db.execute(
+        "DELETE FROM launches WHERE run_id NOT IN (SELECT run_id FROM jobs WHERE run_id > '')"
+    )
     return [key for (key,) in rows]
 
 

@@ -59,3 +59,20 @@ def first_tables(db: Database) -> None:
 def time_limits(db: Database) -> None:
     """How long a job may run, as the scheduler says."""
     db.execute("ALTER TABLE jobs ADD COLUMN time_limit_seconds REAL")
+
+
+@MIGRATIONS()
+def attempts(db: Database) -> None:
+    """Later attempts of a run, the launches they repeat, and what jobs have used."""
+    for statement in (
+        "ALTER TABLE jobs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE jobs ADD COLUMN restart_count INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN overrides TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE jobs ADD COLUMN cpu_seconds REAL",
+        "ALTER TABLE jobs ADD COLUMN max_rss_kb INTEGER",
+        "ALTER TABLE jobs ADD COLUMN measured_at REAL",
+        "CREATE INDEX jobs_to_measure ON jobs (ended_at) WHERE measured_at IS NULL",
+        """CREATE TABLE launches (
+            run_id TEXT PRIMARY KEY, deployment TEXT NOT NULL, arguments TEXT NOT NULL)""",
+    ):
+        db.execute(statement)
