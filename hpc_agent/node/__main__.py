@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from .pack import Pack
 from .program import NodeProgram
-from .spec import SpecError
+from .spec import PACK, SpecError, read_spec
 
 
 def main() -> int:
@@ -17,7 +18,11 @@ def main() -> int:
     # Everything this program writes belongs to its user alone: stdout and stderr hold user data.
     os.umask(0o077)
     try:
-        return NodeProgram(sys.argv[1]).run()
+        job_dir = os.path.abspath(sys.argv[1])
+        spec = read_spec(job_dir)
+        if spec.kind == PACK:
+            return Pack(job_dir, spec).run()
+        return NodeProgram(job_dir, spec).run()
     except SpecError as error:
         sys.stderr.write("hpc-agent node: %s\n" % error)
         return 2

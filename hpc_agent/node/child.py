@@ -13,6 +13,7 @@ from typing import Callable, Dict, Optional, Sequence
 
 from . import signals
 from .journal import log
+from .memory import LOOK_SECONDS, MemoryLimit
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -21,7 +22,12 @@ class Child:
     """A process in a group of its own, whose output goes to files of the job directory."""
 
     def __init__(
-        self, argv: Sequence[str], environment: Dict[str, str], cwd: Optional[str], job_dir: str
+        self,
+        argv: Sequence[str],
+        environment: Dict[str, str],
+        cwd: Optional[str],
+        job_dir: str,
+        nice: int = 0,
     ) -> None:
         """Start it. Raises OSError. The program must have one thread only: this uses preexec_fn."""
         with contextlib.ExitStack() as stack:
@@ -36,7 +42,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                preexec_fn=_before_exec(),  # noqa: PLW1509  (one thread, see above)
+                preexec_fn=before_exec(nice),  # noqa: PLW1509  (one thread, see above)
             )
         self.pid = self._process.pid
 
@@ -54,21 +60,29 @@ class Child:
             os.killpg(self.pid, number)
 
 
-def supervise(child: Child, grace_seconds: float) -> Optional[int]:
+def supervise(
+    child: Child, grace_seconds: float, memory: Optional[MemoryLimit] = None
+) -> Optional[int]:
     """Wait for the child's end, passing signals on; return the signal that asked us to end it.
 
-    After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group.
+    After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group. A child
+    that exceeds its memory limit is ended as well, and the limit says so.
     """
     asked: Optional[int] = None
     deadline: Optional[float] = None
+    pause = 3600.0 if memory is None else LOOK_SECONDS
     while child.poll() is None:
-        remaining = 3600.0 if deadline is None else deadline - time.monotonic()
+        remaining = pause if deadline is None else min(pause, deadline - time.monotonic())
         if remaining <= 0:
             log("the child outlived its %g s of grace: killing its process group" % grace_seconds)
             child.signal_group(signal.SIGKILL)
             deadline = None
             continue
         received = signals.wait(remaining)
+        if memory is not None and deadline is None and memory.is_exceeded():
+            log("terminating the child: %s" % memory.verdict)
+            deadline = time.monotonic() + grace_seconds
+            child.terminate()
         if received == signal.SIGCONT:
             child.signal_group(signal.SIGCONT)
         elif received in signals.TERMINATING and asked is None:
@@ -84,12 +98,14 @@ def max_rss_kb() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
-def _before_exec() -> Callable[[], None]:
+def before_exec(nice: int = 0) -> Callable[[], None]:
+    """Return what a child does between fork and exec: a group of its own, and death with us."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
     def prepare() -> None:
         os.setpgid(0, 0)
+        os.nice(nice)
         signals.unblock()
         # Without this the child would outlive a node program that is killed by SIGKILL.
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

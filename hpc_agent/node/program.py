@@ -15,11 +15,12 @@ from . import records, signals
 from .child import Child, max_rss_kb, supervise
 from .claim import ClaimRefused, claim
 from .journal import log
+from .memory import MemoryLimit
 from .proxy import LoopbackProxy
 from .records import Ending, exit_record, start_record, write_json
 from .relay_client import RelayClient
 from .reports import Reporter, ReportFailed
-from .spec import CODE_SERVER, read_spec, read_token
+from .spec import CODE_SERVER, Spec, read_token
 from .tunnel import Tunnels
 
 EXIT_REPORT_SECONDS = 30.0
@@ -33,10 +34,10 @@ _SOCKET_NAME_MAX = 107  # sun_path, unix(7)
 class NodeProgram:
     """Supervises the job of one job directory."""
 
-    def __init__(self, job_dir: str) -> None:
-        """Read the job directory. Raises SpecError."""
-        self._job_dir = os.path.abspath(job_dir)
-        self._spec = read_spec(self._job_dir)
+    def __init__(self, job_dir: str, spec: Spec) -> None:
+        """Read the job's token. Raises SpecError."""
+        self._job_dir = job_dir
+        self._spec = spec
         self._token = read_token(self._job_dir)
         self._context = records.current_context(self._spec.key)
         self._relay_file = self._path("relay.json")
@@ -73,7 +74,9 @@ class NodeProgram:
         argv = [_fill(word, server_socket, tmp) for word in self._spec.argv]
         write_json(self._path("start.json"), start_record(self._context))
         try:
-            child = Child(argv, environment, self._spec.working_directory, self._job_dir)
+            child = Child(
+                argv, environment, self._spec.working_directory, self._job_dir, self._spec.nice
+            )
         except (OSError, ValueError) as error:
             reason = "cannot start %s: %s" % (argv[0], error)
             log(reason)
@@ -81,10 +84,12 @@ class NodeProgram:
         log("started %s as process %d" % (os.path.basename(argv[0]), child.pid))
         proxy.start()
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
-        asked = supervise(child, self._spec.grace_seconds)
+        limit = self._spec.memory_limit_mb
+        memory = None if limit is None else MemoryLimit(limit, child.pid)
+        asked = supervise(child, self._spec.grace_seconds, memory)
         if tunnels is not None:
             tunnels.stop()
-        return self._ended(child.poll() or 0, asked)
+        return self._ended(child.poll() or 0, asked, memory.verdict if memory else None)
 
     def _ask_to_start(self) -> Optional[Tuple[int, Ending]]:
         """Report the start; return how it ends when it must not go on."""
@@ -142,9 +147,14 @@ class NodeProgram:
         threading.Thread(target=announce, name="ready", daemon=True).start()
         return tunnels
 
-    def _ended(self, status: int, asked: Optional[int]) -> Tuple[int, Ending]:
+    def _ended(
+        self, status: int, asked: Optional[int], too_much: Optional[str]
+    ) -> Tuple[int, Ending]:
         number = -status if status < 0 else None
-        if asked is not None:
+        outcome = records.EXITED if asked is None else records.TERMINATED
+        if too_much is not None:
+            outcome, reason = records.OUT_OF_MEMORY, too_much
+        elif asked is not None:
             reason = "ended on %s" % signal.Signals(asked).name
         elif number is not None:
             reason = "killed by signal %d (%s)" % (number, signal.strsignal(number) or "unknown")
@@ -152,7 +162,7 @@ class NodeProgram:
             reason = "exited with code %d" % status
         log(reason)
         ending = Ending(
-            records.TERMINATED if asked is not None else records.EXITED,
+            outcome,
             reason=reason,
             exit_code=status if number is None else None,
             signal=number,

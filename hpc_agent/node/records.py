@@ -15,6 +15,7 @@ EXITED = "exited"
 TERMINATED = "terminated"
 NOT_STARTED = "not_started"
 DUPLICATE = "duplicate"
+OUT_OF_MEMORY = "out_of_memory"
 
 
 @dataclass(frozen=True)

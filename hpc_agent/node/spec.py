@@ -9,6 +9,7 @@ from typing import Any, Dict, Optional, Tuple
 
 RUN_WORKER = "run_worker"
 CODE_SERVER = "code_server"
+PACK = "pack"
 
 
 class SpecError(Exception):
@@ -27,6 +28,9 @@ class Spec:
     grace_seconds: float
     parked_connections: int
     relay_timeout_seconds: float
+    memory_limit_mb: Optional[int]
+    nice: int
+    idle_seconds: float
 
 
 def read_spec(job_dir: str) -> Spec:
@@ -64,10 +68,10 @@ def read_text(path: str) -> str:
 def _parse(document: Dict[str, Any]) -> Spec:
     if document["version"] != 1:
         raise ValueError("version %r, expected 1" % document["version"])
-    if document["kind"] not in (RUN_WORKER, CODE_SERVER):
+    if document["kind"] not in (RUN_WORKER, CODE_SERVER, PACK):
         raise ValueError("unknown kind %r" % document["kind"])
     argv = tuple(str(word) for word in document["argv"])
-    if not argv:
+    if not argv and document["kind"] != PACK:
         raise ValueError("argv is empty")
     return Spec(
         key=str(document["key"]),
@@ -78,4 +82,7 @@ def _parse(document: Dict[str, Any]) -> Spec:
         grace_seconds=float(document.get("grace_seconds", 30)),
         parked_connections=int(document.get("parked_connections", 2)),
         relay_timeout_seconds=float(document.get("relay_timeout_seconds", 600)),
+        memory_limit_mb=document.get("memory_limit_mb"),
+        nice=int(document.get("nice", 0)),
+        idle_seconds=float(document.get("idle_seconds", 60)),
     )
