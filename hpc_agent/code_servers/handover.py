@@ -16,18 +16,18 @@ def is_due(
     drain_seconds: float,
     handover_seconds: float | None,
 ) -> bool:
-    """Whether a successor must be submitted now; False as long as no time limit is known.
+    """Whether a successor must be submitted now; False as long as no deadline is known.
 
     Without ``handover_seconds`` the server's own time in the queue and to its first answer, twice,
     is taken for its successor's.
     """
-    if job.started_at is None or job.time_limit_seconds is None:
+    if job.started_at is None or job.deadline_at is None:
         return False
     margin = handover_seconds
     if margin is None:
         asked_at = job.submitted_at or job.created_at
         way_up = max((server.ready_at or job.started_at) - asked_at, 0.0)
         margin = 2 * way_up + drain_seconds + _SAFETY_SECONDS
-    # Half of the limit at most, or servers of a short limit would do nothing but hand over.
-    margin = min(margin, job.time_limit_seconds / 2)
-    return now >= job.started_at + job.time_limit_seconds - margin
+    # Half of its life at most, or servers of a short limit would do nothing but hand over.
+    margin = min(margin, (job.deadline_at - job.started_at) / 2)
+    return now >= job.deadline_at - margin

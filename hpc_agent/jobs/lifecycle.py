@@ -36,7 +36,7 @@ class ExitRecord:
     @property
     def ran(self) -> bool:
         """Whether the child was started at all."""
-        return self.outcome in {"exited", "terminated"}
+        return self.outcome in {"exited", "terminated", "out_of_memory"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ExitRecord:
@@ -92,7 +92,7 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
         "state": record.state,
         "reason": record.reason if record.state.is_waiting else "",
         "partition": record.partition or job.partition,
-        "time_limit_seconds": record.time_limit_seconds or job.time_limit_seconds,
+        "deadline_at": _deadline(record) or job.deadline_at,
         "absent_since": None,
         "expected_start": _timestamp(record.expected_start) if record.state.is_waiting else None,
     }
@@ -143,11 +143,19 @@ def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
         "ended_at": exit_record.ended_at or now,
         "exit_code": exit_record.exit_code,
         "signal": exit_record.signal,
-        "message": exit_record.stderr_tail if exit_record.ran else exit_record.reason,
+        "message": _message(exit_record),
     }
 
 
+def _message(exit_record: ExitRecord) -> str:
+    if exit_record.outcome == "out_of_memory" or not exit_record.ran:
+        return exit_record.reason
+    return exit_record.stderr_tail
+
+
 def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
+    if exit_record.outcome == "out_of_memory":
+        return JobState.OUT_OF_MEMORY
     if job.terminate_at is not None and exit_record.outcome == "terminated":
         return JobState.CANCELLED
     return JobState.COMPLETED if exit_record.exit_code == 0 else JobState.FAILED
@@ -183,6 +191,39 @@ def _ended(job: Job, record: JobRecord, now: float) -> Changes:
         "absent_since": None,
         "expected_start": None,
     }
+
+
+def observe_pack(job: Job, pack: Job, now: float) -> Changes:
+    """Return what the state of a pack changes in a job that lives in it.
+
+    The pack's start is not the job's own, which it tells itself; the pack's end is.
+    """
+    if job.phase.is_final:
+        return NO_CHANGES
+    changes: dict[str, Any] = {
+        "phase": pack.phase,
+        "state": pack.state,
+        "reason": pack.reason,
+        "partition": pack.partition,
+        "nodes": pack.nodes,
+        "job_id": pack.job_id,
+        "submitted_at": job.submitted_at or (now if pack.job_id else None),
+        "expected_start": pack.expected_start,
+        "deadline_at": pack.deadline_at,
+    }
+    if pack.phase is Phase.SUBMITTING:
+        changes["phase"] = Phase.INTENT
+    elif pack.phase is Phase.RUNNING:
+        changes["started_at"] = job.started_at or now
+    elif pack.phase.is_final:
+        changes |= {"ended_at": pack.ended_at, "message": pack.message}
+    return _differing(job, changes)
+
+
+def _deadline(record: JobRecord) -> float | None:
+    if record.start_time is None or record.time_limit_seconds is None:
+        return None
+    return record.start_time.timestamp() + record.time_limit_seconds
 
 
 def _differing(job: Job, changes: Changes) -> Changes:

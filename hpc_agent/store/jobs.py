@@ -18,6 +18,15 @@ class JobKind(enum.Enum):
 
     RUN_WORKER = "run_worker"
     CODE_SERVER = "code_server"
+    PACK = "pack"
+
+
+class Placement(enum.Enum):
+    """Where a job's processes live; PACKED: in a job that code servers share, their pack."""
+
+    JOB = "job"
+    LOGIN = "login"
+    PACKED = "packed"
 
 
 class Phase(enum.Enum):
@@ -52,10 +61,12 @@ class Job:
     """One job; times are seconds since the epoch.
 
     ``job_name`` is Dagster's: the job that the run executes. ``terminate_at`` is when a job that
-    was asked to end is ended by scancel, ``cancelled_at`` when that was done. ``attempt`` counts the
-    jobs of a run from 1, ``restart_count`` the times that Slurm has requeued this one;
-    ``overrides`` are the Slurm options (JSON) in which an attempt differs from the first.
-    ``measured_at`` is when its use of resources was told.
+    was asked to end is ended by scancel, ``cancelled_at`` when that was done. ``deadline_at`` is
+    when its time limit ends it. ``placement`` and ``pack_key`` say where its processes live;
+    ``pack_options`` are the options that the servers of a pack share. ``attempt`` counts a run's
+    jobs from 1, ``restart_count`` the times that Slurm has requeued this one; ``overrides``
+    are the Slurm options (JSON) in which an attempt differs from the first. ``measured_at`` is when
+    its use of resources was told.
     """
 
     key: str
@@ -77,7 +88,7 @@ class Job:
     submitted_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
-    time_limit_seconds: float | None = None
+    deadline_at: float | None = None
     expected_start: float | None = None
     absent_since: float | None = None
     exit_code: int | None = None
@@ -86,6 +97,9 @@ class Job:
     terminate_at: float | None = None
     cancelled_at: float | None = None
     concluded_at: float | None = None
+    placement: Placement = Placement.JOB
+    pack_key: str | None = None
+    pack_options: str = ""
     attempt: int = 1
     restart_count: int = 0
     overrides: str = ""
@@ -163,7 +177,8 @@ def of_run(db: Database, run_id: str) -> Job | None:
 def to_submit(db: Database, now: float, limit: int = 100) -> list[Job]:
     """Return intents that are due, oldest first."""
     rows = db.execute(
-        f"{_SELECT} WHERE phase = ? AND not_before <= ? ORDER BY created_at, rowid LIMIT ?",
+        f"{_SELECT} WHERE phase = ? AND not_before <= ? AND pack_key IS NULL "
+        "ORDER BY created_at, rowid LIMIT ?",
         [Phase.INTENT.value, now, limit],
     )
     return [_job(row) for row in rows]
@@ -179,11 +194,35 @@ def in_phase(db: Database, *phases: Phase) -> list[Job]:
     return [_job(row) for row in rows]
 
 
+def packs(db: Database) -> list[Job]:
+    """Return the packs that take servers or may still, oldest first."""
+    final = [phase.value for phase in Phase if phase.is_final]
+    marks = ", ".join("?" * len(final))
+    rows = db.execute(
+        f"{_SELECT} WHERE kind = ? AND terminate_at IS NULL AND phase NOT IN ({marks}) "
+        "ORDER BY created_at, rowid",
+        [JobKind.PACK.value, *final],
+    )
+    return [_job(row) for row in rows]
+
+
+def in_pack(db: Database, pack_key: str) -> list[Job]:
+    """Return the jobs in a pack that are not over."""
+    final = [phase.value for phase in Phase if phase.is_final]
+    marks = ", ".join("?" * len(final))
+    rows = db.execute(
+        f"{_SELECT} WHERE pack_key = ? AND phase NOT IN ({marks}) ORDER BY created_at, rowid",
+        [pack_key, *final],
+    )
+    return [_job(row) for row in rows]
+
+
 def to_cancel(db: Database, now: float) -> list[Job]:
     """Return submitted jobs that were asked to end, and whose time to do so is over."""
     rows = db.execute(
         f"{_SELECT} WHERE {_OPEN} AND terminate_at IS NOT NULL AND cancelled_at IS NULL "
-        "AND job_id IS NOT NULL AND (terminate_at <= ? OR phase NOT IN (?, ?))",
+        "AND (job_id IS NOT NULL OR pack_key IS NOT NULL) "
+        "AND (terminate_at <= ? OR phase NOT IN (?, ?))",
         [now, Phase.QUEUED.value, Phase.RUNNING.value],
     )
     return [_job(row) for row in rows]
@@ -200,8 +239,8 @@ def to_conclude(db: Database) -> list[Job]:
 def to_measure(db: Database, limit: int = 1000) -> list[Job]:
     """Return run workers that are over and whose use of resources is not told yet."""
     rows = db.execute(
-        f"{_SELECT} WHERE measured_at IS NULL AND kind = ? AND phase = ? AND started_at IS NOT NULL "
-        "AND ended_at IS NOT NULL ORDER BY ended_at LIMIT ?",
+        f"{_SELECT} WHERE measured_at IS NULL AND kind = ? AND phase = ? "
+        "AND started_at IS NOT NULL AND ended_at IS NOT NULL ORDER BY ended_at LIMIT ?",
         [JobKind.RUN_WORKER.value, Phase.ENDED.value, limit],
     )
     return [_job(row) for row in rows]
@@ -254,6 +293,7 @@ def _job(row: tuple[Any, ...]) -> Job:
     values["kind"] = JobKind(values["kind"])
     values["phase"] = Phase(values["phase"])
     values["state"] = JobState(values["state"])
+    values["placement"] = Placement(values["placement"])
     return Job(**values)
 
 

@@ -57,8 +57,8 @@ def first_tables(db: Database) -> None:
 
 @MIGRATIONS()
 def time_limits(db: Database) -> None:
-    """How long a job may run, as the scheduler says."""
-    db.execute("ALTER TABLE jobs ADD COLUMN time_limit_seconds REAL")
+    """Until when a job may run, as the scheduler says."""
+    db.execute("ALTER TABLE jobs ADD COLUMN deadline_at REAL")
 
 
 @MIGRATIONS()
@@ -74,5 +74,17 @@ def attempts(db: Database) -> None:
         "CREATE INDEX jobs_to_measure ON jobs (ended_at) WHERE measured_at IS NULL",
         """CREATE TABLE launches (
             run_id TEXT PRIMARY KEY, deployment TEXT NOT NULL, arguments TEXT NOT NULL)""",
+    ):
+        db.execute(statement)
+
+
+@MIGRATIONS()
+def placements(db: Database) -> None:
+    """Where a job's processes live: in a job of their own, on the login node, or in a pack."""
+    for statement in (
+        "ALTER TABLE jobs ADD COLUMN placement TEXT NOT NULL DEFAULT 'job'",
+        "ALTER TABLE jobs ADD COLUMN pack_key TEXT",
+        "ALTER TABLE jobs ADD COLUMN pack_options TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX jobs_pack ON jobs (pack_key) WHERE pack_key IS NOT NULL",
     ):
         db.execute(statement)

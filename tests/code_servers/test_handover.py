@@ -38,14 +38,14 @@ JOB = Job(
     created_at=0.0,
     submitted_at=10.0,
     started_at=100.0,
-    time_limit_seconds=8 * HOUR,
+    deadline_at=100.0 + 8 * HOUR,
 )
 
 
 def due_after(job: Job, *, handover_seconds: float | None = None) -> float:
     """Return how many seconds after the job's start a successor is due, by bisection."""
-    assert job.started_at is not None and job.time_limit_seconds is not None
-    low, high = 0.0, job.time_limit_seconds + 1.0
+    assert job.started_at is not None and job.deadline_at is not None
+    low, high = 0.0, job.deadline_at - job.started_at + 1.0
     while high - low > 0.01:
         middle = (low + high) / 2
         due = is_due(
@@ -72,13 +72,11 @@ def test_configured_time_wins() -> None:
 @pytest.mark.parametrize("handover_seconds", [None, HOUR])
 def test_short_limit_is_shared_by_halves(handover_seconds: float | None) -> None:
     """Else each server would need its successor at once."""
-    short = replace(JOB, time_limit_seconds=120.0)
+    short = replace(JOB, deadline_at=220.0)
     assert due_after(short, handover_seconds=handover_seconds) == pytest.approx(60, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    "job", [replace(JOB, time_limit_seconds=None), replace(JOB, started_at=None)]
-)
+@pytest.mark.parametrize("job", [replace(JOB, deadline_at=None), replace(JOB, started_at=None)])
 def test_without_a_known_end_there_is_no_hand_over(job: Job) -> None:
     """An unlimited partition, or a record that has not been seen yet."""
     assert not is_due(SERVER, job, now=1e12, drain_seconds=180.0, handover_seconds=None)
@@ -104,7 +102,7 @@ async def harbour_at_the_end_of_a_limit(tmp_path: Path, store: Store) -> tuple[H
             job_id="17",
             submitted_at=started,
             started_at=started,
-            time_limit_seconds=HOUR,
+            deadline_at=started + HOUR,
         )
     )
     harbour.clock.now += HOUR - 60
