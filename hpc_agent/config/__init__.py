@@ -18,6 +18,7 @@ from hpc_agent.config.jobs import (
     ServerTtl,
 )
 from hpc_agent.config.load import load_config, parse_config
+from hpc_agent.config.retries import Retries, Retry, RetryWithMemory, RetryWithTime
 from hpc_agent.config.section import OptionValue
 from hpc_agent.config.token import TokenSource, read_token
 
@@ -33,6 +34,10 @@ __all__ = [
     "Logging",
     "OptionValue",
     "Relay",
+    "Retries",
+    "Retry",
+    "RetryWithMemory",
+    "RetryWithTime",
     "Runs",
     "Scheduler",
     "ServerTtl",

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hpc_agent.config.retries import Retries
 from hpc_agent.config.section import ExpandedPath, OptionValue, Seconds, Section
+
+PlacementName = Literal["job", "login", "packed"]
 
 
 class Scheduler(Section):
@@ -37,6 +40,8 @@ class Runs(Section):
 
     options: dict[str, OptionValue] = {}
     grace_seconds: Seconds = 30
+    walltime_warning_seconds: Seconds | None = None
+    retries: Retries = Retries()
 
 
 class ServerTtl(Section):
@@ -48,9 +53,28 @@ class ServerTtl(Section):
     max_servers: Annotated[int, Field(ge=1)] = 25
 
 
+class LoginNode(Section):
+    """Code servers that are processes of the login node: a limit on the memory of each."""
+
+    memory_mb: Annotated[int, Field(ge=64)] = 2048
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+
+
+class Packed(Section):
+    """Code servers that share a job: a limit on the memory of each, and the job's options."""
+
+    servers_per_job: Annotated[int, Field(ge=1)] = 8
+    memory_mb: Annotated[int, Field(ge=64)] = 2048
+    idle_seconds: Seconds = 60
+    options: dict[str, OptionValue] = {}
+
+
 class CodeServers(Section):
     """Code servers."""
 
+    placement: PlacementName = "job"
+    login: LoginNode = LoginNode()
+    packed: Packed = Packed()
     options: dict[str, OptionValue] = {}
     startup_timeout_seconds: Seconds = 300
     queue_timeout_seconds: Seconds | None = None
@@ -66,3 +90,4 @@ class Location(Section):
     environment: Environment | None = None
     run_options: dict[str, OptionValue] = {}
     code_server_options: dict[str, OptionValue] = {}
+    code_server_placement: PlacementName | None = None
