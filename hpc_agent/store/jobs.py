@@ -66,7 +66,8 @@ class Job:
     ``pack_options`` are the options that the servers of a pack share. ``attempt`` counts a run's
     jobs from 1, ``restart_count`` the times that Slurm has requeued this one; ``overrides``
     are the Slurm options (JSON) in which an attempt differs from the first. ``measured_at`` is when
-    its use of resources was told.
+    its use of resources was told. Jobs of one ``likeness`` may be tasks of one job array;
+    ``array_key`` and ``array_index`` say which task a job is, from before sbatch is called.
     """
 
     key: str
@@ -106,6 +107,9 @@ class Job:
     cpu_seconds: float | None = None
     max_rss_kb: int | None = None
     measured_at: float | None = None
+    likeness: str | None = None
+    array_key: str | None = None
+    array_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +178,17 @@ def of_run(db: Database, run_id: str) -> Job | None:
     return _job(row) if row else None
 
 
+def of_array(db: Database, array_key: str) -> list[Job]:
+    """Return the jobs that are tasks of an array, in the order of their indices."""
+    rows = db.execute(f"{_SELECT} WHERE array_key = ? ORDER BY array_index", [array_key])
+    return [_job(row) for row in rows]
+
+
 def to_submit(db: Database, now: float, limit: int = 100) -> list[Job]:
-    """Return intents that are due, oldest first."""
+    """Return intents that are due and like no other, oldest first; see ``arrays`` for the rest."""
     rows = db.execute(
         f"{_SELECT} WHERE phase = ? AND not_before <= ? AND pack_key IS NULL "
-        "ORDER BY created_at, rowid LIMIT ?",
+        "AND likeness IS NULL ORDER BY created_at, rowid LIMIT ?",
         [Phase.INTENT.value, now, limit],
     )
     return [_job(row) for row in rows]
@@ -268,16 +278,20 @@ def count_by_phase(db: Database) -> dict[Phase, int]:
 
 
 def purge(db: Database, now: float) -> list[str]:
-    """Forget jobs that were concluded long ago; return their keys."""
+    """Forget jobs that were concluded long ago; return their keys, and those of their arrays.
+
+    An array is forgotten with the last of its jobs.
+    """
     rows = db.execute(
-        "SELECT key FROM jobs WHERE concluded_at < ?", [now - KEEP_CONCLUDED_SECONDS]
+        "SELECT key, array_key FROM jobs WHERE concluded_at < ?", [now - KEEP_CONCLUDED_SECONDS]
     ).fetchall()
-    for (key,) in rows:
+    for key, _ in rows:
         db.execute("DELETE FROM jobs WHERE key = ?", [key])
+    arrays = {array_key for _, array_key in rows if array_key is not None}
     db.execute(
         "DELETE FROM launches WHERE run_id NOT IN (SELECT run_id FROM jobs WHERE run_id > '')"
     )
-    return [key for (key,) in rows]
+    return [*(key for key, _ in rows), *(key for key in arrays if not of_array(db, key))]
 
 
 def _remember(db: Database, key: str, *, at: float, source: str) -> None:

@@ -88,3 +88,15 @@ def placements(db: Database) -> None:
         "CREATE INDEX jobs_pack ON jobs (pack_key) WHERE pack_key IS NOT NULL",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def arrays(db: Database) -> None:
+    """Which jobs are alike, and which task of which job array a job is."""
+    for statement in (
+        "ALTER TABLE jobs ADD COLUMN likeness TEXT",
+        "ALTER TABLE jobs ADD COLUMN array_key TEXT",
+        "ALTER TABLE jobs ADD COLUMN array_index INTEGER",
+        "CREATE INDEX jobs_array ON jobs (array_key) WHERE array_key IS NOT NULL",
+    ):
+        db.execute(statement)
