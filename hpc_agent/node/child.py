@@ -61,10 +61,15 @@ class Child:
 
 
 def supervise(
-    child: Child, grace_seconds: float, memory: Optional[MemoryLimit] = None
+    child: Child,
+    grace_seconds: float,
+    memory: Optional[MemoryLimit] = None,
+    leave_open_on: Sequence[str] = (),
 ) -> Optional[int]:
     """Wait for the child's end, passing signals on; return the signal that asked us to end it.
 
+    A run worker closes its run on SIGTERM, and a closed run cannot go on in another attempt: on the
+    signals of ``leave_open_on`` (``SIGTERM``) the child is killed outright instead.
     After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group. A child
     that exceeds its memory limit is ended as well, and the limit says so.
     """
@@ -86,8 +91,14 @@ def supervise(
         if received == signal.SIGCONT:
             child.signal_group(signal.SIGCONT)
         elif received in signals.TERMINATING and asked is None:
-            asked, deadline = received, time.monotonic() + grace_seconds
-            log("received %s: terminating the child" % signal.Signals(received).name)
+            name = signal.Signals(received).name
+            asked = received
+            if name in leave_open_on:
+                log("received %s: killing the child, another attempt goes on" % name)
+                child.signal_group(signal.SIGKILL)
+                continue
+            deadline = time.monotonic() + grace_seconds
+            log("received %s: terminating the child" % name)
             child.terminate()
     child.signal_group(signal.SIGKILL)
     return asked
@@ -96,6 +107,12 @@ def supervise(
 def max_rss_kb() -> int:
     """Return the largest resident set of any waited-for descendant (getrusage(2)), in KiB."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
+def cpu_seconds() -> float:
+    """Return the user and system time of all waited-for descendants (getrusage(2))."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def before_exec(nice: int = 0) -> Callable[[], None]:

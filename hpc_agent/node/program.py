@@ -12,7 +12,7 @@ import time
 from typing import Any, Dict, Optional, Tuple
 
 from . import records, signals
-from .child import Child, max_rss_kb, supervise
+from .child import Child, cpu_seconds, max_rss_kb, supervise
 from .claim import ClaimRefused, claim
 from .journal import log
 from .memory import MemoryLimit
@@ -44,12 +44,13 @@ class NodeProgram:
         self._client = RelayClient(self._relay_file)
         self._reporter = Reporter(self._client, self._token, self._context)
         self._reached = False
+        self._resumes = False
 
     def run(self) -> int:
         """Run the job and return the exit code for Slurm: the child's, or 128 + its signal."""
         signals.block()
         try:
-            claim(self._job_dir, self._spec.kind, self._context)
+            claim(self._job_dir, self._context)
         except ClaimRefused as refused:
             return self._refuse_duplicate(refused)
         log(
@@ -68,10 +69,11 @@ class NodeProgram:
         refusal = self._ask_to_start()
         if refusal is not None:
             return refusal
-        proxy = LoopbackProxy(self._client, self._token)
+        proxy = LoopbackProxy(self._client, self._token, self._context.restart_count)
         server_socket = os.path.join(tmp, "grpc.sock")
         environment = self._environment(proxy.address, server_socket, tmp)
-        argv = [_fill(word, server_socket, tmp) for word in self._spec.argv]
+        words = self._spec.resume_argv if self._resumes else self._spec.argv
+        argv = [_fill(word, server_socket, tmp) for word in words]
         write_json(self._path("start.json"), start_record(self._context))
         try:
             child = Child(
@@ -86,7 +88,7 @@ class NodeProgram:
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
         limit = self._spec.memory_limit_mb
         memory = None if limit is None else MemoryLimit(limit, child.pid)
-        asked = supervise(child, self._spec.grace_seconds, memory)
+        asked = supervise(child, self._spec.grace_seconds, memory, self._spec.leave_open_on)
         if tunnels is not None:
             tunnels.stop()
         return self._ended(child.poll() or 0, asked, memory.verdict if memory else None)
@@ -112,9 +114,21 @@ class NodeProgram:
             return EX_TEMPFAIL, Ending(records.NOT_STARTED, reason=reason)
         self._reached = True
         if answer.proceed:
-            return None
+            self._resumes = answer.resume
+            return self._cannot_resume() if answer.resume else None
         log("not started: %s" % answer.reason)
         return 0, Ending(records.NOT_STARTED, reason=answer.reason)
+
+    def _cannot_resume(self) -> Optional[Tuple[int, Ending]]:
+        if self._spec.resume_argv:
+            log("going on with the run that an earlier attempt had started")
+            return None
+        reason = "%s says no command (resume_argv) that goes on with a started run" % (
+            self._path("spec.json")
+        )
+        return EX_CANNOT_START, Ending(
+            records.NOT_STARTED, reason=reason, exit_code=EX_CANNOT_START
+        )
 
     def _environment(self, address: str, server_socket: str, tmp: str) -> Dict[str, str]:
         environment = dict(os.environ)
@@ -167,21 +181,18 @@ class NodeProgram:
             exit_code=status if number is None else None,
             signal=number,
             max_rss_kb=max_rss_kb(),
+            cpu_seconds=cpu_seconds(),
+            ended_on=signal.Signals(asked).name if asked is not None else None,
             stderr_tail=records.tail(self._path("stderr")),
         )
         return (128 + number if number is not None else status), ending
 
     def _refuse_duplicate(self, refused: ClaimRefused) -> int:
-        """Exit harmlessly; exit.json belongs to the claimant, another Slurm job leaves it be."""
+        """Exit harmlessly; exit.json belongs to the claimant."""
         log("duplicate: %s" % refused)
         record = exit_record(self._context, Ending(records.DUPLICATE, reason=str(refused)))
         name = "duplicate-%s.json" % (self._context.slurm_job_id or os.getpid())
-        if refused.same_job and not os.path.exists(self._path("exit.json")):
-            name = "exit.json"
         write_json(self._path(name), record)
-        if refused.same_job:
-            self._reached = True  # by the earlier start: worth the patience
-            self._report_exit(record)
         return 0
 
     def _finish(self, ending: Ending) -> None:

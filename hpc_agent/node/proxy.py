@@ -33,7 +33,9 @@ _HOP_BY_HOP = frozenset(
     )
 )
 LOOPBACK_HEADER = "X-Hpc-Loopback"
-_REPLACED = _HOP_BY_HOP | {TOKEN_HEADER.lower(), LOOPBACK_HEADER.lower()}
+# The relay refuses what is left of an earlier start on a node that Slurm took for dead.
+RESTART_HEADER = "X-Hpc-Restart"
+_REPLACED = _HOP_BY_HOP | {name.lower() for name in (TOKEN_HEADER, LOOPBACK_HEADER, RESTART_HEADER)}
 
 
 class LoopbackProxy(ThreadingHTTPServer):
@@ -43,8 +45,9 @@ class LoopbackProxy(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, client: RelayClient, token: str) -> None:
+    def __init__(self, client: RelayClient, token: str, restart_count: int = 0) -> None:
         self.client = client
+        self.restart_count = restart_count
         self.token = token
         super().__init__(("127.0.0.1", 0), _Handler)
         self.address = "127.0.0.1:%d" % self.server_address[1]
@@ -119,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
                 headers[name] = value
         headers[TOKEN_HEADER] = self.server.token
         headers[LOOPBACK_HEADER] = self.server.address
+        headers[RESTART_HEADER] = str(self.server.restart_count)
         if self.path.startswith(UPLOAD_PREFIX):
             body = stream_body(self.headers, self.rfile)
             return Request(self.command, self.path, headers, body.chunks, body.length)

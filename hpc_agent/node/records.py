@@ -31,14 +31,19 @@ class JobContext:
 
 @dataclass(frozen=True)
 class Ending:
-    """How it ended. ``exit_code`` is None when a signal ended the child or it never started."""
+    """How it ended. ``exit_code`` is None when a signal ended the child or it never started.
+
+    ``ended_on`` names the signal that asked the job to end: SIGUSR1 is the walltime warning.
+    """
 
     outcome: str
     reason: str = ""
     exit_code: Optional[int] = None
     signal: Optional[int] = None
     max_rss_kb: int = 0
+    cpu_seconds: float = 0.0
     stderr_tail: str = ""
+    ended_on: Optional[str] = None
 
 
 def current_context(key: str) -> JobContext:
@@ -48,10 +53,19 @@ def current_context(key: str) -> JobContext:
         key=key,
         # Slurm's name of the node, by which users know it; SLURMD_NODENAME is set in every job.
         hostname=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
-        slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
+        slurm_job_id=_slurm_job_id(),
         restart_count=int(restarts) if restarts.isdigit() else 0,
         started_at=time.time(),
     )
+
+
+def _slurm_job_id() -> str:
+    """Return the id by which Slurm's commands name this job: a task of an array is ``17_3``.
+
+    SLURM_JOB_ID of a task is a number of its own, which changes nothing but confuses everybody.
+    """
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return "%s_%s" % (array, task) if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def start_record(context: JobContext) -> Dict[str, Any]:
@@ -80,7 +94,10 @@ def exit_record(context: JobContext, ending: Ending) -> Dict[str, Any]:
         "ended_at": time.time(),
         "hostname": context.hostname,
         "slurm_job_id": context.slurm_job_id,
+        "restart_count": context.restart_count,
+        "ended_on": ending.ended_on,
         "max_rss_kb": ending.max_rss_kb,
+        "cpu_seconds": ending.cpu_seconds,
         "stderr_tail": ending.stderr_tail,
     }
 

@@ -20,10 +20,11 @@ Pause = Callable[[float], bool]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the agent answered; ``proceed`` False to a ``started`` that must not run."""
+    """What the agent answered to a ``started``: whether to run, and whether to go on with a run."""
 
     proceed: bool
     reason: str = ""
+    resume: bool = False
 
 
 class ReportFailed(Exception):  # noqa: N818
@@ -77,4 +78,8 @@ class Reporter:
             text = answer[:300].decode("utf-8", "replace")
             raise ReportFailed("HTTP %d %s" % (exchange.response.status, text))
         document = json.loads(answer)
-        return Answer(bool(document["proceed"]), str(document.get("reason") or ""))
+        return Answer(
+            bool(document["proceed"]),
+            str(document.get("reason") or ""),
+            bool(document.get("resume")),
+        )

@@ -26,6 +26,8 @@ class Spec:
     environment: Dict[str, str]
     working_directory: Optional[str]
     grace_seconds: float
+    resume_argv: Tuple[str, ...]
+    leave_open_on: Tuple[str, ...]
     parked_connections: int
     relay_timeout_seconds: float
     memory_limit_mb: Optional[int]
@@ -80,6 +82,8 @@ def _parse(document: Dict[str, Any]) -> Spec:
         environment={str(k): str(v) for k, v in document.get("environment", {}).items()},
         working_directory=document.get("working_directory"),
         grace_seconds=float(document.get("grace_seconds", 30)),
+        resume_argv=tuple(str(word) for word in document.get("resume_argv", ())),
+        leave_open_on=tuple(str(name) for name in document.get("leave_open_on", ())),
         parked_connections=int(document.get("parked_connections", 2)),
         relay_timeout_seconds=float(document.get("relay_timeout_seconds", 600)),
         memory_limit_mb=document.get("memory_limit_mb"),

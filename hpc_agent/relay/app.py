@@ -29,6 +29,7 @@ from hpc_agent.relay.documents import calls
 from hpc_agent.relay.event_writes import EventWrite, acknowledgement, is_event_write, is_read
 from hpc_agent.relay.identity import (
     IDEMPOTENCY_HEADER,
+    RESTART_HEADER,
     TOKEN_HEADER,
     JobDirectory,
     JobIdentity,
@@ -175,6 +176,9 @@ class RelayApp:
             raise unavailable(str(error)) from error
         if identity is None:
             raise Refusal(401, "no job of this agent has this token")
+        start = request.headers.get(RESTART_HEADER, "")
+        if start.isdigit() and int(start) < identity.restart_count:
+            raise Refusal(401, "a later start of this job has taken its place")
         return identity
 
     async def _deliver(self, write: EventWrite, acknowledged: dict[str, Any]) -> Response:

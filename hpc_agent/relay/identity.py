@@ -11,18 +11,23 @@ from pydantic import BaseModel
 TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (a header's name)
 DEPLOYMENT_HEADER = "Dagster-Cloud-Deployment"
 SCOPE_HEADER = "Dagster-Cloud-Scope"
+RESTART_HEADER = "X-Hpc-Restart"
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobIdentity:
-    """A job as the relay knows it; ``run_id`` is None for code servers."""
+    """A job as the relay knows it; ``run_id`` is None for code servers.
+
+    ``restart_count`` is that of its last start: earlier ones (X-Hpc-Restart) write nothing more.
+    """
 
     key: str
     kind: Literal["run_worker", "code_server"]
     deployment: str
     run_id: str | None
     location: str
+    restart_count: int = 0
 
     @property
     def stream(self) -> str:
@@ -52,9 +57,13 @@ class JobReport(BaseModel):
 
 
 class ReportAnswer(BaseModel):
-    """The answer; ``proceed`` False stops a ``started`` job before it runs anything."""
+    """The answer; ``proceed`` False stops a ``started`` job before it runs anything.
+
+    ``resume``: an earlier attempt has started the run, so that this one goes on with it.
+    """
 
     proceed: bool = True
+    resume: bool = False
     reason: str = ""
 
 

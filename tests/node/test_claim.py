@@ -9,7 +9,6 @@ import pytest
 
 from hpc_agent.node.claim import ClaimRefused, claim
 from hpc_agent.node.records import JobContext
-from hpc_agent.node.spec import CODE_SERVER, RUN_WORKER
 
 
 def context(job_id: str = "17", restart: int = 0) -> JobContext:
@@ -26,7 +25,7 @@ def test_of_many_starts_one_gets_the_claim(tmp_path: Path) -> None:
     def start(number: int) -> None:
         barrier.wait()
         try:
-            claim(str(tmp_path), RUN_WORKER, context(str(number)))
+            claim(str(tmp_path), context(str(number)))
         except ClaimRefused:
             return
         claimed.append(number)
@@ -39,43 +38,33 @@ def test_of_many_starts_one_gets_the_claim(tmp_path: Path) -> None:
     assert len(claimed) == 1
 
 
-def test_a_restarted_run_worker_that_never_started_may_go_on(tmp_path: Path) -> None:
-    """A node that died between claim and start.json did not start the run."""
-    claim(str(tmp_path), RUN_WORKER, context())
-    claim(str(tmp_path), RUN_WORKER, context(restart=1))
+def test_a_restart_by_slurm_takes_the_claim_over_once(tmp_path: Path) -> None:
+    """Its earlier start is dead; of two starts with one count, one is not Slurm's."""
+    claim(str(tmp_path), context())
+    claim(str(tmp_path), context(restart=1))
     with pytest.raises(ClaimRefused):
-        claim(str(tmp_path), RUN_WORKER, context(restart=1))
+        claim(str(tmp_path), context(restart=1))
 
 
-def test_a_restarted_run_worker_that_had_started_may_not(tmp_path: Path) -> None:
-    """start.json means that the run was started."""
-    claim(str(tmp_path), RUN_WORKER, context())
-    (tmp_path / "start.json").write_text("{}")
-    with pytest.raises(ClaimRefused, match="not executed twice") as refused:
-        claim(str(tmp_path), RUN_WORKER, context(restart=1))
-    assert refused.value.same_job
-
-
-def test_a_restarted_code_server_drops_the_old_exit_record(tmp_path: Path) -> None:
-    """A preempted code server left its exit record: it does not speak for the new start."""
-    claim(str(tmp_path), CODE_SERVER, context())
+def test_a_restart_drops_the_records_of_the_earlier_start(tmp_path: Path) -> None:
+    """A preempted job left its exit record: it does not speak for the new start."""
+    claim(str(tmp_path), context())
     for name in ("start.json", "exit.json"):
         (tmp_path / name).write_text("{}")
-    claim(str(tmp_path), CODE_SERVER, context(restart=1))
+    claim(str(tmp_path), context(restart=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["claim"]
 
 
 @pytest.mark.parametrize("job_id", ["18", ""])
-def test_another_job_may_not_take_a_code_server_over(tmp_path: Path, job_id: str) -> None:
+def test_another_job_may_not_take_a_claim_over(tmp_path: Path, job_id: str) -> None:
     """Only Slurm's own restart may; without Slurm nothing may."""
-    claim(str(tmp_path), CODE_SERVER, context(job_id="" if job_id == "" else "17"))
-    with pytest.raises(ClaimRefused) as refused:
-        claim(str(tmp_path), CODE_SERVER, context(job_id=job_id, restart=1))
-    assert not refused.value.same_job
+    claim(str(tmp_path), context(job_id="" if job_id == "" else "17"))
+    with pytest.raises(ClaimRefused, match="already claimed"):
+        claim(str(tmp_path), context(job_id=job_id, restart=1))
 
 
 def test_a_claim_that_is_just_being_written_is_respected(tmp_path: Path) -> None:
     """An empty claim belongs to somebody."""
     (tmp_path / "claim").touch()
     with pytest.raises(ClaimRefused, match="right now"):
-        claim(str(tmp_path), RUN_WORKER, context())
+        claim(str(tmp_path), context())

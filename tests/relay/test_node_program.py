@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from hpc_agent.relay.identity import ReportAnswer
 
-from .harness import INTERPRETERS, Cluster, exists, python, until
+from .harness import HAS_RUN, INTERPRETERS, WAITING, Cluster, exists, python, until
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 IGNORE_TERM = """
@@ -44,6 +45,7 @@ async def test_a_run_is_executed_and_recorded(cluster: Cluster, interpreter: str
     assert record["slurm_job_id"] == "17"
     assert record["stderr_tail"] == "went wrong\n"
     assert record["max_rss_kb"] > 1000
+    assert record["cpu_seconds"] > 0
     assert record["ended_at"] >= record["started_at"]
     assert cluster.jobs.reports[-1][1].exit == record
     assert not exists(node.child_output().split(" of ")[1].strip())
@@ -137,18 +139,81 @@ async def test_another_slurm_job_finds_the_claim_and_exits(cluster: Cluster) -> 
         assert cluster.jobs.events(job.key) == ["started"]
 
 
-async def test_a_requeued_run_is_not_executed_twice(cluster: Cluster) -> None:
-    """The same Slurm job restarted after the run started ends as a duplicate, and says so."""
+async def test_a_requeued_run_goes_on_when_the_agent_says_so(cluster: Cluster) -> None:
+    """The same Slurm job restarted runs what goes on with a started run, and never the run anew."""
+    job = cluster.job(argv=["sh", "-c", "echo ran"], resume_argv=["sh", "-c", "echo went on"])
+    async with cluster.relay():
+        assert await (await cluster.start(job)).wait() == 0
+        cluster.jobs.answer = ReportAnswer(resume=True)
+        again = await cluster.start(job, environment={"SLURM_RESTART_COUNT": "1"})
+        assert await again.wait() == 0
+    assert again.child_output() == "ran\nwent on\n"
+    assert again.exit_record()["restart_count"] == 1
+    assert [report.restart_count for _, report in cluster.jobs.reports] == [0, 0, 1, 1]
+
+
+async def test_a_requeued_run_that_may_not_go_on_is_not_executed(cluster: Cluster) -> None:
+    """The agent's policy decides."""
     job = cluster.job(argv=["sh", "-c", "echo ran"])
     async with cluster.relay():
         assert await (await cluster.start(job)).wait() == 0
-        (cluster.directory(job.key) / "exit.json").unlink()  # its node died before it could end
+        cluster.jobs.answer = ReportAnswer(proceed=False, reason="no policy lets it go on")
         again = await cluster.start(job, environment={"SLURM_RESTART_COUNT": "1"})
         assert await again.wait() == 0
     assert again.child_output() == "ran\n"
-    assert again.exit_record()["outcome"] == "duplicate"
-    assert "re-execute it from Dagster" in again.exit_record()["reason"]
-    assert cluster.jobs.events(job.key) == ["started", "exited", "exited"]
+    assert again.exit_record()["reason"] == "no policy lets it go on"
+
+
+async def test_a_run_that_cannot_go_on_is_not_executed_from_the_start(cluster: Cluster) -> None:
+    """A job directory without a command to go on with is an error, not a second execution."""
+    job = cluster.job(argv=["sh", "-c", "echo ran"])
+    cluster.jobs.answer = ReportAnswer(resume=True)
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 127
+    assert node.child_output() == ""
+    assert "resume_argv" in node.exit_record()["reason"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+async def test_a_run_that_another_attempt_continues_is_left_open(
+    cluster: Cluster, number: signal.Signals
+) -> None:
+    """A run worker that is asked to end closes its run: this one is killed before it can."""
+    closing = "import signal, sys; signal.signal(15, lambda *_: print('closed', flush=True)); "
+    job = cluster.job(argv=python(closing + SLEEP), leave_open_on=[number.name])
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        node.process.send_signal(number)
+        assert await node.wait() == 128 + signal.SIGKILL
+    assert "closed" not in node.child_output()
+    assert node.exit_record()["outcome"] == "terminated"
+    assert node.exit_record()["ended_on"] == number.name
+
+
+async def test_a_terminated_run_is_closed_even_if_another_attempt_could_continue_it(
+    cluster: Cluster,
+) -> None:
+    """The agent asks by SIGINT, which Slurm never sends by itself."""
+    job = cluster.job(argv=python(SLEEP), leave_open_on=["SIGTERM", "SIGUSR1"])
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        node.process.send_signal(signal.SIGINT)
+        assert await node.wait() == 128 + signal.SIGTERM
+
+
+async def test_an_earlier_start_can_write_nothing_more(cluster: Cluster) -> None:
+    """What Slurm took for dead, and requeued elsewhere, may live on behind a broken network."""
+    job = cluster.job(argv=python(WAITING))
+    async with cluster.relay(), cluster.loopback(job) as earlier:
+        query = {"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+        assert (await earlier.post("/graphql", json=query)).status_code == 200
+        cluster.jobs.identities[cluster.token(job.key)] = replace(job, restart_count=1)
+        refused = await earlier.post("/graphql", json=query)
+    assert refused.status_code == 401
+    assert "a later start of this job" in refused.text
 
 
 async def test_a_requeued_code_server_takes_its_claim_over(cluster: Cluster) -> None:
