@@ -1,81 +1,84 @@
-"""Slurm options: which ones may be set, what their values look like, and which source wins.
+"""Slurm options: which source wins, and what is wrong with a value.
 
-Names are those of sbatch(1) without the dashes. A value that does not match its pattern never gets
-near a script: patterns admit no white space, quotes, ``#`` or shell characters.
+Names are those of sbatch(1) without the dashes; ``options_table`` has them all.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.jobs.options_table import EXTRA, EXTRA_VALUE, ONE_OF, OPTIONS, REFUSED, Option
 
 TAG_PREFIX = "dagster-hpc/"
 CONFIG_TAG = TAG_PREFIX + "config"
+EXTRA_OPTION = "extra"
 
-_WORD = r"[A-Za-z0-9_.+-]+"
-_LIST = rf"{_WORD}(,{_WORD})*"
-_NUMBER = r"[0-9]+"
-_SIZE = r"[0-9]+[KMGTkmgt]?"
-_TIME = r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}"
-_TRES = r"[A-Za-z0-9_.:/=+-]+(,[A-Za-z0-9_.:/=+-]+)*"
-
-PATTERNS: Mapping[str, str] = {
-    "account": _WORD,
-    "begin": r"[A-Za-z0-9:+-]+",
-    "constraint": r"[A-Za-z0-9_.:*&|,\[\]()+-]+",
-    "cpus-per-task": _NUMBER,
-    "exclude": r"[A-Za-z0-9_.,\[\]-]+",
-    "gpus": _TRES,
-    "gres": _TRES,
-    "licenses": _TRES,
-    "mem": _SIZE,
-    "mem-per-cpu": _SIZE,
-    "nice": r"-?[0-9]+",
-    "nodelist": r"[A-Za-z0-9_.,\[\]-]+",
-    "nodes": r"[0-9]+(-[0-9]+)?",
-    "ntasks": _NUMBER,
-    "partition": _LIST,
-    "qos": _WORD,
-    "reservation": _LIST,
-    "signal": r"(B:)?[A-Za-z0-9]+(@[0-9]+)?",
-    "time": _TIME,
-    "tmp": _SIZE,
-}
+_TRUE, _FALSE = "true", "false"
+_SHORTEST_HINT = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Options from one place; ``name`` is what an error message calls it."""
+    """Options from one place; ``name`` is what an error message calls it.
+
+    ``by_user``: set by who writes or launches code, not by the administrator of the agent.
+    """
 
     name: str
     options: Mapping[str, object]
+    by_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The value of one option, and the source that set it."""
+    """The value of one option, the source that set it, and what it has overridden, newest first."""
 
     option: str
     value: str
     source: str
+    overridden: tuple[Setting, ...] = ()
 
     @property
     def directive(self) -> str:
         """The option as sbatch takes it."""
+        if self.value == _TRUE:
+            return f"--{self.option}"
+        if self.value == _FALSE:
+            return f"--no-{self.option}"
         return f"--{self.option}={self.value}"
 
 
 def merge(sources: Iterable[Source]) -> tuple[Setting, ...]:
-    """Merge options, later sources over earlier ones. Raises ConfigError for a wrong one."""
+    """Merge options, later sources over earlier ones. Raises ConfigError for a wrong one.
+
+    Of options that exclude each other (``mem``, ``mem-per-cpu``) a later source's wins as well.
+    """
     merged: dict[str, Setting] = {}
     for source in sources:
-        for option, value in source.options.items():
-            merged[option] = _check(source.name, option, value)
-    return tuple(merged[option] for option in sorted(merged))
+        checked = settings_of(source)
+        _refuse_conflicts(checked)
+        for setting in checked:
+            replaced = [merged.pop(name) for name in _replaced_by(setting.option) if name in merged]
+            older = tuple(each for old in replaced for each in (_bare(old), *old.overridden))
+            merged[setting.option] = replace(setting, overridden=older)
+    return tuple(merged[name] for name in sorted(merged) if not _is_absent(merged[name]))
+
+
+def settings_of(source: Source) -> list[Setting]:
+    """Return a source's options, checked; those in ``extra`` under their own names."""
+    found = []
+    for option, value in source.options.items():
+        if option == EXTRA_OPTION:
+            found += _extras(source.name, value)
+        else:
+            found.append(_check(source.name, option, value))
+    return found
 
 
 def from_tags(tags: Mapping[str, str]) -> Source:
@@ -85,28 +88,122 @@ def from_tags(tags: Mapping[str, str]) -> Source:
     """
     options: dict[str, object] = {}
     if CONFIG_TAG in tags:
-        try:
-            content = json.loads(tags[CONFIG_TAG])
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"tag {CONFIG_TAG}: not valid JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"tag {CONFIG_TAG}: must be a JSON object of Slurm options")
-        options.update(content)
+        options.update(_json_object(CONFIG_TAG, tags[CONFIG_TAG]))
     for tag, value in tags.items():
         option = tag.removeprefix(TAG_PREFIX)
-        if option in PATTERNS and tag.startswith(TAG_PREFIX):
+        if option == tag:
+            continue
+        if option == EXTRA_OPTION:
+            options[option] = _json_object(tag, value)
+        elif option in OPTIONS or option in REFUSED:
             options[option] = value
-    return Source("run tags", options)
+    return Source("run tags", options, by_user=True)
 
 
-def _check(source: str, option: str, value: object) -> Setting:
-    pattern = PATTERNS.get(option)
-    if pattern is None:
-        known = ", ".join(sorted(PATTERNS))
-        raise ConfigError(f"{source}: unknown Slurm option {option!r}; known are {known}")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigError(f"{source}: Slurm option {option}: {value!r} is not a text or a number")
-    text = str(value)
-    if not re.fullmatch(pattern, text):
-        raise ConfigError(f"{source}: Slurm option {option}: {text!r} is not a value sbatch takes")
-    return Setting(option, text, source)
+def to_json(settings: Sequence[Setting]) -> str:
+    """Return settings as they are stored with a job."""
+    return json.dumps(to_rows(settings))
+
+
+def to_rows(settings: Sequence[Setting]) -> list[dict[str, Any]]:
+    """Return settings as plain values: option, value, source, and what was overridden."""
+    return [
+        {
+            "option": setting.option,
+            "value": setting.value,
+            "source": setting.source,
+            "overridden": to_rows(setting.overridden),
+        }
+        for setting in settings
+    ]
+
+
+def _json_object(tag: str, text: str) -> dict[str, object]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"tag {tag}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"tag {tag}: must be a JSON object of Slurm options")
+    return content
+
+
+def _check(source: str, name: str, value: object) -> Setting:
+    if name in REFUSED:
+        raise ConfigError(f"{source}: Slurm option {name} cannot be set: {REFUSED[name]}")
+    option = OPTIONS.get(name)
+    if option is None:
+        raise ConfigError(f"{source}: unknown Slurm option {name!r}{_hint(name)}")
+    return Setting(name, _text(source, option, value), source)
+
+
+def _text(source: str, option: Option, value: object) -> str:
+    """Return the value as sbatch takes it: sizes have a capital unit, switches true or false."""
+    if isinstance(value, str | int | float):
+        text = str(value).strip(" ")
+        if option.is_switch and text.lower() in {_TRUE, _FALSE}:
+            return text.lower()
+        if not isinstance(value, bool) and option.pattern and re.fullmatch(option.pattern, text):
+            return text.upper() if option.form.startswith("megabytes") else text
+    raise ConfigError(
+        f"{source}: Slurm option {option.name}: {value!r} is not a value sbatch takes; it must be "
+        f"{option.form}, such as {option.example}"
+    )
+
+
+def _extras(source: str, content: object) -> list[Setting]:
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{source}: {EXTRA_OPTION} must be a mapping of Slurm options, not {content!r}"
+        )
+    return [_extra(source, str(name), value) for name, value in content.items()]
+
+
+def _extra(source: str, name: str, value: object) -> Setting:
+    if name in OPTIONS:
+        raise ConfigError(f"{source}: {EXTRA_OPTION}: set {name} as an option of its own")
+    if name in REFUSED:
+        return _check(source, name, value)
+    if name not in EXTRA:
+        raise ConfigError(f"{source}: {EXTRA_OPTION}: sbatch has no option {name!r}{_hint(name)}")
+    if value is True:
+        return Setting(name, _TRUE, source)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        text = str(value)
+        if re.fullmatch(EXTRA_VALUE, text):
+            return Setting(name, text, source)
+    raise ConfigError(
+        f"{source}: {EXTRA_OPTION}: {name}: {value!r} must be true, or a word of letters, "
+        "digits and any of _.,:/=@+-"
+    )
+
+
+def _hint(name: str) -> str:
+    plain = name.lstrip("-").replace("_", "-").lower()
+    if plain in EXTRA:
+        return f"; put it below {EXTRA_OPTION}: {{{plain}: …}}"
+    close = difflib.get_close_matches(plain, [*OPTIONS, *EXTRA], n=3, cutoff=_SHORTEST_HINT)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return hint or "; `hpc-agent options list` shows them all"
+
+
+def _refuse_conflicts(settings: Sequence[Setting]) -> None:
+    for group in ONE_OF:
+        both = [setting for setting in settings if setting.option in group]
+        if len(both) > 1:
+            names = " and ".join(sorted(setting.option for setting in both))
+            raise ConfigError(f"{both[0].source}: {names} exclude each other; set one of them")
+
+
+def _replaced_by(option: str) -> list[str]:
+    group = next((group for group in ONE_OF if option in group), frozenset())
+    return [option, *sorted(group - {option})]
+
+
+def _is_absent(setting: Setting) -> bool:
+    """``exclusive: false`` takes back what an earlier source asked for: sbatch has no word."""
+    return setting.option == "exclusive" and setting.value == _FALSE
+
+
+def _bare(setting: Setting) -> Setting:
+    return replace(setting, overridden=())
