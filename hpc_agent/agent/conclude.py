@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from sqlite_utils import Database
 
+from hpc_agent.agent.attempts import Attempts, Successor
 from hpc_agent.agent.context import Context
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.runs import telling
 from hpc_agent.runs.conclusion import Verdict, failure_message, judge
+from hpc_agent.runs.recovery import NoMore
 from hpc_agent.store import jobs
 from hpc_agent.store.jobs import Job, JobKind
 
@@ -25,13 +27,23 @@ class ConcludeLoop:
     """Closes runs that their workers left open, and tells the fleet of servers that ended.
 
     ``spooled`` says whether the relay still holds events of a run: until they are delivered, the
-    control plane cannot know how the run ended.
+    control plane cannot know how the run ended. ``revoke`` makes the relay forget what it believes
+    of a job's token: the job of an earlier attempt may write nothing more.
     """
 
-    def __init__(self, context: Context, fleet: Fleet, spooled: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        fleet: Fleet,
+        *,
+        spooled: Callable[[str], bool],
+        revoke: Callable[[str], None],
+    ) -> None:
         self._context = context
         self._fleet = fleet
         self._spooled = spooled
+        self._revoke = revoke
+        self._attempts = Attempts(context)
 
     async def step(self) -> float:
         """Conclude what can be concluded."""
@@ -39,7 +51,7 @@ class ConcludeLoop:
         for job in await self._context.store.run(jobs.to_conclude):
             if job.kind is JobKind.CODE_SERVER:
                 await self._fleet.job_over(job)
-                await self._close(job, Verdict.NOTHING)
+                await self._close(job, Verdict.NOTHING, NoMore())
                 self._context.bells.workspace.ring()
             elif job.run_id is not None and self._spooled(job.run_id):
                 waiting = True
@@ -52,17 +64,41 @@ class ConcludeLoop:
             self._context.api, str(job.run_id), deployment=job.deployment
         )
         verdict = judge(job, status)
+        no_more = NoMore()
         if verdict is Verdict.FAILED:
-            log.warning("run %s: %s", job.run_id, failure_message(job))
-        await self._close(job, verdict)
+            successor = await self._attempts.successor_of(job)
+            if isinstance(successor, Successor):
+                await self._hand_over(job, successor)
+                return
+            no_more = successor
+            log.warning("run %s: %s", job.run_id, failure_message(job, no_more.reason))
+        await self._close(job, verdict, no_more)
         self._context.bells.report.ring()
 
-    async def _close(self, job: Job, verdict: Verdict) -> None:
+    async def _hand_over(self, job: Job, successor: Successor) -> None:
+        """Conclude a job whose run goes on in another, unless the run was terminated just now."""
+        now = self._context.clock()
+
+        def write(db: Database) -> bool:
+            if jobs.get(db, job.key).terminate_at is not None:
+                return False
+            self._attempts.begin(db, job, successor, now=now)
+            jobs.change(db, job.key, now=now, source="agent", concluded_at=now)
+            return True
+
+        if await self._context.store.run(write):
+            self._revoke(job.key)
+            self._context.bells.submit.ring()
+        else:
+            await self._close(job, Verdict.CANCELED, NoMore())
+        self._context.bells.report.ring()
+
+    async def _close(self, job: Job, verdict: Verdict, no_more: NoMore) -> None:
         now = self._context.clock()
 
         def write(db: Database) -> None:
             if verdict is Verdict.FAILED:
-                telling.failed(db, job, failure_message(job), now=now)
+                telling.failed(db, job, failure_message(job, no_more.reason), now=now)
             elif verdict is Verdict.CANCELED:
                 telling.canceled(db, job, "Run canceled.", now=now)
             jobs.change(db, job.key, now=now, source="agent", concluded_at=now)

@@ -77,6 +77,12 @@ class _CodeServers:
     demand: Demand
 
 
+@dataclass(frozen=True, slots=True)
+class _Relay:
+    relay: Relay
+    reports: JobReports
+
+
 async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
     """Run the agent until ``stop`` is set.
 
@@ -135,13 +141,14 @@ async def _open(
         ),
         bells=Bells(),
     )
-    relay = await _open_relay(context, tokens, stack)
+    opened = await _open_relay(context, tokens, stack)
+    relay = opened.relay
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
     stack.push_async_callback(channels.close)
     fleet = _make_fleet(context, channels, demand)
     await fleet.recall()
-    return _loops(context, relay, _CodeServers(fleet, channels, demand), crew, owner), context
+    return _loops(context, opened, _CodeServers(fleet, channels, demand), crew, owner), context
 
 
 async def _take_over(store: Store, owner: str) -> Identity:
@@ -154,8 +161,11 @@ async def _take_over(store: Store, owner: str) -> Identity:
 
 async def _open_relay(
     context: Context, tokens: JobTokens, stack: contextlib.AsyncExitStack
-) -> Relay:
-    reports = JobReports(context, tokens)
+) -> _Relay:
+    def spooled(run_id: str) -> bool:
+        return relay.holds_events_of(run_id)
+
+    reports = JobReports(context, tokens, spooled=spooled)
     settings = context.config.relay
     # Clients of their own: the agent's calls do not queue behind those of its jobs.
     api, storage = [
@@ -169,22 +179,22 @@ async def _open_relay(
         )
         for base_url in (context.config.control_plane.url, "")
     ]
-    return await stack.enter_async_context(
-        Relay(
-            RelaySettings(
-                state_dir=context.config.home,
-                work_dir=context.config.work_dir,
-                bind=settings.bind,
-                port=settings.port,
-                advertise=tuple(settings.advertise),
-                allow=tuple(settings.allow),
-                spool_max_bytes=settings.spool_max_bytes,
-            ),
-            directory=reports,
-            upstream=Upstream(api=api, storage=storage, credentials=context.api.headers),
-            on_report=reports.receive,
-        )
+    relay = Relay(
+        RelaySettings(
+            state_dir=context.config.home,
+            work_dir=context.config.work_dir,
+            bind=settings.bind,
+            port=settings.port,
+            advertise=tuple(settings.advertise),
+            allow=tuple(settings.allow),
+            spool_max_bytes=settings.spool_max_bytes,
+        ),
+        directory=reports,
+        upstream=Upstream(api=api, storage=storage, credentials=context.api.headers),
+        on_report=reports.receive,
     )
+    await stack.enter_async_context(relay)
+    return _Relay(relay, reports)
 
 
 def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
@@ -201,9 +211,9 @@ def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
 
 
 def _loops(
-    context: Context, relay: Relay, servers: _CodeServers, crew: Crew, owner: str
+    context: Context, opened: _Relay, servers: _CodeServers, crew: Crew, owner: str
 ) -> list[_NamedLoop]:
-    bells, fleet = context.bells, servers.fleet
+    bells, fleet, relay = context.bells, servers.fleet, opened.relay
     bring_up = BringUp(
         settings=context.config.code_servers,
         store=context.store,
@@ -236,7 +246,9 @@ def _loops(
         _NamedLoop("cancel", CancelLoop(context).step, bells.cancel),
         _NamedLoop(
             "conclude",
-            ConcludeLoop(context, fleet, relay.holds_events_of).step,
+            ConcludeLoop(
+                context, fleet, spooled=relay.holds_events_of, revoke=opened.reports.forget
+            ).step,
             bells.conclude,
         ),
         _NamedLoop("orphans", OrphansLoop(context).step, Bell()),

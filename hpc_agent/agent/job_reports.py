@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
+
+from sqlite_utils import Database
 
 from hpc_agent.agent.changes import apply
 from hpc_agent.agent.context import Context
-from hpc_agent.dagster_plus import agent_calls
-from hpc_agent.errors import ControlPlaneError
+from hpc_agent.agent.starts import Starts
 from hpc_agent.jobs import lifecycle
-from hpc_agent.jobs.lifecycle import ExitRecord
+from hpc_agent.jobs.lifecycle import Changes, ExitRecord
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
-from hpc_agent.runs.conclusion import FINISHED
+from hpc_agent.runs import telling
 from hpc_agent.store import jobs
 from hpc_agent.store.jobs import Job, JobKind
 
@@ -26,11 +28,14 @@ _LAST_WORDS_SECONDS = 60.0
 
 
 class JobReports:
-    """The agent's side of the relay."""
+    """The agent's side of the relay; ``spooled`` says whether it holds events of a run."""
 
-    def __init__(self, context: Context, tokens: JobTokens) -> None:
+    def __init__(
+        self, context: Context, tokens: JobTokens, *, spooled: Callable[[str], bool]
+    ) -> None:
         self._context = context
         self._tokens = tokens
+        self._starts = Starts(context, spooled)
         self._known: dict[str, tuple[float, JobIdentity]] = {}
 
     async def identify(self, token: str) -> JobIdentity | None:
@@ -45,7 +50,7 @@ class JobReports:
         known = self._known.get(key)
         if known is not None and now < known[0]:
             return known[1]
-        job = await self._context.store.run(lambda db: jobs.find(db, key))
+        job = await self._context.store.run(lambda db: _newest_attempt(db, key))
         if job is None or (job.concluded_at or now) < now - _LAST_WORDS_SECONDS:
             self._known.pop(key, None)
             return None
@@ -53,30 +58,53 @@ class JobReports:
         self._known[key] = now + _BELIEVED_SECONDS, identity
         return identity
 
+    def forget(self, key: str) -> None:
+        """Believe nothing of a job any more: another attempt has taken its place."""
+        self._known.pop(key, None)
+
     async def receive(self, identity: JobIdentity, report: JobReport) -> ReportAnswer:
         """Take a report; a start is answered with whether the job may go on."""
         context = self._context
         job = await context.store.run(lambda db: jobs.find(db, identity.key))
         if job is None:
             return ReportAnswer(proceed=False, reason="the agent does not know this job")
+        if report.restart_count < job.restart_count:
+            return ReportAnswer(proceed=False, reason="a later start of this job took its place")
         if report.event == "exited":
             await self._exited(job, report)
             return PROCEED
+        answer = PROCEED
         if report.event == "started":
-            refusal = await self._refusal(job)
-            if refusal is not None:
-                log.info("%s: not started: %s", job.key, refusal)
-                return ReportAnswer(proceed=False, reason=refusal)
-        now = context.clock()
-        await apply(
-            context,
-            job.key,
-            lambda job: lifecycle.observe_start(job, report.hostname, report.slurm_job_id, now),
-            source="node",
-        )
+            answer = await self._starts.answer(job, report)
+            if not answer.proceed:
+                log.info("%s: not started: %s", job.key, answer.reason)
+                return answer
+        await self._started(job, report, resumes=answer.resume)
         if report.event == "ready":
             context.bells.workspace.ring()
-        return PROCEED
+        return answer
+
+    async def _started(self, job: Job, report: JobReport, *, resumes: bool) -> None:
+        context = self._context
+        now = context.clock()
+
+        def observe(job: Job) -> Changes:
+            return lifecycle.observe_start(
+                job,
+                report.hostname,
+                report.slurm_job_id,
+                now,
+                restart_count=report.restart_count,
+            )
+
+        after = await apply(context, job.key, observe, source="node")
+        if after.restart_count > job.restart_count:
+            self.forget(job.key)  # what the relay lets through depends on it
+            if after.kind is JobKind.RUN_WORKER:
+                await context.store.run(
+                    lambda db: telling.restarted(db, after, resumes=resumes, now=now)
+                )
+                context.bells.report.ring()
 
     async def _exited(self, job: Job, report: JobReport) -> None:
         record = ExitRecord.from_json(report.exit or {})
@@ -93,25 +121,14 @@ class JobReports:
             source="node",
         )
 
-    async def _refusal(self, job: Job) -> str | None:
-        """Say why a job must not run, if so: what has waited may have become pointless."""
-        if job.phase.is_final or job.terminate_at is not None:
-            return "it was asked to end before it started"
-        if job.kind is JobKind.CODE_SERVER:
-            return None
-        try:
-            status = await agent_calls.run_status(
-                self._context.api, str(job.run_id), deployment=job.deployment
-            )
-        except ControlPlaneError as error:
-            # It will run against the spool; should the run have ended meanwhile, its own code asks.
-            log.warning("%s: the run's status is not known: %s", job.key, error)
-            return None
-        if status is None:
-            return "the run was deleted"
-        if status in FINISHED or status == "CANCELING":
-            return f"the run is {status} already"
-        return None
+
+def _newest_attempt(db: Database, key: str) -> Job | None:
+    """Return a job unless a later one goes on with its run."""
+    job = jobs.find(db, key)
+    if job is None or job.run_id is None:
+        return job
+    newest = jobs.of_run(db, job.run_id)
+    return job if newest is None or newest.key == key else None
 
 
 def _identity(job: Job) -> JobIdentity:
@@ -121,4 +138,5 @@ def _identity(job: Job) -> JobIdentity:
         deployment=job.deployment,
         run_id=job.run_id,
         location=job.location or "",
+        restart_count=job.restart_count,
     )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.code_servers.plan import context_variables
+from hpc_agent.agent.planning import plan_attempt
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.runs import telling
 from hpc_agent.runs.conclusion import FINISHED
-from hpc_agent.runs.plan import plan_run, run_key
-from hpc_agent.store import code_servers, jobs
+from hpc_agent.runs.plan import run_key
+from hpc_agent.store import jobs, launches
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.jobs import Job, JobKind, Phase
 
@@ -51,12 +51,7 @@ class RunRequests:
             if outcome is not None:
                 return outcome
         try:
-            plan = plan_run(
-                context.config,
-                run,
-                deployment=request.deployment,
-                context=await self._context_variables(request.deployment, run.location),
-            )
+            plan = await plan_attempt(context, run, deployment=request.deployment)
             await context.preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return responses.failure(str(error))
@@ -71,16 +66,14 @@ class RunRequests:
             request_id=request.request_id,
             created_at=now,
         )
-        await context.store.run(lambda db: jobs.insert(db, job))
+
+        def write(db: Database) -> None:
+            launches.keep(db, run.run_id, request.deployment, asdict(run))
+            jobs.insert(db, job)
+
+        await context.store.run(write)
         context.bells.submit.ring()
         return None
-
-    async def _context_variables(self, deployment: str, location: str | None) -> dict[str, str]:
-        """Return what the run's code server was told of where it runs."""
-        server = await self._context.store.run(
-            lambda db: code_servers.newest_of(db, deployment, location or "")
-        )
-        return context_variables(json.loads(server.deploy_data)) if server else {}
 
     async def terminate(
         self, request: Request, run: RunToLaunch, *, is_late: bool = False
@@ -97,7 +90,8 @@ class RunRequests:
 
         def write(db: Database) -> Job | None:
             job = jobs.of_run(db, run.run_id)
-            if job is None or job.phase.is_final or job.terminate_at is not None:
+            # One that is over but not concluded yet could still be followed by another attempt.
+            if job is None or job.concluded_at is not None or job.terminate_at is not None:
                 return job
             telling.say_line(db, job, "Termination requested; ending the run's job.", now=now)
             if run.status != "CANCELING":
@@ -134,9 +128,12 @@ class RunRequests:
         )
 
     async def _signal(self, job_id: str) -> None:
-        """Let the run worker close its run; should that fail, scancel follows all the same."""
+        """Let the run worker close its run; should that fail, scancel follows all the same.
+
+        SIGTERM would not say who asks: Slurm sends it to preempt, and then the run may go on.
+        """
         try:
-            await self._context.scheduler.signal(job_id, "TERM")
+            await self._context.scheduler.signal(job_id, "INT")
         except SchedulerError as error:
             log.warning("job %s could not be signalled: %s", job_id, error)
 

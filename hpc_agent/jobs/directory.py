@@ -28,6 +28,8 @@ class NodeSpec:
     grace_seconds: float
     parked_connections: int = 2
     relay_timeout_seconds: float = 600
+    resume_argv: Sequence[str] = ()
+    leave_open_on: Sequence[str] = ()
 
     def to_json(self) -> str:
         """Return ``spec.json``."""
@@ -42,6 +44,8 @@ class NodeSpec:
                 "grace_seconds": self.grace_seconds,
                 "parked_connections": self.parked_connections,
                 "relay_timeout_seconds": self.relay_timeout_seconds,
+                "resume_argv": list(self.resume_argv),
+                "leave_open_on": list(self.leave_open_on),
             },
             indent=1,
         )

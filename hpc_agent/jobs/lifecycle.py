@@ -32,6 +32,9 @@ class ExitRecord:
     ended_at: float
     hostname: str
     stderr_tail: str
+    ended_on: str | None = None
+    cpu_seconds: float | None = None
+    max_rss_kb: int | None = None
 
     @property
     def ran(self) -> bool:
@@ -50,6 +53,9 @@ class ExitRecord:
             ended_at=_number(content.get("ended_at")) or 0.0,
             hostname=str(content.get("hostname") or ""),
             stderr_tail=str(content.get("stderr_tail") or ""),
+            ended_on=content.get("ended_on"),
+            cpu_seconds=_number(content.get("cpu_seconds")),
+            max_rss_kb=_integer(content.get("max_rss_kb")),
         )
 
 
@@ -107,7 +113,9 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
     return _differing(job, changes)
 
 
-def observe_start(job: Job, hostname: str, job_id: str, now: float) -> Changes:
+def observe_start(
+    job: Job, hostname: str, job_id: str, now: float, *, restart_count: int = 0
+) -> Changes:
     """Return what the node program's own report changes.
 
     The first one is the best there is to know of the start: Slurm tells it in whole seconds. It may
@@ -124,6 +132,7 @@ def observe_start(job: Job, hostname: str, job_id: str, now: float) -> Changes:
         "started_at": now if job.phase is not Phase.RUNNING or whole else job.started_at,
         "absent_since": None,
         "expected_start": None,
+        "restart_count": max(job.restart_count, restart_count),
     }
     if job.job_id is None and job_id:
         changes |= {"job_id": job_id, "submitted_at": job.submitting_since or now}
@@ -143,6 +152,8 @@ def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
         "ended_at": exit_record.ended_at or now,
         "exit_code": exit_record.exit_code,
         "signal": exit_record.signal,
+        "cpu_seconds": exit_record.cpu_seconds,
+        "max_rss_kb": exit_record.max_rss_kb or None,
         "message": _message(exit_record),
     }
 
@@ -158,6 +169,9 @@ def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
         return JobState.OUT_OF_MEMORY
     if job.terminate_at is not None and exit_record.outcome == "terminated":
         return JobState.CANCELLED
+    if exit_record.ended_on == "SIGUSR1" and job.terminate_at is None:
+        # The warning before the time limit (sbatch --signal). Slurm saw it exit before the limit.
+        return JobState.TIMEOUT
     return JobState.COMPLETED if exit_record.exit_code == 0 else JobState.FAILED
 
 

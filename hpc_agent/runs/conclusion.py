@@ -32,8 +32,16 @@ def judge(job: Job, run_status: str | None) -> Verdict:
     return Verdict.FAILED
 
 
-def failure_message(job: Job) -> str:
-    """Return the message with which a run fails that its run worker left open."""
+def failure_message(job: Job, no_more: str = "") -> str:
+    """Return the message with which a run fails that its run worker left open.
+
+    ``no_more`` says why there is no further attempt, where the policy wanted one.
+    """
+    message = _failure(job)
+    return f"{message}; {no_more}" if no_more else message
+
+
+def _failure(job: Job) -> str:
     end = describe_end(job)
     name = f"Job {job.job_id}" if job.job_id else "The job"
     if job.state is JobState.COMPLETED:

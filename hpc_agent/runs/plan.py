@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_agent.config import AgentConfig
@@ -13,13 +13,17 @@ from hpc_agent.dagster_plus.serdes import dumps, packed
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.runs.recovery import policies_of, signals_left_open
+from hpc_agent.slurm.values import duration_or_none
 from hpc_agent.store.jobs import JobKind
 
 
-def run_key(run_id: str) -> str:
-    """Return the key of a run's job: the same run always gets the same, so it is never two jobs."""
-    return "run-" + hashlib.sha256(run_id.encode()).hexdigest()[:20]
+def run_key(run_id: str, attempt: int = 1) -> str:
+    """Return the key of an attempt: the same one always gets the same, so it is never two jobs."""
+    name = run_id if attempt == 1 else f"{run_id} attempt {attempt}"
+    return "run-" + hashlib.sha256(name.encode()).hexdigest()[:20]
 
 
 def plan_run(
@@ -28,11 +32,15 @@ def plan_run(
     *,
     deployment: str,
     context: Mapping[str, str] | None = None,
+    attempt: int = 1,
+    overrides: Mapping[str, str] | None = None,
 ) -> JobPlan:
     """Return what is to be submitted. Raises ConfigError when a tag asks for what cannot be had.
 
-    ``context`` are variables that tell user code where it runs, the same as in its code server.
+    ``context`` are variables that tell user code where it runs, the same as in its code server;
+    ``overrides`` the options in which a later attempt differs from the first.
     """
+    policies = policies_of(config.runs.retries, run.tags)
     environment = config.environment_of(run.location)
     python = environment.python or run.executable_path
     if python is None or run.code_origin is None:
@@ -40,28 +48,53 @@ def plan_run(
             f"run {run.run_id}: it is not known which Python runs it; set `environment.python` in "
             "agent.yaml, or `executable_path` of the code location"
         )
-    arguments = packed(
-        "ExecuteRunArgs",
-        pipeline_origin=_without_container_context(run.code_origin),
-        pipeline_run_id=run.run_id,
-        instance_ref=instance_ref(deployment, config.compute_logs, local_directory="{tmp}"),
-        set_exit_code_on_failure=True,
-    )
+    # ExecuteRunArgs and ResumeRunArgs of dagster/_grpc/types.py have the same fields.
+    arguments: dict[str, Any] = {
+        "pipeline_origin": _without_container_context(run.code_origin),
+        "pipeline_run_id": run.run_id,
+        "instance_ref": instance_ref(deployment, config.compute_logs, local_directory="{tmp}"),
+        "set_exit_code_on_failure": True,
+    }
+    api = [python, "-m", "dagster", "api"]
     spec = NodeSpec(
-        key=run_key(run.run_id),
+        key=run_key(run.run_id, attempt),
         kind=JobKind.RUN_WORKER,
         # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
-        argv=[python, "-m", "dagster", "api", "execute_run", dumps(arguments)],
+        argv=[*api, "execute_run", dumps(packed("ExecuteRunArgs", **arguments))],
         environment=context or {},
         working_directory=None,
         grace_seconds=config.runs.grace_seconds,
+        resume_argv=[*api, "resume_run", dumps(packed("ResumeRunArgs", **arguments))],
+        leave_open_on=signals_left_open(policies, attempt),
     )
+    settings = options.merge([*_sources(config, run), *_overrides(attempt, overrides)])
     return JobPlan(
         spec=spec,
         title=f"Dagster run {run.run_id} of {run.job_name}",
-        settings=options.merge(_sources(config, run)),
+        settings=_with_warning(settings, config),
         environment=environment,
+        requeue=policies.lets_slurm_requeue,
     )
+
+
+def _with_warning(settings: Sequence[Setting], config: AgentConfig) -> Sequence[Setting]:
+    """Add the signal before the time limit, which lets a run worker close its run.
+
+    slurmctld looks about every half minute, and so may send it up to 60 s early (sbatch(1),
+    ``--signal``): a short job is warned in its last quarter at the earliest.
+    """
+    chosen = {setting.option: setting.value for setting in settings}
+    if "signal" in chosen:
+        return settings
+    seconds = config.runs.walltime_warning_seconds or config.runs.grace_seconds
+    limit = duration_or_none(chosen["time"]) if "time" in chosen else None
+    margin = max(1, int(seconds if limit is None else min(seconds, limit / 4)))
+    warning = Setting("signal", f"B:USR1@{margin}", "agent.yaml runs.walltime_warning_seconds")
+    return (*settings, warning)
+
+
+def _overrides(attempt: int, overrides: Mapping[str, str] | None) -> list[options.Source]:
+    return [options.Source(f"attempt {attempt}", overrides)] if overrides else []
 
 
 def _without_container_context(code_origin: Mapping[str, Any]) -> dict[str, Any]:

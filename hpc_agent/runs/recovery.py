@@ -128,6 +128,15 @@ def may_restart(policies: Retries, restart_count: int) -> str | None:
     return None
 
 
+def signals_left_open(policies: Retries, attempt: int) -> list[str]:
+    """Return the signals after which another attempt goes on, so that the run must stay open.
+
+    SIGTERM comes with a preemption, SIGUSR1 before the time limit (``sbatch --signal``).
+    """
+    ends = (("SIGTERM", policies.on_preempt), ("SIGUSR1", policies.on_timeout))
+    return [signal for signal, policy in ends if policy.action != "fail" and attempt < policy.limit]
+
+
 def policies_of(defaults: Retries, tags: Mapping[str, str]) -> Retries:
     """Return the policies of a run: those of agent.yaml, and its own tags over them.
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 
 from sqlite_utils import Database
 
 from hpc_agent.dagster_plus import events
 from hpc_agent.jobs.wording import describe_end, describe_waiting
+from hpc_agent.runs.recovery import NextAttempt
 from hpc_agent.store import outbox
 from hpc_agent.store.jobs import Job, Phase
 
 JOB_ID_TAG = "dagster-hpc/job-id"
+ATTEMPT_TAG = "dagster-hpc/attempt"
 AGENT_ID_TAG = "dagster/agent_id"
 AGENT_LABEL_TAG = "dagster/agent_label"
 
@@ -53,6 +56,8 @@ def submitted(
     tags = {JOB_ID_TAG: job.job_id, AGENT_ID_TAG: agent_id}
     if agent_label:
         tags[AGENT_LABEL_TAG] = agent_label
+    if job.attempt > 1:
+        tags[ATTEMPT_TAG] = str(job.attempt)
     metadata: dict[str, str | int | float] = {"job": str(job.job_id), "key": job.key}
     say_line(
         db,
@@ -61,12 +66,46 @@ def submitted(
         now=now,
         metadata=metadata,
     )
+    _tag(db, job, tags, what=f"tags:{job.job_id}", now=now)
+
+
+def next_attempt(db: Database, ended: Job, decision: NextAttempt, *, now: float) -> None:
+    """Another job goes on with the run."""
+    more = ", ".join(f"{each.option} {each.new} (was {each.old})" for each in decision.changes)
+    say_line(
+        db,
+        ended,
+        f"Job {ended.job_id} ended: {ended.state.value}; attempt {decision.number} of "
+        f"{decision.limit} is submitted{' with ' + more if more else ''}.",
+        now=now,
+        metadata={"attempt": decision.number, "of": decision.limit, **decision.overrides},
+    )
+
+
+def restarted(db: Database, job: Job, *, resumes: bool, now: float) -> None:
+    """Slurm has started the job again under its own id."""
+    attempt = job.attempt + job.restart_count
+    what = (
+        "goes on with the run" if resumes else "starts the run, of which nothing had happened yet"
+    )
+    say_line(
+        db,
+        job,
+        f"Slurm has requeued job {job.job_id}: attempt {attempt} {what}.",
+        now=now,
+        metadata={"attempt": attempt, "restarts": job.restart_count},
+    )
+    tags = {ATTEMPT_TAG: str(attempt)}
+    _tag(db, job, tags, what=f"restart:{job.restart_count}", now=now)
+
+
+def _tag(db: Database, job: Job, tags: Mapping[str, str | None], *, what: str, now: float) -> None:
     outbox.add(
         db,
         kind=outbox.RUN_TAGS,
         deployment=job.deployment,
         order_key=f"run:{job.run_id}",
-        idempotency_key=f"{job.key}:tags:{job.job_id}",
+        idempotency_key=f"{job.key}:{what}",
         payload=json.dumps({"run_id": job.run_id, "tags": tags}),
         now=now,
     )

@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 
 def keep(db: Database, run_id: str, deployment: str, arguments: Mapping[str, Any]) -> None:
-    """Keep the arguments of a LAUNCH_RUN; purged with the last job of the run."""
+    """Keep what LAUNCH_RUN said of a run; purged with the last of its jobs."""
     db.execute(
         "INSERT OR REPLACE INTO launches (run_id, deployment, arguments) VALUES (?, ?, ?)",
         [run_id, deployment, json.dumps(arguments)],

@@ -70,6 +70,7 @@ def test_settings_of_a_location_and_tags_of_a_run_win() -> None:
         "partition": "batch",
         "mem": "2G",
         "time": "5",
+        "signal": "B:USR1@30",
     }
     assert plan.spec.argv[0] == "/py"
 
