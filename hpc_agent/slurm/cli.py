@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hpc_agent.slurm import sacct, sbatch, scancel, scontrol, sinfo, squeue, usa
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id
 from hpc_agent.slurm.values import ENVIRONMENT
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class SlurmCli:
         self._accounting_retry = accounting_retry_seconds
         self._clock = clock
         self._no_accounting_until = float("-inf")
+        self._max_array_size: int | None = None
 
     @property
     def name(self) -> str:
@@ -67,25 +69,37 @@ class SlurmCli:
 
     async def submit(self, script: Path, *, name: str, comment: str) -> str:
         """Run sbatch once; see Scheduler.submit for the errors."""
-        result = await self._run(
-            sbatch.arguments(script, name=name, comment=comment), self._submit_timeout
+        return await self._sbatch(sbatch.arguments(script, name=name, comment=comment))
+
+    async def max_array_size(self) -> int:
+        """Return what the controller allows; asked once and remembered."""
+        if self._max_array_size is None:
+            config = await self._query(scontrol.config_arguments())
+            self._max_array_size = scontrol.parse_max_array_size(config)
+        return self._max_array_size
+
+    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+        """Run sbatch once for all tasks; see Scheduler.submit_array."""
+        return await self._sbatch(
+            sbatch.arguments(script, name=name, comment=comment, array_size=size)
         )
-        job_id = sbatch.parse(result.stdout) if result.succeeded else None
-        if job_id is None:
-            raise submit_error(result)
-        return job_id
 
     async def queue(self) -> Sequence[JobRecord]:
         """Return this user's jobs in the controller, also those it has not yet purged."""
         return squeue.parse(await self._query(squeue.arguments()))
 
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
-        """Return accounting records; [] on a cluster without accounting, which is remembered."""
-        ids = list(job_ids)
+        """Return accounting records; [] on a cluster without accounting, which is remembered.
+
+        Tasks are asked for by their array: sacct knows those that were cancelled in the queue by
+        no id of their own (22.05: a record ``17_[3-9]``, which ``--jobs=17_3`` does not select).
+        """
+        wanted = set(job_ids)
+        ids = sorted({array_id(job_id) for job_id in wanted})
         records: list[JobRecord] = []
         for first in range(0, len(ids), _JOBS_PER_SACCT):
             records += await self._accounting(ids[first : first + _JOBS_PER_SACCT], since)
-        return records
+        return [record for record in records if record.job_id in wanted]
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         """Return what jobs have used, by one sacct that lists their steps as well."""
@@ -101,7 +115,8 @@ class SlurmCli:
         record = scontrol.parse_job(await self._query(scontrol.show_arguments(job_id)))
         if record is None:
             raise JobNotFoundError(f"scontrol printed no job {job_id}")
-        return record
+        # A task that waits may be shown as all that wait with it (ArrayTaskId=3-9).
+        return replace(record, job_id=job_id)
 
     async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
         """Return the jobs with this comment, or named ``hpc-agent:COMMENT``.
@@ -133,6 +148,13 @@ class SlurmCli:
         """Whether a controller answers; no answer is False, not an error."""
         result = await self._run(scontrol.ping_arguments(), self._query_timeout)
         return scontrol.is_up(result.stdout)
+
+    async def _sbatch(self, argv: list[str]) -> str:
+        result = await self._run(argv, self._submit_timeout)
+        job_id = sbatch.parse(result.stdout) if result.succeeded else None
+        if job_id is None:
+            raise submit_error(result)
+        return job_id
 
     async def _accounting(self, job_ids: list[str] | None, since: datetime) -> list[JobRecord]:
         return sacct.parse(await self._sacct(sacct.arguments(job_ids, since=since)))

@@ -156,7 +156,9 @@ def query_error(result: CommandResult) -> SchedulerError:
     words = result.describe()
     if result.returncode == NOT_FOUND:
         return SchedulerUnavailableError(f"{words}. {_NOT_FOUND_ADVICE}")
-    if result.returncode is not None and meaning_of(result.stderr) is Meaning.JOB_UNKNOWN:
+    # scontrol says "Job 17_3 not found" of an array's task on its standard output (22.05).
+    message = result.stderr.strip() or result.stdout
+    if result.returncode is not None and meaning_of(message) is Meaning.JOB_UNKNOWN:
         return JobNotFoundError(words)
     return SchedulerUnavailableError(words)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from hpc_agent.errors import SubmitRefusedError
 from hpc_agent.slurm.local_jobs import LocalJobs
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 
@@ -40,6 +41,14 @@ class LocalScheduler:
     async def submit(self, script: Path, *, name: str, comment: str) -> str:
         """Queue a job script and return an id like ``local-7``."""
         return await asyncio.to_thread(self._jobs.submit, script, name=name, comment=comment)
+
+    async def max_array_size(self) -> int:
+        """Return 0: here a submission costs nothing, so there are no arrays."""
+        return 0
+
+    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+        """Raise SubmitRefusedError."""
+        raise SubmitRefusedError("the local scheduler has no job arrays")
 
     async def queue(self) -> Sequence[JobRecord]:
         """Return waiting, running and recently ended jobs; starts workers that are missing."""

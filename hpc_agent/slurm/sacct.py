@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.slurm.values import FIELD, parse_exit_code, parse_text, parse_time
+from hpc_agent.slurm.values import (
+    FIELD,
+    parse_exit_code,
+    parse_job_ids,
+    parse_text,
+    parse_time,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +60,10 @@ def parse(stdout: str) -> list[JobRecord]:
     latest: dict[str, JobRecord] = {}
     for fields in _rows(stdout):
         record = _record(fields)
-        earlier = latest.get(record.job_id)
-        if earlier is None or _submitted(record) >= _submitted(earlier):
-            latest[record.job_id] = record
+        for job_id in parse_job_ids(record.job_id):
+            earlier = latest.get(job_id)
+            if earlier is None or _submitted(record) >= _submitted(earlier):
+                latest[job_id] = replace(record, job_id=job_id)
     return list(latest.values())
 
 

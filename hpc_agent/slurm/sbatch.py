@@ -8,18 +8,20 @@ from pathlib import Path
 _JOB_ID = re.compile(r"(\d+)(?:;\S*)?")
 
 
-def arguments(script: Path, *, name: str, comment: str) -> list[str]:
+def arguments(script: Path, *, name: str, comment: str, array_size: int | None = None) -> list[str]:
     """Build the command line; all other options are in the script.
 
     ``--export=NIL`` keeps the caller's environment out of the job without sbatch's "get user
     environment" step, which holds the job when it fails (25.05).
     """
+    array = [] if array_size is None else [f"--array=0-{array_size - 1}"]
     return [
         "sbatch",
         "--parsable",
         "--export=NIL",
         f"--comment={comment}",
         f"--job-name={name}",
+        *array,
         str(script),
     ]
 

@@ -11,6 +11,16 @@ from typing import Protocol
 from hpc_agent.slurm.state import JobState
 
 
+def task_id(array_id: str, index: int) -> str:
+    """Return the job id of a task of a job array, as Slurm writes it: ``17_3``."""
+    return f"{array_id}_{index}"
+
+
+def array_id(job_id: str) -> str:
+    """Return the id of the array that a task belongs to; a plain job's own id."""
+    return job_id.partition("_")[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
     """What the scheduler says of one job at one moment.
@@ -104,6 +114,19 @@ class Scheduler(Protocol):
         command line, and ``--export=NIL`` keeps the caller's environment out of the job.
         Raises SubmitRefusedError, SubmitAmbiguousError, SchedulerLimitError or
         SchedulerUnavailableError.
+        """
+
+    async def max_array_size(self) -> int:
+        """Return how many tasks one job array may have, 0 or 1 where there are no arrays.
+
+        A transport without arrays returns 0, and nobody calls its ``submit_array``.
+        """
+
+    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+        """Submit a script as a job array of the tasks 0 to ``size - 1``; return the array's id.
+
+        Task k is the job ``task_id(ID, k)``. All tasks are submitted, or none. Raises what
+        ``submit`` raises.
         """
 
     async def queue(self) -> Sequence[JobRecord]:

@@ -25,6 +25,24 @@ def show_arguments(job_id: str) -> list[str]:
     return ["scontrol", "show", "job", "--oneliner", job_id]
 
 
+def config_arguments() -> list[str]:
+    """Build the question for the controller's configuration."""
+    return ["scontrol", "show", "config"]
+
+
+def parse_max_array_size(stdout: str) -> int:
+    """Return how many tasks an array may have: indices are below MaxArraySize (slurm.conf(5)).
+
+    The number of tasks may have a bound of its own, SchedulerParameters=max_array_tasks.
+    """
+    sizes = [
+        int(size)
+        for pattern in (r"^MaxArraySize\s*=\s*(\d+)", r"\bmax_array_tasks=(\d+)")
+        for size in re.findall(pattern, stdout, re.MULTILINE)
+    ]
+    return min(sizes, default=0)
+
+
 def ping_arguments() -> list[str]:
     """Build the question whether a controller answers."""
     return ["scontrol", "ping"]
@@ -38,7 +56,7 @@ def is_up(stdout: str) -> bool:
 def parse_job(stdout: str) -> JobRecord | None:
     """Read one job; None when the text holds none."""
     name = _NAME.search(stdout)
-    head = re.match(r"\s*JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\d+))? ", stdout)
+    head = re.match(r"\s*JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ", stdout)
     if name is None or head is None:
         return None
     fields = stdout[name.end() :]

@@ -19,7 +19,27 @@ _ABSENT = frozenset({"", "(null)", "n/a", "none", "unknown", "invalid", "not_set
 _UNLIMITED = frozenset(
     {"unlimited", "infinite", "partition_limit", "not_set", "invalid", "n/a", ""}
 )
+_ARRAY = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[^\]%]+)(?:%\d+)?\]")
 _DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})(?:\.\d+)?")
+
+
+def parse_job_ids(text: str) -> list[str]:
+    """Return the jobs of a record: ``17`` and ``17_3`` are one, ``17_[3-5,9%2]`` are many.
+
+    sacct writes the tasks of an array that wait in one record, with the most that may run at once
+    behind the ``%``, and the step of a range behind ``:``.
+    """
+    match = _ARRAY.fullmatch(text.strip())
+    if match is None:
+        return [text.strip()]
+    indices: list[int] = []
+    for part in match["tasks"].split(","):
+        first, _, rest = part.partition("-")
+        last, _, step = rest.partition(":")
+        if not all(word.isdigit() for word in (first, last or "0", step or "0")):
+            return [text.strip()]
+        indices += range(int(first), int(last or first) + 1, int(step or 1))
+    return [f"{match['array']}_{index}" for index in indices]
 
 
 def parse_time(text: str) -> datetime | None:

@@ -13,7 +13,11 @@ from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 
 @dataclass(slots=True)
 class ScriptedScheduler:
-    """``submissions`` are consumed one by one: a job id, or an error to raise."""
+    """``submissions`` are consumed one by one: a job id, or an error to raise.
+
+    ``arrays`` are the sizes of the job arrays among what was submitted, ``largest_array`` is what
+    the controller allows.
+    """
 
     submissions: list[str | SchedulerError] = field(default_factory=list)
     queued: list[JobRecord] = field(default_factory=list)
@@ -27,6 +31,9 @@ class ScriptedScheduler:
     cancelled: list[str] = field(default_factory=list)
     signalled: list[tuple[str, str]] = field(default_factory=list)
     searches: int = 0
+    largest_array: int = 1001
+    arrays: list[int] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
     name: str = "slurm"
 
     async def version(self) -> str:
@@ -34,10 +41,20 @@ class ScriptedScheduler:
 
     async def submit(self, script: Path, *, name: str, comment: str) -> str:
         self.submitted.append(script)
+        self.comments.append(comment)
         outcome = self.submissions.pop(0)
         if isinstance(outcome, SchedulerError):
             raise outcome
         return outcome
+
+    async def max_array_size(self) -> int:
+        if self.broken is not None:
+            raise self.broken
+        return self.largest_array
+
+    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+        self.arrays.append(size)
+        return await self.submit(script, name=name, comment=comment)
 
     async def queue(self) -> Sequence[JobRecord]:
         if self.broken is not None:
