@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from hpc_agent.config import AgentConfig
+from hpc_agent.config import AgentConfig, Environment
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.serdes import dumps
 from hpc_agent.errors import ConfigError
-from hpc_agent.jobs import options
 from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.interpreter import container_settings, dagster_api, has_image, python_of
+from hpc_agent.jobs.layers import server_layers, settle
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.store.jobs import JobKind
 
@@ -45,41 +46,62 @@ def plan_server(
             "environment on the cluster (executable_path)"
         )
     environment = config.environment_of(location)
-    python = environment.python or data.get("executable_path")
+    placement = config.placement_of(location)
+    python = python_of(environment, data.get("executable_path"))
     if not python and data.get("image"):
         raise ConfigError(
             f"code location {location}: it is deployed as container image {data['image']}, and "
-            "this agent starts no containers for it; set `environment.python` of the location in "
-            "agent.yaml to a Python on the cluster, or `executable_path` of the code location"
+            "this agent starts no containers for it; set `environment.container` of the location "
+            "in agent.yaml, or `environment.python` to a Python on the cluster"
         )
     if not python:
         raise ConfigError(
             f"code location {location}: it is not known which Python runs it; set "
             "`environment.python` in agent.yaml, or `executable_path` of the code location"
         )
+    _check_container(environment, data, location=location, placement=placement)
+    working_directory = environment.working_directory or data.get("working_directory")
     spec = NodeSpec(
         key=key,
         kind=JobKind.CODE_SERVER,
         argv=[
-            python,
-            "-m",
-            "dagster",
-            "api",
+            *dagster_api(
+                environment,
+                python,
+                image=data.get("image"),
+                working_directory=working_directory,
+            ),
             "grpc",
             "--socket",
             "{socket}",
             "--lazy-load-user-code",
         ],
         environment=_variables(config, data, deployment=deployment, location=location),
-        working_directory=data.get("working_directory"),
+        working_directory=working_directory,
         grace_seconds=config.runs.grace_seconds,
     )
+    layers = server_layers(config, deployment=deployment, location=location)
     return JobPlan(
         spec=spec,
         title=f"Dagster code server of {deployment}/{location}",
-        settings=options.merge(_sources(config, location)),
+        settings=(*settle(config, layers, deployment=deployment), *container_settings(environment)),
         environment=environment,
     )
+
+
+def _check_container(
+    environment: Environment, data: Mapping[str, Any], *, location: str, placement: str
+) -> None:
+    if not has_image(environment.container, data.get("image")):
+        raise ConfigError(
+            f"code location {location}: it is not known which image its container is made of; set "
+            "`environment.container.image` in agent.yaml, or `image` of the code location"
+        )
+    if placement != "job" and container_settings(environment):
+        raise ConfigError(
+            f"code location {location}: a container of runtime slurm needs a job of its own; set "
+            "`code_server_placement: job` of the location in agent.yaml, or runtime apptainer"
+        )
 
 
 def context_variables(data: Mapping[str, Any]) -> dict[str, str]:
@@ -105,14 +127,3 @@ def _variables(
             if data.get(field)
         },
     }
-
-
-def _sources(config: AgentConfig, location: str) -> list[options.Source]:
-    sources = [
-        options.Source("agent.yaml options", config.options),
-        options.Source("agent.yaml code_servers.options", config.code_servers.options),
-    ]
-    if location in config.locations:
-        own = config.locations[location].code_server_options
-        sources.append(options.Source(f"agent.yaml locations.{location}.code_server_options", own))
-    return sources

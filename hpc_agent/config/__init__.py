@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from hpc_agent.config.agent import AgentConfig, ComputeLogs, Logging
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
+from hpc_agent.config.environment import Conda, Container, Environment
 from hpc_agent.config.jobs import (
     CodeServers,
-    Environment,
+    Deployment,
     Location,
     Runs,
     Scheduler,
     ServerTtl,
 )
 from hpc_agent.config.load import load_config, parse_config
+from hpc_agent.config.policy import Bounds, Policy, Rules
 from hpc_agent.config.retries import Retries, Retry, RetryWithMemory, RetryWithTime
 from hpc_agent.config.section import OptionValue
 from hpc_agent.config.token import TokenSource, read_token
@@ -26,18 +28,24 @@ __all__ = [
     "AgentConfig",
     "AgentMetrics",
     "AgentQueues",
+    "Bounds",
     "CodeServers",
     "ComputeLogs",
+    "Conda",
+    "Container",
     "ControlPlane",
+    "Deployment",
     "Environment",
     "Location",
     "Logging",
     "OptionValue",
+    "Policy",
     "Relay",
     "Retries",
     "Retry",
     "RetryWithMemory",
     "RetryWithTime",
+    "Rules",
     "Runs",
     "Scheduler",
     "ServerTtl",

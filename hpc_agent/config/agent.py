@@ -8,8 +8,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
-from hpc_agent.config.jobs import CodeServers, Environment, Location, Runs, Scheduler
-from hpc_agent.config.section import ExpandedPath, OptionValue, Section
+from hpc_agent.config.environment import Environment
+from hpc_agent.config.jobs import (
+    CodeServers,
+    Deployment,
+    Location,
+    PlacementName,
+    Runs,
+    Scheduler,
+)
+from hpc_agent.config.policy import Policy
+from hpc_agent.config.section import ExpandedPath, Options, Section
 
 
 class ComputeLogs(Section):
@@ -42,7 +51,10 @@ class AgentConfig(Section):
     node_python: str = "python3"
     scheduler: Scheduler = Scheduler()
     relay: Relay = Relay()
-    options: dict[str, OptionValue] = {}
+    options: Options = {}
+    deployments: dict[str, Deployment] = {}
+    branch_deployments: Deployment = Deployment()
+    policy: Policy = Policy()
     environment: Environment = Environment()
     runs: Runs = Runs()
     code_servers: CodeServers = CodeServers()
@@ -67,14 +79,24 @@ class AgentConfig(Section):
         )
         return allowed is None or location in allowed
 
+    def is_branch(self, deployment: str) -> bool:
+        """Whether a deployment is a branch deployment: it is none of the full ones."""
+        return deployment not in self.control_plane.deployments
+
+    def placement_of(self, location: str) -> PlacementName:
+        """Return where a location's code server lives."""
+        own = self.locations[location].code_server_placement if location in self.locations else None
+        return own or self.code_servers.placement
+
+    @property
+    def uses_login_node(self) -> bool:
+        """Whether any code server may be a process of this machine."""
+        own = {location.code_server_placement for location in self.locations.values()}
+        return "login" in own | {self.code_servers.placement}
+
     def environment_of(self, location: str | None) -> Environment:
         """Return the environment of a code location: its own settings over the general ones."""
-        own = self.locations[location].environment if location in self.locations else None
-        if own is None:
+        own = self.locations.get(location or "")
+        if own is None or own.environment is None:
             return self.environment
-        return Environment(
-            python=own.python or self.environment.python,
-            modules=own.modules or self.environment.modules,
-            variables={**self.environment.variables, **own.variables},
-            setup=own.setup or self.environment.setup,
-        )
+        return own.environment.over(self.environment)

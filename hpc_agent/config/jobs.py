@@ -1,4 +1,4 @@
-"""How jobs are started: scheduler, environment, runs, code servers, single code locations."""
+"""How jobs are started: scheduler, deployments, runs, code servers, single code locations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hpc_agent.config.environment import Environment
 from hpc_agent.config.retries import Retries
-from hpc_agent.config.section import ExpandedPath, OptionValue, Seconds, Section
+from hpc_agent.config.section import ExpandedPath, Options, Seconds, Section
 
 PlacementName = Literal["job", "login", "packed"]
 
@@ -22,23 +23,15 @@ class Scheduler(Section):
     command_timeout_seconds: Seconds = 60
     commands_burst: Annotated[int, Field(ge=1)] = 30
     commands_per_second: Annotated[float, Field(gt=0)] = 2
+    arrays: bool = True
     local_slots: Annotated[int, Field(ge=1)] = 4
     lost_after_seconds: Seconds = 300
-
-
-class Environment(Section):
-    """What a job does before it starts the user's Python."""
-
-    python: str | None = None
-    modules: list[str] = []
-    variables: dict[str, str] = {}
-    setup: list[str] = []
 
 
 class Runs(Section):
     """Run workers."""
 
-    options: dict[str, OptionValue] = {}
+    options: Options = {}
     grace_seconds: Seconds = 30
     walltime_warning_seconds: Seconds | None = None
     retries: Retries = Retries()
@@ -66,7 +59,7 @@ class Packed(Section):
     servers_per_job: Annotated[int, Field(ge=1)] = 8
     memory_mb: Annotated[int, Field(ge=64)] = 2048
     idle_seconds: Seconds = 60
-    options: dict[str, OptionValue] = {}
+    options: Options = {}
 
 
 class CodeServers(Section):
@@ -75,7 +68,7 @@ class CodeServers(Section):
     placement: PlacementName = "job"
     login: LoginNode = LoginNode()
     packed: Packed = Packed()
-    options: dict[str, OptionValue] = {}
+    options: Options = {}
     startup_timeout_seconds: Seconds = 300
     queue_timeout_seconds: Seconds | None = None
     unresponsive_timeout_seconds: Seconds | None = 120
@@ -84,10 +77,16 @@ class CodeServers(Section):
     snapshot_uploads: Literal["direct", "legacy"] = "direct"
 
 
+class Deployment(Section):
+    """Settings of one full deployment, or of all branch deployments, over the cluster-wide ones."""
+
+    options: Options = {}
+
+
 class Location(Section):
     """Settings of one code location; they win over the cluster-wide ones."""
 
     environment: Environment | None = None
-    run_options: dict[str, OptionValue] = {}
-    code_server_options: dict[str, OptionValue] = {}
+    run_options: Options = {}
+    code_server_options: Options = {}
     code_server_placement: PlacementName | None = None

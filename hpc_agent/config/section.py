@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 OptionValue = str | int | float | bool
+Options = dict[str, OptionValue | dict[str, OptionValue]]
 Seconds = Annotated[float, Field(gt=0)]
 ExpandedPath = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
 

@@ -19,7 +19,7 @@ from hpc_agent.store.jobs import JobKind
 
 SCRIPT = "job.sh"
 OUTPUT = "slurm.out"
-_TEMPLATES = {
+TEMPLATE_OF = {
     JobKind.RUN_WORKER: "run_worker.sbatch.j2",
     JobKind.CODE_SERVER: "code_server.sbatch.j2",
 }
@@ -75,27 +75,39 @@ class JobPreparation:
         directory = self.work.prepare(
             plan.spec, token=self._tokens.token(key), program=self._program
         )
-        output = str(directory / OUTPUT).replace("%", "%%")
-        values = ScriptValues(
-            key=key,
-            title=plan.title,
-            directives=[
-                f"--output={output}",
-                f"--chdir={directory}",
-                "--open-mode=append",
-                "--requeue" if plan.requeue else "--no-requeue",
-                *(setting.directive for setting in plan.settings),
-            ],
-            exports=list(_exports(plan.environment.variables).items()),
-            modules=plan.environment.modules,
-            setup=plan.environment.setup,
-            node_python=self._node_python,
-            node_program=str(directory / "node.pyz"),
-            job_directory=str(directory),
-        )
+        values = script_values(plan, directory=directory, node_python=self._node_python)
         script = directory / SCRIPT
-        write_private(script, self._templates.render(_TEMPLATES[plan.spec.kind], values))
+        write_private(script, self._templates.render(TEMPLATE_OF[plan.spec.kind], values))
         return script
+
+
+def script_values(plan: JobPlan, *, directory: Path, node_python: str) -> ScriptValues:
+    """Return what the template of a job is rendered with."""
+    environment = plan.environment
+    output = str(directory / OUTPUT).replace("%", "%%")
+    return ScriptValues(
+        key=plan.spec.key,
+        title=plan.title,
+        directives=[
+            f"--output={output}",
+            f"--chdir={directory}",
+            "--open-mode=append",
+            "--requeue" if plan.requeue else "--no-requeue",
+            *(setting.directive for setting in plan.settings),
+        ],
+        exports=list(_exports(environment.variables).items()),
+        modules=environment.modules,
+        purge_modules=environment.purge_modules,
+        env_file=environment.env_file,
+        prefix=environment.prefix,
+        is_conda=environment.conda is not None,
+        setup=environment.setup,
+        teardown=environment.teardown,
+        umask=environment.umask or "077",
+        node_python=node_python,
+        node_program=str(directory / "node.pyz"),
+        job_directory=str(directory),
+    )
 
 
 def _exports(variables: Mapping[str, str]) -> dict[str, str]:

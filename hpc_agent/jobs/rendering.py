@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ class ScriptValues:
     """What a job template may use.
 
     ``directives`` are complete options (``--partition=batch``); ``exports`` are pairs of name and
-    value; ``setup`` lines are the site's own shell and go in as they are.
+    value; ``setup`` and ``teardown`` lines are the site's own shell and go in as they are.
+    ``prefix`` is the directory of a Python environment.
     """
 
     key: str
@@ -32,6 +34,12 @@ class ScriptValues:
     node_python: str
     node_program: str
     job_directory: str
+    purge_modules: bool = False
+    env_file: str | None = None
+    prefix: str | None = None
+    is_conda: bool = False
+    teardown: Sequence[str] = ()
+    umask: str = "077"
 
 
 class Templates:
@@ -50,6 +58,7 @@ class Templates:
         )
         self._environment.filters["directive"] = _directive
         self._environment.filters["comment"] = _comment
+        self._environment.filters["variable"] = _variable
         self._environment.filters["verbatim"] = Markup
 
     def render(self, name: str, values: ScriptValues) -> str:
@@ -78,6 +87,13 @@ def _directive(text: str) -> Markup:
     option, equals, value = text.partition("=")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return Markup(f'{option}{equals}"{escaped}"')  # noqa: S704
+
+
+def _variable(name: str) -> Markup:
+    """Let through what is a name to the shell, since a name cannot be quoted."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise errors.TemplateError(f"{name!r} is no name of an environment variable")
+    return Markup(name)  # noqa: S704
 
 
 def _comment(text: str) -> Markup:

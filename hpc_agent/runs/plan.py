@@ -13,6 +13,8 @@ from hpc_agent.dagster_plus.serdes import dumps, packed
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.interpreter import container_settings, dagster_api, has_image, python_of
+from hpc_agent.jobs.layers import run_layers, settle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs.recovery import policies_of, signals_left_open
@@ -42,11 +44,16 @@ def plan_run(
     """
     policies = policies_of(config.runs.retries, run.tags)
     environment = config.environment_of(run.location)
-    python = environment.python or run.executable_path
+    python = python_of(environment, run.executable_path)
     if python is None or run.code_origin is None:
         raise ConfigError(
             f"run {run.run_id}: it is not known which Python runs it; set `environment.python` in "
             "agent.yaml, or `executable_path` of the code location"
+        )
+    if not has_image(environment.container, _image(run)):
+        raise ConfigError(
+            f"run {run.run_id}: it is not known which image its container is made of; set "
+            "`environment.container.image` in agent.yaml"
         )
     # ExecuteRunArgs and ResumeRunArgs of dagster/_grpc/types.py have the same fields.
     arguments: dict[str, Any] = {
@@ -55,23 +62,29 @@ def plan_run(
         "instance_ref": instance_ref(deployment, config.compute_logs, local_directory="{tmp}"),
         "set_exit_code_on_failure": True,
     }
-    api = [python, "-m", "dagster", "api"]
+    api = dagster_api(
+        environment,
+        python,
+        image=_image(run),
+        working_directory=environment.working_directory or _working_directory(run),
+    )
     spec = NodeSpec(
         key=run_key(run.run_id, attempt),
         kind=JobKind.RUN_WORKER,
         # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
         argv=[*api, "execute_run", dumps(packed("ExecuteRunArgs", **arguments))],
         environment=context or {},
-        working_directory=None,
+        working_directory=environment.working_directory,
         grace_seconds=config.runs.grace_seconds,
         resume_argv=[*api, "resume_run", dumps(packed("ResumeRunArgs", **arguments))],
         leave_open_on=signals_left_open(policies, attempt),
     )
-    settings = options.merge([*_sources(config, run), *_overrides(attempt, overrides)])
+    layers = run_layers(config, deployment=deployment, location=run.location, tags=run.tags)
+    settings = settle(config, [*layers, *_overrides(attempt, overrides)], deployment=deployment)
     return JobPlan(
         spec=spec,
         title=f"Dagster run {run.run_id} of {run.job_name}",
-        settings=_with_warning(settings, config),
+        settings=(*_with_warning(settings, config), *container_settings(environment)),
         environment=environment,
         requeue=policies.lets_slurm_requeue,
     )
@@ -109,12 +122,15 @@ def _without_container_context(code_origin: Mapping[str, Any]) -> dict[str, Any]
     return {**code_origin, "repository_origin": {**repository, "container_context": None}}
 
 
-def _sources(config: AgentConfig, run: RunToLaunch) -> list[options.Source]:
-    sources = [
-        options.Source("agent.yaml options", config.options),
-        options.Source("agent.yaml runs.options", config.runs.options),
-    ]
-    if run.location in config.locations:
-        own = config.locations[run.location].run_options
-        sources.append(options.Source(f"agent.yaml locations.{run.location}.run_options", own))
-    return [*sources, options.from_tags(run.tags)]
+def _image(run: RunToLaunch) -> str | None:
+    """Return the image that the code location was deployed with."""
+    return _repository(run).get("container_image")
+
+
+def _working_directory(run: RunToLaunch) -> str | None:
+    """Return the directory that the code location was loaded from."""
+    return (_repository(run).get("code_pointer") or {}).get("working_directory")
+
+
+def _repository(run: RunToLaunch) -> Mapping[str, Any]:
+    return (run.code_origin or {}).get("repository_origin") or {}

@@ -1,0 +1,60 @@
+"""The command that starts user code: the Python of an environment, in a container where one is set.
+
+Sources: apptainer-exec(1); sbatch(1), ``--container``.
+"""
+
+from __future__ import annotations
+
+from hpc_agent.config.environment import Container, Environment
+from hpc_agent.jobs.options import Setting
+
+_IN_IMAGE = "python3"
+_GPU_FLAGS = {"nvidia": "--nv", "amd": "--rocm"}
+
+
+def python_of(environment: Environment, reported: str | None) -> str | None:
+    """Return the Python; ``reported`` is the code location's own. None when nothing names one."""
+    default = _IN_IMAGE if environment.container is not None else None
+    return environment.interpreter or reported or default
+
+
+def dagster_api(
+    environment: Environment, python: str, *, image: str | None, working_directory: str | None
+) -> list[str]:
+    """Return the words before a command of ``dagster api``.
+
+    ``image`` is the one that the code location was deployed with. The node program fills in
+    ``{tmp}``. Variables reach the container by themselves: apptainer hands its environment on, and
+    so none is on a command line.
+    """
+    command = [python, "-m", "dagster", "api"]
+    container = environment.container
+    if container is None or container.runtime == "slurm":
+        return command
+    return [*_exec(container, image, working_directory), *command]
+
+
+def has_image(container: Container | None, image: str | None) -> bool:
+    """Whether it is known which image a container is made of; without container none is needed."""
+    return container is None or bool(container.image or image)
+
+
+def container_settings(environment: Environment) -> tuple[Setting, ...]:
+    """Return the option that puts the whole job into an OCI bundle."""
+    container = environment.container
+    if container is None or container.runtime != "slurm" or container.image is None:
+        return ()
+    return (Setting("container", container.image, "agent.yaml environment.container"),)
+
+
+def _exec(container: Container, image: str | None, working_directory: str | None) -> list[str]:
+    words = [container.runtime, "exec"]
+    if container.gpu is not None:
+        words.append(_GPU_FLAGS[container.gpu])
+    binds = ["{tmp}", *container.binds]
+    if working_directory is not None:
+        binds.insert(1, working_directory)
+        words += ["--pwd", working_directory]
+    for bind in binds:
+        words += ["--bind", bind]
+    return [*words, *container.options, container.image or f"docker://{image}"]

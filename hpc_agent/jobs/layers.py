@@ -1,0 +1,75 @@
+"""Where the options of a job come from, in the order in which they win (docs/options.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hpc_agent.config import AgentConfig
+from hpc_agent.jobs import options, policy
+from hpc_agent.jobs.options import Setting, Source
+
+
+def run_layers(
+    config: AgentConfig, *, deployment: str, location: str | None, tags: Mapping[str, str]
+) -> list[Source]:
+    """Return what a run's options are merged from."""
+    own = config.locations.get(location or "")
+    layers = [*_general(config, deployment), _in_file("runs.options", config.runs.options)]
+    if own is not None:
+        layers.append(_in_file(f"locations.{location}.run_options", own.run_options))
+    return [*layers, options.from_tags(tags)]
+
+
+def server_layers(config: AgentConfig, *, deployment: str, location: str) -> list[Source]:
+    """Return what a code server's options are merged from."""
+    servers, own = config.code_servers, config.locations.get(location)
+    layers = [*_general(config, deployment), _in_file("code_servers.options", servers.options)]
+    if config.placement_of(location) == "packed":
+        layers.append(_in_file("code_servers.packed.options", servers.packed.options))
+    if own is not None:
+        name = f"locations.{location}.code_server_options"
+        layers.append(_in_file(name, own.code_server_options))
+    return layers
+
+
+def settle(
+    config: AgentConfig, layers: Sequence[Source], *, deployment: str
+) -> tuple[Setting, ...]:
+    """Merge layers under the policy of a deployment. Raises ConfigError."""
+    rules = config.policy.rules_of(deployment, is_branch=config.is_branch(deployment))
+    return policy.settle(rules, layers)
+
+
+def check_layers(config: AgentConfig) -> None:
+    """Raise ConfigError when an option in agent.yaml is none, or cannot have its value."""
+    layers = [
+        _in_file("options", config.options),
+        _in_file("branch_deployments.options", config.branch_deployments.options),
+        _in_file("runs.options", config.runs.options),
+        _in_file("code_servers.options", config.code_servers.options),
+        _in_file("code_servers.packed.options", config.code_servers.packed.options),
+    ]
+    for name, deployment in config.deployments.items():
+        layers.append(_in_file(f"deployments.{name}.options", deployment.options))
+    for name, location in config.locations.items():
+        layers.append(_in_file(f"locations.{name}.run_options", location.run_options))
+        server_options = location.code_server_options
+        layers.append(_in_file(f"locations.{name}.code_server_options", server_options))
+    layers += [Source(policy.FORCED, rules.force) for rules in config.policy.everywhere]
+    for layer in layers:
+        options.merge([layer])
+    policy.check_rules(config.policy)
+
+
+def _general(config: AgentConfig, deployment: str) -> list[Source]:
+    layers = [_in_file("options", config.options)]
+    if config.is_branch(deployment):
+        layers.append(_in_file("branch_deployments.options", config.branch_deployments.options))
+    elif deployment in config.deployments:
+        own = config.deployments[deployment].options
+        layers.append(_in_file(f"deployments.{deployment}.options", own))
+    return layers
+
+
+def _in_file(key: str, values: Mapping[str, object]) -> Source:
+    return Source(f"agent.yaml {key}", values)
