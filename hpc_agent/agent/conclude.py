@@ -89,6 +89,7 @@ class ConcludeLoop:
         if await self._context.store.run(write):
             self._revoke(job.key)
             self._context.bells.submit.ring()
+            self._context.bells.measure.ring()
         else:
             await self._close(job, Verdict.CANCELED, NoMore())
         self._context.bells.report.ring()
@@ -104,3 +105,4 @@ class ConcludeLoop:
             jobs.change(db, job.key, now=now, source="agent", concluded_at=now)
 
         await self._context.store.run(write)
+        self._context.bells.measure.ring()

@@ -29,6 +29,7 @@ class Bells:
     watch: Bell = field(default_factory=Bell)
     cancel: Bell = field(default_factory=Bell)
     conclude: Bell = field(default_factory=Bell)
+    measure: Bell = field(default_factory=Bell)
     report: Bell = field(default_factory=Bell)
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)

@@ -27,6 +27,7 @@ from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
 from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.loop import Bell, Crew, repeat
+from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.report import ReportLoop
@@ -251,6 +252,7 @@ def _loops(
             ).step,
             bells.conclude,
         ),
+        _NamedLoop("measure", MeasureLoop(context).step, bells.measure),
         _NamedLoop("orphans", OrphansLoop(context).step, Bell()),
         _NamedLoop("report", ReportLoop(context).step, bells.report),
         _NamedLoop("heartbeat", heartbeat.step, bells.heartbeat),

@@ -21,6 +21,27 @@ NO_CHANGES: Changes = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """What Slurm gave a job, as its environment said; None where it did not."""
+
+    cpus: int | None
+    nodes: int | None
+    memory_bytes: int | None
+    gpus: int | None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Allocation:
+        """Read ``allocation`` of an exit record."""
+        megabytes = _integer(content.get("memory_mb"))
+        return cls(
+            cpus=_integer(content.get("cpus")),
+            nodes=_integer(content.get("nodes")),
+            memory_bytes=None if megabytes is None else megabytes << 20,
+            gpus=_integer(content.get("gpus")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRecord:
     """The node program's last word (``exit.json``)."""
 
@@ -35,6 +56,7 @@ class ExitRecord:
     ended_on: str | None = None
     cpu_seconds: float | None = None
     max_rss_kb: int | None = None
+    allocation: Allocation | None = None
 
     @property
     def ran(self) -> bool:
@@ -56,6 +78,7 @@ class ExitRecord:
             ended_on=content.get("ended_on"),
             cpu_seconds=_number(content.get("cpu_seconds")),
             max_rss_kb=_integer(content.get("max_rss_kb")),
+            allocation=Allocation.from_json(content.get("allocation") or {}),
         )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 STDERR_TAIL_BYTES = 4096
 
@@ -98,8 +99,42 @@ def exit_record(context: JobContext, ending: Ending) -> Dict[str, Any]:
         "ended_on": ending.ended_on,
         "max_rss_kb": ending.max_rss_kb,
         "cpu_seconds": ending.cpu_seconds,
+        "allocation": allocation(os.environ),
         "stderr_tail": ending.stderr_tail,
     }
+
+
+def allocation(environment: Mapping[str, str]) -> Dict[str, Optional[int]]:
+    """Return what Slurm gave the job, by the variables that it sets in every batch job (sbatch(1)).
+
+    Memory in MiB; None where it was not said.
+    """
+    cpus = _cpus(environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    nodes = _integer(environment.get("SLURM_JOB_NUM_NODES"))
+    per_node = _integer(environment.get("SLURM_MEM_PER_NODE"))
+    per_cpu = _integer(environment.get("SLURM_MEM_PER_CPU"))
+    memory = None
+    if per_node and nodes:
+        memory = per_node * nodes
+    elif per_cpu and cpus:
+        memory = per_cpu * cpus
+    gpus = _integer(environment.get("SLURM_GPUS_ON_NODE"))
+    return {"cpus": cpus, "nodes": nodes, "memory_mb": memory, "gpus": gpus}
+
+
+def _cpus(text: str) -> Optional[int]:
+    """Read ``4``, ``4(x2)`` and ``4(x2),2``: CPUs on each node."""
+    total = 0
+    for part in text.split(","):
+        match = re.match(r"(\d+)(?:\(x(\d+)\))?$", part)
+        if match is None:
+            return None
+        total += int(match.group(1)) * int(match.group(2) or 1)
+    return total
+
+
+def _integer(text: Optional[str]) -> Optional[int]:
+    return int(text) if text is not None and text.isdigit() else None
 
 
 def write_json(path: str, document: Dict[str, Any]) -> None:

@@ -246,12 +246,12 @@ def to_conclude(db: Database) -> list[Job]:
     return [_job(row) for row in rows]
 
 
-def to_measure(db: Database, limit: int = 1000) -> list[Job]:
-    """Return run workers that are over and whose use of resources is not told yet."""
+def to_measure(db: Database, *, since: float, limit: int = 1000) -> list[Job]:
+    """Return run workers that have ended since then and whose use of resources is not told yet."""
     rows = db.execute(
         f"{_SELECT} WHERE measured_at IS NULL AND kind = ? AND phase = ? "
-        "AND started_at IS NOT NULL AND ended_at IS NOT NULL ORDER BY ended_at LIMIT ?",
-        [JobKind.RUN_WORKER.value, Phase.ENDED.value, limit],
+        "AND started_at IS NOT NULL AND ended_at >= ? ORDER BY ended_at LIMIT ?",
+        [JobKind.RUN_WORKER.value, Phase.ENDED.value, since, limit],
     )
     return [_job(row) for row in rows]
 

@@ -31,6 +31,7 @@ class ScriptedScheduler:
     cancelled: list[str] = field(default_factory=list)
     signalled: list[tuple[str, str]] = field(default_factory=list)
     searches: int = 0
+    usage_queries: int = 0
     largest_array: int = 1001
     arrays: list[int] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
@@ -66,6 +67,7 @@ class ScriptedScheduler:
         return [record for record in self.accounted if record.job_id in wanted]
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
+        self.usage_queries += 1
         return {job_id: self.used[job_id] for job_id in job_ids if job_id in self.used}
 
     async def show(self, job_id: str) -> JobRecord:

@@ -1,0 +1,155 @@
+"""What a run's job has used of what it had, and what to ask for instead: pure figures and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpc_agent.jobs.lifecycle import ExitRecord
+from hpc_agent.slurm.scheduler import Usage
+from hpc_agent.store.jobs import Job
+
+_ACCOUNTING = "sacct"
+_EXIT_RECORD = "exit record"
+_GIB = 1 << 30
+_MIB = 1 << 20
+_NO_ADVICE_BELOW_SECONDS = 60.0
+_HALF = 0.5
+_NEARLY_ALL = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """Times in seconds, memory in bytes, shares from 0 to 1; None where nothing is known.
+
+    ``source`` names where the use of CPU and memory comes from. The exit record knows the memory
+    of the largest process only, sacct that of the whole task.
+    """
+
+    elapsed: float
+    queue_wait: float
+    source: str
+    cpus: int | None = None
+    cpu_seconds: float | None = None
+    memory: int | None = None
+    memory_used: int | None = None
+    nodes: int | None = None
+    gpus: int | None = None
+    gpu_share: float | None = None
+
+    @property
+    def cpu_share(self) -> float | None:
+        """How much of the CPU time was used."""
+        if self.cpu_seconds is None or not self.cpus or not self.elapsed:
+            return None
+        return self.cpu_seconds / (self.cpus * self.elapsed)
+
+    @property
+    def memory_share(self) -> float | None:
+        """How much of the memory was used at most."""
+        if self.memory_used is None or not self.memory:
+            return None
+        return self.memory_used / self.memory
+
+    @property
+    def node_hours(self) -> float | None:
+        """Hours times nodes, whether they were shared or not."""
+        return self.nodes * self.elapsed / 3600 if self.nodes else None
+
+
+def measure(job: Job, usage: Usage | None, record: ExitRecord | None) -> Efficiency:
+    """Put together what accounting and the node program's exit record know."""
+    has_figures = usage is not None and (usage.cpu_seconds or usage.max_rss_bytes)
+    usage = usage or Usage()
+    given = record.allocation if record else None
+    started, ended = job.started_at or 0.0, job.ended_at or 0.0
+    rss = job.max_rss_kb or (record.max_rss_kb if record else None)
+    cpu_seconds = job.cpu_seconds or (record.cpu_seconds if record else None)
+    return Efficiency(
+        elapsed=max(usage.elapsed_seconds or 0.0, ended - started),
+        queue_wait=max(started - (job.submitted_at or started), 0.0),
+        source=_ACCOUNTING if has_figures else _EXIT_RECORD,
+        cpus=usage.allocated_cpus or (given.cpus if given else None),
+        cpu_seconds=usage.cpu_seconds if has_figures else cpu_seconds,
+        memory=usage.requested_memory_bytes or (given.memory_bytes if given else None),
+        memory_used=usage.max_rss_bytes if has_figures else (rss * 1024 if rss else None),
+        nodes=usage.nodes or (given.nodes if given else None),
+        gpus=usage.gpus or (given.gpus if given else None),
+        gpu_share=None if usage.gpu_utilization is None else usage.gpu_utilization / 100,
+    )
+
+
+def metadata(found: Efficiency) -> dict[str, str | int | float]:
+    """Return what is known, as the entries of an event."""
+    entries: dict[str, str | int | float | None] = {
+        "elapsed (s)": round(found.elapsed, 1),
+        "queue wait (s)": round(found.queue_wait, 1),
+        "CPUs": found.cpus,
+        "CPU efficiency (%)": _percent(found.cpu_share),
+        "memory requested (GB)": _gigabytes(found.memory),
+        "memory used (GB)": _gigabytes(found.memory_used),
+        "memory efficiency (%)": _percent(found.memory_share),
+        "GPUs": found.gpus,
+        "GPU utilization (%)": _percent(found.gpu_share),
+        "node hours": None if found.node_hours is None else round(found.node_hours, 4),
+        "source": found.source,
+    }
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def advice(found: Efficiency) -> list[str]:
+    """Return what to ask Slurm for instead; nothing for a job that was over in a minute."""
+    if found.elapsed < _NO_ADVICE_BELOW_SECONDS:
+        return []
+    return [*_memory_advice(found), *_cpu_advice(found), *_gpu_advice(found)]
+
+
+def describe(job: Job, found: Efficiency) -> str:
+    """Return the line of the run's log."""
+    shares = [
+        f"{name} {share:.0%}"
+        for name, share in (
+            ("CPU", found.cpu_share),
+            ("memory", found.memory_share),
+            ("GPU", found.gpu_share),
+        )
+        if share is not None
+    ]
+    text = f"Job {job.job_id} used {', '.join(shares) or 'an amount that nobody measured'}"
+    return ". ".join([text, *advice(found)]) + "."
+
+
+def _memory_advice(found: Efficiency) -> list[str]:
+    share, memory, used = found.memory_share, found.memory, found.memory_used
+    if share is None or memory is None or used is None:
+        return []
+    amounts = f"{used / _GIB:.1f} of {memory / _GIB:.1f} GB of memory"
+    if share > _NEARLY_ALL:
+        return [f"It nearly ran out of memory ({amounts}): raise dagster-hpc/mem"]
+    # The largest process alone says too little to advise less: its siblings may need the rest.
+    if share < _HALF and found.source == _ACCOUNTING and memory >= _GIB:
+        enough = -(-int(used * 1.25) // (256 * _MIB)) * 256
+        return [f"It used {amounts}: dagster-hpc/mem: {enough}M would be enough"]
+    return []
+
+
+def _cpu_advice(found: Efficiency) -> list[str]:
+    share = found.cpu_share
+    if share is None or found.cpus is None or found.cpus < 2 or share >= _HALF:
+        return []
+    busy = share * found.cpus
+    return [f"It kept {busy:.1f} of {found.cpus} CPUs busy: lower dagster-hpc/cpus-per-task"]
+
+
+def _gpu_advice(found: Efficiency) -> list[str]:
+    share = found.gpu_share
+    if share is None or not found.gpus or share >= _HALF:
+        return []
+    return [f"Its GPUs were busy for {share:.0%} of the time: ask for fewer, or feed them faster"]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(share * 100, 1)
+
+
+def _gigabytes(size: int | None) -> float | None:
+    return None if size is None else round(size / _GIB, 3)
