@@ -22,7 +22,9 @@ def example() -> None:
 def check(config: ConfigOption = None) -> None:
     """Read agent.yaml and say whether it is right."""
     from hpc_agent.config import load_config, read_token
+    from hpc_agent.jobs.layers import check_layers
 
     settings = load_config(config)
+    check_layers(settings)
     read_token(settings)
     print_line(f"agent.yaml is right: control plane {settings.control_plane.url}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,28 @@ DEFAULT_PATHS = (
     Path("agent.yaml"),
     Path("~/.config/hpc-agent/agent.yaml"),
     Path("/etc/hpc-agent/agent.yaml"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without numbers in base 60: ``12:00:00`` is a time of sbatch, not 43200 minutes."""
+
+    yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float"))
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+# YAML 1.2, core schema. YAML 1.1 reads 027 as octal as well.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$|0x[0-9a-fA-F]+$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
 )
 
 
@@ -54,7 +77,7 @@ def _first_existing(candidates: tuple[Path, ...]) -> Path | None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -73,7 +96,7 @@ def _set_from_environment(content: dict[str, Any], name: str, value: str) -> Non
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise ConfigError(f"environment: {name}: {parent} is not a section")
-    target[leaf] = yaml.safe_load(value)
+    target[leaf] = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
 
 
 def _describe(problem: Any) -> str:

@@ -131,6 +131,25 @@ def test_broken_yaml_is_no_traceback(tmp_path: Path) -> None:
         load_config(path, environ={})
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12:00:00", "12:00:00"),
+        ("90:00", "90:00"),
+        ("60", 60),
+        ("1-12", "1-12"),
+        ("2.5", 2.5),
+        ("-100", -100),
+        ("true", True),
+    ],
+)
+def test_times_are_no_numbers_in_base_60(tmp_path: Path, text: str, value: object) -> None:
+    """YAML 1.1 makes 43200 of 12:00:00, which sbatch would take for a month."""
+    path = tmp_path / "agent.yaml"
+    path.write_text(f"{yaml.safe_dump(MINIMAL)}\noptions: {{time: {text}}}\n")
+    assert load_config(path, environ={}).options == {"time": value}
+
+
 def test_token_comes_from_a_private_file(tmp_path: Path) -> None:
     """A token that others can read is refused with the command that mends it."""
     path = tmp_path / "token"
