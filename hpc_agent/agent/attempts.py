@@ -12,6 +12,7 @@ from hpc_agent.agent.context import Context
 from hpc_agent.agent.planning import plan_attempt
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
+from hpc_agent.jobs import options
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs import telling
 from hpc_agent.runs.recovery import Asked, NextAttempt, NoMore, cause_of, decide, policies_of
@@ -105,6 +106,7 @@ class Attempts:
             created_at=self._context.clock(),
             attempt=decision.number,
             overrides=json.dumps(_overrides(job) | decision.overrides),
+            settings=options.to_json(plan.settings),
         )
 
 

@@ -14,6 +14,7 @@ from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
+from hpc_agent.jobs import options
 from hpc_agent.runs import telling
 from hpc_agent.runs.conclusion import FINISHED
 from hpc_agent.runs.plan import run_key
@@ -65,6 +66,7 @@ class RunRequests:
             job_name=run.job_name,
             request_id=request.request_id,
             created_at=now,
+            settings=options.to_json(plan.settings),
         )
 
         def write(db: Database) -> None:

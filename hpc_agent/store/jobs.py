@@ -68,6 +68,7 @@ class Job:
     are the Slurm options (JSON) in which an attempt differs from the first. ``measured_at`` is when
     its use of resources was told. Jobs of one ``likeness`` may be tasks of one job array;
     ``array_key`` and ``array_index`` say which task a job is, from before sbatch is called.
+    ``settings`` are the Slurm options it is submitted with, each with its source (JSON).
     """
 
     key: str
@@ -110,6 +111,7 @@ class Job:
     likeness: str | None = None
     array_key: str | None = None
     array_index: int | None = None
+    settings: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,3 +100,9 @@ def arrays(db: Database) -> None:
         "CREATE INDEX jobs_array ON jobs (array_key) WHERE array_key IS NOT NULL",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def settings(db: Database) -> None:
+    """With which Slurm options a job was submitted, and which source set each."""
+    db.execute("ALTER TABLE jobs ADD COLUMN settings TEXT NOT NULL DEFAULT ''")
