@@ -31,6 +31,11 @@ class Layout:
         return self.root / "run" / "munge.sock"
 
     @property
+    def jwt_key(self) -> Path:
+        """What tokens for slurmrestd are signed with."""
+        return self.config_directory / "jwt.key"
+
+    @property
     def mariadb_socket(self) -> Path:
         """The socket of this cluster's own MariaDB."""
         return self.root / "run" / "mariadb.sock"
@@ -53,6 +58,10 @@ class Cluster:
     node_ports: tuple[int, ...]
     accounting: bool = False
     dbd_port: int = 0
+    version: str = ""
+    plugin_directory: str = ""
+    restd_port: int = 0
+    conf_lines: tuple[str, ...] = ()
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -76,7 +85,15 @@ def slurm_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
         accounting=_accounting(cluster, layout, host) if cluster.accounting else _NO_ACCOUNTING,
         nodes=nodes,
         node_list=",".join(cluster.node_names),
+        more="\n".join(_more(cluster, layout)),
     )
+
+
+def _more(cluster: Cluster, layout: Layout) -> list[str]:
+    """Return what only some clusters have; Slurm takes the last of two equal keys."""
+    plugins = [f"PluginDir={cluster.plugin_directory}"] if cluster.plugin_directory else []
+    jwt = ["AuthAltTypes=auth/jwt", f"AuthAltParameters=jwt_key={layout.jwt_key}"]
+    return [*plugins, *(jwt if cluster.restd_port else []), *cluster.conf_lines]
 
 
 def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
@@ -85,8 +102,9 @@ def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
     The database's socket is not in here: 22.05 has no parameter for it, so the daemon gets it by
     the client library's variable MYSQL_UNIX_PORT. Root is authenticated by that socket.
     """
+    plugins = f"PluginDir={cluster.plugin_directory}\n" if cluster.plugin_directory else ""
     return (
-        "AuthType=auth/munge\n"
+        f"{plugins}AuthType=auth/munge\n"
         f"AuthInfo=socket={layout.munge_socket}\n"
         f"DbdHost={host}\nDbdAddr=127.0.0.1\nDbdPort={cluster.dbd_port}\n"
         "SlurmUser=root\n"
@@ -176,4 +194,5 @@ InactiveLimit=0
 {nodes}
 PartitionName=debug Nodes={node_list} Default=YES MaxTime=00:30:00 DefaultTime=00:05:00 State=UP
 PartitionName=batch Nodes={node_list} Default=NO MaxTime=7-00:00:00 DefaultTime=01:00:00 State=UP
+{more}
 """

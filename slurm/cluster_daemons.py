@@ -6,14 +6,16 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cluster_config import Cluster, Layout
 from cluster_packages import find_program
 from cluster_process import ClusterError, Daemon
+from cluster_versions import root_of
 
 _COMMAND_SECONDS = 60
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _READY = re.compile(r"^(idle|mixed|allocated|completing)$")
 
 
@@ -23,9 +25,10 @@ class Daemons:
     def __init__(self, cluster: Cluster, layout: Layout) -> None:
         self._cluster = cluster
         self._layout = layout
+        self._root = root_of(cluster.version)
         # The mark lets ``down`` recognise step daemons, which inherit it from slurmd.
         self._environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{self._root.commands}:{_PATH}" if self._root else _PATH,
             "HOME": "/root",
             "LANG": "C.UTF-8",
             "SLURM_CONF": str(layout.slurm_conf),
@@ -37,7 +40,12 @@ class Daemons:
         """Return munged first, then the database, the controller and the nodes."""
         accounting = [self._mariadbd(), self._slurmdbd()] if self._cluster.accounting else []
         nodes = [self._slurmd(name) for name in self._cluster.node_names]
-        return [self._munged(), *accounting, self._slurmctld(), *nodes]
+        restd = [self._slurmrestd()] if self._cluster.restd_port else []
+        return [self._munged(), *accounting, self._slurmctld(), *nodes, *restd]
+
+    def bin_directory(self) -> Path:
+        """Return where sbatch, squeue and the others of this cluster's version are."""
+        return self._root.commands if self._root else Path(self._require("sbatch")).parent
 
     def version(self) -> str:
         """Return the version of the installed slurmctld, for example ``22.05.8``."""
@@ -140,18 +148,47 @@ class Daemons:
 
     def _slurmd(self, node: str) -> Daemon:
         port = self._cluster.node_ports[self._cluster.node_names.index(node)]
+        # Else it starts the step daemon of the path that it was built for.
+        stepd = ["-d", str(self._root.commands / "slurmstepd")] if self._root else []
         return self._daemon(
-            "slurmd", "-D", "-N", node, name=f"slurmd-{node}", ready=lambda: self._listens(port)
+            "slurmd",
+            "-D",
+            *("-N", node),
+            *stepd,
+            name=f"slurmd-{node}",
+            ready=lambda: self._listens(port),
         )
 
+    def _slurmrestd(self) -> Daemon:
+        port = self._cluster.restd_port
+        # It serves nothing at all when slurmdbd's plugin finds no accounting (seen with 24.11).
+        plugins = [] if self._cluster.accounting or self._is_before_23() else ["-s", "slurmctld"]
+        return self._daemon(
+            "slurmrestd",
+            *("-a", "rest_auth/jwt", *plugins),
+            # It refuses root and SlurmUser (slurmrestd(8)); who calls it says the token.
+            *("-u", "nobody", "-g", "nogroup"),
+            f"127.0.0.1:{port}",
+            ready=lambda: self._listens(port),
+            more={"SLURM_JWT": "daemon"},
+        )
+
+    def _is_before_23(self) -> bool:
+        return int(self.version().partition(".")[0]) < 23
+
     def _daemon(
-        self, program: str, *arguments: str, ready: Callable[[], bool], name: str = ""
+        self,
+        program: str,
+        *arguments: str,
+        ready: Callable[[], bool],
+        name: str = "",
+        more: Mapping[str, str] | None = None,
     ) -> Daemon:
         name = name or program
         return Daemon(
             name=name,
-            argv=[_require(program), *arguments],
-            environment=self._environment,
+            argv=[self._require(program), *arguments],
+            environment={**self._environment, **(more or {})},
             record=self._layout.record(name),
             output=self._layout.output(name),
             ready=ready,
@@ -160,7 +197,7 @@ class Daemons:
     def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [_require(argv[0]), *argv[1:]],
+                [self._require(argv[0]), *argv[1:]],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -188,9 +225,8 @@ class Daemons:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-
-def _require(program: str) -> str:
-    path = find_program(program)
-    if path is None:
-        raise ClusterError(f"{program} is not installed; `cluster up` as root installs it.")
-    return path
+    def _require(self, program: str) -> str:
+        path = (self._root and self._root.program(program)) or find_program(program)
+        if path is None:
+            raise ClusterError(f"{program} is not installed; `cluster up` as root installs it.")
+        return path

@@ -24,6 +24,7 @@ from cluster_config import (
 )
 from cluster_daemons import Daemons
 from cluster_process import ClusterError, end, running_pid, start, stop, with_environment
+from cluster_versions import make_root
 
 Say = Callable[[str], None]
 
@@ -44,14 +45,27 @@ class Status:
     dir: str
     daemons: dict[str, int | None]
     node_states: dict[str, str]
+    bin_dir: str = ""
+    restd: str = ""
 
 
-def up(root: Path, *, nodes: int | None, accounting: bool, say: Say) -> Status:
+@dataclass(frozen=True)
+class Wishes:
+    """What ``up`` asks for; what is not given stays as it is."""
+
+    nodes: int | None = None
+    accounting: bool = False
+    restd: bool = False
+    version: str = ""
+    conf_lines: tuple[str, ...] = ()
+
+
+def up(root: Path, wishes: Wishes, *, say: Say) -> Status:
     """Start what does not run, restart what is configured differently, and wait until it serves."""
     layout = Layout(root)
     _prepare(layout)
     with _exclusive(layout):
-        cluster = _choose(layout, nodes=nodes, accounting=accounting)
+        cluster = _choose(layout, wishes, say=say)
         daemons = Daemons(cluster, layout)
         if _write_configuration(cluster, layout, daemons.version()):
             _stop_slurm(layout, say=say)
@@ -92,6 +106,8 @@ def status(root: Path) -> Status:
         dir=str(root),
         daemons=pids,
         node_states=daemons.node_states() if running else {},
+        bin_dir=str(daemons.bin_directory()),
+        restd=f"http://127.0.0.1:{cluster.restd_port}" if cluster.restd_port else "",
     )
 
 
@@ -110,7 +126,7 @@ def down(root: Path, *, say: Say) -> None:
             say("slurmctld stopped")
         _end_leftovers(layout, say=say)
         _stop_slurm(layout, say=say)
-        for name in ("slurmdbd", "mariadbd", "munged"):
+        for name in ("slurmrestd", "slurmdbd", "mariadbd", "munged"):
             if stop(layout.record(name), seconds=20):
                 say(f"{name} stopped")
         for pattern in ("*.sock", "*.sock.lock", "*.pid"):
@@ -147,21 +163,37 @@ def _exclusive(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _choose(layout: Layout, *, nodes: int | None, accounting: bool) -> Cluster:
+def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
     """Return the cluster as asked for: the one that is here, with what is new added."""
     cluster = _load(layout)
     if cluster is None:
         cluster = Cluster(
             name=f"hpc{secrets.token_hex(3)}", controller_port=_free_port([]), node_ports=()
         )
-    taken = [cluster.controller_port, cluster.dbd_port, *cluster.node_ports]
+    version = wishes.version or cluster.version
+    unpacked = make_root(version, say=say)
+    cluster = replace(
+        cluster,
+        version=version,
+        plugin_directory=str(unpacked.plugins) if unpacked else "",
+        conf_lines=wishes.conf_lines or cluster.conf_lines,
+    )
+    taken = [
+        cluster.controller_port,
+        cluster.dbd_port,
+        cluster.restd_port,
+        *cluster.node_ports,
+    ]
     ports = list(cluster.node_ports)
-    wanted = nodes or len(ports) or DEFAULT_NODES
+    wanted = wishes.nodes or len(ports) or DEFAULT_NODES
     while len(ports) < wanted:
         ports.append(_free_port([*taken, *ports]))
     cluster = replace(cluster, node_ports=tuple(ports[:wanted]))
-    if accounting and not cluster.accounting:
+    if wishes.accounting and not cluster.accounting:
         cluster = replace(cluster, accounting=True, dbd_port=_free_port([*taken, *ports]))
+    if wishes.restd and not cluster.restd_port:
+        taken.append(cluster.dbd_port)
+        cluster = replace(cluster, restd_port=_free_port([*taken, *ports]))
     _write(layout.root / "cluster.json", json.dumps(asdict(cluster), indent=2) + "\n")
     return cluster
 
@@ -171,7 +203,8 @@ def _load(layout: Layout) -> Cluster | None:
         content = json.loads((layout.root / "cluster.json").read_text())
     except FileNotFoundError:
         return None
-    return Cluster(**{**content, "node_ports": tuple(content["node_ports"])})
+    lists = {name: tuple(content.get(name, ())) for name in ("node_ports", "conf_lines")}
+    return Cluster(**{**content, **lists})
 
 
 def _free_port(taken: list[int]) -> int:
@@ -193,6 +226,8 @@ def _write_configuration(cluster: Cluster, layout: Layout, version: str) -> bool
     key = layout.config_directory / "munge.key"
     if not key.exists():
         _write(key, secrets.token_hex(64), mode=0o600)
+    if cluster.restd_port and not layout.jwt_key.exists():
+        _write(layout.jwt_key, secrets.token_hex(32), mode=0o600)
     files = {
         "slurm.conf": slurm_conf(cluster, layout, host=host),
         "cgroup.conf": cgroup_conf(version),
@@ -245,7 +280,7 @@ def _end_jobs(cluster: Cluster, layout: Layout, *, say: Say) -> None:
 def _stop_slurm(layout: Layout, *, say: Say) -> None:
     """Stop controller and nodes; running jobs go on, as after any restart of slurmd."""
     records = sorted((layout.root / "run").glob("slurmd-*.json"))
-    for record in [layout.record("slurmctld"), *records]:
+    for record in [layout.record("slurmrestd"), layout.record("slurmctld"), *records]:
         if stop(record, seconds=20):
             say(f"{record.stem} stopped")
 
@@ -258,7 +293,10 @@ def _end_leftovers(layout: Layout, *, say: Say) -> None:
         for pid in with_environment([f"SLURM_CONF={layout.slurm_conf}"])
         if re.search(rb"(^|\0)SLURM_JOB_ID=", _environment(pid))
     }
-    recorded = {running_pid(layout.record(name)) for name in ("munged", "mariadbd", "slurmdbd")}
+    recorded = {
+        running_pid(layout.record(name))
+        for name in ("munged", "mariadbd", "slurmdbd", "slurmrestd")
+    }
     left = [pid for pid in marked | jobs if pid not in recorded and pid != os.getpid()]
     if left:
         say(f"ending {len(left)} processes of nodes and jobs")

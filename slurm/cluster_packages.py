@@ -20,6 +20,7 @@ _SLURM = {
     "sbatch": "slurm-client",
 }
 _ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "sacctmgr": "slurm-client"}
+_REST = {"slurmrestd": "slurmrestd"}
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -28,9 +29,9 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}")
 
 
-def missing_packages(*, accounting: bool) -> list[str]:
+def missing_packages(*, accounting: bool, restd: bool = False) -> list[str]:
     """Return the packages whose programs are not installed."""
-    programs = {**_SLURM, **(_ACCOUNTING if accounting else {})}
+    programs = {**_SLURM, **(_ACCOUNTING if accounting else {}), **(_REST if restd else {})}
     return sorted({package for name, package in programs.items() if not find_program(name)})
 
 
