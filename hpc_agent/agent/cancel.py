@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from hpc_agent.agent.context import Context
 from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.jobs import Job, Phase
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class CancelLoop:
         context = self._context
         now = context.clock()
         for job in await context.store.run(lambda db: jobs.to_cancel(db, now)):
-            await context.scheduler.cancel(str(job.job_id))
+            await self._end(job)
             key = job.key
             await context.store.run(
                 lambda db, key=key: jobs.change(  # type: ignore[misc]
@@ -34,6 +35,18 @@ class CancelLoop:
             )
             log.info("%s: job %s cancelled", job.key, job.job_id)
             context.bells.watch.ring()
+        return await self._next_wait(now)
+
+    async def _end(self, job: Job) -> None:
+        """A job in a pack ends by itself when its order is taken back; its neighbours go on."""
+        if job.pack_key is None:
+            await self._context.scheduler.cancel(str(job.job_id))
+        else:
+            work = self._context.preparation.work
+            await asyncio.to_thread(work.withdraw_order, job.pack_key, job.key)
+
+    async def _next_wait(self, now: float) -> float:
+        context = self._context
         live = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
         deadlines = [
             job.terminate_at - now

@@ -53,6 +53,8 @@ class ConcludeLoop:
                 await self._fleet.job_over(job)
                 await self._close(job, Verdict.NOTHING, NoMore())
                 self._context.bells.workspace.ring()
+            elif job.kind is JobKind.PACK:
+                await self._close(job, Verdict.NOTHING, NoMore())
             elif job.run_id is not None and self._spooled(job.run_id):
                 waiting = True
             else:

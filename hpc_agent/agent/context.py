@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hpc_agent.agent.login_node import ClusterAndLoginNode
 from hpc_agent.agent.loop import Bell
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
@@ -14,6 +15,7 @@ from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store.database import Store
+from hpc_agent.store.jobs import Job, Placement
 
 # AGENT_HEARTBEAT_ERROR_LIMIT and DAGSTER_CLOUD_AGENT_ERROR_SIZE_LIMIT of the stock agent.
 _ERRORS_KEPT = 25
@@ -67,3 +69,9 @@ class Context:
     bells: Bells
     errors: RecentErrors = field(default_factory=RecentErrors)
     clock: Callable[[], float] = time.time
+
+    def scheduler_of(self, job: Job) -> Scheduler:
+        """Return the scheduler that a job is to be submitted to, or was."""
+        if job.placement is Placement.LOGIN and isinstance(self.scheduler, ClusterAndLoginNode):
+            return self.scheduler.login
+        return self.scheduler

@@ -92,7 +92,7 @@ class SubmitLoop:
         )
         script = context.preparation.script_of(job.key)
         try:
-            job_id = await context.scheduler.submit(
+            job_id = await context.scheduler_of(job).submit(
                 script, name=f"hpc-agent:{job.key}", comment=job.key
             )
         except (SchedulerLimitError, SchedulerUnavailableError) as error:
@@ -142,7 +142,7 @@ class SubmitLoop:
     async def _search(self, job: Job) -> None:
         context = self._context
         since = job.submitting_since or job.created_at
-        found = await context.scheduler.find(
+        found = await context.scheduler_of(job).find(
             job.key, since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=1)
         )
         if found:

@@ -51,6 +51,10 @@ class WatchLoop:
         records = {record.job_id: record for record in await context.scheduler.queue()}
         absent = []
         for job in tracked:
+            if job.pack_key is not None:
+                # Its state follows the pack's; that it has ended alone, it may fail to tell.
+                await self._read_exit_record(job)
+                continue
             record = records.get(str(job.job_id))
             if record is None:
                 absent.append(job)

@@ -22,6 +22,7 @@ from hpc_agent.code_servers import handover
 from hpc_agent.code_servers.berth import Berth, berth_of, place_of
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import DEMAND, STOPPED, Demand, Place
+from hpc_agent.code_servers.packs import Packs
 from hpc_agent.code_servers.plan import new_server_key, plan_server
 from hpc_agent.code_servers.restarts import Restarts
 from hpc_agent.code_servers.workspace import CodeLocation, Question, Workspace
@@ -35,7 +36,7 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.store import code_servers, jobs, meta
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.jobs import Job, JobKind, Phase, Placement
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Fleet:
         self._workspace = Workspace(config, demand)
         self._desired: Mapping[Place, CodeLocation] = {}
         self._restarts = Restarts(clock)
+        self._packs = Packs(config.code_servers, store, preparation, clock)
         self._remembered: dict[str, str] = {}
         self._notes: dict[Place, str] = {}
         self._changed = asyncio.Condition()
@@ -304,14 +306,13 @@ class Fleet:
         job = Job(
             key=server.key,
             kind=JobKind.CODE_SERVER,
+            placement=Placement(self._config.placement_of(location)),
             phase=Phase.INTENT,
             deployment=deployment,
             location=location,
             created_at=now,
         )
-        problem = await self._prepare(server)
-        if problem is not None:
-            job = _refused(job, problem, now)
+        job = await self._prepare(server, job)
 
         def write(db: Database) -> None:
             if berth.server is not None and berth.server.status is ServerStatus.FAILED:
@@ -323,8 +324,8 @@ class Fleet:
         log.info("%s/%s: new code server %s", deployment, location, server.key)
         self._on_submit()
 
-    async def _prepare(self, server: CodeServer) -> str | None:
-        """Write the job's directory; return what is wrong with the location, if anything."""
+    async def _prepare(self, server: CodeServer, job: Job) -> Job:
+        """Write the job's directory; a location that cannot be served has a job that is refused."""
         try:
             plan = plan_server(
                 self._config,
@@ -334,9 +335,11 @@ class Fleet:
                 deploy_data=server.deploy_data,
             )
             await self._preparation.prepare(plan)
+            if job.placement is Placement.PACKED:
+                return await self._packs.board(job, plan.settings)
         except (ConfigError, TemplateError) as error:
-            return str(error)
-        return None
+            return replace(job, phase=Phase.REFUSED, message=str(error), ended_at=job.created_at)
+        return job
 
     async def _has_incumbent(self, server: CodeServer) -> bool:
         return any(
@@ -377,7 +380,3 @@ class Fleet:
                 lambda db: jobs.change(db, server.key, now=now, source="agent", terminate_at=now)
             )
         self._on_retire()
-
-
-def _refused(job: Job, problem: str, now: float) -> Job:
-    return replace(job, phase=Phase.REFUSED, message=problem, ended_at=now)

@@ -79,6 +79,8 @@ def plan_server(
         environment=_variables(config, data, deployment=deployment, location=location),
         working_directory=working_directory,
         grace_seconds=config.runs.grace_seconds,
+        memory_limit_mb=_memory_limit(config, location),
+        nice=config.code_servers.login.nice if placement == "login" else 0,
     )
     layers = server_layers(config, deployment=deployment, location=location)
     return JobPlan(
@@ -102,6 +104,16 @@ def _check_container(
             f"code location {location}: a container of runtime slurm needs a job of its own; set "
             "`code_server_placement: job` of the location in agent.yaml, or runtime apptainer"
         )
+
+
+def _memory_limit(config: AgentConfig, location: str) -> int | None:
+    """A job of its own has Slurm's limit; where others share the memory, there must be another."""
+    limits = {
+        "job": None,
+        "login": config.code_servers.login.memory_mb,
+        "packed": config.code_servers.packed.memory_mb,
+    }
+    return limits[config.placement_of(location)]
 
 
 def context_variables(data: Mapping[str, Any]) -> dict[str, str]:

@@ -141,13 +141,13 @@ class Stack:
             alive=[self.agent, self.control_plane],
         )
 
-    def deploy(self, locations: Mapping[str, Mapping[str, Any]]) -> None:
-        """Deploy code locations: name to the keys of dagster_cloud.yaml."""
+    def deploy(self, locations: Mapping[str, Mapping[str, Any]], *, prune: bool = False) -> None:
+        """Deploy code locations: name to the keys of dagster_cloud.yaml; ``prune`` the others."""
         path = self.directories.local / "dagster_cloud.yaml"
         entries = [{"location_name": name, **entry} for name, entry in locations.items()]
         path.write_text(yaml.safe_dump({"locations": entries}))
         self.run_command(
-            *("control-plane", "deploy", str(path)),
+            *("control-plane", "deploy", str(path), *(["--prune"] if prune else [])),
             *("--home", str(self.directories.control_plane)),
         )
 

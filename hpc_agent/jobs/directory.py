@@ -14,6 +14,7 @@ from hpc_agent.private_files import write_private
 from hpc_agent.store.jobs import JobKind
 
 RELAY_FILE = "relay.json"
+ORDERS = "servers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,9 @@ class NodeSpec:
     relay_timeout_seconds: float = 600
     resume_argv: Sequence[str] = ()
     leave_open_on: Sequence[str] = ()
+    memory_limit_mb: int | None = None
+    nice: int = 0
+    idle_seconds: float = 60
 
     def to_json(self) -> str:
         """Return ``spec.json``."""
@@ -46,6 +50,9 @@ class NodeSpec:
                 "relay_timeout_seconds": self.relay_timeout_seconds,
                 "resume_argv": list(self.resume_argv),
                 "leave_open_on": list(self.leave_open_on),
+                "memory_limit_mb": self.memory_limit_mb,
+                "nice": self.nice,
+                "idle_seconds": self.idle_seconds,
             },
             indent=1,
         )
@@ -78,7 +85,17 @@ class WorkDirectory:
         link = directory / RELAY_FILE
         if not link.is_symlink():
             link.symlink_to(Path("..") / ".." / RELAY_FILE)
+        if spec.kind is JobKind.PACK:
+            (directory / ORDERS).mkdir(mode=0o700, exist_ok=True)
         return directory
+
+    def order(self, pack_key: str, key: str) -> None:
+        """Let a pack start a server. Raises OSError when the pack's directory is gone."""
+        (self.of(pack_key) / ORDERS / key).touch(mode=0o600)
+
+    def withdraw_order(self, pack_key: str, key: str) -> None:
+        """Let a pack end a server."""
+        (self.of(pack_key) / ORDERS / key).unlink(missing_ok=True)
 
     def exit_record(self, key: str) -> dict[str, Any] | None:
         """Return a job's exit record, or None when there is none.

@@ -22,6 +22,7 @@ OUTPUT = "slurm.out"
 TEMPLATE_OF = {
     JobKind.RUN_WORKER: "run_worker.sbatch.j2",
     JobKind.CODE_SERVER: "code_server.sbatch.j2",
+    JobKind.PACK: "pack.sbatch.j2",
 }
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 

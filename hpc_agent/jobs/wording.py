@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store.jobs import Job, Phase, Placement
 
 # squeue(1), "JOB REASON CODES"; those that a user most often asks about.
 _PENDING_WORDS = {
@@ -55,7 +55,7 @@ def describe_waiting(job: Job) -> str:
 
 def describe(job: Job) -> str:
     """Return one line on where a job is now."""
-    name = f"job {job.job_id}" if job.job_id else "job"
+    name = _name(job)
     match job.phase:
         case Phase.INTENT:
             return f"waiting to be submitted{': ' + job.reason if job.reason else ''}"
@@ -67,6 +67,13 @@ def describe(job: Job) -> str:
             return f"{name}, {job.state.value} on {job.nodes or 'a node'}"
         case _:
             return f"{name}, {describe_end(job)}"
+
+
+def _name(job: Job) -> str:
+    if job.placement is Placement.LOGIN:
+        return "process of the login node"
+    name = f"job {job.job_id}" if job.job_id else "job"
+    return f"{name} (a pack)" if job.pack_key else name
 
 
 def describe_end(job: Job) -> str:
@@ -86,6 +93,8 @@ def describe_end(job: Job) -> str:
     if job.state is JobState.FAILED:
         text += f" ({_exit_words(job)})"
     advice = _END_ADVICE.get(job.state)
+    if job.state is JobState.OUT_OF_MEMORY and job.placement is not Placement.JOB:
+        advice = f"{job.message}; raise code_servers.{job.placement.value}.memory_mb"
     if advice:
         text += f": {advice}"
     return f"{text}\n{job.message}" if job.message and job.state is JobState.FAILED else text

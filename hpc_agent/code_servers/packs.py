@@ -1,0 +1,105 @@
+"""Packs: Slurm jobs that several code servers share, each with a job directory of its own.
+
+A server is put into a pack by an order that the pack's node program reads; nothing is submitted for
+it. Its state follows the pack's, but for its own start and end, which it tells itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sqlite_utils import Database
+
+from hpc_agent.config import CodeServers, Environment
+from hpc_agent.jobs import lifecycle
+from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.options import Setting
+from hpc_agent.jobs.preparation import JobPlan, JobPreparation
+from hpc_agent.store import jobs
+from hpc_agent.store.database import Store
+from hpc_agent.store.jobs import Job, JobKind, Phase
+
+
+class Packs:
+    """Finds room for code servers, or makes it."""
+
+    def __init__(
+        self,
+        settings: CodeServers,
+        store: Store,
+        preparation: JobPreparation,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._preparation = preparation
+        self._clock = clock
+
+    async def board(self, job: Job, settings: Sequence[Setting]) -> Job:
+        """Return a server's job as it stands in a pack whose options are these.
+
+        The order is written before the job is in the store: until then, its start is refused.
+        """
+        options = json.dumps({setting.option: setting.value for setting in settings})
+        pack = await self._with_room(options) or await self._new(options, settings)
+        await asyncio.to_thread(self._preparation.work.order, pack.key, job.key)
+        boarded = replace(job, pack_key=pack.key)
+        return replace(boarded, **lifecycle.observe_pack(boarded, pack, self._clock()))
+
+    async def _with_room(self, options: str) -> Job | None:
+        now, room = self._clock(), self._settings.packed.servers_per_job
+
+        def look(db: Database) -> Job | None:
+            return next(
+                (
+                    pack
+                    for pack in jobs.packs(db)
+                    if pack.pack_options == options
+                    and has_time(pack, now)
+                    and len(jobs.in_pack(db, pack.key)) < room
+                ),
+                None,
+            )
+
+        return await self._store.run(look)
+
+    async def _new(self, options: str, settings: Sequence[Setting]) -> Job:
+        key = f"pck-{secrets.token_hex(10)}"
+        spec = NodeSpec(
+            key=key,
+            kind=JobKind.PACK,
+            argv=[],
+            environment={},
+            working_directory=None,
+            grace_seconds=30,
+            idle_seconds=self._settings.packed.idle_seconds,
+        )
+        plan = JobPlan(
+            spec=spec,
+            title="Dagster code servers",
+            settings=settings,
+            environment=Environment(),
+        )
+        await self._preparation.prepare(plan)
+        pack = Job(
+            key=key,
+            kind=JobKind.PACK,
+            phase=Phase.INTENT,
+            deployment="",
+            location=None,
+            created_at=self._clock(),
+            pack_options=options,
+        )
+        await self._store.run(lambda db: jobs.insert(db, pack))
+        return pack
+
+
+def has_time(pack: Job, now: float) -> bool:
+    """Whether more than half of a pack's time is left: else its servers would soon hand over."""
+    if pack.deadline_at is None or pack.started_at is None:
+        return True
+    return pack.deadline_at - now > (pack.deadline_at - pack.started_at) / 2
