@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlite_utils import Database
 
 from hpc_agent.agent import answers
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import responses
-from hpc_agent.jobs import lifecycle
 from hpc_agent.jobs.lifecycle import Changes
 from hpc_agent.runs import telling
 from hpc_agent.store import jobs
 from hpc_agent.store.jobs import Job, JobKind
 
 Observe = Callable[[Job], Changes]
+
+# So that an array of a thousand does not keep the store from all others for long.
+_JOBS_PER_TRANSACTION = 200
 
 
 async def apply(context: Context, key: str, observe: Observe, *, source: str) -> Job:
@@ -24,31 +26,41 @@ async def apply(context: Context, key: str, observe: Observe, *, source: str) ->
     ``observe`` gets the job as it is then: between an observation and its effect, another one may
     have ended the job.
     """
+    (job,) = await apply_to_all(context, [key], observe, source=source)
+    return job
+
+
+async def apply_to_all(
+    context: Context, keys: Sequence[str], observe: Observe, *, source: str
+) -> list[Job]:
+    """Change many jobs as ``apply`` does one, in a few transactions."""
     now = context.clock()
-
-    def write(db: Database) -> tuple[Job, Job]:
-        before = jobs.get(db, key)
-        changes = observe(before)
-        if not changes:
-            return before, before
-        after = jobs.change(db, key, now=now, source=source, **changes)
-        if after.kind is JobKind.PACK:
-            _take_along(db, after, now, source)
-        if after.kind is JobKind.RUN_WORKER:
-            _tell(db, context, before, after, now)
-        return before, after
-
-    before, after = await context.store.run(write)
-    if before != after:
-        _ring(context, before, after)
-    return after
+    changed: list[Job] = []
+    for first in range(0, len(keys), _JOBS_PER_TRANSACTION):
+        some = keys[first : first + _JOBS_PER_TRANSACTION]
+        pairs = await context.store.run(
+            lambda db, some=some: [  # type: ignore[misc]
+                _change(db, context, key, observe, now=now, source=source) for key in some
+            ]
+        )
+        for before, after in pairs:
+            if before != after:
+                _ring(context, before, after)
+            changed.append(after)
+    return changed
 
 
-def _take_along(db: Database, pack: Job, now: float, source: str) -> None:
-    for job in jobs.in_pack(db, pack.key):
-        changes = lifecycle.observe_pack(job, pack, now)
-        if changes:
-            jobs.change(db, job.key, now=now, source=source, **changes)
+def _change(
+    db: Database, context: Context, key: str, observe: Observe, *, now: float, source: str
+) -> tuple[Job, Job]:
+    before = jobs.get(db, key)
+    changes = observe(before)
+    if not changes:
+        return before, before
+    after = jobs.change(db, key, now=now, source=source, **changes)
+    if after.kind is JobKind.RUN_WORKER:
+        _tell(db, context, before, after, now)
+    return before, after
 
 
 def _tell(db: Database, context: Context, before: Job, after: Job, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,7 @@ from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.jobs import options
+from hpc_agent.jobs.arrays import likeness_of
 from hpc_agent.runs import telling
 from hpc_agent.runs.conclusion import FINISHED
 from hpc_agent.runs.plan import run_key
@@ -53,7 +55,7 @@ class RunRequests:
                 return outcome
         try:
             plan = await plan_attempt(context, run, deployment=request.deployment)
-            await context.preparation.prepare(plan)
+            script = await context.preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return responses.failure(str(error))
         job = Job(
@@ -67,6 +69,7 @@ class RunRequests:
             request_id=request.request_id,
             created_at=now,
             settings=options.to_json(plan.settings),
+            likeness=await asyncio.to_thread(likeness_of, script, plan.spec.key),
         )
 
         def write(db: Database) -> None:

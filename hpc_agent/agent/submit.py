@@ -1,41 +1,37 @@
 """The submit loop: intents become jobs, each exactly once.
 
 A job is SUBMITTING before sbatch is called. Whoever finds one so (after a crash, or after an sbatch
-that ended without an answer) searches the scheduler for the job's key over a grace window, since
-sbatch itself retries for up to 120 s (sbatch(1), "Slurm temporarily unable to accept job"), and
-only then submits again. One slow sbatch delays no other.
+that ended without an answer) searches the scheduler for the job's key, or that of its array, over a
+grace window, since sbatch itself retries for up to 120 s (sbatch(1), "Slurm temporarily unable to
+accept job"), and only then submits again. One slow sbatch delays no other.
+
+Jobs that are alike and due together are submitted as one job array.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlite_utils import Database
 
-from hpc_agent.agent import answers
-from hpc_agent.agent.changes import apply
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import Crew
-from hpc_agent.dagster_plus import responses
-from hpc_agent.errors import (
-    SchedulerError,
-    SchedulerLimitError,
-    SchedulerUnavailableError,
-    SubmitAmbiguousError,
-    SubmitRefusedError,
-)
-from hpc_agent.jobs import lifecycle
-from hpc_agent.jobs.lifecycle import Changes
-from hpc_agent.store import jobs
+from hpc_agent.agent.submission import Outcome, Submission, Verdict
+from hpc_agent.errors import SchedulerError
+from hpc_agent.jobs.arrays import new_array_key
+from hpc_agent.jobs.bursts import Bursts
+from hpc_agent.slurm.scheduler import array_id
+from hpc_agent.store import arrays, jobs
 from hpc_agent.store.jobs import Job, Phase
 
 log = logging.getLogger(__name__)
 
 SEARCH_WINDOW_SECONDS = 150.0
 _SEARCH_INTERVAL_SECONDS = 5.0
-_HELD_BACK_SECONDS = 10.0
 _IDLE_SECONDS = 30.0
 _AT_ONCE = 4
 
@@ -47,113 +43,139 @@ class SubmitLoop:
         self._context = context
         self._crew = crew
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._submission = Submission(context)
+        self._bursts = Bursts()
+        self._numbers = itertools.count()
+        self._taking = asyncio.Lock()
+        self._at_work: set[str] = set()
 
     async def step(self) -> float:
         """Search for the jobs that may exist, then submit the ones that do not."""
         context = self._context
-        unsure = await context.store.run(lambda db: jobs.in_phase(db, Phase.SUBMITTING))
-        for job in unsure:
-            if not self._crew.is_busy(_task_name(job)):
-                await self._search(job)
+        for submission in await self._unsure():
+            await self._search(submission)
         now = context.clock()
         for job in await context.store.run(lambda db: jobs.to_submit(db, now)):
-            self._crew.start(_task_name(job), self._submit_in_turn(job))
-        return await self._next_wait()
+            self._crew.start(f"submit {job.key}", self._submit_single(job.key))
+        return min(await self._submit_alike(now), await self._next_wait(now))
 
-    async def _next_wait(self) -> float:
-        def look(db: Database) -> tuple[list[Job], list[Job]]:
-            return jobs.in_phase(db, Phase.SUBMITTING), jobs.in_phase(db, Phase.INTENT)
+    async def _unsure(self) -> list[str]:
+        """Return the submissions that may have been made, and that nobody here is working on."""
+        async with self._taking:
+            names = await self._context.store.run(arrays.submitting)
+            return [name for name in names if name not in self._at_work]
 
-        unsure, intents = await self._context.store.run(look)
-        now = self._context.clock()
-        waits = [job.not_before - now for job in intents if job.not_before > now]
-        if unsure:
-            waits.append(_SEARCH_INTERVAL_SECONDS)
-        return min(waits, default=_IDLE_SECONDS)
+    async def _next_wait(self, now: float) -> float:
+        due = await self._context.store.run(lambda db: jobs.next_due(db, now))
+        waits = [_SEARCH_INTERVAL_SECONDS] if self._at_work or await self._unsure() else []
+        return min([*waits, *([] if due is None else [due - now])], default=_IDLE_SECONDS)
 
-    async def _submit_in_turn(self, job: Job) -> None:
-        async with self._slots:
-            current = await self._context.store.run(lambda db: jobs.get(db, job.key))
-            if current.phase is Phase.INTENT:
-                await self._submit(current)
-
-    async def _submit(self, job: Job) -> None:
-        context = self._context
-        started = context.clock()
-        job = await context.store.run(
-            lambda db: jobs.change(
-                db,
-                job.key,
-                now=started,
-                source="agent",
-                phase=Phase.SUBMITTING,
-                submitting_since=started,
+    async def _submit_alike(self, now: float) -> float:
+        """Start what may go of each likeness; return how long the next of them gathers."""
+        groups = await self._context.store.run(lambda db: arrays.due(db, now))
+        largest = await self._largest_array() if any(group.count > 1 for group in groups) else 1
+        waits = [_IDLE_SECONDS]
+        for group in groups:
+            task = f"submit like {group.likeness} "
+            wait = self._bursts.wait(
+                group, on_their_way=self._crew.count(task), largest=largest, now=now
             )
-        )
-        script = context.preparation.script_of(job.key)
+            if wait == 0.0:
+                work = self._submit_burst(group.likeness, largest)
+                self._crew.start(f"{task}{next(self._numbers)}", work)
+            elif wait is not None:
+                waits.append(wait)
+        return min(waits)
+
+    async def _largest_array(self) -> int:
+        if not self._context.config.scheduler.arrays:
+            return 1
         try:
-            job_id = await context.scheduler_of(job).submit(
-                script, name=f"hpc-agent:{job.key}", comment=job.key
-            )
-        except (SchedulerLimitError, SchedulerUnavailableError) as error:
-            await self._hold_back(job, str(error))
-        except SubmitAmbiguousError as error:
-            log.warning("%s: sbatch ended without an answer, searching: %s", job.key, error)
-        except SubmitRefusedError as error:
-            await self._refuse(job, str(error))
+            return await self._context.scheduler.max_array_size()
         except SchedulerError as error:
-            await self._refuse(job, str(error))
-        else:
-            await self._accept(job, job_id)
+            log.info("no job arrays for now: how large they may be is not known: %s", error)
+            return 1
 
-    async def _accept(self, job: Job, job_id: str, *, source: str = "sbatch") -> None:
-        now = self._context.clock()
+    async def _submit_single(self, key: str) -> None:
+        def take(db: Database) -> list[Job]:
+            if jobs.get(db, key).phase is not Phase.INTENT:
+                return []
+            return [arrays.begin(db, key, now=self._context.clock())]
 
-        def observe(job: Job) -> Changes:
-            return lifecycle.observe_submission(job, job_id, now)
+        async with self._slots:
+            await self._submit(take)
 
-        await apply(self._context, job.key, observe, source=source)
-        log.info("%s: submitted as job %s", job.key, job_id)
+    async def _submit_burst(self, likeness: str, largest: int) -> None:
+        async with self._slots:
+            size = self._bursts.size(likeness, largest)
+            now, key = self._context.clock(), new_array_key()
+            await self._submit(lambda db: arrays.take(db, likeness, key, limit=size, now=now))
+        self._context.bells.submit.ring()
 
-    async def _hold_back(self, job: Job, reason: str) -> None:
-        """A limit or an absent controller: no failure, the job waits and its run says so."""
-        now = self._context.clock()
+    async def _submit(self, take: Callable[[Database], list[Job]]) -> None:
+        async with self._taking:
+            taken = await self._context.store.run(take)
+            if not taken:
+                return
+            name = arrays.submission_of(taken[0])
+            self._at_work.add(name)
+        try:
+            outcome = await self._submission.call(taken)
+            await self._conclude(taken, outcome)
+        finally:
+            self._at_work.discard(name)
 
-        def observe(job: Job) -> Changes:
-            return lifecycle.hold_back(job, reason, not_before=now + _HELD_BACK_SECONDS)
+    async def _conclude(self, taken: Sequence[Job], outcome: Outcome) -> None:
+        submission, words, size = self._submission, outcome.words, len(taken)
+        likeness = taken[0].likeness or taken[0].key
+        match outcome.verdict:
+            case Verdict.ACCEPTED:
+                self._bursts.accepted(likeness, size)
+                await submission.accept(taken, words)
+            case Verdict.LIMITED if size > 1:
+                self._bursts.limited(likeness, size)
+                await submission.give_back(taken)
+            case Verdict.LIMITED | Verdict.UNAVAILABLE:
+                self._bursts.limited(likeness, size)
+                await submission.hold_back([*taken, *await self._due_like(taken[0])], words)
+            case Verdict.REFUSED if size > 1:
+                self._bursts.array_refused(likeness, words)
+                log.info("a job array was refused, trying a single job: %s", words)
+                await submission.give_back(taken)
+            case Verdict.REFUSED:
+                is_for_all = self._bursts.job_refused(likeness, words)
+                others = await self._due_like(taken[0]) if is_for_all else []
+                await submission.refuse([*taken, *others], words)
+            case Verdict.UNCLEAR:
+                pass
 
-        await apply(self._context, job.key, observe, source="sbatch")
-        log.info("%s: not submitted yet: %s", job.key, reason)
+    async def _due_like(self, job: Job) -> list[Job]:
+        """Return the jobs to which applies what was said of this one."""
+        likeness, now = job.likeness, self._context.clock()
+        if likeness is None:
+            return []
+        return await self._context.store.run(lambda db: arrays.due_like(db, likeness, now))
 
-    async def _refuse(self, job: Job, message: str) -> None:
+    async def _search(self, name: str) -> None:
         context = self._context
-        now = context.clock()
-        await apply(
-            context,
-            job.key,
-            lambda job: lifecycle.refuse(job, message, now),
-            source="sbatch",
-        )
-        answer = responses.failure(f"{context.scheduler.name} refused the job: {message}")
-        await context.store.run(lambda db: answers.give(db, job.request_id, answer, now=now))
-        log.warning("%s: refused: %s", job.key, message)
-        context.bells.report.ring()
-
-    async def _search(self, job: Job) -> None:
-        context = self._context
-        since = job.submitting_since or job.created_at
-        found = await context.scheduler_of(job).find(
-            job.key, since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=1)
+        members = await context.store.run(lambda db: arrays.members(db, name))
+        unsure = [job for job in members if job.phase is Phase.SUBMITTING]
+        if not unsure:
+            return
+        known = next((job.job_id for job in members if job.job_id is not None), None)
+        if known is not None:
+            # A task that has told of its start is as good as sbatch's answer.
+            await self._submission.accept(unsure, array_id(known), source="node")
+            return
+        since = unsure[0].submitting_since or unsure[0].created_at
+        found = await context.scheduler.find(
+            name, since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=1)
         )
         if found:
             newest = max(
                 found, key=lambda record: record.submit_time or datetime.min.replace(tzinfo=UTC)
             )
-            await self._accept(job, newest.job_id, source=newest.source)
+            await self._submission.accept(unsure, array_id(newest.job_id), source=newest.source)
         elif context.clock() - since >= SEARCH_WINDOW_SECONDS:
-            log.info("%s: sbatch made no job; submitting again", job.key)
-            await apply(context, job.key, lifecycle.submit_again, source="search")
-
-
-def _task_name(job: Job) -> str:
-    return f"submit {job.key}"
+            log.info("%s: sbatch made no job; submitting again", name)
+            await self._submission.give_back(unsure, source="search")

@@ -18,6 +18,7 @@ from hpc_agent.store.jobs import Job, Phase
 
 Changes = Mapping[str, Any]
 NO_CHANGES: Changes = {}
+_NOT_SUBMITTED = frozenset({Phase.INTENT, Phase.SUBMITTING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,23 +93,31 @@ def observe_submission(job: Job, job_id: str, now: float) -> Changes:
     return changes
 
 
-def hold_back(job: Job, reason: str, *, not_before: float) -> Changes:
+def hold_back(job: Job, reason: str, *, now: float, not_before: float) -> Changes:
     """Return what it changes that the scheduler takes no job at the moment."""
-    if job.phase is not Phase.SUBMITTING:
+    if job.phase not in _NOT_SUBMITTED:
         return NO_CHANGES
-    return {"phase": Phase.INTENT, "reason": reason, "not_before": not_before}
+    return {**_given_back(job, now), "reason": reason, "not_before": not_before}
 
 
 def refuse(job: Job, message: str, now: float) -> Changes:
     """Return what it changes that the scheduler does not want the job."""
-    if job.phase is not Phase.SUBMITTING:
+    if job.phase not in _NOT_SUBMITTED:
         return NO_CHANGES
     return {"phase": Phase.REFUSED, "message": message, "ended_at": now}
 
 
-def submit_again(job: Job) -> Changes:
+def submit_again(job: Job, now: float) -> Changes:
     """Return what it changes that a submission is known to have made no job."""
-    return {"phase": Phase.INTENT} if job.phase is Phase.SUBMITTING else NO_CHANGES
+    return _given_back(job, now) if job.phase is Phase.SUBMITTING else NO_CHANGES
+
+
+def _given_back(job: Job, now: float) -> Changes:
+    """A job that was asked to end meanwhile needs no second try."""
+    changes: dict[str, Any] = {"phase": Phase.INTENT, "array_key": None, "array_index": None}
+    if job.terminate_at is not None:
+        changes |= {"phase": Phase.WITHDRAWN, "ended_at": now}
+    return changes
 
 
 def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
@@ -200,6 +209,10 @@ def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
 
 def absence(job: Job, now: float, lost_after_seconds: float) -> Changes:
     """Return what it changes that a healthy controller and the accounting do not know a job."""
+    if job.array_index is not None and job.cancelled_at is not None and job.started_at is None:
+        # Slurm (22.05) keeps nothing of a task that is cancelled while its array waits: neither the
+        # controller nor the accounting has a record of it.
+        return {"phase": Phase.ENDED, "state": JobState.CANCELLED, "reason": "", "ended_at": now}
     if job.absent_since is None:
         return {"absent_since": now}
     if now - job.absent_since < lost_after_seconds:

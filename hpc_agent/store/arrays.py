@@ -41,17 +41,52 @@ def take(db: Database, likeness: str, array_key: str, *, limit: int, now: float)
         "ORDER BY created_at, rowid LIMIT ?",
         [now, likeness, limit],
     ).fetchall()
-    is_array = len(rows) > 1
     return [
-        jobs.change(
-            db,
-            key,
-            now=now,
-            source="agent",
-            phase=Phase.SUBMITTING,
-            submitting_since=now,
-            array_key=array_key if is_array else None,
-            array_index=index if is_array else None,
-        )
+        begin(db, key, now=now, array_key=array_key, index=index)
+        if len(rows) > 1
+        else begin(db, key, now=now)
         for index, (key,) in enumerate(rows)
     ]
+
+
+def begin(
+    db: Database, key: str, *, now: float, array_key: str | None = None, index: int | None = None
+) -> Job:
+    """Note that a job is about to be submitted."""
+    return jobs.change(
+        db,
+        key,
+        now=now,
+        source="agent",
+        phase=Phase.SUBMITTING,
+        submitting_since=now,
+        array_key=array_key,
+        array_index=index,
+    )
+
+
+def due_like(db: Database, likeness: str, now: float) -> list[Job]:
+    """Return the intents of a likeness that are due."""
+    keys = db.execute(f"SELECT key FROM jobs WHERE {_DUE} = ?", [now, likeness])  # noqa: S608
+    return [jobs.get(db, key) for (key,) in keys.fetchall()]
+
+
+def submission_of(job: Job) -> str:
+    """Return the key that names a job's submission to the scheduler: its array's, or its own."""
+    return job.array_key or job.key
+
+
+def submitting(db: Database) -> list[str]:
+    """Return the submissions of which it is not known how they ended, the oldest first."""
+    rows = db.execute(
+        "SELECT coalesce(array_key, key) AS name FROM jobs WHERE phase = ? "
+        "GROUP BY name ORDER BY min(submitting_since)",
+        [Phase.SUBMITTING.value],
+    )
+    return [name for (name,) in rows]
+
+
+def members(db: Database, submission: str) -> list[Job]:
+    """Return the jobs of a submission, in the order of an array's indices."""
+    single = jobs.find(db, submission)
+    return [single] if single is not None else jobs.of_array(db, submission)

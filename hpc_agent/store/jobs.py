@@ -196,6 +196,15 @@ def to_submit(db: Database, now: float, limit: int = 100) -> list[Job]:
     return [_job(row) for row in rows]
 
 
+def next_due(db: Database, now: float) -> float | None:
+    """Return when the next intent is due that is not due yet."""
+    row = db.execute(
+        "SELECT min(not_before) FROM jobs WHERE phase = ? AND not_before > ?",
+        [Phase.INTENT.value, now],
+    ).fetchone()
+    return None if row[0] is None else float(row[0])
+
+
 def in_phase(db: Database, *phases: Phase) -> list[Job]:
     """Return the jobs that are in one of these phases."""
     marks = ", ".join("?" * len(phases))

@@ -1,0 +1,82 @@
+"""How many jobs that are alike are submitted at once, and when.
+
+A job that is alone goes at once. Where several wait already, or one is on its way, a fifth of a
+second lets the rest of the burst come in. What the scheduler says to that is remembered: a submit
+limit halves the next array, and an array that is refused is tried as single jobs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpc_agent.store.arrays import Alike
+
+GATHER_SECONDS = 0.2
+# Of one likeness; while so many are on their way, the others gather.
+AT_ONCE = 4
+# An array of so many that goes through ends the caution that a submit limit has called for.
+_PLENTY = 500
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What the scheduler has said of one likeness; ``refusal`` is what it said to an array."""
+
+    allowed: int | None = None
+    refusal: str | None = None
+    one_by_one: bool = False
+
+
+class Bursts:
+    """Remembers, for each likeness, what the scheduler takes."""
+
+    def __init__(self) -> None:
+        self._standings: dict[str, _Standing] = {}
+
+    def size(self, likeness: str, largest: int) -> int:
+        """Return how many jobs the next submission may hold; ``largest`` is the longest array."""
+        standing = self._of(likeness)
+        if standing.one_by_one or standing.refusal is not None:
+            return 1
+        return max(min(largest, standing.allowed or largest), 1)
+
+    def wait(self, due: Alike, *, on_their_way: int, largest: int, now: float) -> float | None:
+        """Return the seconds until the next submission; None for after one that is on its way."""
+        standing, size = self._of(due.likeness), self.size(due.likeness, largest)
+        is_probing = standing.allowed is not None or standing.refusal is not None
+        if on_their_way >= (1 if is_probing else AT_ONCE):
+            return None
+        if size == 1 or due.count >= size or (due.count == 1 and not on_their_way):
+            return 0.0
+        return max(due.oldest + GATHER_SECONDS - now, 0.0)
+
+    def accepted(self, likeness: str, size: int) -> None:
+        """The scheduler took so many: after a limit, the next time twice as many."""
+        standing = self._of(likeness)
+        if standing.refusal is not None:
+            standing.refusal, standing.one_by_one = None, True
+        if standing.allowed is not None:
+            standing.allowed = size * 2 if size < _PLENTY else None
+
+    def limited(self, likeness: str, size: int) -> None:
+        """A submit limit is reached with so many: the next time half as many."""
+        self._of(likeness).allowed = max(size // 2, 1)
+
+    def array_refused(self, likeness: str, words: str) -> None:
+        """An array was refused; whether it is for being one, a single job will show."""
+        self._of(likeness).refusal = words
+
+    def job_refused(self, likeness: str, words: str) -> bool:
+        """Return whether a single job's refusal is that of all its like.
+
+        It is when their array was refused in the same words.
+        """
+        standing = self._of(likeness)
+        if standing.refusal is None:
+            return False
+        is_for_all, standing.refusal = standing.refusal == words, None
+        standing.one_by_one = not is_for_all
+        return is_for_all
+
+    def _of(self, likeness: str) -> _Standing:
+        return self._standings.setdefault(likeness, _Standing())

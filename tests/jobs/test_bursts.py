@@ -1,0 +1,85 @@
+"""When jobs that are alike go, and how many at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc_agent.jobs.bursts import AT_ONCE, GATHER_SECONDS, Bursts
+from hpc_agent.store.arrays import Alike
+
+NOW = 0.0
+LARGEST = 1001
+
+
+def wait(bursts: Bursts, count: int, *, age: float = 0.0, on_their_way: int = 0) -> float | None:
+    return bursts.wait(
+        Alike("x", count, NOW - age), on_their_way=on_their_way, largest=LARGEST, now=NOW
+    )
+
+
+def test_job_that_is_alone_goes_at_once() -> None:
+    """Nothing is added to the latency of a single run."""
+    assert wait(Bursts(), 1) == 0.0
+
+
+@pytest.mark.parametrize(("count", "on_their_way"), [(2, 0), (1, 1), (50, 3)])
+def test_burst_gathers_for_a_moment(count: int, on_their_way: int) -> None:
+    """Counted from its oldest job."""
+    assert wait(Bursts(), count, on_their_way=on_their_way) == GATHER_SECONDS
+    assert wait(Bursts(), count, on_their_way=on_their_way, age=GATHER_SECONDS) == 0.0
+
+
+def test_full_array_does_not_wait() -> None:
+    """More could not be in it."""
+    assert wait(Bursts(), LARGEST) == 0.0
+
+
+def test_jobs_gather_while_many_are_on_their_way() -> None:
+    """The slower sbatch is, the larger the arrays get."""
+    assert wait(Bursts(), 1, age=9.0, on_their_way=AT_ONCE) is None
+
+
+def test_submit_limit_halves_and_success_doubles() -> None:
+    """Under a limit one probe at a time is enough."""
+    bursts = Bursts()
+    sizes = []
+    for _ in range(12):
+        sizes.append(bursts.size("x", LARGEST))
+        bursts.limited("x", sizes[-1])
+    assert sizes == [1001, 500, 250, 125, 62, 31, 15, 7, 3, 1, 1, 1]
+    assert wait(bursts, 9, age=9.0, on_their_way=1) is None
+    grown = []
+    for _ in range(11):
+        grown.append(bursts.size("x", LARGEST))
+        bursts.accepted("x", grown[-1])
+    assert grown == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1001]
+    assert bursts.size("y", LARGEST) == LARGEST
+
+
+def test_refused_array_is_tried_as_a_single_job() -> None:
+    """When that is taken, it was the array that was not wanted."""
+    bursts = Bursts()
+    bursts.array_refused("x", "no arrays here")
+    assert bursts.size("x", LARGEST) == 1
+    assert wait(bursts, 9, on_their_way=1) is None
+    bursts.accepted("x", 1)
+    assert bursts.size("x", LARGEST) == 1
+    assert wait(bursts, 9, on_their_way=1) == 0.0
+
+
+def test_refusal_of_array_and_job_in_the_same_words_is_of_all() -> None:
+    """The next burst of this likeness may be an array again: the site may have changed its mind."""
+    bursts = Bursts()
+    bursts.array_refused("x", "invalid account")
+    assert bursts.job_refused("x", "invalid account")
+    assert bursts.size("x", LARGEST) == LARGEST
+
+
+@pytest.mark.parametrize("said_to_array", [None, "no arrays here"])
+def test_refusal_of_one_job_is_its_own(said_to_array: str | None) -> None:
+    """Other words are another reason."""
+    bursts = Bursts()
+    if said_to_array is not None:
+        bursts.array_refused("x", said_to_array)
+    assert not bursts.job_refused("x", "invalid account")
+    assert bursts.size("x", LARGEST) == (LARGEST if said_to_array is None else 1)
