@@ -9,6 +9,7 @@ from sqlite_utils import Database
 from hpc_agent.agent import answers
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import responses
+from hpc_agent.jobs import lifecycle
 from hpc_agent.jobs.lifecycle import Changes
 from hpc_agent.runs import telling
 from hpc_agent.store import jobs
@@ -58,9 +59,18 @@ def _change(
     if not changes:
         return before, before
     after = jobs.change(db, key, now=now, source=source, **changes)
+    if after.kind is JobKind.PACK:
+        _take_along(db, after, now, source)
     if after.kind is JobKind.RUN_WORKER:
         _tell(db, context, before, after, now)
     return before, after
+
+
+def _take_along(db: Database, pack: Job, now: float, source: str) -> None:
+    for job in jobs.in_pack(db, pack.key):
+        changes = lifecycle.observe_pack(job, pack, now)
+        if changes:
+            jobs.change(db, job.key, now=now, source=source, **changes)
 
 
 def _tell(db: Database, context: Context, before: Job, after: Job, now: float) -> None:

@@ -128,7 +128,7 @@ class Submission:
 
     async def _sbatch(self, taken: Sequence[Job]) -> str:
         first, context = taken[0], self._context
-        scheduler, preparation = context.scheduler, context.preparation
+        scheduler, preparation = context.scheduler_of(first), context.preparation
         if first.array_key is None:
             script = preparation.script_of(first.key)
             return await scheduler.submit(script, name=f"hpc-agent:{first.key}", comment=first.key)

@@ -168,7 +168,7 @@ class SubmitLoop:
             await self._submission.accept(unsure, array_id(known), source="node")
             return
         since = unsure[0].submitting_since or unsure[0].created_at
-        found = await context.scheduler.find(
+        found = await context.scheduler_of(unsure[0]).find(
             name, since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=1)
         )
         if found:
