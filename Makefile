@@ -8,12 +8,13 @@ VENV := .venv
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test versions check format lint types spelling lock bench docker-test clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench docker-test clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
 	@echo "make versions     user code on each supported release of Dagster, all at once"
+	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
 	@echo "make check        formatting, lint, types, spelling, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
@@ -38,6 +39,9 @@ test: $(READY)
 
 versions: $(READY)
 	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)
+
+slurm-versions: $(READY)
+	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)
 
 check: lint types spelling test
 

@@ -166,8 +166,8 @@ class Daemons:
         return self._daemon(
             "slurmrestd",
             *("-a", "rest_auth/jwt", *plugins),
-            # It refuses root and SlurmUser (slurmrestd(8)); who calls it says the token.
-            *("-u", "nobody", "-g", "nogroup"),
+            # It refuses root and SlurmUser (slurmrestd(8)), and since 26.05 nobody, too.
+            *("-u", "daemon", "-g", "daemon"),
             f"127.0.0.1:{port}",
             ready=lambda: self._listens(port),
             more={"SLURM_JWT": "daemon"},

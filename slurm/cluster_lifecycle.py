@@ -190,6 +190,8 @@ def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
         ports.append(_free_port([*taken, *ports]))
     cluster = replace(cluster, node_ports=tuple(ports[:wanted]))
     if wishes.accounting and not cluster.accounting:
+        # Since 23.11 the controller has chosen an id of its own, and stops when slurmdbd gives one.
+        (layout.root / "state" / "clustername").unlink(missing_ok=True)
         cluster = replace(cluster, accounting=True, dbd_port=_free_port([*taken, *ports]))
     if wishes.restd and not cluster.restd_port:
         taken.append(cluster.dbd_port)

@@ -13,6 +13,9 @@ from typing import Any
 
 CLUSTER_TOOL = Path(__file__).parent.parent / "slurm" / "cluster"
 
+VERSION = os.environ.get("HPC_AGENT_TEST_SLURM", "")
+"""Which version the tests want, for example ``24.11``; empty for whatever is here."""
+
 
 class NoClusterError(Exception):
     """There is no Slurm here, and none can be started: the message says why."""
@@ -35,6 +38,8 @@ class SlurmCluster:
 
 def find_cluster(*, accounting: bool) -> SlurmCluster | None:
     """Return the cluster that Slurm's commands reach as they are, or None."""
+    if VERSION:
+        return None
     ping = _output("scontrol", "ping")
     if ping is None or "is UP" not in ping:
         return None
@@ -52,17 +57,20 @@ def find_cluster(*, accounting: bool) -> SlurmCluster | None:
     )
 
 
-def start_cluster(directory: Path, *, accounting: bool) -> SlurmCluster:
+def start_cluster(directory: Path, *, accounting: bool, version: str = VERSION) -> SlurmCluster:
     """Start a cluster of two nodes. Raises NoClusterError where that is not possible."""
     if os.geteuid() != 0:
         raise NoClusterError("no Slurm here, and starting one needs root")
     if not shutil.which("slurmctld", path="/usr/sbin:/sbin") and not shutil.which("apt-get"):
         raise NoClusterError("no Slurm here, and no apt-get to install it")
-    options = ["--accounting"] if accounting else []
+    options = [
+        *(["--accounting"] if accounting else []),
+        *(["--version", version] if version else []),
+    ]
     status = cluster_tool("up", "--nodes", "2", *options, directory=directory)
     environment = {
         "SLURM_CONF": status["slurm_conf"],
-        "PATH": os.environ["PATH"],
+        "PATH": f"{status['bin_dir']}{os.pathsep}{os.environ['PATH']}",
         "HOME": os.environ.get("HOME", "/root"),
     }
     return SlurmCluster(

@@ -12,8 +12,10 @@ from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.scheduler import Scheduler
 from tests.cluster import SlurmCluster
+from tests.slurm.matrix import note
 from tests.slurm.waiting import until_final
 
+pytest_runtest_logreport = note
 WriteScript = Callable[..., Path]
 
 

@@ -84,7 +84,11 @@ def test_a_process_that_died_at_once_does_not_count_as_running(directory: Path) 
 async def test_down_leaves_no_process_and_no_socket(directory: Path, tmp_path: Path) -> None:
     """Neither daemons nor a job that ignores SIGTERM and has left its session."""
     status = cluster_tool("up", directory=directory)
-    environment = {**os.environ, "SLURM_CONF": status["slurm_conf"]}
+    environment = {
+        **os.environ,
+        "SLURM_CONF": status["slurm_conf"],
+        "PATH": f"{status['bin_dir']}{os.pathsep}{os.environ['PATH']}",
+    }
     pids = tmp_path / "pids"
     script = tmp_path / "job.sh"
     script.write_text(

@@ -1,0 +1,49 @@
+"""Each version of Slurm that we name can be had, and runs jobs of this machine's programs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.slurm.cli import slurm_on_this_host
+from hpc_agent.slurm.state import JobState
+from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
+from tests.slurm.conftest import WriteScript
+from tests.slurm.matrix import VERSIONS
+from tests.slurm.waiting import until_final, until_text
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(params=VERSIONS)
+def cluster(request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
+    """A cluster of each version, in turn."""
+    directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
+    try:
+        yield start_cluster(directory, accounting=False, version=request.param)
+    except NoClusterError as reason:
+        pytest.skip(str(reason))
+    finally:
+        if (directory / "cluster.json").exists():
+            cluster_tool("down", directory=directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_a_job_of_each_version_runs_this_machines_python(
+    cluster: SlurmCluster, write_script: WriteScript, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Client, controller and step daemon are of that version, what jobs see is this machine."""
+    wanted = request.node.callspec.params["cluster"]
+    slurm = slurm_on_this_host(cluster.environment, burst=1000)
+    assert (await slurm.version()).startswith(f"slurm {wanted}.")
+    assert cluster.version.startswith(f"{wanted}.")
+    script = write_script(f"{sys.executable} -c 'import sys; print(sys.executable)'")
+    job_id = await slurm.submit(script, name="n", comment="c")
+    record = await until_final(slurm, job_id)
+    assert (record.state, record.exit_code) == (JobState.COMPLETED, 0)
+    assert await until_text(tmp_path / f"{job_id}.out") == f"{sys.executable}\n"
