@@ -4,38 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from hpc_agent.jobs import reasons
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job, Phase, Placement
-
-# squeue(1), "JOB REASON CODES"; those that a user most often asks about.
-_PENDING_WORDS = {
-    "Priority": "jobs of higher priority come first",
-    "Resources": "the nodes it needs are busy",
-    "Dependency": "it waits for another job",
-    "BeginTime": "its begin time is not reached",
-    "Licenses": "it waits for a license",
-    "Reservation": "it waits for its reservation",
-    "PartitionDown": "the partition is down",
-    "PartitionInactive": "the partition takes no jobs at the moment",
-    "PartitionTimeLimit": "its time limit is above the partition's; lower dagster-hpc/time",
-    "PartitionNodeLimit": "it asks for more nodes than the partition has",
-    "ReqNodeNotAvail": "a node it asks for is not available",
-    "NodeDown": "a node it asks for is down",
-    "JobHeldUser": "it is held; `scontrol release` lets it go",
-    "JobHeldAdmin": "an administrator holds it",
-    "JobLaunchFailure": "its start failed on a node",
-    "BadConstraints": "no node satisfies its constraints",
-    "AssocMaxJobsLimit": "the account's limit of running jobs is reached",
-    "QOSMaxJobsPerUserLimit": "the QOS limit of running jobs is reached",
-    "QOSMaxCpuPerUserLimit": "the QOS limit of CPUs is reached",
-}
 
 _END_ADVICE = {
     JobState.OUT_OF_MEMORY: "it used more memory than it asked for; raise dagster-hpc/mem",
     JobState.TIMEOUT: "it ran into its time limit; raise dagster-hpc/time",
-    JobState.NODE_FAIL: "its node failed; launch the run again",
-    JobState.BOOT_FAIL: "its node did not start; launch the run again",
-    JobState.PREEMPTED: "a job of higher priority took its place; launch the run again",
+    JobState.NODE_FAIL: "its node failed",
+    JobState.BOOT_FAIL: "its node did not start",
+    JobState.PREEMPTED: "a job of higher priority took its place",
     JobState.DEADLINE: "its deadline passed before it could end",
     JobState.CANCELLED: "it was cancelled in Slurm (scancel)",
     JobState.LAUNCH_FAILED: "the node could not start it; slurmd's log on it says why",
@@ -44,7 +22,7 @@ _END_ADVICE = {
 
 def describe_waiting(job: Job) -> str:
     """Return for example ``PENDING (Priority: jobs of …), expected to start 14:03 UTC``."""
-    words = _PENDING_WORDS.get(job.reason)
+    words = reasons.in_words(job.reason)
     reason = f"{job.reason}: {words}" if words else job.reason
     text = f"{job.state.value} ({reason})" if reason and reason != "None" else job.state.value
     if job.expected_start:

@@ -102,7 +102,8 @@ def decide(job: Job, policies: Retries, asked: Asked) -> NextAttempt | NoMore:
         return NoMore()
     policy: Retry = getattr(policies, cause.value)
     if policy.action == "fail":
-        return NoMore()
+        tag = TAG_PREFIX + cause.value.replace("_", "-")
+        return NoMore(reason=f"with {tag}: resubmit such a run goes on in another job")
     made = job.attempt + job.restart_count
     if made >= policy.limit:
         return NoMore(reason=f"all {policy.limit} attempts of {cause.value} are used up")
