@@ -11,6 +11,7 @@ from hpc_agent.slurm import sacct, sbatch, scontrol, sinfo, squeue
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import FIELD, RECORD
+from tests.slurm.matrix import VERSIONS
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 NAME = 'na me|x=1; echo "q"\nsecond'
@@ -276,7 +277,7 @@ def test_sbatch(stdout: str, job_id: str | None) -> None:
     assert sbatch.parse(stdout) == job_id
 
 
-@pytest.mark.parametrize("version", ["22.05", "24.11"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_each_version_prints_what_the_parsers_read(version: str) -> None:
     """squeue and scontrol agree on an ended, a running and a waiting job of every version."""
     jobs = {job.comment: job for job in squeue.parse(read("squeue.txt", version))}
@@ -303,3 +304,19 @@ def test_each_version_prints_what_the_parsers_read(version: str) -> None:
         "c1",
         "c2",
     ]
+
+
+@pytest.mark.parametrize("version", ["24.11", "26.05"])
+def test_each_version_accounts_for_what_the_parsers_read(version: str) -> None:
+    """Newlines and separators survive; slurmdbd itself turns a double quote into a backquote.
+
+    A comment reaches accounting with the end of its job, the name with its start.
+    """
+    failed, running, held = sacct.parse(read("sacct.txt", version))
+    assert (failed.state, failed.exit_code, failed.comment) == (JobState.FAILED, 3, COMMENT)
+    assert failed.name == NAME.replace('"', "`")
+    assert failed.end_time is not None
+    assert (running.state, running.end_time) == (JobState.RUNNING, None)
+    assert (running.name, running.comment) == ("hpc-agent:run-running", "")
+    assert (held.state, held.name) == (JobState.PENDING, "hpc-agent:run-held")
+    assert scontrol.is_up(read("scontrol-ping.txt", version))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hpc_agent.slurm.cli import slurm_on_this_host
@@ -47,3 +49,34 @@ async def test_a_job_of_each_version_runs_this_machines_python(
     record = await until_final(slurm, job_id)
     assert (record.state, record.exit_code) == (JobState.COMPLETED, 0)
     assert await until_text(tmp_path / f"{job_id}.out") == f"{sys.executable}\n"
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_slurmrestd_answers_to_a_token_and_lines_reach_slurm_conf(version: str) -> None:
+    """With the cluster's own token only; the last of the two equal keys holds."""
+    directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
+    options = ("--version", version, "--restd", "--conf-line", "PriorityType=priority/multifactor")
+    try:
+        status = cluster_tool("up", "--nodes", "1", *options, directory=directory)
+        environment = {"SLURM_CONF": status["slurm_conf"]}
+        scontrol = f"{status['bin_dir']}/scontrol"
+        config = _output(scontrol, "show", "config", environment=environment)
+        assert "priority/multifactor" in config
+        token = _output(scontrol, "token", environment=environment).strip()
+        headers = {
+            "X-SLURM-USER-TOKEN": token.removeprefix("SLURM_JWT="),
+            "X-SLURM-USER-NAME": "root",
+        }
+        ping = f"{status['restd']}/slurm/v0.0.42/ping/"
+        assert httpx.get(ping, headers=headers).json()["pings"][0]["responding"] is True
+        assert httpx.get(ping).status_code == 401
+    finally:
+        if (directory / "cluster.json").exists():
+            cluster_tool("down", directory=directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _output(*argv: str, environment: dict[str, str]) -> str:
+    return subprocess.run(
+        argv, env=environment, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
