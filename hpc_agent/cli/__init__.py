@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from hpc_agent.cli import agent, config, control_plane, demo, service
+from hpc_agent.cli import agent, config, control_plane, demo, options, service, template
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error
 from hpc_agent.errors import ConfigError, HpcAgentError
 
@@ -21,7 +21,9 @@ agent.register(app)
 demo.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
+app.add_typer(options.app, name="options")
 app.add_typer(service.app, name="service")
+app.add_typer(template.app, name="template")
 
 
 def main() -> None:

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, Undefined
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    Undefined,
+)
 from markupsafe import Markup
 
 from hpc_agent import errors
 
 PACKAGED = Path(__file__).parent.parent / "templates"
+SUFFIX = ".sbatch.j2"
+BASE = f"job{SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +56,23 @@ class ScriptValues:
 
 
 class Templates:
-    """Renders job scripts; a site's own directory comes before the packaged templates."""
+    """Renders job scripts; a site's own directory comes before the packaged templates.
+
+    A site's ``job.sbatch.j2`` may extend the one that it hides as ``packaged/job.sbatch.j2``.
+    """
 
     def __init__(self, site_directory: Path | None = None) -> None:
-        directories = [site_directory, PACKAGED] if site_directory else [PACKAGED]
+        self._directories = [site_directory, PACKAGED] if site_directory else [PACKAGED]
+        packaged = PrefixLoader({"packaged": FileSystemLoader(PACKAGED)})
         self._environment = Environment(
-            loader=FileSystemLoader([str(directory) for directory in directories]),
+            loader=ChoiceLoader([FileSystemLoader(self._directories), packaged]),
             undefined=StrictUndefined,
             finalize=_quote,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 - finalize quotes for the shell, which HTML escapes do not
+            # What is Markup already goes through as it is: {{ super() }}, macros, our filters.
+            autoescape=True,
         )
         self._environment.filters["directive"] = _directive
         self._environment.filters["comment"] = _comment
@@ -62,20 +80,39 @@ class Templates:
         self._environment.filters["verbatim"] = Markup
 
     def render(self, name: str, values: ScriptValues) -> str:
-        """Return a job script. Raises TemplateError with the template's name and line."""
+        """Return a job script. Raises TemplateError with the template's file and line."""
         try:
             template = self._environment.get_template(name)
             return template.render({field: getattr(values, field) for field in values.__slots__})
-        except TemplateError as error:
-            line = getattr(error, "lineno", None)
-            where = f"{name}, line {line}" if line else name
-            raise errors.TemplateError(f"template {where}: {error}") from None
+        except TemplateNotFound as error:
+            raise errors.TemplateError(
+                f"template {self._file(name)}: there is no template {error.message}"
+            ) from None
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise errors.TemplateError(f"template {self._place(name, error)}: {error}") from None
+
+    def files(self) -> dict[str, Path]:
+        """Return the file that each job template comes from, by name."""
+        names = {path.name for place in self._directories for path in place.glob(f"*{SUFFIX}")}
+        return {name: self._file(name) for name in sorted(names)}
+
+    def _file(self, name: str) -> Path:
+        places = [place / name for place in self._directories]
+        return next((path for path in places if path.is_file()), places[0])
+
+    def _place(self, name: str, error: Exception) -> str:
+        """Say in which file and line an error is: Jinja puts those of templates in tracebacks."""
+        if isinstance(error, TemplateSyntaxError):
+            return f"{error.filename or self._file(name)}, line {error.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = [frame for frame in frames if frame.filename.endswith(".j2")]
+        return f"{inside[-1].filename}, line {inside[-1].lineno}" if inside else name
 
 
 def _quote(value: object) -> object:
     if isinstance(value, Undefined | Markup):
         return value
-    return shlex.quote(str(value))
+    return Markup(shlex.quote(str(value)))  # noqa: S704 - shell, not HTML
 
 
 def _directive(text: str) -> Markup:

@@ -1,0 +1,59 @@
+"""``hpc-agent options list | explain``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hpc_agent.cli.agent import ConfigOption, JsonOption
+from hpc_agent.cli.output import print_json, print_line, print_table
+
+app = typer.Typer(help="Slurm options: what may be set, and who set it.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_options(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The tables of docs/options.md.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """List the options that agent.yaml and tags may set."""
+    from hpc_agent.jobs import options_page
+
+    if json:
+        print_json(options_page.rows())
+    elif markdown:
+        print_line(options_page.markdown())
+    else:
+        print_table(["option", "value", "example", "tag"], options_page.rows())
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="A run id, job id, key, or code location.")],
+    config: ConfigOption = None,
+    deployment: Annotated[
+        str | None,
+        typer.Option(help="Deployment of the code location; else the first that is served."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show which source set which option: of a run as submitted, of a code location as of now."""
+    from hpc_agent.agent.explanation import explain as explained
+    from hpc_agent.config import load_config
+
+    found = explained(load_config(config), name, deployment)
+    if json:
+        print_json([asdict(each) for each in found])
+        return
+    for each in found:
+        print_line(f"{each.title} ({each.deployment})")
+        rows = [row | {"overridden": _older(row["overridden"])} for row in each.settings]
+        print_table(["option", "value", "source", "overridden"], rows)
+
+
+def _older(settings: list[dict[str, str]]) -> str:
+    return ", ".join(f"{setting['value']} ({setting['source']})" for setting in settings)
