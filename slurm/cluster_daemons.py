@@ -161,8 +161,9 @@ class Daemons:
 
     def _slurmrestd(self) -> Daemon:
         port = self._cluster.restd_port
-        # It serves nothing at all when slurmdbd's plugin finds no accounting (seen with 24.11).
-        plugins = [] if self._cluster.accounting or self._is_before_23() else ["-s", "slurmctld"]
+        # It ends when a plugin for slurmdbd finds no accounting (seen with 22.05 and 24.11).
+        alone = "openapi/v0.0.38" if self._is_before_23() else "slurmctld"
+        plugins = [] if self._cluster.accounting else ["-s", alone]
         return self._daemon(
             "slurmrestd",
             *("-a", "rest_auth/jwt", *plugins),
