@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +51,11 @@ async def test_no_controller_is_unavailable(
     """A real sbatch and squeue against a port where nobody listens."""
     directory = tmp_path_factory.mktemp("away")
     config = directory / "slurm.conf"
+    path = slurm_cluster.slurm_conf
+    used = await asyncio.to_thread(Path(path).read_text) if path else ""
+    plugins = re.search(r"^PluginDir=.*\n", used, re.MULTILINE)
     config.write_text(
+        f"{plugins[0] if plugins else ''}"
         "ClusterName=away\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\n"
         "AuthType=auth/none\nCredType=cred/none\nMessageTimeout=2\nSlurmctldTimeout=2\n"
         "NodeName=n1 NodeAddr=127.0.0.1\nPartitionName=p Nodes=n1\n"
