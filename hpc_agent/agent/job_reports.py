@@ -109,8 +109,10 @@ class JobReports:
     async def _exited(self, job: Job, report: JobReport) -> None:
         record = ExitRecord.from_json(report.exit or {})
         was_ended = record.outcome == "terminated" or record.signal == signal.SIGKILL
-        if was_ended and job.terminate_at is None:
-            # Why it was ended (walltime, memory, an administrator) only the scheduler knows.
+        if was_ended and job.terminate_at is None and not record.is_out_of_time:
+            # Why it was ended (memory, preemption, an administrator) only the scheduler knows, and
+            # that only when the node program has gone.
+            await apply(self._context, job.key, lifecycle.observe_leaving, source="node")
             self._context.bells.watch.ring()
             return
         now = self._context.clock()

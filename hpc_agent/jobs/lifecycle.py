@@ -60,6 +60,14 @@ class ExitRecord:
     allocation: Allocation | None = None
 
     @property
+    def is_out_of_time(self) -> bool:
+        """Whether it ended on the warning before its time limit (``sbatch --signal=B:USR1@N``).
+
+        Slurm sees such a job exit by itself before the limit, and calls it FAILED.
+        """
+        return self.ended_on == "SIGUSR1"
+
+    @property
     def ran(self) -> bool:
         """Whether the child was started at all."""
         return self.outcome in {"exited", "terminated", "out_of_memory"}
@@ -126,6 +134,9 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
         return NO_CHANGES
     if record.state.is_final:
         return _ended(job, record, now)
+    if record.state is JobState.RUNNING and job.state is JobState.COMPLETING:
+        # The node program has told its end; Slurm sees it a moment later.
+        return NO_CHANGES
     changes: dict[str, Any] = {
         "state": record.state,
         "reason": record.reason if record.state.is_waiting else "",
@@ -171,6 +182,11 @@ def observe_start(
     return _differing(job, changes)
 
 
+def observe_leaving(job: Job) -> Changes:
+    """Return what it changes that a job is on its way out, and only the scheduler knows why."""
+    return {"state": JobState.COMPLETING} if job.phase is Phase.RUNNING else NO_CHANGES
+
+
 def observe_exit(job: Job, exit_record: ExitRecord, now: float) -> Changes:
     """Return what an exit record changes."""
     if job.phase.is_final:
@@ -201,8 +217,7 @@ def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
         return JobState.OUT_OF_MEMORY
     if job.terminate_at is not None and exit_record.outcome == "terminated":
         return JobState.CANCELLED
-    if exit_record.ended_on == "SIGUSR1" and job.terminate_at is None:
-        # The warning before the time limit (sbatch --signal). Slurm saw it exit before the limit.
+    if exit_record.is_out_of_time and job.terminate_at is None:
         return JobState.TIMEOUT
     return JobState.COMPLETED if exit_record.exit_code == 0 else JobState.FAILED
 

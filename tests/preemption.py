@@ -1,0 +1,76 @@
+"""A real Slurm whose partitions preempt each other, for what an ordinary one does not do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster import SlurmCluster, cluster_tool, start_cluster
+
+_PROLOG = """#!/bin/sh
+# Jobs that want to be seen while their nodes are prepared.
+[ "$SLURM_JOB_NAME" = configuring ] && sleep 8
+exit 0
+"""
+_CONFIGURATION = """
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PrologSlurmctld={prolog}
+PartitionName=requeued Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE MaxTime=60 State=UP
+PartitionName=cancelled Nodes=ALL PriorityTier=1 PreemptMode=CANCEL MaxTime=60 State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=60 State=UP
+"""
+
+
+@contextmanager
+def preempting_cluster() -> Iterator[SlurmCluster]:
+    """Start a cluster of two nodes, and take it down again. Raises NoClusterError."""
+    directory = Path(tempfile.mkdtemp(prefix="hpc-preempt-"))
+    try:
+        cluster = start_cluster(directory, accounting=False)
+        prolog = directory / "prolog"
+        prolog.write_text(_PROLOG)
+        prolog.chmod(0o755)
+        with Path(cluster.slurm_conf).open("a") as configuration:
+            configuration.write(_CONFIGURATION.format(prolog=prolog))
+        slurm(cluster, "scontrol", "reconfigure")
+        yield cluster
+    finally:
+        if (directory / "cluster.json").exists():
+            cluster_tool("down", directory=directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def slurm(cluster: SlurmCluster, *argv: str) -> str:
+    """Run a command of Slurm as the administrator and return what it prints."""
+    done = subprocess.run(
+        argv, env=dict(cluster.environment), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (argv, done.stderr)
+    return done.stdout.strip()
+
+
+def sbatch(cluster: SlurmCluster, script: str, *options: str) -> str:
+    """Submit a job of one line of shell and return its id."""
+    argv = ("sbatch", "--parsable", "--output=/dev/null", "--chdir=/tmp", *options)
+    return slurm(cluster, *argv, f"--wrap={script}")
+
+
+def take_down(cluster: SlurmCluster, node: str) -> None:
+    """Let a node fail, as far as the controller can tell."""
+    slurm(cluster, "scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+
+def bring_back(cluster: SlurmCluster, node: str) -> None:
+    """Bring a node back; its slurmd may have done so by itself (ReturnToService=2)."""
+    deadline = time.monotonic() + 60
+    while slurm(cluster, "sinfo", "--noheader", f"--nodes={node}", "-o%T").startswith("down"):
+        assert time.monotonic() < deadline, f"node {node} stays down"
+        update = ["scontrol", "update", f"NodeName={node}", "State=RESUME"]
+        subprocess.run(update, env=dict(cluster.environment), capture_output=True, check=False)
+        time.sleep(0.2)
