@@ -52,7 +52,7 @@ class Root:
     @property
     def commands(self) -> Path:
         """A directory for PATH: Slurm's programs and nothing else of that release."""
-        return self.path / "bin"
+        return self.path / "slurm"
 
     def program(self, name: str) -> str | None:
         """Return the path of one of its programs, None when it has none of that name."""
@@ -101,11 +101,11 @@ def _make(root: Root, suite: str, say: Say) -> None:
     for package in _download(downloads, suite):
         _run("dpkg-deb", "-x", str(package), str(partial))
     shutil.rmtree(downloads)
-    (partial / "bin").mkdir()
+    (partial / "slurm").mkdir()
     for program in _programs(partial):
         _patch(program, root, interpreter=True)
         # slurmctld is slurmctld-wlm in the packages; their scripts make the link.
-        (partial / "bin" / program.name.removesuffix("-wlm")).symlink_to(
+        (partial / "slurm" / program.name.removesuffix("-wlm")).symlink_to(
             root.path / program.relative_to(partial)
         )
     for plugin in (partial / root.plugins.relative_to(root.path)).glob("*.so"):
@@ -150,14 +150,17 @@ def _programs(directory: Path) -> Iterator[Path]:
 
 
 def _patch(path: Path, root: Root, *, interpreter: bool) -> None:
-    options = ["--set-interpreter", str(root.libraries / _loader())] if interpreter else []
+    options = ["--set-interpreter", str(_loader(root))] if interpreter else []
     # RPATH, which also holds for the libraries of libraries; RUNPATH does not (ld.so(8)).
-    search = f"{root.plugins}:{root.libraries}"
+    search = f"{root.plugins}:{root.libraries}:{root.path}/lib/{root.libraries.name}"
     _run("patchelf", *options, "--force-rpath", "--set-rpath", search, str(path))
 
 
-def _loader() -> str:
-    return {"aarch64": "ld-linux-aarch64.so.1"}.get(os.uname().machine, "ld-linux-x86-64.so.2")
+def _loader(root: Root) -> Path:
+    name = {"aarch64": "ld-linux-aarch64.so.1"}.get(os.uname().machine, "ld-linux-x86-64.so.2")
+    # Debian 12 still ships it below /lib.
+    old = Path("lib") / root.libraries.name / name
+    return root.path / old if (Path(f"{root.path}.new") / old).exists() else root.libraries / name
 
 
 def _installed_version() -> str:
