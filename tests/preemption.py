@@ -12,15 +12,9 @@ from pathlib import Path
 
 from tests.cluster import SlurmCluster, cluster_tool, start_cluster
 
-_PROLOG = """#!/bin/sh
-# Jobs that want to be seen while their nodes are prepared.
-[ "$SLURM_JOB_NAME" = configuring ] && sleep 8
-exit 0
-"""
 _CONFIGURATION = """
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PrologSlurmctld={prolog}
 PartitionName=requeued Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE MaxTime=60 State=UP
 PartitionName=cancelled Nodes=ALL PriorityTier=1 PreemptMode=CANCEL MaxTime=60 State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=60 State=UP
@@ -33,11 +27,8 @@ def preempting_cluster() -> Iterator[SlurmCluster]:
     directory = Path(tempfile.mkdtemp(prefix="hpc-preempt-"))
     try:
         cluster = start_cluster(directory, accounting=False)
-        prolog = directory / "prolog"
-        prolog.write_text(_PROLOG)
-        prolog.chmod(0o755)
         with Path(cluster.slurm_conf).open("a") as configuration:
-            configuration.write(_CONFIGURATION.format(prolog=prolog))
+            configuration.write(_CONFIGURATION)
         slurm(cluster, "scontrol", "reconfigure")
         yield cluster
     finally:

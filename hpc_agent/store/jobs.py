@@ -173,9 +173,9 @@ def find(db: Database, key: str) -> Job | None:
 
 
 def of_run(db: Database, run_id: str) -> Job | None:
-    """Return the newest job of a run."""
+    """Return the job of a run's newest attempt."""
     row = db.execute(
-        f"{_SELECT} WHERE run_id = ? ORDER BY created_at DESC LIMIT 1", [run_id]
+        f"{_SELECT} WHERE run_id = ? ORDER BY attempt DESC, created_at DESC LIMIT 1", [run_id]
     ).fetchone()
     return _job(row) if row else None
 

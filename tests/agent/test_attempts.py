@@ -1,0 +1,191 @@
+"""A run whose job Slurm has ended: the next attempt, its start, and the end of the one before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from hpc_agent.agent.conclude import ConcludeLoop
+from hpc_agent.agent.job_reports import JobReports
+from hpc_agent.dagster_plus.requests import RunToLaunch
+from hpc_agent.errors import ControlPlaneError
+from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.relay.identity import JobReport
+from hpc_agent.runs.plan import run_key
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store import jobs, launches
+from hpc_agent.store.jobs import Phase
+from tests.agent.conftest import Bench
+
+RUN_ID = "r1"
+FIRST, SECOND = run_key(RUN_ID), run_key(RUN_ID, 2)
+TOKENS = JobTokens(b"secret")
+
+
+def never(_run_id: str) -> bool:
+    return False
+
+
+class Story:
+    """A run with one job, and what the agent does about its end."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.spooled = False
+        self.reports = JobReports(bench.context, TOKENS, spooled=lambda _run_id: self.spooled)
+        self.loop = ConcludeLoop(
+            bench.context,
+            None,  # type: ignore[arg-type]  # no code server is concluded here
+            spooled=never,
+            revoke=self.reports.forget,
+        )
+
+    async def job(self, *, tags: dict[str, str], **changes: Any) -> None:
+        """The run's job as Slurm has ended it, or as it runs."""
+        run = RunToLaunch(
+            run_id=RUN_ID,
+            job_name="j",
+            location="here",
+            tags=tags,
+            code_origin={"repository_origin": {}},
+        )
+        await self.bench.context.store.run(
+            lambda db: launches.keep(db, RUN_ID, "prod", asdict(run))
+        )
+        running = {"phase": Phase.RUNNING, "job_id": "7", "started_at": 990.0, "run_id": RUN_ID}
+        await self.bench.add(FIRST, **(running | changes))
+
+    def run_is(self, status: str) -> None:
+        """Let the control plane say how the run stands."""
+        run = json.dumps({"status": {"__enum__": f"DagsterRunStatus.{status}"}})
+        self.bench.control_plane.answer = {"data": {"runs": {"getRunById": run}}}
+
+    async def lines(self) -> list[str]:
+        payloads = await self.bench.messages("event")
+        return [json.loads(payload)["dagsterEvent"]["message"] for payload in payloads]
+
+    async def start(self, key: str = FIRST, restart: int = 0) -> tuple[bool, bool, str]:
+        """Report a start; return whether to proceed, whether to resume, and why not."""
+        identity = await self.reports.identify(TOKENS.token(key))
+        assert identity is not None
+        report = JobReport(event="started", slurm_job_id="7", restart_count=restart)
+        answer = await self.reports.receive(identity, report)
+        return answer.proceed, answer.resume, answer.reason
+
+
+@pytest.fixture
+def story(bench: Bench) -> Story:
+    return Story(bench)
+
+
+OUT_OF_MEMORY = {"phase": Phase.ENDED, "state": JobState.OUT_OF_MEMORY, "ended_at": 1000.0}
+MORE_MEMORY = {"dagster-hpc/mem": "4G", "dagster-hpc/on-out-of-memory": "resubmit"}
+
+
+async def test_next_attempt_asks_for_more_and_the_token_of_the_first_is_refused(
+    story: Story, bench: Bench
+) -> None:
+    """From then on the worker of the first attempt can write nothing."""
+    await story.job(tags=MORE_MEMORY, **OUT_OF_MEMORY)
+    assert await story.reports.identify(TOKENS.token(FIRST)) is not None
+    story.run_is("STARTED")
+    await story.loop.step()
+    second = await bench.job(SECOND)
+    assert (second.phase, second.attempt, second.run_id) == (Phase.INTENT, 2, RUN_ID)
+    script = bench.context.preparation.script_of(SECOND).read_text()
+    assert "#SBATCH --mem=8G" in script
+    assert await story.reports.identify(TOKENS.token(FIRST)) is None
+    assert await story.reports.identify(TOKENS.token(SECOND)) is not None
+    assert await story.lines() == [
+        "Job 7 ended: OUT_OF_MEMORY; attempt 2 of 3 is submitted with mem 8G (was 4G)."
+    ]
+
+
+async def test_each_attempt_asks_for_more_than_the_one_before(story: Story, bench: Bench) -> None:
+    """Not for more than the first."""
+    await story.job(tags=MORE_MEMORY, **OUT_OF_MEMORY)
+    story.run_is("STARTED")
+    await story.loop.step()
+    await bench.context.store.run(
+        lambda db: jobs.change(db, SECOND, now=2.0, source="t", job_id="8", **OUT_OF_MEMORY)
+    )
+    await story.loop.step()
+    third = await bench.job(run_key(RUN_ID, 3))
+    assert json.loads(third.overrides) == {"mem": "16G"}
+
+
+async def test_run_fails_when_attempts_are_used_up(story: Story) -> None:
+    """The message says so."""
+    await story.job(tags=MORE_MEMORY, attempt=3, **OUT_OF_MEMORY)
+    story.run_is("STARTED")
+    await story.loop.step()
+    assert "all 3 attempts of on_out_of_memory are used up" in str(
+        await story.bench.messages("event")
+    )
+
+
+async def test_run_that_closed_itself_gets_no_further_attempt(story: Story, bench: Bench) -> None:
+    """Dagster's own retries decide then."""
+    await story.job(tags=MORE_MEMORY, **OUT_OF_MEMORY)
+    story.run_is("FAILURE")
+    await story.loop.step()
+    assert await bench.context.store.run(lambda db: jobs.find(db, SECOND)) is None
+
+
+async def test_run_terminated_meanwhile_gets_no_further_attempt(story: Story, bench: Bench) -> None:
+    """A user's end is an end."""
+    await story.job(tags=MORE_MEMORY, terminate_at=999.0, **OUT_OF_MEMORY)
+    story.run_is("STARTED")
+    await story.loop.step()
+    assert await bench.context.store.run(lambda db: jobs.find(db, SECOND)) is None
+    assert "PIPELINE_CANCELED" in str(await bench.messages("event"))
+
+
+async def test_restart_of_a_started_run_goes_on_with_it(story: Story, bench: Bench) -> None:
+    """And of one of which nothing has happened yet, executes it."""
+    await story.job(tags={"dagster-hpc/on-preempt": "requeue"})
+    story.run_is("STARTING")
+    assert await story.start(restart=1) == (True, False, "")
+    story.run_is("STARTED")
+    assert await story.start(restart=2) == (True, True, "")
+    assert (await bench.job(FIRST)).restart_count == 2
+    assert "attempt 3 goes on with the run" in (await story.lines())[-1]
+
+
+async def test_restart_without_a_policy_does_not_run(story: Story) -> None:
+    """An administrator may requeue any job."""
+    await story.job(tags={})
+    story.run_is("STARTED")
+    proceed, _, reason = await story.start(restart=1)
+    assert not proceed
+    assert "no policy lets go on" in reason
+
+
+async def test_first_start_of_a_run_is_executed(story: Story) -> None:
+    """Whatever the status says: nobody else can have started it."""
+    await story.job(tags={})
+    story.run_is("STARTING")
+    assert await story.start() == (True, False, "")
+
+
+async def test_start_of_an_earlier_try_is_refused(story: Story) -> None:
+    """It comes late, from a node that Slurm took for dead."""
+    await story.job(tags={"dagster-hpc/on-preempt": "requeue"}, restart_count=1)
+    story.run_is("STARTED")
+    assert (await story.start(restart=0))[0] is False
+
+
+async def test_restart_waits_until_it_is_known_how_the_run_stands(story: Story) -> None:
+    """Executing a started run would be a mistake, and so would going on with one that was not."""
+    await story.job(tags={"dagster-hpc/on-preempt": "requeue"})
+    story.run_is("STARTING")
+    story.spooled = True
+    with pytest.raises(ControlPlaneError, match="wait for the control plane"):
+        await story.start(restart=1)
+    story.spooled = False
+    story.bench.control_plane.status = 503
+    with pytest.raises(ControlPlaneError):
+        await story.start(restart=1)
