@@ -6,8 +6,8 @@ import asyncio
 import logging
 
 from hpc_agent.agent.context import Context
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store import jobs, tracking
+from hpc_agent.store.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,6 @@ class CancelLoop:
             await asyncio.to_thread(work.withdraw_order, job.pack_key, job.key)
 
     async def _next_wait(self, now: float) -> float:
-        context = self._context
-        live = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
-        deadlines = [
-            job.terminate_at - now
-            for job in live
-            if job.terminate_at is not None and job.cancelled_at is None
-        ]
-        return max(min(deadlines, default=_IDLE_SECONDS), _SHORTEST_SECONDS)
+        deadline = await self._context.store.run(tracking.next_deadline)
+        wait = _IDLE_SECONDS if deadline is None else deadline - now
+        return min(max(wait, _SHORTEST_SECONDS), _IDLE_SECONDS)

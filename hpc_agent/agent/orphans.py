@@ -13,13 +13,15 @@ from sqlite_utils import Database
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.runs import telling
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store import jobs, tracking
+from hpc_agent.store.jobs import Job, Phase
 
 log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 10.0
 _RUNS_AT_ONCE = 200
+# Far longer than any grace period.
+_FORGET_SECONDS = 24 * 3600.0
 
 
 class OrphansLoop:
@@ -33,30 +35,27 @@ class OrphansLoop:
     async def step(self) -> float:
         """Look at the next runs."""
         context = self._context
-        live = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
-        workers = {
-            str(job.run_id): job
-            for job in live
-            if job.kind is JobKind.RUN_WORKER and job.terminate_at is None
-        }
-        self._seen_over = {run: at for run, at in self._seen_over.items() if run in workers}
-        asked = self._next_of(sorted(workers))
+        asked = await context.store.run(
+            lambda db: tracking.runs_to_ask_for(db, self._last_asked, _RUNS_AT_ONCE)
+        )
         if not asked:
             return _INTERVAL_SECONDS
+        workers = {str(job.run_id): job for job in asked}
+        self._last_asked = str(asked[-1].run_id)
+        self._forget(context.clock())
         # Grouped by deployment, since runs live in one.
-        for deployment in {workers[run_id].deployment for run_id in asked}:
-            mine = [run_id for run_id in asked if workers[run_id].deployment == deployment]
+        for deployment in {job.deployment for job in asked}:
+            mine = [str(job.run_id) for job in asked if job.deployment == deployment]
             over = await agent_calls.finished_runs(context.api, mine, deployment=deployment)
             for run_id in over:
                 if not self._may_end_by_itself(workers[run_id]):
                     await self._end(workers[run_id], over[run_id])
         return _INTERVAL_SECONDS
 
-    def _next_of(self, run_ids: list[str]) -> list[str]:
-        after = [run_id for run_id in run_ids if run_id > self._last_asked]
-        chosen = (after + run_ids)[: min(_RUNS_AT_ONCE, len(run_ids))]
-        self._last_asked = chosen[-1] if chosen else ""
-        return chosen
+    def _forget(self, now: float) -> None:
+        self._seen_over = {
+            run_id: at for run_id, at in self._seen_over.items() if now - at < _FORGET_SECONDS
+        }
 
     def _may_end_by_itself(self, job: Job) -> bool:
         """A run worker that has just closed its run is about to go."""

@@ -19,8 +19,9 @@ from hpc_agent.jobs import lifecycle
 from hpc_agent.jobs.lifecycle import ExitRecord
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store import tracking
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.tracking import Tracked
 
 log = logging.getLogger(__name__)
 
@@ -40,47 +41,60 @@ class WatchLoop:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._quiet_looks = 0
-        self._last_seen: Sequence[Job] = ()
+        self._tracked: Tracked | None = None
+        self._settled: dict[str, JobRecord] = {}
 
     async def step(self) -> float:
         """Look at all submitted jobs once."""
-        context = self._context
-        tracked = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
+        context, earlier = self._context, self._tracked
+        tracked = await self._track()
         if not tracked:
             return _IDLE_SECONDS
         records = {record.job_id: record for record in await context.scheduler.queue()}
+        await self._observe_news(tracked, records)
+        for key in tracked.in_packs:
+            # Its state follows the pack's; that it has ended alone, it may fail to tell.
+            await self._read_exit_record(key)
+        left = await self._track()
+        is_quiet = earlier is not None and left.change == earlier.change
+        self._quiet_looks = self._quiet_looks + 1 if is_quiet else 0
+        return self._next_wait(left)
+
+    async def _track(self) -> Tracked:
+        known = self._tracked
+        self._tracked = await self._context.store.run(lambda db: tracking.tracked(db, known))
+        return self._tracked
+
+    async def _observe_news(self, tracked: Tracked, records: Mapping[str, JobRecord]) -> None:
+        """Take in what is not as it was at the last look, and search for what is absent."""
+        settled = self._settled
+        keys = [
+            key
+            for job_id, key in tracked.keys.items()
+            if job_id not in records or settled.get(job_id) is not records[job_id]
+        ]
         absent = []
-        for job in tracked:
-            if job.pack_key is not None:
-                # Its state follows the pack's; that it has ended alone, it may fail to tell.
-                await self._read_exit_record(job)
-                continue
+        for job in await self._context.store.run(lambda db: tracking.with_keys(db, keys)):
             record = records.get(str(job.job_id))
             if record is None:
                 absent.append(job)
             else:
                 await self._observe(job, record)
+        self._settled = {job_id: records[job_id] for job_id in tracked.keys if job_id in records}
         if absent:
             await self._investigate(absent)
-        left = await context.store.run(lambda db: jobs.in_phase(db, Phase.QUEUED, Phase.RUNNING))
-        self._quiet_looks = self._quiet_looks + 1 if left == self._last_seen else 0
-        self._last_seen = left
-        return self._next_wait(left)
 
-    def _next_wait(self, tracked: Sequence[Job]) -> float:
+    def _next_wait(self, tracked: Tracked) -> float:
         """Look soon after a submission and at an end, when jobs change; slowly otherwise.
 
         While nothing changes, ever more slowly: jobs tell their own start and end.
         """
         if not tracked:
             return _IDLE_SECONDS
-        now = self._context.clock()
-        youngest = max(job.submitted_at or 0.0 for job in tracked)
-        if now - youngest < _LOOK_INTO_QUEUE_AFTER_SECONDS:
+        age = self._context.clock() - tracked.youngest
+        if age < _LOOK_INTO_QUEUE_AFTER_SECONDS:
             return _LOOK_INTO_QUEUE_AFTER_SECONDS
-        waiting = any(job.phase is Phase.QUEUED for job in tracked)
-        leaving = any(job.state is JobState.COMPLETING for job in tracked)
-        if leaving or (waiting and now - youngest < _FAST_FOR_SECONDS):
+        if tracked.is_any_leaving or (tracked.is_any_waiting and age < _FAST_FOR_SECONDS):
             return _FAST_SECONDS
         poll_seconds = self._context.config.scheduler.poll_seconds
         slowed: float = poll_seconds * 2 ** min(self._quiet_looks, 8)
@@ -89,9 +103,11 @@ class WatchLoop:
     async def _observe(self, job: Job, record: JobRecord) -> None:
         if record.state is JobState.UNKNOWN:
             log.warning("job %s: unknown state %r", job.job_id, record.raw_state)
-        if record.state in _TOLD_BETTER_BY_EXIT_RECORD and await self._read_exit_record(job):
+        if record.state in _TOLD_BETTER_BY_EXIT_RECORD and await self._read_exit_record(job.key):
             return
         now = self._context.clock()
+        if not lifecycle.observe_record(job, record, now):
+            return  # most looks find a job as it was: no transaction for that
         await apply(
             self._context,
             job.key,
@@ -99,15 +115,15 @@ class WatchLoop:
             source=record.source,
         )
 
-    async def _read_exit_record(self, job: Job) -> bool:
+    async def _read_exit_record(self, key: str) -> bool:
         """Take the node program's own record of the end; True when there is one."""
-        content = await asyncio.to_thread(self._context.preparation.work.exit_record, job.key)
+        content = await asyncio.to_thread(self._context.preparation.work.exit_record, key)
         if content is None:
             return False
         record, now = ExitRecord.from_json(content), self._context.clock()
         await apply(
             self._context,
-            job.key,
+            key,
             lambda job: lifecycle.observe_exit(job, record, now),
             source="exit record",
         )
@@ -120,7 +136,7 @@ class WatchLoop:
             record = found.get(str(job.job_id))
             if record is not None and record.state is not JobState.UNKNOWN:
                 await self._observe(job, record)
-            elif not await self._read_exit_record(job):
+            elif not await self._read_exit_record(job.key):
                 await self._ask_controller(job)
 
     async def _accounting(self, job_ids: Sequence[str], since: float) -> Mapping[str, JobRecord]:

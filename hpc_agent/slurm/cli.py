@@ -57,6 +57,7 @@ class SlurmCli:
         self._clock = clock
         self._no_accounting_until = float("-inf")
         self._max_array_size: int | None = None
+        self._queue = squeue.Reader()
 
     @property
     def name(self) -> str:
@@ -86,7 +87,7 @@ class SlurmCli:
 
     async def queue(self) -> Sequence[JobRecord]:
         """Return this user's jobs in the controller, also those it has not yet purged."""
-        return squeue.parse(await self._query(squeue.arguments()))
+        return self._queue.read(await self._query(squeue.arguments()))
 
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
         """Return accounting records; [] on a cluster without accounting, which is remembered.

@@ -47,15 +47,36 @@ def arguments() -> list[str]:
 
 def parse(stdout: str) -> list[JobRecord]:
     """Read the records; one that cannot be read is logged and left out."""
-    records = []
-    for text in stdout.split(RECORD):
-        if text.strip():
-            record = _parse_record(text.lstrip("\n"))
-            if record is None:
-                logger.warning("squeue printed a record that cannot be read: %r", text)
-            else:
-                records.append(record)
-    return records
+    return Reader().read(stdout)
+
+
+class Reader:
+    """Reads one look at the queue after the other.
+
+    Most of ten thousand jobs say the same as a minute ago: what has been read once is not read
+    again, and a record that has not changed is the same object as before.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, JobRecord | None] = {}
+
+    def read(self, stdout: str) -> list[JobRecord]:
+        """Return the records; one that cannot be read is logged and left out."""
+        texts = [text.lstrip("\n") for text in stdout.split(RECORD)]
+        earlier = self._known
+        self._known = {
+            text: earlier[text] if text in earlier else _read_record(text)
+            for text in texts
+            if text.strip()
+        }
+        return [record for record in self._known.values() if record is not None]
+
+
+def _read_record(text: str) -> JobRecord | None:
+    record = _parse_record(text)
+    if record is None:
+        logger.warning("squeue printed a record that cannot be read: %r", text)
+    return record
 
 
 def _parse_record(text: str) -> JobRecord | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -211,6 +212,33 @@ def in_phase(db: Database, *phases: Phase) -> list[Job]:
     rows = db.execute(
         f"{_SELECT} WHERE phase IN ({marks}) ORDER BY created_at, rowid",
         [phase.value for phase in phases],
+    )
+    return [_job(row) for row in rows]
+
+
+def with_keys(db: Database, keys: Sequence[str]) -> list[Job]:
+    """Return these jobs, oldest first."""
+    marks = ", ".join("?" * len(keys))
+    rows = db.execute(f"{_SELECT} WHERE key IN ({marks}) ORDER BY created_at, rowid", list(keys))
+    return [_job(row) for row in rows]
+
+
+def live_workers(
+    db: Database, *, after: str = "", up_to: str | None = None, limit: int
+) -> list[Job]:
+    """Return run workers that the scheduler has and nobody has asked to end, by run id."""
+    rows = db.execute(
+        f"{_SELECT} WHERE kind = ? AND phase IN (?, ?) AND terminate_at IS NULL "
+        "AND run_id > ? AND (? IS NULL OR run_id <= ?) ORDER BY run_id LIMIT ?",
+        [
+            JobKind.RUN_WORKER.value,
+            Phase.QUEUED.value,
+            Phase.RUNNING.value,
+            after,
+            up_to,
+            up_to,
+            limit,
+        ],
     )
     return [_job(row) for row in rows]
 
