@@ -68,6 +68,8 @@ class AgentConfig(Section):
     def _is_absolute(cls, path: Path) -> Path:
         if not path.is_absolute():
             raise ValueError("must be an absolute path")
+        if "\\" in str(path):
+            raise ValueError("must hold no backslash: sbatch takes it out of paths of output files")
         return path
 
     def allows(self, deployment: str, location: str, *, is_branch: bool) -> bool:

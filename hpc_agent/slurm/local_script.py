@@ -64,7 +64,7 @@ def expand(pattern: str, *, job_id: str, name: str, host: str, user: str, direct
 def _options(text: str) -> dict[str, str]:
     """Return the known options of the ``#SBATCH`` lines before the first command."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.strip() and not line.lstrip().startswith("#"):
             break
         if line.startswith("#SBATCH"):

@@ -74,6 +74,7 @@ def test_example_documents_every_key() -> None:
         ({"relay": {"port": "many"}}, "relay.port: input should be a valid integer"),
         ({"relay": {"prot": 1}}, "relay.prot: unknown key; did you mean port?"),
         ({"work_dir": "relative/path"}, "work_dir: must be an absolute path"),
+        ({"work_dir": "/a\\b"}, "work_dir: must hold no backslash"),
         ({"control_plane": {}}, "control_plane.url: required, but missing"),
         ({"control_plane": {"url": "http://far.away"}}, "control_plane.url: must start with https"),
         ({"locations": {"a": {"environmnt": {}}}}, "locations.a.environmnt: unknown key"),
