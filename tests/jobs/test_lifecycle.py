@@ -127,3 +127,24 @@ def test_end_comes_with_advice() -> None:
         QUEUED, phase=Phase.ENDED, state=JobState.FAILED, exit_code=1, message="ImportError: x"
     )
     assert describe_end(failed) == "FAILED (exit code 1)\nImportError: x"
+
+
+def test_job_that_told_its_end_is_leaving_until_slurm_says_how() -> None:
+    """Slurm sees it run for a moment longer; a requeue ends the wait as well."""
+    running = replace(QUEUED, phase=Phase.RUNNING, state=JobState.RUNNING)
+    leaving = replace(running, **lifecycle.observe_leaving(running))
+    assert leaving.state is JobState.COMPLETING
+    assert not lifecycle.observe_record(leaving, record(JobState.RUNNING), NOW)
+    ended = lifecycle.observe_record(leaving, record(JobState.PREEMPTED), NOW)
+    assert ended["phase"] is Phase.ENDED
+    waiting = lifecycle.observe_record(leaving, record(JobState.PENDING), NOW)
+    assert waiting["phase"] is Phase.QUEUED
+
+
+def test_job_that_ended_on_the_walltime_warning_ran_out_of_time() -> None:
+    """Slurm calls it FAILED, since it ended before its limit."""
+    warned = ExitRecord.from_json({"outcome": "terminated", "exit_code": 1, "ended_on": "SIGUSR1"})
+    running = replace(QUEUED, phase=Phase.RUNNING, state=JobState.RUNNING)
+    assert lifecycle.observe_exit(running, warned, NOW)["state"] is JobState.TIMEOUT
+    asked = replace(running, terminate_at=NOW)
+    assert lifecycle.observe_exit(asked, warned, NOW)["state"] is JobState.CANCELLED
