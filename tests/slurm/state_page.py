@@ -1,0 +1,93 @@
+"""docs/job-states.md: what each state of a job means, and which of them a real Slurm produced."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hpc_agent.jobs import lifecycle
+from hpc_agent.jobs.wording import describe, describe_end
+from hpc_agent.runs.conclusion import Verdict, judge
+from hpc_agent.runs.recovery import cause_of
+from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store.jobs import Job, JobKind, Phase
+
+PAGE = Path(__file__).parents[2] / "docs" / "job-states.md"
+# How many tests make up the page; with fewer of them it is not judged.
+REAL = 19
+PRODUCED: set[JobState] = set()
+"""The states that tests have seen on a real Slurm in this run of pytest."""
+
+_ROW = re.compile(r"^\| `[A-Z_]+` \|.*\|$", re.MULTILINE)
+_HEAD = """# The states of a job
+
+Written by `tests/slurm/test_states_real.py`: do not edit. Each state of squeue(1) and sacct(1),
+what the agent makes of it, what becomes of a run whose worker has not closed it, and how the
+run's log says it. "Real" states were produced on a Slurm of two nodes when this page was written;
+the others (federations, burst buffers, node boots, cgroups) one machine cannot produce on demand,
+and `tests/slurm/test_states.py` constructs them.
+
+A state that is not in this table is no end: the agent logs it and goes on looking. A job that
+neither the controller nor accounting knows is lost after `scheduler.lost_after_seconds` under a
+controller that answers; its run is reported to the control plane's monitoring as failed, and
+starts no other attempt. Which ends are followed by another attempt,
+[retry-policies.md](retry-policies.md) says.
+
+| state | the job | the run | in its log | policy | seen |
+|---|---|---|---|---|---|
+"""
+
+
+def render(produced: set[JobState]) -> str:
+    """Return the page."""
+    rows = [_row(state, produced) for state in JobState if state is not JobState.UNKNOWN]
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+def rows_of(page: str) -> set[str]:
+    """Return the rows of a page."""
+    return set(_ROW.findall(page))
+
+
+def observed(state: JobState) -> Job:
+    """Return a run's job that ran, after Slurm has told this state of it."""
+    job = Job(
+        key="run-1",
+        kind=JobKind.RUN_WORKER,
+        phase=Phase.RUNNING,
+        state=JobState.RUNNING,
+        deployment="prod",
+        location="here",
+        run_id="r",
+        job_id="17",
+        created_at=0.0,
+        nodes="c1",
+        started_at=10.0,
+    )
+    record = JobRecord(job_id="17", state=state, source="squeue", nodes="c1", exit_code=1)
+    changes = dict(lifecycle.observe_record(job, record, 100.0))
+    values = {name: getattr(job, name) for name in job.__slots__}
+    return Job(**(values | changes))
+
+
+def _row(state: JobState, produced: set[JobState]) -> str:
+    job = observed(state)
+    cause = cause_of(job)
+    words = describe_end(job) if job.phase.is_final else describe(job)
+    cells = [
+        f"`{state.value}`",
+        {Phase.QUEUED: "waits", Phase.RUNNING: "runs", Phase.ENDED: "has ended"}[job.phase],
+        _becomes_of_run(job),
+        words.replace("|", "/"),
+        f"`{cause.value}`" if cause else "",
+        "real" if state in produced else "constructed",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _becomes_of_run(job: Job) -> str:
+    if not job.phase.is_final:
+        return "goes on"
+    verdict = judge(job, "STARTED")
+    return {Verdict.FAILED: "fails", Verdict.CANCELED: "is canceled"}.get(verdict, "")
