@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sqlite_utils import Database
 
@@ -17,8 +17,13 @@ from hpc_agent.code_servers.heartbeats import server_heartbeats, without_message
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.client import PROTOCOL_VERSION, ControlPlaneStatusError
 from hpc_agent.dagster_plus.serdes import Packed, dumps, error_info, packed
-from hpc_agent.runs.heartbeats import worker_statuses, workers_without_messages
-from hpc_agent.store import jobs
+from hpc_agent.runs.heartbeats import (
+    Statuses,
+    statuses_of,
+    worker_statuses,
+    workers_without_messages,
+)
+from hpc_agent.store import jobs, tracking
 from hpc_agent.store.jobs import Job, JobKind, Phase
 
 log = logging.getLogger(__name__)
@@ -29,6 +34,7 @@ AGENT_TYPE = "HpcAgent"
 _TOO_LARGE = 413
 # A lost job is told of a few times: heartbeats are lost like anything else.
 _TELL_LOST_SECONDS = 5 * INTERVAL_SECONDS
+_SAY_AGAIN_SECONDS = 10 * INTERVAL_SECONDS
 
 
 class HeartbeatLoop:
@@ -48,16 +54,16 @@ class HeartbeatLoop:
     ) -> None:
         self._context = context
         self._fleet = fleet
-        self._spooled = spooled
         self._load = load
         self._utilization = Utilization()
+        self._workers = _Workers(spooled)
 
     async def step(self) -> float:
         """Send the heartbeats."""
         context = self._context
         now = context.clock()
         berths = await self._fleet.berths()
-        workers = await context.store.run(lambda db: self._workers(db, now))
+        workers = await context.store.run(lambda db: self._workers.look(db, now))
         metadata = await self._metadata(now)
         heartbeats = {
             deployment: self._heartbeat(deployment, now, berths, workers, metadata)
@@ -86,18 +92,6 @@ class HeartbeatLoop:
         told = packed("TimestampedError", timestamp=now, error=error_info(words))
         await agent_calls.add_heartbeats(self._context.api, smaller, [told])
 
-    def _workers(self, db: Database, now: float) -> list[Job]:
-        """Return the run workers that live, and those that were lost a moment ago."""
-        live = jobs.in_phase(db, Phase.INTENT, Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING)
-        lost = [
-            job
-            for job in jobs.in_phase(db, Phase.LOST)
-            if now - (job.concluded_at or now) < _TELL_LOST_SECONDS
-            # What the worker managed to send may say that its run ended well.
-            and not self._spooled(str(job.run_id))
-        ]
-        return [job for job in [*live, *lost] if job.kind is JobKind.RUN_WORKER]
-
     async def _metadata(self, now: float) -> Packed:
         config = self._context.config
         metrics: Packed = {}
@@ -117,7 +111,7 @@ class HeartbeatLoop:
         deployment: str,
         now: float,
         berths: Sequence[Berth],
-        workers: Sequence[Job],
+        workers: Statuses,
         metadata: Packed,
     ) -> Packed:
         queues = self._context.config.agent_queues
@@ -129,7 +123,7 @@ class HeartbeatLoop:
             agent_type=AGENT_TYPE,
             errors=None,
             metadata=metadata,
-            run_worker_statuses=worker_statuses(workers, deployment),
+            run_worker_statuses=worker_statuses(workers.get(deployment, [])),
             code_server_heartbeats=server_heartbeats(berths, deployment),
             agent_queues_config=packed(
                 "AgentQueuesConfig",
@@ -137,6 +131,41 @@ class HeartbeatLoop:
                 additional_queues=queues.additional_queues or None,
             ),
         )
+
+
+class _Workers:
+    """The run workers that live, and those that were lost a moment ago.
+
+    To describe ten thousand of them takes longer than all else that an idle agent does, so what
+    was said is said again as long as no job has changed, and for a few minutes at most: when
+    a job is expected to start may change by itself.
+    """
+
+    def __init__(self, spooled: Callable[[str], bool]) -> None:
+        self._spooled = spooled
+        self._change = -1
+        self._until = 0.0
+        self._statuses: Statuses = {}
+
+    def look(self, db: Database, now: float) -> Statuses:
+        """Return their statuses by deployment."""
+        change = tracking.last_change(db)
+        if change != self._change or now >= self._until:
+            self._change, self._until = change, now + _SAY_AGAIN_SECONDS
+            self._statuses = statuses_of(self._read(db, now))
+        return self._statuses
+
+    def _read(self, db: Database, now: float) -> Iterator[Job]:
+        phases = (Phase.INTENT, Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING)
+        for job in jobs.each_in_phase(db, *phases):
+            if job.kind is JobKind.RUN_WORKER:
+                yield job
+        for job in jobs.in_phase(db, Phase.LOST):
+            is_recent = now - (job.concluded_at or now) < _TELL_LOST_SECONDS
+            # What the worker managed to send may say that its run ended well.
+            if job.kind is JobKind.RUN_WORKER and is_recent and not self._spooled(str(job.run_id)):
+                self._until = now
+                yield job
 
 
 def _without_messages(heartbeat: Packed) -> Packed:

@@ -13,15 +13,27 @@ from hpc_agent.store.jobs import Job, Phase
 _MESSAGE_CHARACTERS = 1000
 
 
-def worker_statuses(workers: Iterable[Job], deployment: str) -> Packed:
-    """Return CloudRunWorkerStatuses of runs whose jobs are not over, or were lost.
+# The statuses of run workers, by deployment.
+Statuses = dict[str, list[Packed]]
+
+
+def statuses_of(workers: Iterable[Job]) -> Statuses:
+    """Return the statuses of runs whose jobs are not over, or were lost.
 
     A job that waits in the queue is a healthy worker: whoever takes it for dead would fail a run
     that then executes all the same (dagster #29101).
     """
+    statuses: Statuses = {}
+    for job in workers:
+        statuses.setdefault(job.deployment, []).append(_status(job))
+    return statuses
+
+
+def worker_statuses(statuses: list[Packed]) -> Packed:
+    """Return the CloudRunWorkerStatuses of one deployment."""
     return packed(
         "CloudRunWorkerStatuses",
-        statuses=[_status(job) for job in workers if job.deployment == deployment],
+        statuses=statuses,
         run_worker_monitoring_supported=True,
         run_worker_monitoring_thread_alive=True,
     )

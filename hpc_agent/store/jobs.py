@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -208,12 +208,18 @@ def next_due(db: Database, now: float) -> float | None:
 
 def in_phase(db: Database, *phases: Phase) -> list[Job]:
     """Return the jobs that are in one of these phases."""
+    return list(each_in_phase(db, *phases))
+
+
+def each_in_phase(db: Database, *phases: Phase) -> Iterator[Job]:
+    """Yield the jobs that are in one of these phases, for a reader who does not keep them."""
     marks = ", ".join("?" * len(phases))
     rows = db.execute(
         f"{_SELECT} WHERE phase IN ({marks}) ORDER BY created_at, rowid",
         [phase.value for phase in phases],
     )
-    return [_job(row) for row in rows]
+    for row in rows:
+        yield _job(row)
 
 
 def with_keys(db: Database, keys: Sequence[str]) -> list[Job]:

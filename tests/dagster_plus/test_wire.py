@@ -69,7 +69,7 @@ def test_heartbeat() -> None:
         agent_type="HpcAgent",
         errors=None,
         metadata={"version": "0.1"},
-        run_worker_statuses=worker_statuses([], "prod"),
+        run_worker_statuses=worker_statuses([]),
         code_server_heartbeats=[
             packed(
                 "CloudCodeServerHeartbeat",
