@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -51,8 +52,9 @@ def scripted_gateway(answer: Answer) -> Iterator[ScriptedGateway]:
             body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # whoever asked may be gone by now
+                self.end_headers()
+                self.wfile.write(body)
 
         do_GET = do_PUT = do_POST = _take  # noqa: N815 - names of http.server
 
