@@ -8,7 +8,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench docker-test clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full docker-test clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -17,6 +17,7 @@ help:
 	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
 	@echo "make check        formatting, lint, types, spelling, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
+	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
 	@echo "make lock         renew requirements.lock"
 
@@ -61,6 +62,9 @@ spelling: $(READY)
 
 bench: $(READY)
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+bench-full: $(READY)
+	@$(VENV)/bin/python -m tests.bench --scale full $(ARGS)
 
 docker-test:
 	@docker/test

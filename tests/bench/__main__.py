@@ -21,11 +21,12 @@ from typing import Any
 
 import psutil
 
-from hpc_agent.demo.cluster import choose_cluster
+from hpc_agent.demo.cluster import ClusterChoice, choose_cluster
 from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
+from tests.bench import scale
 
 HELD = {"dagster-hpc/begin": "now+1hour"}
 SETTINGS = {
@@ -46,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=50, help="runs of the latency part")
     parser.add_argument("--full-runs", type=int, default=3, help="runs that really run")
     parser.add_argument("--idle-seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--scale",
+        choices=["none", "short", "full"],
+        default="short",
+        help="the part with many jobs; it needs a Slurm cluster of its own, which it starts",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     say = Narrator()
@@ -56,9 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cluster, Directories(local=local, shared=local / "shared"), say=say, settings=SETTINGS
         )
         try:
-            figures = measure(stack, options, say)
+            try:
+                figures = measure(stack, options, say)
+            finally:
+                stack.close()
+            figures |= many_jobs(cluster, local / "scale", options.scale, say)
         finally:
-            stack.close()
             cluster.close(say)
     if options.json:
         sys.stdout.write(json.dumps(figures, indent=2) + "\n")
@@ -89,6 +99,25 @@ def measure(stack: Stack, options: argparse.Namespace, say: Narrator) -> dict[st
         "job running to first event (s)": summary(first_events),
         **idle,
     }
+
+
+def many_jobs(
+    cluster: ClusterChoice, directory: Path, form: str, say: Narrator
+) -> dict[str, Mapping[str, float]]:
+    """Take the measurements with many jobs; never on a cluster that others use."""
+    if form == "none" or cluster.directory is None or cluster.slurm_conf is None:
+        return {}
+    is_full = form == "full"
+    counts, seconds = ((10, 1000, 10_000), 120.0) if is_full else ((1000,), 60.0)
+    figures: dict[str, Mapping[str, float]] = {}
+    with scale.opened(cluster.slurm_conf, directory) as bench:
+        say("1,000 runs that are due at once, submitted in each way")
+        ways = scale.submissions(bench, 1000, full=is_full)
+        figures |= {f"1,000 runs: {way}": found for way, found in ways.items()}
+        for count in counts:
+            say(f"An agent that tracks {count:,} jobs (takes {2 + count // 2000} minutes)")
+            figures[f"{count:,} jobs tracked"] = scale.tracking(bench, count, seconds=seconds)
+    return figures
 
 
 def submit_latency(stack: Stack, count: int) -> list[float]:

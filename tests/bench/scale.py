@@ -290,7 +290,7 @@ def agent_submits(bench: Bench, name: str, count: int, **scheduler: Any) -> dict
     return {"seconds": round(seconds, 2), "calls of sbatch": bench.calls()["sbatch"] - before}
 
 
-def submissions(bench: Bench, count: int, *, full: bool) -> dict[str, Any]:
+def submissions(bench: Bench, count: int, *, full: bool) -> dict[str, dict[str, float]]:
     """Submit as many runs in each way, side by side."""
     bare = bare_loop(bench, count)
     ways = {
