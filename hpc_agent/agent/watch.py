@@ -146,17 +146,24 @@ class WatchLoop:
         return {record.job_id: record for record in records}
 
     async def _ask_controller(self, job: Job) -> None:
-        context = self._context
+        scheduler = self._context.scheduler
+        if lifecycle.was_cancelled_without_trace(job):
+            await self._note_absence(job)
+            return
         try:
-            record = await context.scheduler.show(str(job.job_id))
+            record = await scheduler.show(str(job.job_id))
         except JobNotFoundError:
-            if await context.scheduler.healthy():
-                now, limit = context.clock(), context.config.scheduler.lost_after_seconds
-                await apply(
-                    context,
-                    job.key,
-                    lambda job: lifecycle.absence(job, now, limit),
-                    source="absence",
-                )
+            if await scheduler.healthy():
+                await self._note_absence(job)
         else:
             await self._observe(job, record)
+
+    async def _note_absence(self, job: Job) -> None:
+        now = self._context.clock()
+        limit = self._context.config.scheduler.lost_after_seconds
+        await apply(
+            self._context,
+            job.key,
+            lambda job: lifecycle.absence(job, now, limit),
+            source="absence",
+        )

@@ -222,11 +222,19 @@ def _state_of(job: Job, exit_record: ExitRecord) -> JobState:
     return JobState.COMPLETED if exit_record.exit_code == 0 else JobState.FAILED
 
 
+def was_cancelled_without_trace(job: Job) -> bool:
+    """Whether the absence of a job is what its cancellation must look like.
+
+    Slurm (22.05) keeps nothing of a task that is cancelled while its array waits: neither the
+    controller nor the accounting has a record of it.
+    """
+    is_task = job.array_index is not None
+    return is_task and job.cancelled_at is not None and job.started_at is None
+
+
 def absence(job: Job, now: float, lost_after_seconds: float) -> Changes:
     """Return what it changes that a healthy controller and the accounting do not know a job."""
-    if job.array_index is not None and job.cancelled_at is not None and job.started_at is None:
-        # Slurm (22.05) keeps nothing of a task that is cancelled while its array waits: neither the
-        # controller nor the accounting has a record of it.
+    if was_cancelled_without_trace(job):
         return {"phase": Phase.ENDED, "state": JobState.CANCELLED, "reason": "", "ended_at": now}
     if job.absent_since is None:
         return {"absent_since": now}
