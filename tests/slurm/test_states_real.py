@@ -216,9 +216,6 @@ def test_node_fail(lab: Lab) -> None:
     take_down(lab.cluster, "c2")
     try:
         lab.seen(job, JobState.NODE_FAIL)
-        waiting = lab.submit("true", *ON_C2)
-        lab.seen(waiting, JobState.PENDING, "ReqNodeNotAvail")
-        lab.cancel(waiting)
     finally:
         bring_back(lab.cluster, "c2")
 
