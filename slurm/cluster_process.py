@@ -19,6 +19,10 @@ class ClusterError(Exception):
     """Something an administrator must see: what, where, what to do."""
 
 
+class NoVersionError(ClusterError):
+    """A version of Slurm cannot be had here: no mirror, no apt, another system."""
+
+
 @dataclass(frozen=True)
 class Daemon:
     """One daemon: what to run, where its pid is recorded, and how one sees that it serves."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster_packages import find_program, install
-from cluster_process import ClusterError
+from cluster_process import ClusterError, NoVersionError
 
 SUITES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "forky"}
 """Which release of Debian has a version of Slurm."""
@@ -72,7 +72,7 @@ def root_of(version: str) -> Root | None:
 
 
 def make_root(version: str, *, say: Say) -> Root | None:
-    """Unpack a version unless it is there. Raises ClusterError when its packages cannot be had."""
+    """Unpack a version unless it is there. Raises NoVersionError when it cannot be had."""
     root = root_of(version)
     if root is None:
         return None
@@ -81,7 +81,10 @@ def make_root(version: str, *, say: Say) -> Root | None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.path.exists():
             say(f"unpacking Slurm {version} of Debian {SUITES[version]} into {root.path}")
-            _make(root, SUITES[version], say)
+            try:
+                _make(root, SUITES[version], say)
+            except ClusterError as error:
+                raise NoVersionError(f"Slurm {version} cannot be had here: {error}") from error
     return root
 
 

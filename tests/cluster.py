@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+EXIT_NO_VERSION = 4
+"""Of the cluster tool: that version of Slurm cannot be had here."""
+
 CLUSTER_TOOL = Path(__file__).parent.parent / "slurm" / "cluster"
 
 VERSION = os.environ.get("HPC_AGENT_TEST_SLURM", "")
@@ -84,7 +87,10 @@ def start_cluster(directory: Path, *, accounting: bool, version: str = VERSION) 
 
 
 def cluster_tool(command: str, *options: str, directory: Path) -> dict[str, Any]:
-    """Run ``slurm/cluster`` with the system's Python and return what it prints as JSON."""
+    """Run ``slurm/cluster`` with the system's Python and return what it prints as JSON.
+
+    Raises NoClusterError when there is no such version of Slurm here.
+    """
     python = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or "python3"
     done = subprocess.run(
         [python, str(CLUSTER_TOOL), command, "--dir", str(directory), "--json", *options],
@@ -93,6 +99,8 @@ def cluster_tool(command: str, *options: str, directory: Path) -> dict[str, Any]
         timeout=600,
         check=False,
     )
+    if done.returncode == EXIT_NO_VERSION:
+        raise NoClusterError(done.stderr.strip())
     if done.returncode not in {0, 3}:
         raise RuntimeError(f"slurm/cluster {command} failed:\n{done.stderr}")
     content: dict[str, Any] = json.loads(done.stdout)
