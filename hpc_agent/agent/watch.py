@@ -19,7 +19,7 @@ from hpc_agent.jobs import lifecycle
 from hpc_agent.jobs.lifecycle import ExitRecord
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import tracking
+from hpc_agent.store import jobs, tracking
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.tracking import Tracked
 
@@ -30,6 +30,8 @@ _FAST_FOR_SECONDS = 30.0
 _IDLE_SECONDS = 300.0
 _QUIET_SECONDS = 60.0
 _LOOK_INTO_QUEUE_AFTER_SECONDS = 1.0
+# After a restart all jobs are news; ten thousand rows at once would stay in the process's memory.
+_READ_AT_ONCE = 500
 
 # Of any other end (out of memory, timeout, preemption, …) Slurm knows more than the job did.
 _TOLD_BETTER_BY_EXIT_RECORD = frozenset({JobState.COMPLETED, JobState.FAILED})
@@ -74,15 +76,19 @@ class WatchLoop:
             if job_id not in records or settled.get(job_id) is not records[job_id]
         ]
         absent = []
-        for job in await self._context.store.run(lambda db: tracking.with_keys(db, keys)):
-            record = records.get(str(job.job_id))
-            if record is None:
-                absent.append(job)
-            else:
-                await self._observe(job, record)
+        for first in range(0, len(keys), _READ_AT_ONCE):
+            for job in await self._read(keys[first : first + _READ_AT_ONCE]):
+                record = records.get(str(job.job_id))
+                if record is None:
+                    absent.append(job)
+                else:
+                    await self._observe(job, record)
         self._settled = {job_id: records[job_id] for job_id in tracked.keys if job_id in records}
         if absent:
             await self._investigate(absent)
+
+    async def _read(self, keys: Sequence[str]) -> Sequence[Job]:
+        return await self._context.store.run(lambda db: jobs.with_keys(db, keys))
 
     def _next_wait(self, tracked: Tracked) -> float:
         """Look soon after a submission and at an end, when jobs change; slowly otherwise.

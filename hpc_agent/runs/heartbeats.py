@@ -11,6 +11,9 @@ from hpc_agent.store.jobs import Job, Phase
 
 # RUN_WORKER_STATUS_MESSAGE_LIMIT of the stock agent.
 _MESSAGE_CHARACTERS = 1000
+# Shared by all statuses: there may be ten thousand.
+_RUNNING = packed_enum("WorkerStatus", "RUNNING")
+_FAILED = packed_enum("WorkerStatus", "FAILED")
 
 
 # The statuses of run workers, by deployment.
@@ -49,7 +52,7 @@ def _status(job: Job) -> Packed:
     return packed(
         "CloudRunWorkerStatus",
         run_id=job.run_id,
-        status_type=packed_enum("WorkerStatus", "FAILED" if is_lost else "RUNNING"),
+        status_type=_FAILED if is_lost else _RUNNING,
         message=(failure_message(job) if is_lost else describe(job))[:_MESSAGE_CHARACTERS],
         # A lost job says nothing against the run: another one may do.
         transient=is_lost,

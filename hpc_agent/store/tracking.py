@@ -15,8 +15,6 @@ from hpc_agent.store import jobs
 from hpc_agent.store.jobs import Job, Phase
 
 _LIVE = f"phase IN ('{Phase.QUEUED.value}', '{Phase.RUNNING.value}')"
-# Bound parameters of one statement: 999 in SQLite before 3.32.
-_PARAMETERS = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +59,6 @@ def tracked(db: Database, known: Tracked | None) -> Tracked:
         is_any_waiting=any(row[4] == Phase.QUEUED.value for row in rows),
         is_any_leaving=any(row[5] == JobState.COMPLETING.value for row in rows),
     )
-
-
-def with_keys(db: Database, keys: list[str]) -> list[Job]:
-    """Return these jobs, oldest first."""
-    found: list[Job] = []
-    for first in range(0, len(keys), _PARAMETERS):
-        found += jobs.with_keys(db, keys[first : first + _PARAMETERS])
-    return found
 
 
 def next_deadline(db: Database) -> float | None:

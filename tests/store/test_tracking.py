@@ -58,14 +58,6 @@ def test_nothing_tracked_is_false(db: Database) -> None:
     assert not tracking.tracked(db, None)
 
 
-def test_more_jobs_than_a_statement_has_parameters(db: Database) -> None:
-    """All of them are found, oldest first."""
-    keys = [f"run-{number:04}" for number in range(1000)]
-    for key in keys:
-        add(db, key)
-    assert [job.key for job in tracking.with_keys(db, keys)] == keys
-
-
 def test_next_deadline_is_that_of_a_live_job(db: Database) -> None:
     """One that was cancelled or is over has none any more."""
     add(db, "run-1", terminate_at=50.0)
