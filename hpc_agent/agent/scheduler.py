@@ -33,13 +33,18 @@ def _cluster(config: AgentConfig) -> Scheduler:
             slots=settings.local_slots,
             grace_seconds=config.runs.grace_seconds,
         )
-    environment = dict(os.environ)
+    return slurm_on_this_host(
+        slurm_environment(config),
+        burst=settings.commands_burst,
+        commands_per_second=settings.commands_per_second,
+    )
+
+
+def slurm_environment(config: AgentConfig) -> dict[str, str]:
+    """Return the environment in which Slurm's commands are found, and find their cluster."""
+    settings, environment = config.scheduler, dict(os.environ)
     if settings.slurm_conf:
         environment["SLURM_CONF"] = str(settings.slurm_conf)
     if settings.bin_dir:
         environment["PATH"] = f"{settings.bin_dir}{os.pathsep}{environment.get('PATH', '')}"
-    return slurm_on_this_host(
-        environment,
-        burst=settings.commands_burst,
-        commands_per_second=settings.commands_per_second,
-    )
+    return environment

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from hpc_agent.cli import agent, config, control_plane, demo, options, service, template
+from hpc_agent.cli import agent, config, control_plane, demo, doctor, options, service, template
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error
 from hpc_agent.errors import ConfigError, HpcAgentError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 agent.register(app)
 demo.register(app)
+doctor.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")

@@ -1,0 +1,69 @@
+"""``hpc-agent doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from hpc_agent.cli.agent import ConfigOption, JsonOption
+from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(doctor)
+
+
+def doctor(
+    config: ConfigOption = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Make this check only; may be given several times.")
+    ] = None,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Submit no job that looks at a compute node.")
+    ] = False,
+    probe_timeout: Annotated[
+        float, typer.Option(help="Seconds that the probe job may take, its wait included.", min=1)
+    ] = 120,
+    json: JsonOption = False,
+) -> None:
+    """Find what this site has, and say what to change. Exit code 1 when there is a problem."""
+    from hpc_agent.config import load_config
+    from hpc_agent.doctor.checks import GROUPS
+    from hpc_agent.doctor.examination import Wish, examine
+    from hpc_agent.doctor.finding import Status
+
+    wish = Wish(only=only or (), with_probe=not no_probe, probe_seconds=probe_timeout)
+    results = asyncio.run(examine(load_config(config), wish, say=_say))
+    if json:
+        print_json(
+            [
+                {
+                    "check": result.check.name,
+                    "group": GROUPS[result.check.needs],
+                    "status": result.finding.status.value,
+                    "fact": result.finding.fact,
+                    "advice": result.finding.advice,
+                }
+                for result in results
+            ]
+        )
+    else:
+        group = ""
+        for result in results:
+            if GROUPS[result.check.needs] != group:
+                group = GROUPS[result.check.needs]
+                print_line(f"\n{group}")
+            finding = result.finding
+            print_line(f"  {finding.status.value:<8} {result.check.name}: {finding.fact}")
+            if finding.advice:
+                print_line(f"           → {finding.advice}")
+    if any(result.finding.status is Status.PROBLEM for result in results):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,127 @@
+"""An examination: gathers the facts that the chosen checks need, and judges them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from hpc_agent.agent.scheduler import make_scheduler
+from hpc_agent.config import AgentConfig
+from hpc_agent.doctor.agent_state import gather_agent
+from hpc_agent.doctor.checks import CHECKS, Check, Facts
+from hpc_agent.doctor.control_plane import gather_control_plane
+from hpc_agent.doctor.facts import (
+    AgentFacts,
+    ControllerFacts,
+    ControlPlaneFacts,
+    HostFacts,
+    NodeFacts,
+    ProbeFacts,
+    SlurmFacts,
+    Unknown,
+)
+from hpc_agent.doctor.finding import Finding, skipped
+from hpc_agent.doctor.host import gather_host
+from hpc_agent.doctor.probe import probe_nodes
+from hpc_agent.doctor.slurm import gather_controller, gather_slurm
+from hpc_agent.errors import ConfigError
+
+Found = Mapping[type[Facts], Sequence[Facts] | Unknown]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check found."""
+
+    check: Check
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What to examine: names of checks (none: all), and whether a probe job may be submitted."""
+
+    only: Collection[str] = ()
+    with_probe: bool = True
+    probe_seconds: float = 120.0
+
+
+def chosen(only: Collection[str]) -> list[Check]:
+    """Return the checks of these names, all without names. Raises ConfigError for unknown ones."""
+    unknown = set(only) - {check.name for check in CHECKS}
+    if unknown:
+        names = ", ".join(check.name for check in CHECKS)
+        raise ConfigError(f"no check is called {', '.join(sorted(unknown))}; there are: {names}")
+    return [check for check in CHECKS if not only or check.name in only]
+
+
+async def examine(config: AgentConfig, wish: Wish, *, say: Callable[[str], None]) -> list[Result]:
+    """Examine a site. Raises ConfigError for names of checks that do not exist."""
+    checks = chosen(wish.only)
+    found = await _gather(config, {check.needs for check in checks}, wish, say)
+    return [
+        Result(check, finding)
+        for check in checks
+        for finding in _judge(config, check, found[check.needs])
+    ]
+
+
+def _judge(config: AgentConfig, check: Check, facts: Sequence[Facts] | Unknown) -> list[Finding]:
+    if isinstance(facts, Unknown):
+        return [skipped(facts.reason)]
+    return [check.judge(config, each) for each in facts]
+
+
+async def _gather(
+    config: AgentConfig, kinds: set[type[Facts]], wish: Wish, say: Callable[[str], None]
+) -> Found:
+    found: dict[type[Facts], Sequence[Facts] | Unknown] = {}
+    if ControlPlaneFacts in kinds:
+        say("asking the control plane")
+        found[ControlPlaneFacts] = [await gather_control_plane(config)]
+    if HostFacts in kinds:
+        say("looking at this machine")
+        found[HostFacts] = [await asyncio.to_thread(gather_host, config)]
+    agent = await asyncio.to_thread(gather_agent, config)
+    found[AgentFacts] = [agent]
+    if kinds & {ControllerFacts, SlurmFacts, ProbeFacts, NodeFacts}:
+        say("asking Slurm")
+        found |= await _gather_cluster(config, kinds, wish, say, agent=agent)
+    return found
+
+
+async def _gather_cluster(
+    config: AgentConfig,
+    kinds: set[type[Facts]],
+    wish: Wish,
+    say: Callable[[str], None],
+    *,
+    agent: AgentFacts,
+) -> dict[type[Facts], Sequence[Facts] | Unknown]:
+    """Ask Slurm, and send a probe to each partition in use."""
+    scheduler = make_scheduler(config)
+    controller = await gather_controller(config, scheduler)
+    found: dict[type[Facts], Sequence[Facts] | Unknown] = {
+        ControllerFacts: controller if isinstance(controller, Unknown) else [controller]
+    }
+    if SlurmFacts in kinds:
+        slurm = await gather_slurm(config, scheduler, controller)
+        found[SlurmFacts] = slurm if isinstance(slurm, Unknown) else [slurm]
+    if not kinds & {ProbeFacts, NodeFacts}:
+        return found
+    if not wish.with_probe:
+        found[ProbeFacts] = found[NodeFacts] = Unknown("no probe job was wanted (--no-probe)")
+    elif isinstance(controller, ControllerFacts) and controller.error is not None:
+        found[ProbeFacts] = found[NodeFacts] = Unknown("Slurm does not answer")
+    else:
+        probes, nodes = await probe_nodes(
+            config,
+            scheduler,
+            agent_runs=agent.running_on is not None,
+            timeout_seconds=wish.probe_seconds,
+            say=say,
+        )
+        found[ProbeFacts] = probes
+        found[NodeFacts] = nodes or Unknown("; ".join(str(each.error) for each in probes))
+    return found

@@ -1,0 +1,259 @@
+"""The probe: a real job, from the site's templates and options, that looks at a compute node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hpc_agent.config import AgentConfig
+from hpc_agent.doctor.facts import NodeFacts, ProbeFacts, Unknown
+from hpc_agent.doctor.plans import kinds_of_jobs
+from hpc_agent.errors import HpcAgentError, SchedulerError
+from hpc_agent.jobs.directory import RELAY_FILE
+from hpc_agent.jobs.options import Setting
+from hpc_agent.jobs.preparation import OUTPUT, SCRIPT, TEMPLATE_OF, JobPlan, script_values
+from hpc_agent.jobs.rendering import Templates
+from hpc_agent.private_files import write_private
+from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
+from hpc_agent.relay.server import Relay
+from hpc_agent.relay.settings import RelaySettings
+from hpc_agent.relay.upstream import Upstream
+from hpc_agent.slurm.scheduler import Scheduler
+
+_PROGRAM = Path(__file__).parent / "node_probe.py"
+_LOOK_SECONDS = 0.2
+_LOOK_INTO_QUEUE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Relay:
+    addresses: list[str]
+    certificate: str
+
+
+async def probe_nodes(
+    config: AgentConfig,
+    scheduler: Scheduler,
+    *,
+    agent_runs: bool,
+    timeout_seconds: float,
+    say: Callable[[str], None],
+) -> tuple[list[ProbeFacts], list[NodeFacts]]:
+    """Send one probe job to each partition in use; return how they went and what they found."""
+    root = config.work_dir / "probes" / secrets.token_hex(8)
+    groups = _by_partition(config)
+    errands = [
+        _Errand(scheduler, root / str(number), partition, timeout_seconds, say)
+        for number, partition in enumerate(groups)
+    ]
+    try:
+        await asyncio.to_thread(root.mkdir, mode=0o700, parents=True)
+        async with _relay(config, root, agent_runs=agent_runs) as relay:
+            outcomes = await asyncio.gather(
+                *(
+                    _probe(config, errand, relay, plans)
+                    for errand, plans in zip(errands, groups.values(), strict=True)
+                )
+            )
+    except (HpcAgentError, OSError) as error:
+        return [ProbeFacts(partition=name, error=str(error)) for name in groups], []
+    finally:
+        await asyncio.to_thread(shutil.rmtree, root, True)
+    return [went for went, _ in outcomes], [node for _, node in outcomes if node is not None]
+
+
+def _by_partition(config: AgentConfig) -> dict[str, list[JobPlan]]:
+    """Sort the kinds of jobs by partition; those that agent.yaml forbids are judged elsewhere."""
+    groups: dict[str, list[JobPlan]] = {}
+    for kind in kinds_of_jobs(config):
+        if kind.plan is not None:
+            name = f"partition {kind.partition}" if kind.partition else "default partition"
+            groups.setdefault(name, []).append(kind.plan)
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """One probe job: where its files are, and how long it may take."""
+
+    scheduler: Scheduler
+    directory: Path
+    partition: str
+    timeout_seconds: float
+    say: Callable[[str], None]
+
+
+async def _probe(
+    config: AgentConfig, errand: _Errand, relay: _Relay, plans: Sequence[JobPlan]
+) -> tuple[ProbeFacts, NodeFacts | None]:
+    partition = errand.partition
+    try:
+        await asyncio.to_thread(_write, config, errand.directory, relay, plans)
+        answer = await _run(errand)
+    except (HpcAgentError, OSError) as error:
+        return ProbeFacts(partition=partition, error=str(error)), None
+    if isinstance(answer, Unknown):
+        return ProbeFacts(partition=partition, error=answer.reason), None
+    job_id, node = answer
+    return ProbeFacts(partition=partition, job_id=job_id), node
+
+
+@asynccontextmanager
+async def _relay(
+    config: AgentConfig, directory: Path, *, agent_runs: bool
+) -> AsyncIterator[_Relay]:
+    """Yield the running agent's relay, or one of our own as the agent would start it."""
+    if agent_runs:
+        yield await asyncio.to_thread(_announced, config.work_dir)
+        return
+    settings = RelaySettings(
+        state_dir=directory / "relay",
+        work_dir=directory,
+        bind=config.relay.bind,
+        port=config.relay.port or _last_port(config),
+        advertise=tuple(config.relay.advertise),
+        allow=tuple(config.relay.allow),
+    )
+    await asyncio.to_thread(settings.state_dir.mkdir, mode=0o700)
+    async with httpx.AsyncClient() as client:
+        upstream = Upstream(api=client, storage=client, credentials=_no_credentials)
+        async with Relay(settings, directory=_Nobody(), upstream=upstream, on_report=_no_report):
+            yield await asyncio.to_thread(_announced, directory)
+
+
+class _Nobody:
+    """A relay's directory without jobs: whoever comes is asked for a token."""
+
+    async def identify(self, token: str) -> JobIdentity | None:
+        """Know no token."""
+        return None
+
+
+async def _no_report(identity: JobIdentity, report: JobReport) -> ReportAnswer:
+    return ReportAnswer(proceed=False)
+
+
+def _no_credentials(deployment: str) -> Mapping[str, str]:
+    return {}
+
+
+def _announced(directory: Path) -> _Relay:
+    content = json.loads((directory / RELAY_FILE).read_text())
+    return _Relay(addresses=content["addresses"], certificate=content["certificate"])
+
+
+def _last_port(config: AgentConfig) -> int:
+    """Return the port that the agent will take again, since a firewall may know it."""
+    try:
+        return int((config.home / "relay-port").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _write(config: AgentConfig, directory: Path, relay: _Relay, plans: Sequence[JobPlan]) -> None:
+    directory.mkdir(mode=0o700)
+    program = directory / "probe.py"
+    shutil.copyfile(_PROGRAM, program)
+    pythons = {plan.environment.interpreter for plan in plans} - {None}
+    question = {
+        "addresses": relay.addresses,
+        "certificate": relay.certificate,
+        "pythons": sorted(str(python) for python in pythons),
+    }
+    write_private(directory / "question.json", json.dumps(question))
+    plan = replace(plans[0], settings=[*plans[0].settings, Setting("time", "5", "the probe")])
+    values = replace(
+        script_values(plan, directory=directory, node_python=config.node_python),
+        node_program=str(program),
+    )
+    script = Templates(config.templates_dir).render(TEMPLATE_OF[plan.spec.kind], values)
+    write_private(directory / SCRIPT, script)
+
+
+async def _run(errand: _Errand) -> tuple[str, NodeFacts] | Unknown:
+    directory = errand.directory
+    submitted_at = time.time()
+    key = f"probe-{directory.parent.name}-{directory.name}"
+    job_id = await errand.scheduler.submit(directory / SCRIPT, name="hpc-agent:probe", comment=key)
+    errand.say(f"probe job {job_id} is submitted ({errand.partition})")
+    try:
+        answer = await _wait(errand, job_id, submitted_at)
+    finally:
+        # Nothing of the doctor stays, whether it was answered, gave up or was interrupted.
+        await errand.scheduler.cancel(job_id)
+    return answer if isinstance(answer, Unknown) else (job_id, answer)
+
+
+async def _wait(errand: _Errand, job_id: str, submitted_at: float) -> NodeFacts | Unknown:
+    words = "no news of it"
+    look_at = 0.0
+    while time.time() - submitted_at < errand.timeout_seconds:
+        content = await asyncio.to_thread(_answer, errand.directory)
+        if content is not None:
+            return _facts(content, errand.partition, submitted_at, seen_at=time.time())
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + _LOOK_INTO_QUEUE_SECONDS
+            news, is_over = await _news(errand.scheduler, job_id)
+            if is_over:
+                output = await asyncio.to_thread(_tail, errand.directory / OUTPUT)
+                return Unknown(f"probe job {job_id} is {news} without an answer: {output}")
+            if news != words:
+                errand.say(f"probe job {job_id} is {news}")
+            words = news
+        await asyncio.sleep(_LOOK_SECONDS)
+    return Unknown(
+        f"probe job {job_id} gave no answer within {errand.timeout_seconds:.0f} s: {words}"
+    )
+
+
+async def _news(scheduler: Scheduler, job_id: str) -> tuple[str, bool]:
+    try:
+        record = await scheduler.show(job_id)
+    except SchedulerError as error:
+        return str(error), False
+    reason = f" ({record.reason})" if record.reason and record.state.is_waiting else ""
+    # Its last file may be on its way: an end counts only when it is older than one look.
+    ended = record.end_time.timestamp() if record.end_time else time.time()
+    is_over = record.state.is_final and time.time() - ended > _LOOK_INTO_QUEUE_SECONDS
+    return f"{record.state.value}{reason}", is_over
+
+
+def _answer(directory: Path) -> dict[str, Any] | None:
+    if "answer.json" not in {path.name for path in directory.iterdir()}:
+        return None
+    content = json.loads((directory / "answer.json").read_text())
+    return content if isinstance(content, dict) else None
+
+
+def _tail(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return f"{path} was not written: does the node see work_dir?"
+    return " / ".join(lines[-3:]) or "it printed nothing"
+
+
+def _facts(
+    answer: dict[str, Any], partition: str, submitted_at: float, seen_at: float
+) -> NodeFacts:
+    started_at, written_at = answer.pop("started_at"), answer.pop("written_at")
+    # The job started after its submission and wrote before we saw it: between these two bounds
+    # lies how far the node's clock is ahead.
+    most, least = started_at - submitted_at, written_at - seen_at
+    clock_ahead = least if least > 0 else min(most, 0.0)
+    return NodeFacts(
+        **answer,
+        partition=partition,
+        clock_ahead=clock_ahead,
+        seen_after=max(seen_at - written_at + clock_ahead, 0.0),
+    )

@@ -1,0 +1,118 @@
+"""Facts about Slurm, by its own commands."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc_agent.agent.scheduler import slurm_environment
+from hpc_agent.config import AgentConfig
+from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts, Unknown
+from hpc_agent.doctor.plans import Kind, kinds_of_jobs, values_of
+from hpc_agent.errors import SchedulerError, TemplateError
+from hpc_agent.jobs.rendering import Templates
+from hpc_agent.slurm.commands import CommandResult, CommandRunner, ProcessRunner
+from hpc_agent.slurm.scheduler import Scheduler
+
+_DEADLINE_SECONDS = 60.0
+_SETTING = re.compile(r"^(\w+)\s*= (.*)$", re.MULTILINE)
+_LIMITS = ("MaxSubmitJobs", "GrpSubmitJobs", "MaxJobs", "GrpJobs")
+
+
+async def gather_controller(config: AgentConfig, scheduler: Scheduler) -> ControllerFacts | Unknown:
+    """Ask for the version and whether the controller is up."""
+    if config.scheduler.kind != "slurm":
+        return Unknown("scheduler.kind is not slurm")
+    try:
+        version = await scheduler.version()
+        error = None if await scheduler.healthy() else "no slurmctld answers (scontrol ping)"
+    except SchedulerError as refusal:
+        return ControllerFacts(version="", error=str(refusal))
+    return ControllerFacts(version=version, error=error)
+
+
+async def gather_slurm(
+    config: AgentConfig, scheduler: Scheduler, controller: ControllerFacts | Unknown
+) -> SlurmFacts | Unknown:
+    """Ask for configuration, partitions, accounting and limits."""
+    if isinstance(controller, Unknown):
+        return controller
+    if controller.error is not None:
+        return Unknown("Slurm does not answer")
+    runner = ProcessRunner(slurm_environment(config))
+    shown = await _run(runner, "scontrol", "show", "config")
+    accounting = await _run(runner, "sacct", "--noheader", "--allocations", "--starttime=now")
+    try:
+        return SlurmFacts(
+            settings=parse_settings(shown.stdout),
+            partitions=await scheduler.partitions(),
+            nodes=await scheduler.nodes(),
+            accounting_error=None if accounting.succeeded else accounting.describe(),
+            clusters=await _clusters(runner) if accounting.succeeded else (),
+            submit_limits=await _submit_limits(runner) if accounting.succeeded else {},
+            refused={
+                kind.name: await _refusal(config, runner, kind) for kind in kinds_of_jobs(config)
+            },
+        )
+    except SchedulerError as error:
+        return Unknown(str(error))
+
+
+def parse_settings(stdout: str) -> dict[str, str]:
+    """Read ``scontrol show config``, cgroup.conf's part included."""
+    return {name: value.strip() for name, value in _SETTING.findall(stdout)}
+
+
+def parse_submit_limits(stdout: str) -> dict[str, int]:
+    """Read ``sacctmgr show assoc`` of account and limits: the lowest of each account."""
+    limits: dict[str, int] = {}
+    for line in stdout.splitlines():
+        account, *values = line.split("|")
+        for limit, value in zip(_LIMITS, values, strict=False):
+            if value.isdigit():
+                name = f"{limit} of {account}"
+                limits[name] = min(int(value), limits.get(name, int(value)))
+    return limits
+
+
+async def _clusters(runner: CommandRunner) -> Sequence[str]:
+    shown = await _run(runner, "sacctmgr", "-nP", "show", "cluster", "format=cluster")
+    return shown.stdout.split()
+
+
+async def _submit_limits(runner: CommandRunner) -> dict[str, int]:
+    columns = ",".join(("account", *_LIMITS))
+    shown = await _run(
+        runner,
+        "sacctmgr",
+        "-nP",
+        "show",
+        "assoc",
+        "where",
+        f"user={getpass.getuser()}",
+        f"format={columns}",
+    )
+    return parse_submit_limits(shown.stdout) if shown.succeeded else {}
+
+
+async def _refusal(config: AgentConfig, runner: CommandRunner, kind: Kind) -> str | None:
+    """Say what is wrong with a kind of job; sbatch reads the script that would be submitted."""
+    if kind.plan is None:
+        return kind.error
+    try:
+        script = Templates(config.templates_dir).render(*values_of(config, kind.plan))
+    except TemplateError as error:
+        return str(error)
+    with tempfile.TemporaryDirectory(prefix="hpc-agent-doctor-") as directory:
+        file = Path(directory) / "job.sh"
+        await asyncio.to_thread(file.write_text, script)
+        asked = await _run(runner, "sbatch", "--test-only", "--export=NIL", str(file))
+    return None if asked.succeeded else asked.describe()
+
+
+async def _run(runner: CommandRunner, *argv: str) -> CommandResult:
+    return await runner.run(argv, environment={}, timeout_seconds=_DEADLINE_SECONDS)

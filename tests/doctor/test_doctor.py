@@ -1,0 +1,173 @@
+"""``hpc-agent doctor`` on real parts: a cluster, its nodes, an agent's state, a control plane."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpc_agent.doctor.checks import CHECKS, GROUPS
+from hpc_agent.store.database import FILE_NAME
+from tests.cluster import SlurmCluster
+
+PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
+
+
+class Site:
+    """A configuration and the doctor's findings for it."""
+
+    def __init__(self, directory: Path, cluster: SlurmCluster | None = None) -> None:
+        self.directory = directory
+        token = directory / "token"
+        token.touch(mode=0o600)
+        token.write_text("secret")
+        self.content: dict[str, Any] = {
+            "control_plane": {"url": "http://127.0.0.1:9", "token_file": str(token)},
+            "work_dir": str(directory / "work"),
+            "home": str(directory / "home"),
+            "environment": {"python": sys.executable},
+            "relay": {"bind": "127.0.0.1"},
+            "scheduler": {"kind": "slurm" if cluster else "local"},
+        }
+        if cluster is not None and cluster.slurm_conf:
+            self.content["scheduler"]["slurm_conf"] = cluster.slurm_conf
+        (directory / "work").mkdir(mode=0o700, exist_ok=True)
+
+    def findings(self, *options: str, exit_code: int | None = None) -> dict[str, dict[str, str]]:
+        """Run the doctor and return its findings by the checks' names."""
+        path = self.directory / "agent.yaml"
+        path.write_text(yaml.safe_dump(self.content))
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "hpc_agent",
+                "doctor",
+                "--config",
+                str(path),
+                "--json",
+                *options,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")},
+        )
+        assert done.stdout, done.stderr
+        if exit_code is not None:
+            assert done.returncode == exit_code, done.stdout
+        return {item["check"]: item for item in json.loads(done.stdout)}
+
+
+@pytest.fixture
+def site(tmp_path: Path, slurm_cluster: SlurmCluster) -> Site:
+    return Site(tmp_path, slurm_cluster)
+
+
+NODE = [f"--only={check.name}" for check in CHECKS if "probe" in GROUPS[check.needs]]
+
+
+@pytest.mark.slurm
+def test_probe_job_looks_at_a_node(site: Site) -> None:
+    """A real job of the site's templates reaches the relay and finds dagster."""
+    found = site.findings(*NODE, exit_code=0)
+    assert {item["status"] for item in found.values()} == {"ok"}
+    assert "reaches the relay at 127.0.0.1:" in found["relay"]["fact"]
+    assert ": dagster 1." in found["user-python"]["fact"]
+    assert not list((site.directory / "work" / "probes").iterdir())
+
+
+@pytest.mark.slurm
+def test_relay_that_nodes_cannot_reach_is_a_problem(site: Site) -> None:
+    """The advertised address leads nowhere."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        site.content["relay"]["advertise"] = [address]
+        found = site.findings("--only=relay", exit_code=1)
+    assert found["relay"]["status"] == "problem"
+    assert f"{address}: " in found["relay"]["fact"]
+    assert "relay.advertise" in found["relay"]["advice"]
+
+
+@pytest.mark.slurm
+def test_python_without_dagster_is_a_problem(site: Site) -> None:
+    """It is the node's Python that counts."""
+    site.content["environment"]["python"] = "/usr/bin/python3"
+    found = site.findings("--only=user-python", exit_code=1)
+    assert "dagster" in found["user-python"]["fact"]
+
+
+@pytest.mark.slurm
+def test_job_that_waits_is_told_instead_of_an_answer(site: Site) -> None:
+    """The reason is Slurm's; the job does not stay."""
+    site.content["options"] = {"begin": "now+1hour"}
+    found = site.findings("--only=probe", "--only=relay", "--probe-timeout=5", exit_code=1)
+    assert "PENDING (BeginTime)" in found["probe"]["fact"]
+    assert found["relay"]["status"] == "skipped"
+
+
+@pytest.mark.slurm
+def test_cluster_is_described_and_judged(site: Site) -> None:
+    """The test cluster has no control groups; its scripts are accepted."""
+    found = site.findings("--no-probe", exit_code=1)
+    assert found["submission"]["status"] == "ok"
+    assert found["partitions"]["status"] == "ok"
+    assert found["slurm"]["fact"].startswith("slurm ")
+    assert found["cgroups"]["status"] == "warning"
+    assert found["control-plane"]["status"] == "problem"
+    assert found["relay"]["status"] == "skipped"
+    assert found["agent"]["status"] == "warning"
+
+
+@pytest.mark.slurm
+def test_options_that_slurm_refuses_are_a_problem(site: Site) -> None:
+    """Both by our own look at the partitions and by Slurm's word on the script."""
+    site.content["options"] = {"partition": "nowhere"}
+    found = site.findings("--only=partitions", "--only=submission", exit_code=1)
+    assert "no partition nowhere" in found["partitions"]["fact"]
+    assert "partition" in found["submission"]["fact"].lower()
+
+
+def test_damaged_database_is_a_problem(tmp_path: Path) -> None:
+    """SQLite's own words."""
+    site = Site(tmp_path)
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / FILE_NAME).write_bytes(b"this is no database, though it is long enough to be read" * 9)
+    found = site.findings("--only=database", "--no-probe", exit_code=1)
+    assert "not a database" in found["database"]["fact"]
+
+
+def test_directory_that_others_can_write_is_a_problem(tmp_path: Path) -> None:
+    """Tokens of jobs are below it."""
+    site = Site(tmp_path)
+    (tmp_path / "work").chmod(0o777)
+    found = site.findings("--only=modes", "--only=token", exit_code=1)
+    assert "chmod go-w" in found["modes"]["advice"]
+    assert found["token"]["status"] == "ok"
+
+
+def test_unknown_check_is_one_message(tmp_path: Path) -> None:
+    """With the names that there are."""
+    path = tmp_path / "agent.yaml"
+    path.write_text("control_plane: {url: 'https://x'}\nwork_dir: /w\n")
+    argv = [sys.executable, "-m", "hpc_agent", "doctor", "--config", str(path), "--only=nothing"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no check is called nothing; there are: control-plane" in done.stderr
+
+
+def test_page_lists_every_check() -> None:
+    """docs/doctor.md is made of the table."""
+    rows = [f"| `{check.name}` | {check.looks_at} |" for check in CHECKS]
+    page = PAGE.read_text()
+    assert [row for row in rows if row not in page] == []
+    assert page.count("\n| `") == len(CHECKS)
