@@ -72,13 +72,20 @@ class SubmitLoop:
 
     async def _submit_alike(self, now: float) -> float:
         """Start what may go of each likeness; return how long the next of them gathers."""
-        groups = await self._context.store.run(lambda db: arrays.due(db, now))
-        largest = await self._largest_array() if any(group.count > 1 for group in groups) else 1
+        groups, more_coming = await self._context.store.run(
+            lambda db: (arrays.due(db, now), arrays.launches_coming(db))
+        )
+        is_burst = more_coming or any(group.count > 1 for group in groups)
+        largest = await self._largest_array() if groups and is_burst else 1
         waits = [_IDLE_SECONDS]
         for group in groups:
             task = f"submit like {group.likeness} "
             wait = self._bursts.wait(
-                group, on_their_way=self._crew.count(task), largest=largest, now=now
+                group,
+                on_their_way=self._crew.count(task),
+                more_coming=more_coming,
+                largest=largest,
+                now=now,
             )
             if wait == 0.0:
                 work = self._submit_burst(group.likeness, largest)

@@ -1,8 +1,9 @@
 """How many jobs that are alike are submitted at once, and when.
 
-A job that is alone goes at once. Where several wait already, or one is on its way, a fifth of a
-second lets the rest of the burst come in. What the scheduler says to that is remembered: a submit
-limit halves the next array, and an array that is refused is tried as single jobs.
+A job that is alone goes at once. Where several wait already, one is on its way or more launches
+have been received, a fifth of a second lets the rest of the burst come in. What the scheduler says
+to that is remembered: a submit limit halves the next array, and an array that is refused is tried
+as single jobs.
 """
 
 from __future__ import annotations
@@ -40,13 +41,22 @@ class Bursts:
             return 1
         return max(min(largest, standing.allowed or largest), 1)
 
-    def wait(self, due: Alike, *, on_their_way: int, largest: int, now: float) -> float | None:
-        """Return the seconds until the next submission; None for after one that is on its way."""
+    def wait(
+        self, due: Alike, *, on_their_way: int, more_coming: bool, largest: int, now: float
+    ) -> float | None:
+        """Return the seconds until the next submission; None for after one that is on its way.
+
+        ``more_coming`` says that more launches have been received than have become jobs.
+        """
         standing, size = self._of(due.likeness), self.size(due.likeness, largest)
         is_probing = standing.allowed is not None or standing.refusal is not None
         if on_their_way >= (1 if is_probing else AT_ONCE):
             return None
-        if size == 1 or due.count >= size or (due.count == 1 and not on_their_way):
+        if (
+            size == 1
+            or due.count >= size
+            or (due.count == 1 and not on_their_way and not more_coming)
+        ):
             return 0.0
         return max(due.oldest + GATHER_SECONDS - now, 0.0)
 

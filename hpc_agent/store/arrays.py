@@ -31,6 +31,17 @@ def due(db: Database, now: float) -> list[Alike]:
     return [Alike(*row) for row in rows]
 
 
+def launches_coming(db: Database) -> bool:
+    """Whether launches have been received that are no intents yet."""
+    row = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM inbox WHERE answered_at IS NULL AND api = 'LAUNCH_RUN' "
+        "AND request_id NOT IN (SELECT request_id FROM jobs WHERE phase IN (?, ?) "
+        "AND request_id IS NOT NULL))",
+        [Phase.INTENT.value, Phase.SUBMITTING.value],
+    ).fetchone()
+    return bool(row[0])
+
+
 def take(db: Database, likeness: str, array_key: str, *, limit: int, now: float) -> list[Job]:
     """Note that these intents are about to be submitted: as one array, or a single one as it is.
 

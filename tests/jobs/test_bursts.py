@@ -11,10 +11,11 @@ NOW = 0.0
 LARGEST = 1001
 
 
-def wait(bursts: Bursts, count: int, *, age: float = 0.0, on_their_way: int = 0) -> float | None:
-    return bursts.wait(
-        Alike("x", count, NOW - age), on_their_way=on_their_way, largest=LARGEST, now=NOW
-    )
+def wait(
+    bursts: Bursts, count: int, *, age: float = 0.0, on_their_way: int = 0, coming: bool = False
+) -> float | None:
+    due = Alike("x", count, NOW - age)
+    return bursts.wait(due, on_their_way=on_their_way, more_coming=coming, largest=LARGEST, now=NOW)
 
 
 def test_job_that_is_alone_goes_at_once() -> None:
@@ -27,6 +28,12 @@ def test_burst_gathers_for_a_moment(count: int, on_their_way: int) -> None:
     """Counted from its oldest job."""
     assert wait(Bursts(), count, on_their_way=on_their_way) == GATHER_SECONDS
     assert wait(Bursts(), count, on_their_way=on_their_way, age=GATHER_SECONDS) == 0.0
+
+
+def test_job_whose_like_may_be_coming_waits_a_moment() -> None:
+    """Of launches that are received together the first need not be alone."""
+    assert wait(Bursts(), 1, coming=True) == GATHER_SECONDS
+    assert wait(Bursts(), 1, coming=True, age=GATHER_SECONDS) == 0.0
 
 
 def test_full_array_does_not_wait() -> None:
