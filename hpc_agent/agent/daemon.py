@@ -48,6 +48,7 @@ from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.jobs.directory import WorkDirectory
+from hpc_agent.jobs.layers import check_layers
 from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
@@ -112,6 +113,7 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 async def _open(
     config: AgentConfig, stack: contextlib.AsyncExitStack, crew: Crew
 ) -> tuple[list[_NamedLoop], Context]:
+    check_layers(config)
     token = TokenSource(config)
     work = WorkDirectory(config.work_dir)
     await asyncio.to_thread(

@@ -10,6 +10,7 @@ from hpc_agent.demo.cluster import choose_cluster
 from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
+from hpc_agent.errors import HpcAgentError
 from tests.e2e.conftest import running_stack, say
 from tests.e2e.test_runs import engine_lines, nap, wait_running
 
@@ -20,7 +21,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack on the local scheduler, its compute logs kept at home."""
     cluster = choose_cluster("local", tmp_path_factory.mktemp("unused"), say)
-    with running_stack(cluster, compute_logs={"enabled": False}) as started:
+    policy = {"max": {"time": "01:00:00"}, "forbid": ["account"]}
+    with running_stack(cluster, compute_logs={"enabled": False}, policy=policy) as started:
         yield started
 
 
@@ -52,3 +54,25 @@ def test_termination_reaches_the_process(local_stack: Stack) -> None:
         lambda: any("CANCELLED as requested" in line for line in engine_lines(local_stack, run_id)),
         seconds=30,
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("time", "10:00:00", "policy.max.time"),
+        ("account", "someone", "run tags may not set account (policy.forbid)"),
+    ],
+)
+def test_run_against_the_policy_of_the_site_fails_with_the_rules_text(
+    local_stack: Stack, option: str, value: str, rule: str
+) -> None:
+    """The rule is in the run's log, and there is no job."""
+    tags = {f"dagster-hpc/{option}": value}
+    run_id = local_stack.webserver.launch("example", "sleepy_job", tags=tags)
+    assert local_stack.wait_finished(run_id, seconds=60) == "FAILURE"
+    errors = [event.get("error") or {} for event in local_stack.webserver.events(run_id)]
+    told = " ".join(error.get("message", "") for error in errors)
+    assert "the site's policy forbids this job" in told
+    assert rule in told
+    with pytest.raises(HpcAgentError, match="no job"):
+        local_stack.job_of(run_id=run_id)
