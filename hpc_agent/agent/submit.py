@@ -75,7 +75,9 @@ class SubmitLoop:
         groups, more_coming = await self._context.store.run(
             lambda db: (arrays.due(db, now), arrays.launches_coming(db))
         )
-        is_burst = more_coming or any(group.count > 1 for group in groups)
+        is_burst = more_coming or any(
+            group.count > 1 or self._bursts.is_stream(group.likeness, now) for group in groups
+        )
         largest = await self._largest_array() if groups and is_burst else 1
         waits = [_IDLE_SECONDS]
         for group in groups:
@@ -116,6 +118,7 @@ class SubmitLoop:
         async with self._slots:
             size = self._bursts.size(likeness, largest)
             now, key = self._context.clock(), new_array_key()
+            self._bursts.begun(likeness, now)
             await self._submit(lambda db: arrays.take(db, likeness, key, limit=size, now=now))
         self._context.bells.submit.ring()
 

@@ -1,18 +1,25 @@
 """How many jobs that are alike are submitted at once, and when.
 
 A job that is alone goes at once. Where several wait already, one is on its way or more launches
-have been received, a fifth of a second lets the rest of the burst come in. What the scheduler says
+have been received, a fifth of a second lets the rest of the burst come in. Jobs that come one after
+the other, as Dagster's own queue launches them, are a stream: from the third on they gather for a
+second. What the scheduler says
 to that is remembered: a submit limit halves the next array, and an array that is refused is tried
 as single jobs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from hpc_agent.store.arrays import Alike
 
 GATHER_SECONDS = 0.2
+STREAM_GATHER_SECONDS = 1.0
+# So many submissions of one likeness, within so many seconds, make a stream.
+_STREAM_SUBMISSIONS = 2
+_STREAM_SECONDS = 2.0
 # Of one likeness; while so many are on their way, the others gather.
 AT_ONCE = 4
 # An array of so many that goes through ends the caution that a submit limit has called for.
@@ -21,11 +28,15 @@ _PLENTY = 500
 
 @dataclass(slots=True)
 class _Standing:
-    """What the scheduler has said of one likeness; ``refusal`` is what it said to an array."""
+    """What the scheduler has said of one likeness; ``refusal`` is what it said to an array.
+
+    ``begun`` are the times of its last submissions.
+    """
 
     allowed: int | None = None
     refusal: str | None = None
     one_by_one: bool = False
+    begun: deque[float] = field(default_factory=lambda: deque(maxlen=_STREAM_SUBMISSIONS))
 
 
 class Bursts:
@@ -52,13 +63,21 @@ class Bursts:
         is_probing = standing.allowed is not None or standing.refusal is not None
         if on_their_way >= (1 if is_probing else AT_ONCE):
             return None
-        if (
-            size == 1
-            or due.count >= size
-            or (due.count == 1 and not on_their_way and not more_coming)
-        ):
+        is_stream = self.is_stream(due.likeness, now)
+        is_alone = due.count == 1 and not on_their_way and not more_coming and not is_stream
+        if size == 1 or due.count >= size or is_alone:
             return 0.0
-        return max(due.oldest + GATHER_SECONDS - now, 0.0)
+        gather_seconds = STREAM_GATHER_SECONDS if is_stream else GATHER_SECONDS
+        return max(due.oldest + gather_seconds - now, 0.0)
+
+    def begun(self, likeness: str, now: float) -> None:
+        """A submission of a likeness begins."""
+        self._of(likeness).begun.append(now)
+
+    def is_stream(self, likeness: str, now: float) -> bool:
+        """Whether jobs of a likeness have been coming one after the other just now."""
+        begun = self._of(likeness).begun
+        return len(begun) == _STREAM_SUBMISSIONS and now - begun[0] < _STREAM_SECONDS
 
     def accepted(self, likeness: str, size: int) -> None:
         """The scheduler took so many: after a limit, the next time twice as many."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.jobs.bursts import AT_ONCE, GATHER_SECONDS, Bursts
+from hpc_agent.jobs.bursts import AT_ONCE, GATHER_SECONDS, STREAM_GATHER_SECONDS, Bursts
 from hpc_agent.store.arrays import Alike
 
 NOW = 0.0
@@ -34,6 +34,25 @@ def test_job_whose_like_may_be_coming_waits_a_moment() -> None:
     """Of launches that are received together the first need not be alone."""
     assert wait(Bursts(), 1, coming=True) == GATHER_SECONDS
     assert wait(Bursts(), 1, coming=True, age=GATHER_SECONDS) == 0.0
+
+
+def test_jobs_that_come_one_after_the_other_gather_from_the_third_on() -> None:
+    """Dagster's queue launches its runs a few a second: each would be a submission of its own."""
+    bursts = Bursts()
+    for age in (0.4, 0.2):
+        assert wait(bursts, 1) == 0.0
+        bursts.begun("x", NOW - age)
+    assert wait(bursts, 1) == STREAM_GATHER_SECONDS
+    assert wait(bursts, 4, age=STREAM_GATHER_SECONDS) == 0.0
+    assert wait(bursts, LARGEST) == 0.0
+
+
+def test_job_after_a_pause_is_alone_again() -> None:
+    """Two runs now and one later are no stream."""
+    bursts = Bursts()
+    for age in (2.5, 0.1):
+        bursts.begun("x", NOW - age)
+    assert wait(bursts, 1) == 0.0
 
 
 def test_full_array_does_not_wait() -> None:
