@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 READY := $(VENV)/.ready
 ARGS ?=
+# Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
+WORKERS ?= 2
 
 .PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full docker-test clean
 
@@ -36,7 +38,7 @@ demo: $(READY)
 	@$(VENV)/bin/hpc-agent demo $(ARGS)
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 versions: $(READY)
 	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)
