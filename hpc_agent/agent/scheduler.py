@@ -6,9 +6,11 @@ import os
 
 from hpc_agent.agent.login_node import ClusterAndLoginNode
 from hpc_agent.config import AgentConfig
-from hpc_agent.slurm.cli import slurm_on_this_host
+from hpc_agent.slurm.cli import slurm_over
+from hpc_agent.slurm.commands import CommandRunner, ProcessRunner
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.slurm.ssh import SshRunner, SshTarget
 
 # Processes of the login node are limited in memory, each by itself; their number is the site's.
 _LOGIN_SLOTS = 256
@@ -33,11 +35,29 @@ def _cluster(config: AgentConfig) -> Scheduler:
             slots=settings.local_slots,
             grace_seconds=config.runs.grace_seconds,
         )
-    return slurm_on_this_host(
-        slurm_environment(config),
+    return slurm_over(
+        command_runner(config),
         burst=settings.commands_burst,
         commands_per_second=settings.commands_per_second,
     )
+
+
+def command_runner(config: AgentConfig) -> CommandRunner:
+    """Return what runs Slurm's commands: here, or on a machine of the cluster."""
+    settings = config.scheduler
+    if settings.transport == "cli" or settings.ssh is None:
+        return ProcessRunner(slurm_environment(config))
+    target = SshTarget(
+        host=settings.ssh.host,
+        user=settings.ssh.user,
+        port=settings.ssh.port,
+        key_file=settings.ssh.key_file,
+        known_hosts=settings.ssh.known_hosts,
+        jump_host=settings.ssh.jump_host,
+        path=str(settings.bin_dir) if settings.bin_dir else None,
+        environment={"SLURM_CONF": str(settings.slurm_conf)} if settings.slurm_conf else {},
+    )
+    return SshRunner(target)
 
 
 def slurm_environment(config: AgentConfig) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.retries import Retries
@@ -13,10 +13,23 @@ from hpc_agent.config.section import ExpandedPath, Options, Seconds, Section
 PlacementName = Literal["job", "login", "packed"]
 
 
+class Ssh(Section):
+    """The machine whose Slurm commands are used; ~/.ssh/config fills in what is not given."""
+
+    host: str
+    user: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    key_file: ExpandedPath | None = None
+    known_hosts: ExpandedPath | None = None
+    jump_host: str | None = None
+
+
 class Scheduler(Section):
     """Which scheduler starts jobs, and how often it may be asked."""
 
     kind: Literal["slurm", "local"] = "slurm"
+    transport: Literal["cli", "ssh"] = "cli"
+    ssh: Ssh | None = None
     slurm_conf: ExpandedPath | None = None
     bin_dir: ExpandedPath | None = None
     poll_seconds: Seconds = 15
@@ -26,6 +39,12 @@ class Scheduler(Section):
     arrays: bool = True
     local_slots: Annotated[int, Field(ge=1)] = 4
     lost_after_seconds: Seconds = 300
+
+    @model_validator(mode="after")
+    def _knows_where_to(self) -> Self:
+        if self.transport == "ssh" and self.ssh is None:
+            raise ValueError("transport ssh needs a section ssh with a host")
+        return self
 
 
 class Runs(Section):

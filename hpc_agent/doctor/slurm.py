@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc_agent.agent.scheduler import slurm_environment
+from hpc_agent.agent.scheduler import command_runner
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts, Unknown
 from hpc_agent.doctor.plans import Kind, kinds_of_jobs, values_of
 from hpc_agent.errors import SchedulerError, TemplateError
 from hpc_agent.jobs.rendering import Templates
-from hpc_agent.slurm.commands import CommandResult, CommandRunner, ProcessRunner
+from hpc_agent.slurm.commands import CommandResult, CommandRunner
 from hpc_agent.slurm.scheduler import Scheduler
 
 _DEADLINE_SECONDS = 60.0
@@ -43,7 +43,7 @@ async def gather_slurm(
         return controller
     if controller.error is not None:
         return Unknown("Slurm does not answer")
-    runner = ProcessRunner(slurm_environment(config))
+    runner = command_runner(config)
     shown = await _run(runner, "scontrol", "show", "config")
     accounting = await _run(runner, "sacct", "--noheader", "--allocations", "--starttime=now")
     try:

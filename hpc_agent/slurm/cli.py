@@ -33,8 +33,17 @@ def slurm_on_this_host(
 
     ``environment`` replaces that of this process; it must have PATH and may have SLURM_CONF.
     """
+    return slurm_over(
+        ProcessRunner(environment), burst=burst, commands_per_second=commands_per_second
+    )
+
+
+def slurm_over(
+    runner: CommandRunner, *, burst: int = 30, commands_per_second: float = 2.0
+) -> SlurmCli:
+    """Return a scheduler whose commands a runner runs, all within one rate limit."""
     bucket = TokenBucket(burst=burst, per_second=commands_per_second)
-    return SlurmCli(LimitedRunner(ProcessRunner(environment), bucket))
+    return SlurmCli(LimitedRunner(runner, bucket))
 
 
 class SlurmCli:

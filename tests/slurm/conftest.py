@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host
+from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host, slurm_over
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.slurm.ssh import SshRunner
 from tests.cluster import SlurmCluster
 from tests.slurm.matrix import note
 from tests.slurm.waiting import until_final
+from tests.ssh import NoSshdError, Sshd, running_sshd
 
 pytest_runtest_logreport = note
 WriteScript = Callable[..., Path]
@@ -58,7 +61,34 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalScheduler]:
         await until_final(scheduler, record.job_id)
 
 
-@pytest.fixture(params=[pytest.param("slurm", marks=pytest.mark.slurm), "local"])
+@pytest.fixture(scope="session")
+def sshd_of_slurm(
+    slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sshd]:
+    """An sshd on the cluster: its commands find that cluster."""
+    variables = {name: slurm_cluster.environment[name] for name in ("SLURM_CONF", "PATH")}
+    try:
+        with running_sshd(tmp_path_factory.mktemp("sshd"), variables) as running:
+            yield running
+    except NoSshdError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+async def ssh(sshd_of_slurm: Sshd) -> AsyncIterator[SlurmCli]:
+    """Slurm's commands over a real SSH connection."""
+    runner = SshRunner(sshd_of_slurm.target)
+    yield slurm_over(runner, burst=1000)
+    await asyncio.to_thread(runner.close)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("slurm", marks=pytest.mark.slurm),
+        pytest.param("ssh", marks=pytest.mark.slurm),
+        "local",
+    ]
+)
 def contractor(request: pytest.FixtureRequest) -> Contractor:
     """Each scheduler in turn."""
     scheduler = request.getfixturevalue(request.param)

@@ -1,0 +1,60 @@
+"""The agent beside the cluster: Slurm's commands over SSH, everything else as ever."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+
+import pytest
+
+from hpc_agent.demo.cluster import ClusterChoice
+from hpc_agent.demo.processes import wait_for
+from hpc_agent.demo.stack import Stack
+from tests.e2e.conftest import running_stack
+from tests.e2e.test_runs import nap, wait_running
+from tests.ssh import NoSshdError, Sshd, running_sshd
+
+pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    try:
+        with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
+            yield running
+    except NoSshdError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def stack(on_slurm: ClusterChoice, sshd: Sshd) -> Iterator[Stack]:
+    """A stack whose agent has no Slurm command of its own."""
+    target = sshd.target
+    ssh = {
+        "host": target.host,
+        "port": target.port,
+        "user": getpass.getuser(),
+        "key_file": str(target.key_file),
+        "known_hosts": str(target.known_hosts),
+    }
+    scheduler = {"transport": "ssh", "ssh": ssh, "poll_seconds": 2, "commands_per_second": 20}
+    with running_stack(on_slurm, relay={"bind": "127.0.0.1"}, scheduler=scheduler) as started:
+        yield started
+
+
+def test_run_goes_through_while_the_connection_is_cut(stack: Stack, sshd: Sshd) -> None:
+    """Jobs do not need it, and the agent connects anew: the run ends well, the next one too."""
+    assert sshd.sessions() == 1
+    run_id = nap(stack, 8)
+    wait_running(stack, run_id)
+    sshd.end_sessions()
+    assert stack.wait_finished(run_id) == "SUCCESS"
+    again = nap(stack, 0)
+    assert stack.wait_finished(again) == "SUCCESS"
+    wait_for(
+        "the end of its job is not seen",
+        lambda: stack.job_of(run_id=again)["state"] == "COMPLETED",
+        seconds=60,
+        alive=[stack.agent],
+    )
+    assert sshd.sessions() == 1

@@ -1,0 +1,118 @@
+"""A real sshd on the loopback address, with keys and settings of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.slurm.ssh import SshTarget
+
+_START_SECONDS = 20.0
+
+
+class NoSshdError(Exception):
+    """There is no sshd here: the message says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sshd:
+    """A running sshd, and what a client needs."""
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def target(self) -> SshTarget:
+        """Where it is, with the key that it takes and the host key that it has."""
+        return SshTarget(
+            host="127.0.0.1",
+            port=self.port,
+            user=getpass.getuser(),
+            key_file=self.directory / "key",
+            known_hosts=self.directory / "known_hosts",
+            config_file=self.directory / "no-config",
+        )
+
+    def sessions(self) -> int:
+        """How many connections there are."""
+        return len(self._children())
+
+    def end_sessions(self) -> None:
+        """Cut every connection, as a network does; the listener goes on."""
+        for pid in self._children():
+            os.kill(int(pid), signal.SIGKILL)
+
+    def _children(self) -> list[str]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return children.read_text().split()
+
+
+@contextmanager
+def running_sshd(directory: Path, environment: Mapping[str, str]) -> Iterator[Sshd]:
+    """Start an sshd whose commands get these variables. Raises NoSshdError."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
+    if program is None or shutil.which("ssh-keygen") is None:
+        raise NoSshdError("there is no sshd here: install openssh-server")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for name in ("key", "host_key"):
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)]
+        subprocess.run(argv, check=True)
+    shutil.copy(directory / "key.pub", directory / "authorized_keys")
+    port = _free_port()
+    host_key = (directory / "host_key.pub").read_text().split()[:2]
+    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(host_key)}\n")
+    settings = [
+        f"Port {port}",
+        "ListenAddress 127.0.0.1",
+        f"HostKey {directory}/host_key",
+        f"AuthorizedKeysFile {directory}/authorized_keys",
+        f"PidFile {directory}/pid",
+        "PasswordAuthentication no",
+        "PermitRootLogin prohibit-password",
+        "StrictModes no",
+        "UsePAM no",
+        # A line of its own would replace the one before.
+        "SetEnv " + " ".join(f'{name}="{value}"' for name, value in environment.items()),
+    ]
+    (directory / "config").write_text("\n".join(settings) + "\n")
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "-D", "-e", "-f", str(directory / "config")], stdout=log, stderr=log
+        )
+    try:
+        _wait_for(port, process, directory / "log")
+        yield Sshd(directory=directory, port=port, process=process)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"sshd ended: {log.read_text()}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"sshd does not listen: {log.read_text()}")
