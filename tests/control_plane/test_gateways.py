@@ -80,7 +80,9 @@ async def started_by(
     deploy(asked.services.locations)
     await asked.refresh()
     run = new_run(asked.services.instance, dg.DagsterRunStatus.STARTING)
-    starting = asyncio.create_task(asked.services.runs.start(run.run_id, asked.view("here")))
+    starting = asyncio.create_task(
+        asked.services.runs.start(run.run_id, asked.view("here"), wait_seconds=20.0)
+    )
     request = await take_launch(polled)
     _, is_awaited = await polled.services.queue.answer(request.request_id, answer)
     result = await asyncio.wait_for(starting, 20)

@@ -55,6 +55,10 @@ def on_slurm(slurm_cluster: SlurmCluster) -> ClusterChoice:
 @pytest.fixture(scope="session")
 def stack(on_slurm: ClusterChoice) -> Iterator[Stack]:
     """A stack on Slurm that the tests of a session share; each uses runs of its own."""
-    settings = {"scheduler": {"poll_seconds": 2, "commands_per_second": 20}}
+    settings = {
+        "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
+        # Longer than the tests take: by the partition's default, servers would hand over meanwhile.
+        "code_servers": {"options": {"time": "00:30:00"}},
+    }
     with running_stack(on_slurm, relay={"bind": "127.0.0.1"}, **settings) as started:
         yield started
