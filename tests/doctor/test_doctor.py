@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from hpc_agent.doctor.checks import CHECKS, GROUPS
 from hpc_agent.store.database import FILE_NAME
 from tests.cluster import SlurmCluster
+from tests.doctor.site import Site
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
-
-
-class Site:
-    """A configuration and the doctor's findings for it."""
-
-    def __init__(self, directory: Path, cluster: SlurmCluster | None = None) -> None:
-        self.directory = directory
-        token = directory / "token"
-        token.touch(mode=0o600)
-        token.write_text("secret")
-        self.content: dict[str, Any] = {
-            "control_plane": {"url": "http://127.0.0.1:9", "token_file": str(token)},
-            "work_dir": str(directory / "work"),
-            "home": str(directory / "home"),
-            "environment": {"python": sys.executable},
-            "relay": {"bind": "127.0.0.1"},
-            "scheduler": {"kind": "slurm" if cluster else "local"},
-        }
-        if cluster is not None and cluster.slurm_conf:
-            self.content["scheduler"]["slurm_conf"] = cluster.slurm_conf
-        (directory / "work").mkdir(mode=0o700, exist_ok=True)
-
-    def findings(self, *options: str, exit_code: int | None = None) -> dict[str, dict[str, str]]:
-        """Run the doctor and return its findings by the checks' names."""
-        path = self.directory / "agent.yaml"
-        path.write_text(yaml.safe_dump(self.content))
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "hpc_agent",
-                "doctor",
-                "--config",
-                str(path),
-                "--json",
-                *options,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")},
-        )
-        assert done.stdout, done.stderr
-        if exit_code is not None:
-            assert done.returncode == exit_code, done.stdout
-        return {item["check"]: item for item in json.loads(done.stdout)}
 
 
 @pytest.fixture

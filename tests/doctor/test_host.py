@@ -1,0 +1,164 @@
+"""What is found on the login node: real files, real limits of processes, real mounts."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.config import AgentConfig
+from hpc_agent.doctor.checks import CHECKS
+from hpc_agent.doctor.control_groups import lowest_cpus, lowest_memory
+from hpc_agent.doctor.finding import Finding, Status
+from hpc_agent.doctor.host import gather_host
+from tests.doctor.site import Site
+from tests.doctor.sites import config_of
+
+MIB = 1 << 20
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AgentConfig:
+    return config_of({"work_dir": str(tmp_path / "work"), "home": str(tmp_path / "home")})
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """The root of a machine that runs systemd and has nothing else yet."""
+    root = tmp_path / "machine"
+    (root / "run/systemd/system").mkdir(parents=True)
+    return root
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def finding(name: str, config: AgentConfig, root: Path) -> Finding:
+    """Return what a check says of a machine."""
+    check = next(check for check in CHECKS if check.name == name)
+    return check.judge(config, gather_host(config, root))
+
+
+def test_lingering_is_a_file_of_logind(config: AgentConfig, machine: Path) -> None:
+    """loginctl enable-linger makes it."""
+    assert finding("linger", config, machine).status is Status.WARNING
+    write(machine / "var/lib/systemd/linger" / getpass.getuser(), "")
+    assert finding("linger", config, machine).status is Status.OK
+
+
+def test_machine_without_systemd_is_told(config: AgentConfig, tmp_path: Path) -> None:
+    """A container, or a system with another init."""
+    assert "no systemd" in finding("linger", config, tmp_path / "nothing").fact
+
+
+def test_logind_kills_by_its_own_file(config: AgentConfig, machine: Path) -> None:
+    """The comment of the packaged file is the default that was built in."""
+    write(machine / "etc/systemd/logind.conf", "[Login]\n#KillUserProcesses=no\n")
+    assert finding("kill-user-processes", config, machine).status is Status.OK
+    write(machine / "etc/systemd/logind.conf", "[Login]\n#KillUserProcesses=yes\n")
+    assert finding("kill-user-processes", config, machine).status is Status.WARNING
+
+
+def test_drop_in_of_logind_wins_over_the_file(config: AgentConfig, machine: Path) -> None:
+    """In the order of names, wherever they are."""
+    write(machine / "usr/lib/systemd/logind.conf", "[Login]\nKillUserProcesses=no\n")
+    write(machine / "run/systemd/logind.conf.d/20-a.conf", "[Login]\nKillUserProcesses=yes\n")
+    write(machine / "etc/systemd/logind.conf.d/10-b.conf", "[Login]\nKillUserProcesses=no\n")
+    assert finding("kill-user-processes", config, machine).status is Status.WARNING
+
+
+def test_administrators_drop_in_replaces_one_of_the_same_name(
+    config: AgentConfig, machine: Path
+) -> None:
+    """A file in /etc masks that of the package."""
+    write(machine / "usr/lib/systemd/logind.conf.d/a.conf", "[Login]\nKillUserProcesses=yes\n")
+    write(machine / "etc/systemd/logind.conf.d/a.conf", "[Login]\nKillUserProcesses=no\n")
+    assert finding("kill-user-processes", config, machine).status is Status.OK
+
+
+def test_slice_of_the_user_limits_memory_and_cpus(config: AgentConfig, machine: Path) -> None:
+    """Version 2: the lowest limit on the way up counts."""
+    write(machine / "proc/self/cgroup", "0::/user.slice/user-1000.slice/session-3.scope\n")
+    groups = machine / "sys/fs/cgroup"
+    write(groups / "user.slice/user-1000.slice/session-3.scope/memory.max", "max\n")
+    write(groups / "user.slice/user-1000.slice/memory.max", f"{256 * MIB}\n")
+    write(groups / "user.slice/memory.max", f"{900 * MIB}\n")
+    write(groups / "user.slice/cpu.max", "25000 100000\n")
+    assert "256 MiB" in finding("memory-limit", config, machine).fact
+    assert "0.25 of a CPU" in finding("cpu-quota", config, machine).fact
+
+
+def test_control_groups_of_version_1_limit_too(config: AgentConfig, machine: Path) -> None:
+    """As on Enterprise Linux 8."""
+    write(machine / "proc/self/cgroup", "4:memory:/user.slice\n1:cpu,cpuacct:/user.slice\n0::/\n")
+    groups = machine / "sys/fs/cgroup"
+    write(groups / "memory/memory.limit_in_bytes", f"{(1 << 63) - 4096}\n")
+    write(groups / "memory/user.slice/memory.limit_in_bytes", f"{128 * MIB}\n")
+    write(groups / "cpu/user.slice/cpu.cfs_quota_us", "40000\n")
+    write(groups / "cpu/user.slice/cpu.cfs_period_us", "100000\n")
+    assert "128 MiB" in finding("memory-limit", config, machine).fact
+    assert "0.4 of a CPU" in finding("cpu-quota", config, machine).fact
+
+
+def test_no_limit_is_none(machine: Path) -> None:
+    """Neither a word nor a huge number is a limit."""
+    assert (lowest_memory(machine), lowest_cpus(machine)) == (None, None)
+    write(machine / "proc/self/cgroup", "4:memory:/\n1:cpu:/\n0::/\n")
+    groups = machine / "sys/fs/cgroup"
+    write(groups / "memory/memory.limit_in_bytes", f"{(1 << 63) - 4096}\n")
+    write(groups / "cpu/cpu.cfs_quota_us", "-1\n")
+    write(groups / "cpu/cpu.cfs_period_us", "100000\n")
+    write(groups / "cpu.max", "max 100000\n")
+    assert (lowest_memory(machine), lowest_cpus(machine)) == (None, None)
+
+
+def limited(which: int, value: int) -> Callable[[], None]:
+    """Return what sets a limit in a child before it becomes the doctor."""
+    return lambda: resource.setrlimit(which, (value, value))
+
+
+def test_limits_of_the_shell_are_told(tmp_path: Path) -> None:
+    """ulimit -t and ulimit -n as a site's profile sets them."""
+
+    def limit() -> None:
+        limited(resource.RLIMIT_CPU, 900)()
+        limited(resource.RLIMIT_NOFILE, 256)()
+
+    found = Site(tmp_path).findings(
+        "--only=cpu-limit", "--only=process-limits", before=limit, exit_code=0
+    )
+    assert "900 s of CPU" in found["cpu-limit"]["fact"]
+    assert "256 open files" in found["process-limits"]["fact"]
+    assert {item["status"] for item in found.values()} == {"warning"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir(mode=0o700)
+    argv = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "hpc-agent-test", str(directory)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+@ROOT_ONLY
+def test_small_disk_is_told(small_disk: Path, tmp_path: Path) -> None:
+    """A real file system that is too small, first for home, then for work_dir."""
+    usual = {"home": str(tmp_path / "home"), "work_dir": str(tmp_path / "work")}
+    for name in ("home", "work_dir"):
+        config = config_of({**usual, name: str(small_disk / "agent")})
+        words = finding("free-space", config, Path("/"))
+        assert words.fact == f"{name}: 0.0 GiB free on {small_disk}/agent"
+        assert words.status is Status.WARNING
