@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
+    *,
     config: ConfigOption = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Make this check only; may be given several times.")
@@ -29,13 +30,19 @@ def doctor(
         float, typer.Option(help="Seconds that the probe job may take, its wait included.", min=1)
     ] = 120,
     json: JsonOption = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print what is checked, and look at nothing.")
+    ] = False,
 ) -> None:
     """Find what this site has, and say what to change. Exit code 1 when there is a problem."""
     from hpc_agent.config import load_config
-    from hpc_agent.doctor.checks import GROUPS
+    from hpc_agent.doctor import checks
     from hpc_agent.doctor.examination import Wish, examine
     from hpc_agent.doctor.finding import Status
 
+    if markdown:
+        print_line(checks.markdown())
+        return
     wish = Wish(only=only or (), with_probe=not no_probe, probe_seconds=probe_timeout)
     results = asyncio.run(examine(load_config(config), wish, say=_say))
     if json:
@@ -43,7 +50,8 @@ def doctor(
             [
                 {
                     "check": result.check.name,
-                    "group": GROUPS[result.check.needs],
+                    "partition": result.partition,
+                    "group": checks.GROUPS[result.check.needs],
                     "status": result.finding.status.value,
                     "fact": result.finding.fact,
                     "advice": result.finding.advice,
@@ -54,8 +62,8 @@ def doctor(
     else:
         group = ""
         for result in results:
-            if GROUPS[result.check.needs] != group:
-                group = GROUPS[result.check.needs]
+            if checks.GROUPS[result.check.needs] != group:
+                group = checks.GROUPS[result.check.needs]
                 print_line(f"\n{group}")
             finding = result.finding
             print_line(f"  {finding.status.value:<8} {result.check.name}: {finding.fact}")

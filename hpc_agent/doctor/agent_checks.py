@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hpc_agent.config import AgentConfig
-from hpc_agent.doctor.facts import AgentFacts, ControlPlaneFacts
-from hpc_agent.doctor.finding import Finding, ok, problem, warning
+from hpc_agent.doctor.facts import AgentFacts, ControlPlaneFacts, Unknown
+from hpc_agent.doctor.finding import Finding, ok, problem, skipped, warning
 
 _SKEW_SECONDS = 30.0
 _OLD_SECONDS = 600.0
+_SILENT = "the control plane does not answer"
 
 
 def judge_control_plane(config: AgentConfig, plane: ControlPlaneFacts) -> Finding:
@@ -23,6 +24,8 @@ def judge_control_plane(config: AgentConfig, plane: ControlPlaneFacts) -> Findin
 
 def judge_deployments(config: AgentConfig, plane: ControlPlaneFacts) -> Finding:
     """The agent does not start for a deployment that does not exist."""
+    if plane.error is not None:
+        return skipped(_SILENT)
     if plane.missing_deployments:
         return problem(
             f"there is no deployment {', '.join(plane.missing_deployments)}",
@@ -31,10 +34,29 @@ def judge_deployments(config: AgentConfig, plane: ControlPlaneFacts) -> Finding:
     return ok(f"deployments exist: {', '.join(config.control_plane.deployments)}")
 
 
+def judge_branch_deployments(config: AgentConfig, plane: ControlPlaneFacts) -> Finding:
+    """They come and go with pull requests; an agent that is to serve them should see one."""
+    if not config.control_plane.branch_deployments:
+        return ok("branch deployments are left to other agents")
+    if plane.error is not None:
+        return skipped(_SILENT)
+    if isinstance(plane.branch_deployments, Unknown):
+        return skipped(plane.branch_deployments.reason)
+    if not plane.branch_deployments:
+        return warning(
+            "control_plane.branch_deployments is true, and the control plane has none",
+            "Nothing is wrong while no pull request is open; `dagster-cloud ci branch-deployment` "
+            "or `hpc-agent control-plane deployment create --branch` makes one.",
+        )
+    return ok(f"branch deployments: {plane.branch_deployments}")
+
+
 def judge_clock(config: AgentConfig, plane: ControlPlaneFacts) -> Finding:
     """Certificates, tokens and the order of events go by clocks."""
     ahead = plane.clock_ahead
-    if ahead is not None and abs(ahead) > _SKEW_SECONDS:
+    if plane.error is not None or ahead is None:
+        return skipped(_SILENT if plane.error is not None else "the control plane tells no time")
+    if abs(ahead) > _SKEW_SECONDS:
         side = "ahead of" if ahead > 0 else "behind"
         return warning(
             f"the control plane's clock is {abs(ahead):.0f} s {side} this machine's",

@@ -64,6 +64,12 @@ CHECKS: tuple[Check, ...] = (
         ControlPlaneFacts,
         _agent.judge_deployments,
     ),
+    Check(
+        "branch-deployments",
+        "whether there are any, where they are to be served",
+        ControlPlaneFacts,
+        _agent.judge_branch_deployments,
+    ),
     Check("clock", "the control plane's clock", ControlPlaneFacts, _agent.judge_clock),
     Check("agent", "whether an agent runs with this home", AgentFacts, _agent.judge_running),
     Check("database", "the state database", AgentFacts, _agent.judge_database),
@@ -132,7 +138,10 @@ CHECKS: tuple[Check, ...] = (
 
 
 def markdown() -> str:
-    """Return the table of docs/doctor.md."""
-    lines = ["| group | check | looks at |", "|---|---|---|"]
-    lines += [f"| {GROUPS[check.needs]} | `{check.name}` | {check.looks_at} |" for check in CHECKS]
+    """Return the tables of docs/doctor.md, one for each group."""
+    lines: list[str] = []
+    for group in dict.fromkeys(GROUPS.values()):
+        lines += [f"## {group}", "", "| check | looks at |", "|---|---|"]
+        checks = [check for check in CHECKS if GROUPS[check.needs] == group]
+        lines += [*(f"| `{check.name}` | {check.looks_at} |" for check in checks), ""]
     return "\n".join(lines)

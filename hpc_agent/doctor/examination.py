@@ -32,10 +32,11 @@ Found = Mapping[type[Facts], Sequence[Facts] | Unknown]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check found."""
+    """What a check found, by a probe job in this partition (empty: Slurm's default), or None."""
 
     check: Check
     finding: Finding
+    partition: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +61,20 @@ async def examine(config: AgentConfig, wish: Wish, *, say: Callable[[str], None]
     """Examine a site. Raises ConfigError for names of checks that do not exist."""
     checks = chosen(wish.only)
     found = await _gather(config, {check.needs for check in checks}, wish, say)
-    return [
-        Result(check, finding)
-        for check in checks
-        for finding in _judge(config, check, found[check.needs])
-    ]
+    return [result for check in checks for result in _judge(config, check, found[check.needs])]
 
 
-def _judge(config: AgentConfig, check: Check, facts: Sequence[Facts] | Unknown) -> list[Finding]:
+def _judge(config: AgentConfig, check: Check, facts: Sequence[Facts] | Unknown) -> list[Result]:
     if isinstance(facts, Unknown):
-        return [skipped(facts.reason)]
-    return [check.judge(config, each) for each in facts]
+        return [Result(check, skipped(facts.reason))]
+    return [
+        Result(
+            check,
+            check.judge(config, each),
+            each.partition if isinstance(each, ProbeFacts | NodeFacts) else None,
+        )
+        for each in facts
+    ]
 
 
 async def _gather(

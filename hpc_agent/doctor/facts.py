@@ -83,11 +83,15 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlaneFacts:
-    """What the control plane answers; ``clock_ahead`` is its clock less ours in seconds."""
+    """What the control plane answers; ``clock_ahead`` is its clock less ours in seconds.
+
+    With an ``error`` nothing else is known. ``branch_deployments`` is how many there are.
+    """
 
     url: str
     error: str | None
     missing_deployments: Sequence[str] = ()
+    branch_deployments: int | Unknown = Unknown("nobody has asked")
     clock_ahead: float | None = None
 
 
@@ -106,11 +110,19 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFacts:
-    """How a probe job of one partition went; ``error`` says why it found out nothing."""
+    """How a probe job of one partition went; ``error`` says why it found out nothing.
+
+    ``partition`` is empty for the one that Slurm takes by default.
+    """
 
     partition: str
     job_id: str | None = None
     error: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The partition in words."""
+        return f"partition {self.partition}" if self.partition else "default partition"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

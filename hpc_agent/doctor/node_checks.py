@@ -17,11 +17,11 @@ def judge_probe(config: AgentConfig, probe: ProbeFacts) -> Finding:
     """A job like those of the agent starts, finds work_dir, and is told of."""
     if probe.error is not None:
         return problem(
-            f"{probe.partition}: {probe.error}",
+            f"{probe.where}: {probe.error}",
             "Jobs of the agent would fare alike. work_dir must be there under the same path on "
             "compute nodes, and node_python on their PATH (after environment.modules and setup).",
         )
-    return ok(f"{probe.partition}: job {probe.job_id} ran and found work_dir")
+    return ok(f"{probe.where}: job {probe.job_id} ran and found work_dir")
 
 
 def judge_node_python(config: AgentConfig, node: NodeFacts) -> Finding:

@@ -77,8 +77,7 @@ def _by_partition(config: AgentConfig) -> dict[str, list[JobPlan]]:
     groups: dict[str, list[JobPlan]] = {}
     for kind in kinds_of_jobs(config):
         if kind.plan is not None:
-            name = f"partition {kind.partition}" if kind.partition else "default partition"
-            groups.setdefault(name, []).append(kind.plan)
+            groups.setdefault(kind.partition, []).append(kind.plan)
     return groups
 
 
@@ -185,7 +184,7 @@ async def _run(errand: _Errand) -> tuple[str, NodeFacts] | Unknown:
     submitted_at = time.time()
     key = f"probe-{directory.parent.name}-{directory.name}"
     job_id = await errand.scheduler.submit(directory / SCRIPT, name="hpc-agent:probe", comment=key)
-    errand.say(f"probe job {job_id} is submitted ({errand.partition})")
+    errand.say(f"probe job {job_id} is submitted ({ProbeFacts(partition=errand.partition).where})")
     try:
         answer = await _wait(errand, job_id, submitted_at)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from hpc_agent.config import load_config
+from hpc_agent.doctor.examination import Wish, examine
+from hpc_agent.doctor.finding import Finding
 from tests.cluster import SlurmCluster
 
 
@@ -33,40 +37,42 @@ class Site:
         }
         if cluster is not None and cluster.slurm_conf:
             self.content["scheduler"]["slurm_conf"] = cluster.slurm_conf
+            self.content["scheduler"]["bin_dir"] = cluster.environment["PATH"].split(os.pathsep)[0]
         (directory / "work").mkdir(mode=0o700, exist_ok=True)
 
     def findings(
+        self, *only: str, with_probe: bool = True, probe_seconds: float = 120
+    ) -> dict[str, Finding]:
+        """Examine the site and return the findings by the checks' names."""
+        wish = Wish(only=only, with_probe=with_probe, probe_seconds=probe_seconds)
+        results = asyncio.run(examine(load_config(self._written()), wish, say=print))
+        return {result.check.name: result.finding for result in results}
+
+    def command(
         self,
         *options: str,
-        exit_code: int | None = None,
+        exit_code: int,
         before: Callable[[], None] | None = None,
         prefix: Sequence[str] = (),
-    ) -> dict[str, dict[str, str]]:
-        """Run the doctor and return its findings by the checks' names.
+    ) -> list[dict[str, Any]]:
+        """Run ``hpc-agent doctor --json`` and return what it prints.
 
-        ``before`` is called in the new process, ``prefix`` a command that starts the doctor.
+        ``before`` is called in the new process, ``prefix`` is a command that starts the doctor.
         """
-        path = self.directory / "agent.yaml"
-        path.write_text(yaml.safe_dump(self.content))
+        doctor = [sys.executable, "-m", "hpc_agent", "doctor", "--json", *options]
         done = subprocess.run(
-            [
-                *prefix,
-                sys.executable,
-                "-m",
-                "hpc_agent",
-                "doctor",
-                "--config",
-                str(path),
-                "--json",
-                *options,
-            ],
+            [*prefix, *doctor, "--config", str(self._written())],
             capture_output=True,
             text=True,
             check=False,
             preexec_fn=before,
             env={**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")},
         )
-        assert done.stdout, done.stderr
-        if exit_code is not None:
-            assert done.returncode == exit_code, done.stdout
-        return {item["check"]: item for item in json.loads(done.stdout)}
+        assert done.returncode == exit_code, done.stdout + done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    def _written(self) -> Path:
+        path = self.directory / "agent.yaml"
+        path.write_text(yaml.safe_dump(self.content))
+        return path

@@ -143,6 +143,12 @@ NO_ACCOUNTING = replace(SLURM, accounting_error="sacct: Slurm accounting storage
 TROUBLES: tuple[Trouble, ...] = (
     _trouble("control-plane", replace(PLANE, error="connection refused"), "refused", BAD),
     _trouble("deployments", replace(PLANE, missing_deployments=["prod"]), "no deployment", BAD),
+    _trouble(
+        "branch-deployments",
+        replace(PLANE, branch_deployments=0),
+        "has none",
+        control_plane={"url": "https://plane", "branch_deployments": True},
+    ),
     _trouble("clock", replace(PLANE, clock_ahead=-90.0), "90 s behind"),
     _trouble("agent", replace(AGENT, running_on=None), "no agent runs"),
     _trouble("database", replace(AGENT, damage="row 3 missing"), "row 3 missing", BAD),

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.doctor import checks
 from hpc_agent.doctor.checks import CHECKS, GROUPS
+from hpc_agent.doctor.finding import Status
 from hpc_agent.store.database import FILE_NAME
 from tests.cluster import SlurmCluster
 from tests.doctor.site import Site
@@ -22,16 +24,16 @@ def site(tmp_path: Path, slurm_cluster: SlurmCluster) -> Site:
     return Site(tmp_path, slurm_cluster)
 
 
-NODE = [f"--only={check.name}" for check in CHECKS if "probe" in GROUPS[check.needs]]
+NODE = [check.name for check in CHECKS if "probe" in GROUPS[check.needs]]
 
 
 @pytest.mark.slurm
 def test_probe_job_looks_at_a_node(site: Site) -> None:
     """A real job of the site's templates reaches the relay and finds dagster."""
-    found = site.findings(*NODE, exit_code=0)
-    assert {item["status"] for item in found.values()} == {"ok"}
-    assert "reaches the relay at 127.0.0.1:" in found["relay"]["fact"]
-    assert ": dagster 1." in found["user-python"]["fact"]
+    found = site.findings(*NODE)
+    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert "reaches the relay at 127.0.0.1:" in found["relay"].fact
+    assert ": dagster 1." in found["user-python"].fact
     assert not list((site.directory / "work" / "probes").iterdir())
 
 
@@ -42,49 +44,61 @@ def test_relay_that_nodes_cannot_reach_is_a_problem(site: Site) -> None:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         site.content["relay"]["advertise"] = [address]
-        found = site.findings("--only=relay", exit_code=1)
-    assert found["relay"]["status"] == "problem"
-    assert f"{address}: " in found["relay"]["fact"]
-    assert "relay.advertise" in found["relay"]["advice"]
+        found = site.findings("relay")
+    assert found["relay"].status is Status.PROBLEM
+    assert f"{address}: " in found["relay"].fact
+    assert "relay.advertise" in found["relay"].advice
 
 
 @pytest.mark.slurm
 def test_python_without_dagster_is_a_problem(site: Site) -> None:
     """It is the node's Python that counts."""
     site.content["environment"]["python"] = "/usr/bin/python3"
-    found = site.findings("--only=user-python", exit_code=1)
-    assert "dagster" in found["user-python"]["fact"]
+    found = site.findings("user-python")
+    assert "dagster" in found["user-python"].fact
+
+
+@pytest.mark.slurm
+def test_each_partition_in_use_is_probed(site: Site) -> None:
+    """Two jobs, side by side; the rows say which partition they are of."""
+    site.content["runs"] = {"options": {"partition": "batch"}}
+    only = ("--only=probe", "--only=node-files", "--only=arrays")
+    found = site.command(*only, exit_code=0)
+    rows = [(item["check"], item["partition"]) for item in found]
+    assert rows == [("arrays", None)] + [
+        (check, partition) for check in ("probe", "node-files") for partition in ("batch", "")
+    ]
 
 
 @pytest.mark.slurm
 def test_job_that_waits_is_told_instead_of_an_answer(site: Site) -> None:
     """The reason is Slurm's; the job does not stay."""
     site.content["options"] = {"begin": "now+1hour"}
-    found = site.findings("--only=probe", "--only=relay", "--probe-timeout=5", exit_code=1)
-    assert "PENDING (BeginTime)" in found["probe"]["fact"]
-    assert found["relay"]["status"] == "skipped"
+    found = site.findings("probe", "relay", probe_seconds=5)
+    assert "PENDING (BeginTime)" in found["probe"].fact
+    assert found["relay"].status is Status.SKIPPED
 
 
 @pytest.mark.slurm
 def test_cluster_is_described_and_judged(site: Site) -> None:
     """The test cluster has no control groups; its scripts are accepted."""
-    found = site.findings("--no-probe", exit_code=1)
-    assert found["submission"]["status"] == "ok"
-    assert found["partitions"]["status"] == "ok"
-    assert found["slurm"]["fact"].startswith("slurm ")
-    assert found["cgroups"]["status"] == "warning"
-    assert found["control-plane"]["status"] == "problem"
-    assert found["relay"]["status"] == "skipped"
-    assert found["agent"]["status"] == "warning"
+    found = site.findings(with_probe=False)
+    assert found["submission"].status is Status.OK
+    assert found["partitions"].status is Status.OK
+    assert found["slurm"].fact.startswith("slurm ")
+    assert found["cgroups"].status is Status.WARNING
+    assert found["control-plane"].status is Status.PROBLEM
+    assert found["relay"].status is Status.SKIPPED
+    assert found["agent"].status is Status.WARNING
 
 
 @pytest.mark.slurm
 def test_options_that_slurm_refuses_are_a_problem(site: Site) -> None:
     """Both by our own look at the partitions and by Slurm's word on the script."""
     site.content["options"] = {"partition": "nowhere"}
-    found = site.findings("--only=partitions", "--only=submission", exit_code=1)
-    assert "no partition nowhere" in found["partitions"]["fact"]
-    assert "partition" in found["submission"]["fact"].lower()
+    found = site.findings("partitions", "submission")
+    assert "no partition nowhere" in found["partitions"].fact
+    assert "partition" in found["submission"].fact.lower()
 
 
 def test_damaged_database_is_a_problem(tmp_path: Path) -> None:
@@ -93,17 +107,17 @@ def test_damaged_database_is_a_problem(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / FILE_NAME).write_bytes(b"this is no database, though it is long enough to be read" * 9)
-    found = site.findings("--only=database", "--no-probe", exit_code=1)
-    assert "not a database" in found["database"]["fact"]
+    found = site.findings("database", with_probe=False)
+    assert "not a database" in found["database"].fact
 
 
 def test_directory_that_others_can_write_is_a_problem(tmp_path: Path) -> None:
     """Tokens of jobs are below it."""
     site = Site(tmp_path)
     (tmp_path / "work").chmod(0o777)
-    found = site.findings("--only=modes", "--only=token", exit_code=1)
-    assert "chmod go-w" in found["modes"]["advice"]
-    assert found["token"]["status"] == "ok"
+    found = site.findings("modes", "token")
+    assert "chmod go-w" in found["modes"].advice
+    assert found["token"].status is Status.OK
 
 
 def test_unknown_check_is_one_message(tmp_path: Path) -> None:
@@ -116,9 +130,8 @@ def test_unknown_check_is_one_message(tmp_path: Path) -> None:
     assert "no check is called nothing; there are: control-plane" in done.stderr
 
 
-def test_page_lists_every_check() -> None:
-    """docs/doctor.md is made of the table."""
-    rows = [f"| `{check.name}` | {check.looks_at} |" for check in CHECKS]
-    page = PAGE.read_text()
-    assert [row for row in rows if row not in page] == []
-    assert page.count("\n| `") == len(CHECKS)
+def test_page_is_made_of_the_checks() -> None:
+    """docs/doctor.md is what ``hpc-agent doctor --markdown`` prints."""
+    _, mark, rest = PAGE.read_text().partition("<!-- hpc-agent doctor --markdown -->\n")
+    assert mark
+    assert rest == f"{checks.markdown()}\n<!-- end -->\n"
