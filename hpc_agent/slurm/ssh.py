@@ -47,6 +47,7 @@ class SshTarget:
     key_file: Path | None = None
     known_hosts: Path | None = None
     jump_host: str | None = None
+    may_jump: bool = True
     path: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     config_file: Path = Path("~/.ssh/config")
@@ -97,6 +98,7 @@ class SshRunner:
         try:
             channel = self._open_channel()
         except (paramiko.SSHException, OSError) as error:
+            self.close()
             return result(NOT_CONNECTED, stderr=self._words(error))
         with contextlib.closing(channel):
             try:
@@ -175,9 +177,7 @@ class Connection:
 
     def close(self) -> None:
         """Close both."""
-        self.client.close()
-        if self.through is not None:
-            self.through.close()
+        _close(self.client, self.through)
 
 
 def connect(target: SshTarget) -> Connection:
@@ -203,23 +203,29 @@ def connect(target: SshTarget) -> Connection:
             auth_timeout=_CONNECT_SECONDS,
         )
     except paramiko.BadHostKeyException as error:
-        client.close()
+        _close(client, through)
         raise ConfigError(
             f"the host key of {target.host} is not the one in known_hosts "
             f"(it is now {error.key.fingerprint}). Find out why before you replace it"
         ) from error
     except paramiko.AuthenticationException as error:
-        client.close()
+        _close(client, through)
         raise ConfigError(
             f"{settings['user']} may not log in to {target.host} with the keys that were tried; "
             "set scheduler.ssh.key_file, or add the key to an ssh agent"
         ) from error
     except BaseException:
-        client.close()
+        _close(client, through)
         raise
     connection = Connection(client, through)
     connection.transport.set_keepalive(_KEEPALIVE_SECONDS)
     return connection
+
+
+def _close(client: paramiko.SSHClient, through: Connection | None) -> None:
+    client.close()
+    if through is not None:
+        through.close()
 
 
 def _settings(target: SshTarget, host: str) -> dict[str, Any]:
@@ -237,8 +243,17 @@ def _settings(target: SshTarget, host: str) -> dict[str, Any]:
         "port": (target.port if is_target else None) or int(found.get("port", 22)),
         "user": target.user or found.get("user") or os.environ.get("USER") or "root",
         "key_files": key_files or found.get("identityfile"),
-        "jump": target.jump_host or found.get("proxyjump"),
+        "jump": _one_jump(target, target.jump_host or found.get("proxyjump")),
     }
+
+
+def _one_jump(target: SshTarget, jump: str | None) -> str | None:
+    """Return the jump host to go through; a jump host itself is reached without one."""
+    if not target.may_jump or jump is None or jump.lower() == "none":
+        return None
+    if "," in jump:
+        raise ConfigError(f"scheduler.ssh: one jump host is supported, not a chain ({jump})")
+    return jump
 
 
 def _jump(target: SshTarget, jump: str) -> SshTarget:
@@ -251,6 +266,7 @@ def _jump(target: SshTarget, jump: str) -> SshTarget:
         user=user or target.user,
         port=int(port) if port else None,
         jump_host=None,
+        may_jump=False,
     )
 
 
@@ -289,7 +305,8 @@ def _finish(channel: paramiko.Channel, seconds: float) -> tuple[str, str, int]:
     output = bytearray()
     _drain(channel.recv, output, deadline, channel)
     reading.join(max(deadline - time.monotonic(), 0.0))
-    if time.monotonic() >= deadline:
+    # recv_exit_status() alone would wait for ever for what has closed its streams and lives on.
+    if not channel.status_event.wait(max(deadline - time.monotonic(), 0.0)):
         raise TimeoutError
     code = channel.recv_exit_status()
     return output.decode(errors="replace"), errors.decode(errors="replace"), code

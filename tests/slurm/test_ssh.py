@@ -109,6 +109,27 @@ async def test_jump_host_is_gone_through(sshd: Sshd, tmp_path: Path) -> None:
     assert result.stdout == "inner\n"
 
 
+async def test_jump_host_of_every_host_is_not_gone_through_to_itself(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    """`Host *` with `ProxyJump` in ~/.ssh/config holds for the jump host, too."""
+    configured = tmp_path / "config"
+    configured.write_text(f"Host *\n  ProxyJump 127.0.0.1:{sshd.port}\n")
+    runner = SshRunner(replace(sshd.target, config_file=configured))
+    result = await run(runner, "echo", "here")
+    await asyncio.to_thread(runner.close)
+    assert result.stdout == "here\n"
+
+
+async def test_command_that_closes_its_streams_and_lives_on_meets_its_deadline(
+    runner: SshRunner,
+) -> None:
+    """No thread waits for ever."""
+    script = "exec >&- 2>&-; sleep 30"
+    result = await run(runner, "bash", "-c", script, seconds=1)
+    assert result.returncode is None
+
+
 @pytest.mark.parametrize("wrong", ["unknown host", "other host key", "other user key", "no sshd"])
 async def test_connection_that_cannot_be_made_says_why(
     sshd: Sshd, tmp_path: Path, wrong: str
