@@ -68,25 +68,10 @@ class Packs:
         return await self._store.run(look)
 
     async def _new(self, options: str, settings: Sequence[Setting]) -> Job:
-        key = f"pck-{secrets.token_hex(10)}"
-        spec = NodeSpec(
-            key=key,
-            kind=JobKind.PACK,
-            argv=[],
-            environment={},
-            working_directory=None,
-            grace_seconds=30,
-            idle_seconds=self._settings.packed.idle_seconds,
-        )
-        plan = JobPlan(
-            spec=spec,
-            title="Dagster code servers",
-            settings=settings,
-            environment=Environment(),
-        )
+        plan = plan_pack(self._settings, settings)
         await self._preparation.prepare(plan)
         pack = Job(
-            key=key,
+            key=plan.spec.key,
             kind=JobKind.PACK,
             phase=Phase.INTENT,
             deployment="",
@@ -96,6 +81,22 @@ class Packs:
         )
         await self._store.run(lambda db: jobs.insert(db, pack))
         return pack
+
+
+def plan_pack(servers: CodeServers, settings: Sequence[Setting]) -> JobPlan:
+    """Return one more pack, for servers that have these options."""
+    spec = NodeSpec(
+        key=f"pck-{secrets.token_hex(10)}",
+        kind=JobKind.PACK,
+        argv=[],
+        environment={},
+        working_directory=None,
+        grace_seconds=30,
+        idle_seconds=servers.packed.idle_seconds,
+    )
+    return JobPlan(
+        spec=spec, title="Dagster code servers", settings=settings, environment=Environment()
+    )
 
 
 def has_time(pack: Job, now: float) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from hpc_agent.code_servers.packs import plan_pack
 from hpc_agent.code_servers.plan import new_server_key, plan_server
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
@@ -23,11 +24,15 @@ _PYTHON, _IMAGE = "python3", "doctor"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of job: its plan, or why agent.yaml itself does not let it be planned."""
+    """A kind of job: its plan, or why agent.yaml itself does not let it be planned.
+
+    ``interpreter`` is the Python of user code in it, None where locations bring their own.
+    """
 
     name: str
     plan: JobPlan | None
     error: str = ""
+    interpreter: str | None = None
 
     @property
     def partition(self) -> str:
@@ -37,14 +42,19 @@ class Kind:
 
 
 def kinds_of_jobs(config: AgentConfig) -> list[Kind]:
-    """Return a run worker and a code server for each configured location, and for any other."""
+    """Return a run worker and a code server for each configured location, and for any other.
+
+    Servers that are packed are represented by their pack; those on the login node are no jobs.
+    """
     deployment = next(iter(config.control_plane.deployments), "prod")
     kinds = []
     for location in (None, *config.locations):
         name, of = location or "any", f" of {location}" if location else ""
         kinds.append(_kind(f"run worker{of}", partial(_run, config, location, deployment)))
-        if config.placement_of(name) == "job":
-            kinds.append(_kind(f"code server{of}", partial(_server, config, name, deployment)))
+        placement = config.placement_of(name)
+        if placement != "login":
+            server = _kind(f"code server{of}", partial(_server, config, name, deployment))
+            kinds.append(server if placement == "job" else _pack_for(config, server))
     return kinds
 
 
@@ -57,9 +67,18 @@ def values_of(config: AgentConfig, plan: JobPlan) -> tuple[str, ScriptValues]:
 
 def _kind(name: str, plan: Callable[[], JobPlan]) -> Kind:
     try:
-        return Kind(name, plan())
+        job = plan()
     except ConfigError as error:
         return Kind(name, None, str(error))
+    return Kind(name, job, interpreter=job.environment.interpreter)
+
+
+def _pack_for(config: AgentConfig, server: Kind) -> Kind:
+    """Return the job in which a packed code server would live; it takes over the options."""
+    if server.plan is None:
+        return server
+    pack = plan_pack(config.code_servers, server.plan.settings)
+    return replace(server, name=f"pack for a {server.name}", plan=pack)
 
 
 def _run(config: AgentConfig, location: str | None, deployment: str) -> JobPlan:

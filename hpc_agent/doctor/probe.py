@@ -17,11 +17,11 @@ import httpx
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import NodeFacts, ProbeFacts, Unknown
-from hpc_agent.doctor.plans import kinds_of_jobs
+from hpc_agent.doctor.plans import Kind, kinds_of_jobs
 from hpc_agent.errors import HpcAgentError, SchedulerError
 from hpc_agent.jobs.directory import RELAY_FILE
 from hpc_agent.jobs.options import Setting
-from hpc_agent.jobs.preparation import OUTPUT, SCRIPT, TEMPLATE_OF, JobPlan, script_values
+from hpc_agent.jobs.preparation import OUTPUT, SCRIPT, TEMPLATE_OF, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.private_files import write_private
 from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
@@ -61,8 +61,8 @@ async def probe_nodes(
         async with _relay(config, root, agent_runs=agent_runs) as relay:
             outcomes = await asyncio.gather(
                 *(
-                    _probe(config, errand, relay, plans)
-                    for errand, plans in zip(errands, groups.values(), strict=True)
+                    _probe(config, errand, relay, kinds)
+                    for errand, kinds in zip(errands, groups.values(), strict=True)
                 )
             )
     except (HpcAgentError, OSError) as error:
@@ -72,12 +72,12 @@ async def probe_nodes(
     return [went for went, _ in outcomes], [node for _, node in outcomes if node is not None]
 
 
-def _by_partition(config: AgentConfig) -> dict[str, list[JobPlan]]:
+def _by_partition(config: AgentConfig) -> dict[str, list[Kind]]:
     """Sort the kinds of jobs by partition; those that agent.yaml forbids are judged elsewhere."""
-    groups: dict[str, list[JobPlan]] = {}
+    groups: dict[str, list[Kind]] = {}
     for kind in kinds_of_jobs(config):
         if kind.plan is not None:
-            groups.setdefault(kind.partition, []).append(kind.plan)
+            groups.setdefault(kind.partition, []).append(kind)
     return groups
 
 
@@ -93,11 +93,11 @@ class _Errand:
 
 
 async def _probe(
-    config: AgentConfig, errand: _Errand, relay: _Relay, plans: Sequence[JobPlan]
+    config: AgentConfig, errand: _Errand, relay: _Relay, kinds: Sequence[Kind]
 ) -> tuple[ProbeFacts, NodeFacts | None]:
     partition = errand.partition
     try:
-        await asyncio.to_thread(_write, config, errand.directory, relay, plans)
+        await asyncio.to_thread(_write, config, errand.directory, relay, kinds)
         answer = await _run(errand)
     except (HpcAgentError, OSError) as error:
         return ProbeFacts(partition=partition, error=str(error)), None
@@ -159,18 +159,19 @@ def _last_port(config: AgentConfig) -> int:
         return 0
 
 
-def _write(config: AgentConfig, directory: Path, relay: _Relay, plans: Sequence[JobPlan]) -> None:
+def _write(config: AgentConfig, directory: Path, relay: _Relay, kinds: Sequence[Kind]) -> None:
     directory.mkdir(mode=0o700)
     program = directory / "probe.py"
     shutil.copyfile(_PROGRAM, program)
-    pythons = {plan.environment.interpreter for plan in plans} - {None}
+    pythons = {kind.interpreter for kind in kinds} - {None}
     question = {
         "addresses": relay.addresses,
         "certificate": relay.certificate,
         "pythons": sorted(str(python) for python in pythons),
     }
     write_private(directory / "question.json", json.dumps(question))
-    plan = replace(plans[0], settings=[*plans[0].settings, Setting("time", "5", "the probe")])
+    usual = next(kind.plan for kind in kinds if kind.plan is not None)
+    plan = replace(usual, settings=[*usual.settings, Setting("time", "5", "the probe")])
     values = replace(
         script_values(plan, directory=directory, node_python=config.node_python),
         node_program=str(program),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import re
-import tempfile
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from hpc_agent.agent.scheduler import command_runner
@@ -14,9 +15,12 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts, Unknown
 from hpc_agent.doctor.plans import Kind, kinds_of_jobs, values_of
 from hpc_agent.errors import SchedulerError, TemplateError
+from hpc_agent.jobs.preparation import SCRIPT
 from hpc_agent.jobs.rendering import Templates
+from hpc_agent.private_files import write_private
 from hpc_agent.slurm.commands import CommandResult, CommandRunner
 from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.slurm.ssh import SshRunner
 
 _DEADLINE_SECONDS = 60.0
 _SETTING = re.compile(r"^(\w+)\s*= (.*)$", re.MULTILINE)
@@ -44,22 +48,27 @@ async def gather_slurm(
     if controller.error is not None:
         return Unknown("Slurm does not answer")
     runner = command_runner(config)
-    shown = await _run(runner, "scontrol", "show", "config")
-    accounting = await _run(runner, "sacct", "--noheader", "--allocations", "--starttime=now")
     try:
-        return SlurmFacts(
-            settings=parse_settings(shown.stdout),
-            partitions=await scheduler.partitions(),
-            nodes=await scheduler.nodes(),
-            accounting_error=None if accounting.succeeded else accounting.describe(),
-            clusters=await _clusters(runner) if accounting.succeeded else (),
-            submit_limits=await _submit_limits(runner) if accounting.succeeded else {},
-            refused={
-                kind.name: await _refusal(config, runner, kind) for kind in kinds_of_jobs(config)
-            },
-        )
+        return await _gather(config, scheduler, runner)
     except SchedulerError as error:
         return Unknown(str(error))
+    finally:
+        if isinstance(runner, SshRunner):
+            await asyncio.to_thread(runner.close)
+
+
+async def _gather(config: AgentConfig, scheduler: Scheduler, runner: CommandRunner) -> SlurmFacts:
+    shown = await _run(runner, "scontrol", "show", "config")
+    accounting = await _run(runner, "sacct", "--noheader", "--allocations", "--starttime=now")
+    return SlurmFacts(
+        settings=parse_settings(shown.stdout),
+        partitions=await scheduler.partitions(),
+        nodes=await scheduler.nodes(),
+        accounting_error=None if accounting.succeeded else accounting.describe(),
+        clusters=await _clusters(runner) if accounting.succeeded else (),
+        submit_limits=await _submit_limits(runner) if accounting.succeeded else {},
+        refused={kind.name: await _refusal(config, runner, kind) for kind in kinds_of_jobs(config)},
+    )
 
 
 def parse_settings(stdout: str) -> dict[str, str]:
@@ -85,6 +94,8 @@ async def _clusters(runner: CommandRunner) -> Sequence[str]:
 
 
 async def _submit_limits(runner: CommandRunner) -> dict[str, int]:
+    # Over SSH it may be another user than here.
+    user = await _run(runner, "id", "-un")
     columns = ",".join(("account", *_LIMITS))
     shown = await _run(
         runner,
@@ -93,7 +104,7 @@ async def _submit_limits(runner: CommandRunner) -> dict[str, int]:
         "show",
         "assoc",
         "where",
-        f"user={getpass.getuser()}",
+        f"user={user.stdout.strip()}",
         f"format={columns}",
     )
     return parse_submit_limits(shown.stdout) if shown.succeeded else {}
@@ -105,13 +116,24 @@ async def _refusal(config: AgentConfig, runner: CommandRunner, kind: Kind) -> st
         return kind.error
     try:
         script = Templates(config.templates_dir).render(*values_of(config, kind.plan))
-    except TemplateError as error:
+        async with _in_work_dir(config, script) as file:
+            asked = await _run(runner, "sbatch", "--test-only", "--export=NIL", str(file))
+    except (TemplateError, OSError) as error:
         return str(error)
-    with tempfile.TemporaryDirectory(prefix="hpc-agent-doctor-") as directory:
-        file = Path(directory) / "job.sh"
-        await asyncio.to_thread(file.write_text, script)
-        asked = await _run(runner, "sbatch", "--test-only", "--export=NIL", str(file))
     return None if asked.succeeded else asked.describe()
+
+
+@asynccontextmanager
+async def _in_work_dir(config: AgentConfig, script: str) -> AsyncIterator[Path]:
+    """Yield a script where a machine that is reached by SSH sees it too, while it is read."""
+    directory = config.work_dir / "probes" / secrets.token_hex(8)
+    file = directory / SCRIPT
+    try:
+        await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
+        await asyncio.to_thread(write_private, file, script)
+        yield file
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, True)
 
 
 async def _run(runner: CommandRunner, *argv: str) -> CommandResult:
