@@ -132,7 +132,8 @@ class NodeFacts:
     ``relay`` says for each address that was tried what went wrong, None when it answered.
     ``pythons`` has the release of dagster in each configured interpreter, ``python_errors`` why
     there is none. ``seen_after`` is how long a file written on the node took to be seen here.
-    ``clock_ahead`` is in seconds, None where it is not known.
+    ``clock_ahead`` is in seconds, None where it is not known. A node that ``ignores_containers``
+    has Slurm run the job as if ``--container`` were not there.
     """
 
     node: str
@@ -145,5 +146,6 @@ class NodeFacts:
     memory_limit: int | None
     loopback_error: str | None = None
     container_runtimes: Sequence[str] = ()
+    ignores_containers: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)
     python_errors: Mapping[str, str] = field(default_factory=dict)

@@ -16,11 +16,16 @@ _MEMORY_BYTES = 512 << 20
 def judge_probe(config: AgentConfig, probe: ProbeFacts) -> Finding:
     """A job like those of the agent starts, finds work_dir, and is told of."""
     if probe.error is not None:
-        return problem(
-            f"{probe.where}: {probe.error}",
+        advice = (
             "Jobs of the agent would fare alike. work_dir must be there under the same path on "
-            "compute nodes, and node_python on their PATH (after environment.modules and setup).",
+            "compute nodes, and node_python on their PATH (after environment.modules and setup)."
         )
+        if "slurm" in _runtimes(config):
+            advice += (
+                " Container runtime slurm needs an oci.conf on compute nodes, and the bundle there "
+                "with a root file system that has node_python; see containers of Slurm's manual."
+            )
+        return problem(f"{probe.where}: {probe.error}", advice)
     return ok(f"{probe.where}: job {probe.job_id} ran and found work_dir")
 
 
@@ -114,13 +119,13 @@ def judge_loopback(config: AgentConfig, node: NodeFacts) -> Finding:
 
 def judge_containers(config: AgentConfig, node: NodeFacts) -> Finding:
     """The runtime of each configured container must be there."""
-    environments = [config.environment, *(loc.environment for loc in config.locations.values())]
-    wanted = {
-        environment.container.runtime
-        for environment in environments
-        if environment is not None and environment.container is not None
-    } - {"slurm"}
-    missing = sorted(wanted - set(node.container_runtimes))
+    if "slurm" in _runtimes(config) and node.ignores_containers:
+        return problem(
+            f"Slurm on {node.node} has no oci.conf: jobs run outside of their containers",
+            "Make an oci.conf beside slurm.conf on compute nodes (oci.conf(5)), or set "
+            "environment.container.runtime to apptainer.",
+        )
+    missing = sorted(_runtimes(config) - {"slurm"} - set(node.container_runtimes))
     if missing:
         return problem(
             f"{', '.join(missing)} is not on {node.node}'s PATH",
@@ -140,3 +145,13 @@ def judge_node_tmp(config: AgentConfig, node: NodeFacts) -> Finding:
     return ok(
         f"{node.tmp_free_bytes / (1 << 30):.1f} GiB free in {node.node}'s temporary directory"
     )
+
+
+def _runtimes(config: AgentConfig) -> set[str]:
+    """Return the container runtimes that agent.yaml names."""
+    environments = [config.environment, *(loc.environment for loc in config.locations.values())]
+    return {
+        environment.container.runtime
+        for environment in environments
+        if environment is not None and environment.container is not None
+    }

@@ -20,6 +20,7 @@ from typing import Optional, Tuple
 _CONNECT_SECONDS = 10.0
 _IMPORT_SECONDS = 120.0
 _RUNTIMES = ("apptainer", "singularity")
+_SLURM_PLACES = ("/etc/slurm", "/run/slurm/conf")
 _VERSIONS = (
     "import dagster, dagster_cloud; from importlib.metadata import version; "
     "print('dagster', version('dagster') + ', dagster-cloud', version('dagster-cloud'))"
@@ -45,6 +46,7 @@ def main() -> None:
         "tmp_free_bytes": shutil.disk_usage(tempfile.gettempdir()).free,
         "memory_limit": _memory_limit(),
         "container_runtimes": [name for name in _RUNTIMES if shutil.which(name)],
+        "ignores_containers": _ignores_containers(),
         "loopback_error": _loopback_error(),
         "pythons": {python: words for python, (words, error) in found.items() if not error},
         "python_errors": {python: error for python, (_, error) in found.items() if error},
@@ -74,6 +76,16 @@ def _why_not(address: str, certificate: str) -> Optional[str]:
     except (OSError, ValueError) as error:
         return str(error)
     return None if status == [b"401"] else "an answer that is not the relay's"
+
+
+def _ignores_containers() -> bool:
+    """Return whether Slurm is configured here and has no oci.conf; inside a container it is not.
+
+    Without that file Slurm has no containers (oci.conf(5)); 22.05 then runs the job outside.
+    """
+    places = [os.path.dirname(os.environ.get("SLURM_CONF", "")), *_SLURM_PLACES]
+    found = [place for place in places if os.path.exists(os.path.join(place, "slurm.conf"))]
+    return bool(found) and not os.path.exists(os.path.join(found[0], "oci.conf"))
 
 
 def _loopback_error() -> Optional[str]:

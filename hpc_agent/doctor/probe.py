@@ -32,7 +32,9 @@ from hpc_agent.slurm.scheduler import Scheduler
 
 _PROGRAM = Path(__file__).parent / "node_probe.py"
 _LOOK_SECONDS = 0.2
-_LOOK_INTO_QUEUE_SECONDS = 5.0
+_LOOK_INTO_QUEUE_SECONDS = 2.0
+# The last file of a job may come later than the news of its end.
+_LAST_FILE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,9 +224,8 @@ async def _news(scheduler: Scheduler, job_id: str) -> tuple[str, bool]:
     except SchedulerError as error:
         return str(error), False
     reason = f" ({record.reason})" if record.reason and record.state.is_waiting else ""
-    # Its last file may be on its way: an end counts only when it is older than one look.
     ended = record.end_time.timestamp() if record.end_time else time.time()
-    is_over = record.state.is_final and time.time() - ended > _LOOK_INTO_QUEUE_SECONDS
+    is_over = record.state.is_final and time.time() - ended > _LAST_FILE_SECONDS
     return f"{record.state.value}{reason}", is_over
 
 

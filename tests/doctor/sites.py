@@ -240,5 +240,12 @@ TROUBLES: tuple[Trouble, ...] = (
         BAD,
         environment={"container": {"runtime": "apptainer", "image": "a.sif"}},
     ),
+    _trouble(
+        "containers",
+        replace(NODE, ignores_containers=True),
+        "outside of their containers",
+        BAD,
+        environment={"container": {"runtime": "slurm", "image": "/bundle"}},
+    ),
     _trouble("node-tmp", replace(NODE, tmp_free_bytes=1 << 20), "1 MiB free"),
 )

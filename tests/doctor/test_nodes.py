@@ -1,0 +1,116 @@
+"""What keeps a compute node from its agent: real jobs, on a network and file systems that fail."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.doctor.finding import Status
+from tests.cluster import SlurmCluster
+from tests.doctor.site import Site
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def site(tmp_path: Path, slurm_cluster: SlurmCluster) -> Site:
+    return Site(tmp_path, slurm_cluster)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def firewall(port: int) -> Iterator[None]:
+    """Drop what is sent to a port of this machine, without a word to the sender."""
+    table = ("inet", f"hpc_agent_test_{port}")
+    chain = f"type filter hook input priority 0\n tcp dport {port} drop"
+    rules = f"table {' '.join(table)} {{\n chain input {{\n {chain}\n }}\n}}\n"
+    try:
+        done = subprocess.run(
+            ["nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("nftables is not installed")
+    if done.returncode != 0:
+        pytest.skip(f"no firewall can be set up here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", *table], check=True)
+
+
+def test_firewall_before_the_relay_is_a_problem(site: Site) -> None:
+    """The relay listens, and what nodes send does not arrive."""
+    port = free_port()
+    site.content["relay"]["port"] = port
+    with firewall(port):
+        found = site.findings("relay", "probe")
+    assert found["probe"].status is Status.OK
+    assert found["relay"].status is Status.PROBLEM
+    assert f"does not reach the relay: 127.0.0.1:{port}: timed out" in found["relay"].fact
+    assert "firewall" in found["relay"].advice
+
+
+def test_work_dir_that_nodes_do_not_see_is_a_problem(site: Site) -> None:
+    """This machine has something mounted there, which nodes have not."""
+    work = site.directory / "work"
+    mounted = f'mount -t tmpfs -o mode=0700 hpc-agent-test {work} && exec "$@"'
+    apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, "sh"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace can be made here")
+    (probe, files) = site.command("--only=probe", "--only=node-files", exit_code=1, prefix=apart)
+    assert (probe["status"], files["status"]) == ("problem", "skipped")
+    assert "does the node see work_dir?" in probe["fact"]
+    assert "work_dir must be there under the same path" in probe["advice"]
+
+
+def test_node_python_that_nodes_lack_is_a_problem(site: Site) -> None:
+    """The job's own words are in the finding."""
+    site.content["node_python"] = "/opt/no/python3"
+    found = site.findings("probe")
+    assert found["probe"].status is Status.PROBLEM
+    assert "/opt/no/python3" in found["probe"].fact
+
+
+def test_container_runtime_that_nodes_lack_is_a_problem(site: Site) -> None:
+    """Nothing of Apptainer is on the PATH of these jobs."""
+    container = {"runtime": "apptainer", "image": str(site.directory / "image.sif")}
+    site.content["environment"]["container"] = container
+    found = site.findings("containers")
+    assert found["containers"].status is Status.PROBLEM
+    assert found["containers"].fact.startswith("apptainer is not on c")
+
+
+def test_bundle_without_an_oci_runtime_is_a_problem(site: Site) -> None:
+    """This cluster has no oci.conf: Slurm runs the job outside, or not at all."""
+    container = {"runtime": "slurm", "image": str(site.directory / "bundle")}
+    site.content["environment"]["container"] = container
+    found = site.findings("probe", "containers")
+    refused = next(each for each in found.values() if each.status is Status.PROBLEM)
+    assert "oci.conf" in refused.advice
+
+
+def test_small_temporary_directory_is_told(site: Site) -> None:
+    """The job's TMPDIR counts, not /tmp."""
+    small = site.directory / "small"
+    small.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", "size=16m", "hpc-agent-test", str(small)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    site.content["environment"]["variables"] = {"TMPDIR": str(small)}
+    try:
+        found = site.findings("node-tmp")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert found["node-tmp"].status is Status.WARNING
+    assert "16 MiB free" in found["node-tmp"].fact
