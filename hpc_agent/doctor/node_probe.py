@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import Optional, Tuple
 
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
 _IMPORT_SECONDS = 120.0
 _RUNTIMES = ("apptainer", "singularity")
 _SLURM_PLACES = ("/etc/slurm", "/run/slurm/conf")

@@ -29,12 +29,14 @@ from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
 from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.slurm.state import JobState
 
 _PROGRAM = Path(__file__).parent / "node_probe.py"
 _LOOK_SECONDS = 0.2
 _LOOK_INTO_QUEUE_SECONDS = 2.0
-# The last file of a job may come later than the news of its end.
-_LAST_FILE_SECONDS = 5.0
+# NFS clients may keep what they know of a directory for a minute (acdirmax of nfs(5)). A job that
+# failed has said why; one that was completed has written its answer.
+_COMPLETED_SECONDS, _FAILED_SECONDS = 65.0, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +227,9 @@ async def _news(scheduler: Scheduler, job_id: str) -> tuple[str, bool]:
         return str(error), False
     reason = f" ({record.reason})" if record.reason and record.state.is_waiting else ""
     ended = record.end_time.timestamp() if record.end_time else time.time()
-    is_over = record.state.is_final and time.time() - ended > _LAST_FILE_SECONDS
+    is_completed = record.state is JobState.COMPLETED
+    patience = _COMPLETED_SECONDS if is_completed else _FAILED_SECONDS
+    is_over = record.state.is_final and time.time() - ended > patience
     return f"{record.state.value}{reason}", is_over
 
 

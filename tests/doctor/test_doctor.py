@@ -43,6 +43,7 @@ def test_relay_that_nodes_cannot_reach_is_a_problem(site: Site) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
+        site.content["environment"] = {}
         site.content["relay"]["advertise"] = [address]
         found = site.findings("relay")
     assert found["relay"].status is Status.PROBLEM
@@ -61,7 +62,7 @@ def test_python_without_dagster_is_a_problem(site: Site) -> None:
 @pytest.mark.slurm
 def test_each_partition_in_use_is_probed(site: Site) -> None:
     """Two jobs, side by side; the rows say which partition they are of."""
-    site.content["runs"] = {"options": {"partition": "batch"}}
+    site.content |= {"environment": {}, "runs": {"options": {"partition": "batch"}}}
     only = ("--only=probe", "--only=node-files", "--only=arrays")
     found = site.command(*only, exit_code=0)
     rows = [(item["check"], item["partition"]) for item in found]
@@ -74,7 +75,7 @@ def test_each_partition_in_use_is_probed(site: Site) -> None:
 def test_job_that_waits_is_told_instead_of_an_answer(site: Site) -> None:
     """The reason is Slurm's; the job does not stay."""
     site.content["options"] = {"begin": "now+1hour"}
-    found = site.findings("probe", "relay", probe_seconds=5)
+    found = site.findings("probe", "relay", probe_seconds=2)
     assert "PENDING (BeginTime)" in found["probe"].fact
     assert found["relay"].status is Status.SKIPPED
 

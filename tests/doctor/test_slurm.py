@@ -102,6 +102,7 @@ def test_options_of_packs_are_submitted_with_packs(
 ) -> None:
     """A packed code server is no job; what it asks for is asked for its pack."""
     site = Site(tmp_path, slurm_cluster)
+    site.content["environment"] = {}
     packed = {"options": {"partition": "nowhere"}}
     site.content["code_servers"] = {"placement": "packed", "packed": packed}
     found = site.findings("submission", "probe")
@@ -152,6 +153,7 @@ def beside_the_cluster(directory: Path, sshd: Sshd) -> Site:
 def test_slurm_is_asked_over_ssh(tmp_path: Path, sshd: Sshd) -> None:
     """All of it: settings, scripts that sbatch reads, and the probe."""
     site = beside_the_cluster(tmp_path, sshd)
+    site.content["environment"] = {}
     found = site.findings("slurm", "partitions", "submission", "kill-wait", "probe", "relay")
     assert found.pop("kill-wait").fact.startswith("Slurm kills 5 s")
     assert {finding.status for finding in found.values()} == {Status.OK}
