@@ -16,6 +16,7 @@ from hpc_agent.doctor.facts import (
     NodeFacts,
     ProbeFacts,
     SlurmFacts,
+    TemplateFacts,
 )
 from hpc_agent.doctor.finding import Finding
 
@@ -23,6 +24,7 @@ Facts = (
     ControllerFacts
     | SlurmFacts
     | HostFacts
+    | TemplateFacts
     | ControlPlaneFacts
     | AgentFacts
     | ProbeFacts
@@ -44,6 +46,7 @@ GROUPS: dict[type[Facts], str] = {
     ControlPlaneFacts: "Control plane",
     AgentFacts: "Agent",
     HostFacts: "This machine",
+    TemplateFacts: "This machine",
     ControllerFacts: "Slurm",
     SlurmFacts: "Slurm",
     ProbeFacts: "Compute nodes (by a probe job)",
@@ -81,7 +84,7 @@ CHECKS: tuple[Check, ...] = (
     Check("free-space", "room in both", HostFacts, _host.judge_free_space),
     Check("modes", "who else can write there", HostFacts, _host.judge_modes),
     Check("token", "the agent token's file", HostFacts, _host.judge_token),
-    Check("templates", "the site's own job templates", HostFacts, _host.judge_templates),
+    Check("templates", "the site's own job templates", TemplateFacts, _host.judge_templates),
     Check("linger", "whether user services outlive a login", HostFacts, _host.judge_linger),
     Check(
         "kill-user-processes",

@@ -19,10 +19,11 @@ from hpc_agent.doctor.facts import (
     NodeFacts,
     ProbeFacts,
     SlurmFacts,
+    TemplateFacts,
     Unknown,
 )
 from hpc_agent.doctor.finding import Finding, skipped
-from hpc_agent.doctor.host import gather_host
+from hpc_agent.doctor.host import gather_host, gather_templates
 from hpc_agent.doctor.probe import probe_nodes
 from hpc_agent.doctor.slurm import gather_controller, gather_slurm
 from hpc_agent.errors import ConfigError
@@ -87,6 +88,9 @@ async def _gather(
     if HostFacts in kinds:
         say("looking at this machine")
         found[HostFacts] = [await asyncio.to_thread(gather_host, config)]
+    if TemplateFacts in kinds:
+        say("rendering the templates of jobs")
+        found[TemplateFacts] = [await asyncio.to_thread(gather_templates, config)]
     agent = await asyncio.to_thread(gather_agent, config)
     found[AgentFacts] = [agent]
     if kinds & {ControllerFacts, SlurmFacts, ProbeFacts, NodeFacts}:

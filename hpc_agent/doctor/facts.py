@@ -78,7 +78,13 @@ class HostFacts:
     cgroup_memory: int | None
     cgroup_cpus: float | None
     token_error: str | None
-    template_errors: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateFacts:
+    """What is wrong with the templates of jobs; each is rendered and read by a shell for that."""
+
+    errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from hpc_agent.agent.rendered import check_templates
 from hpc_agent.config import AgentConfig
 from hpc_agent.config.token import read_token
 from hpc_agent.doctor.control_groups import lowest_cpus, lowest_memory
-from hpc_agent.doctor.facts import DirectoryFacts, HostFacts
+from hpc_agent.doctor.facts import DirectoryFacts, HostFacts, TemplateFacts
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.service import UNIT_NAME, unit_directory
 from hpc_agent.store.filesystem import NETWORK_TYPES, filesystem_type_of
@@ -45,7 +45,18 @@ def gather_host(config: AgentConfig, root: Path = Path("/")) -> HostFacts:
         cgroup_memory=lowest_memory(root),
         cgroup_cpus=lowest_cpus(root),
         token_error=_token_error(config),
-        template_errors=_template_errors(config),
+    )
+
+
+def gather_templates(config: AgentConfig) -> TemplateFacts:
+    """Check the templates of jobs. Blocking calls: for a thread."""
+    return TemplateFacts(
+        errors=[
+            f"{finding.template}: {finding.check}: {finding.message}"
+            for finding in check_templates(config)
+            # What sbatch says depends on the options too, and has a check of its own.
+            if finding.outcome == "failed" and not finding.check.startswith("sbatch")
+        ]
     )
 
 
@@ -101,12 +112,3 @@ def _token_error(config: AgentConfig) -> str | None:
     except HpcAgentError as error:
         return str(error)
     return None
-
-
-def _template_errors(config: AgentConfig) -> list[str]:
-    return [
-        f"{finding.template}: {finding.check}: {finding.message}"
-        for finding in check_templates(config)
-        # What sbatch says depends on the options too, and has a check of its own.
-        if finding.outcome == "failed" and not finding.check.startswith("sbatch")
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.config import AgentConfig
-from hpc_agent.doctor.facts import DirectoryFacts, HostFacts
+from hpc_agent.doctor.facts import DirectoryFacts, HostFacts, TemplateFacts
 from hpc_agent.doctor.finding import Finding, ok, problem, warning
 from hpc_agent.store.filesystem import NETWORK_TYPES
 
@@ -72,10 +72,10 @@ def judge_token(config: AgentConfig, host: HostFacts) -> Finding:
     return ok("there is an agent token, and others cannot read it")
 
 
-def judge_templates(config: AgentConfig, host: HostFacts) -> Finding:
+def judge_templates(config: AgentConfig, templates: TemplateFacts) -> Finding:
     """A site's templates must render and be shell."""
-    if host.template_errors:
-        return problem(host.template_errors[0], "Mend it; `hpc-agent template check` says more.")
+    if templates.errors:
+        return problem(templates.errors[0], "Mend it; `hpc-agent template check` says more.")
     source = config.templates_dir or "the package's own"
     return ok(f"templates are in order ({source})")
 

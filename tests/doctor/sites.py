@@ -17,6 +17,7 @@ from hpc_agent.doctor.facts import (
     NodeFacts,
     ProbeFacts,
     SlurmFacts,
+    TemplateFacts,
 )
 from hpc_agent.doctor.finding import Status
 from hpc_agent.slurm.scheduler import NodeInfo, PartitionInfo
@@ -100,6 +101,7 @@ WELL: Mapping[type[Facts], Facts] = {
     ControllerFacts: CONTROLLER,
     SlurmFacts: SLURM,
     HostFacts: HOST,
+    TemplateFacts: TemplateFacts(),
     ControlPlaneFacts: PLANE,
     AgentFacts: AGENT,
     ProbeFacts: PROBE,
@@ -164,7 +166,7 @@ TROUBLES: tuple[Trouble, ...] = (
     _trouble("free-space", replace(HOST, home=replace(HOME, free_bytes=1 << 20)), "0.0 GiB free"),
     _trouble("modes", replace(HOST, work_dir=replace(HOME, mode=0o775)), "775", BAD),
     _trouble("token", replace(HOST, token_error="no agent token"), "no agent token", BAD),
-    _trouble("templates", replace(HOST, template_errors=["job: line 3"]), "line 3", BAD),
+    _trouble("templates", TemplateFacts(errors=["job: line 3"]), "line 3", BAD),
     _trouble("linger", replace(HOST, lingers=False), "end when you log out"),
     _trouble("linger", replace(HOST, has_systemd=False), "no systemd"),
     _trouble("kill-user-processes", replace(HOST, kill_user_processes=True), "killed at logout"),

@@ -121,6 +121,20 @@ def test_directory_that_others_can_write_is_a_problem(tmp_path: Path) -> None:
     assert found["token"].status is Status.OK
 
 
+def test_template_that_is_no_shell_is_a_problem(tmp_path: Path) -> None:
+    """A block of the site's own, with a quote that is never closed."""
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "run_worker.sbatch.j2").write_text(
+        '{% extends "job.sbatch.j2" %}\n{% block setup %}\necho "open\n{% endblock %}\n'
+    )
+    site = Site(tmp_path)
+    site.content["templates_dir"] = str(templates)
+    found = site.findings("templates")
+    assert found["templates"].status is Status.PROBLEM
+    assert found["templates"].fact.startswith("run_worker.sbatch.j2: ")
+
+
 def test_unknown_check_is_one_message(tmp_path: Path) -> None:
     """With the names that there are."""
     path = tmp_path / "agent.yaml"
