@@ -1,7 +1,7 @@
-"""The program of a probe job: ``python3 probe.py DIRECTORY``. Standard library only, Python 3.8+.
+"""The program of a probe job: ``node_probe.py DIRECTORY``. Standard library only, Python 3.8+.
 
-It is copied to the work directory and runs on a compute node. ``question.json`` there says what to
-look at; the answer is ``answer.json``.
+It is copied to the work directory, with ``control_groups``, and runs on a compute node.
+``question.json`` there says what to look at; the answer is ``answer.json``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from typing import Optional, Tuple
+
+from control_groups import lowest_memory  # type: ignore[import-not-found]  # it lies beside this
 
 _CONNECT_SECONDS = 5.0
 _IMPORT_SECONDS = 120.0
@@ -44,7 +46,7 @@ def main() -> None:
             address: _why_not(address, question["certificate"]) for address in question["addresses"]
         },
         "tmp_free_bytes": shutil.disk_usage(tempfile.gettempdir()).free,
-        "memory_limit": _memory_limit(),
+        "memory_limit": lowest_memory(),
         "container_runtimes": [name for name in _RUNTIMES if shutil.which(name)],
         "ignores_containers": _ignores_containers(),
         "loopback_error": _loopback_error(),
@@ -115,26 +117,6 @@ def _user_python(python: str) -> Tuple[str, Optional[str]]:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
         return "", words[-1] if words else "exit code %d" % done.returncode
     return done.stdout.decode().strip(), None
-
-
-def _memory_limit() -> Optional[int]:
-    """Return the bytes that control groups (version 2) allow this job, None without a limit."""
-    try:
-        with open("/proc/self/cgroup", encoding="ascii") as file:
-            path = file.readline().strip().split("::", 1)[1]
-    except (OSError, IndexError):
-        return None
-    limits = []
-    while path and path != "/":
-        try:
-            with open("/sys/fs/cgroup%s/memory.max" % path, encoding="ascii") as file:
-                word = file.read().strip()
-        except OSError:
-            word = "max"
-        if word.isdigit():
-            limits.append(int(word))
-        path = os.path.dirname(path)
-    return min(limits) if limits else None
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from hpc_agent.relay.upstream import Upstream
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.state import JobState
 
-_PROGRAM = Path(__file__).parent / "node_probe.py"
+_PROGRAM, _CONTROL_GROUPS = "node_probe.py", "control_groups.py"
 _LOOK_SECONDS = 0.2
 _LOOK_INTO_QUEUE_SECONDS = 2.0
 # NFS clients may keep what they know of a directory for a minute (acdirmax of nfs(5)). A job that
@@ -165,8 +165,8 @@ def _last_port(config: AgentConfig) -> int:
 
 def _write(config: AgentConfig, directory: Path, relay: _Relay, kinds: Sequence[Kind]) -> None:
     directory.mkdir(mode=0o700)
-    program = directory / "probe.py"
-    shutil.copyfile(_PROGRAM, program)
+    for name in (_PROGRAM, _CONTROL_GROUPS):
+        shutil.copyfile(Path(__file__).parent / name, directory / name)
     pythons = {kind.interpreter for kind in kinds} - {None}
     question = {
         "addresses": relay.addresses,
@@ -178,7 +178,7 @@ def _write(config: AgentConfig, directory: Path, relay: _Relay, kinds: Sequence[
     plan = replace(usual, settings=[*usual.settings, Setting("time", "5", "the probe")])
     values = replace(
         script_values(plan, directory=directory, node_python=config.node_python),
-        node_program=str(program),
+        node_program=str(directory / _PROGRAM),
     )
     script = Templates(config.templates_dir).render(TEMPLATE_OF[plan.spec.kind], values)
     write_private(directory / SCRIPT, script)

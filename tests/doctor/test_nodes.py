@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from hpc_agent.doctor.finding import Status
 from tests.cluster import SlurmCluster
+from tests.control_plane.running import poll
 from tests.doctor.site import Site
 
 pytestmark = pytest.mark.slurm
@@ -91,6 +93,46 @@ def test_container_runtime_that_nodes_lack_is_a_problem(site: Site) -> None:
     found = site.findings("containers")
     assert found["containers"].status is Status.PROBLEM
     assert found["containers"].fact.startswith("apptainer is not on c")
+
+
+def put(site: Site, *lines: str) -> None:
+    """Have these lines of shell in the job scripts of the site, before the program is started."""
+    site.content["environment"]["setup"] = list(lines)
+
+
+def test_job_with_little_memory_is_told(site: Site) -> None:
+    """A control group of version 1, as Slurm makes one for each job."""
+    group = Path(f"/sys/fs/cgroup/memory/hpc-agent-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(100 << 20))
+    except OSError as error:
+        pytest.skip(f"no control group of version 1 can be made here: {error}")
+    put(site, f"echo $$ > {group}/cgroup.procs")
+    try:
+        found = site.findings("node-memory")
+        # A group can be removed when the last process of the job is gone.
+        poll(lambda: not (group / "cgroup.procs").read_text(), "the job goes on", 30)
+    finally:
+        group.rmdir()
+    assert found["node-memory"].status is Status.WARNING
+    assert "may use 100 MiB" in found["node-memory"].fact
+
+
+def test_job_without_a_loopback_interface_is_a_problem(site: Site) -> None:
+    """A network namespace of its own, in which nothing is up: no relay either."""
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace can be made here")
+    templates = site.directory / "templates"
+    templates.mkdir()
+    run = "exec unshare --net {{ node_python }} {{ node_program }} {{ job_directory }}"
+    (templates / "run_worker.sbatch.j2").write_text(
+        f'{{% extends "job.sbatch.j2" %}}\n{{% block run %}}\n{run}\n{{% endblock %}}\n'
+    )
+    site.content["templates_dir"] = str(templates)
+    found = site.findings("loopback", "relay")
+    assert {finding.status for finding in found.values()} == {Status.PROBLEM}
+    assert found["loopback"].fact.startswith("127.0.0.1 cannot be used on c")
 
 
 def test_bundle_without_an_oci_runtime_is_a_problem(site: Site) -> None:
