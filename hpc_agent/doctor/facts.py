@@ -48,12 +48,16 @@ class SlurmFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryFacts:
-    """A directory of the agent's: file system, free bytes, mode bits."""
+    """A directory of the agent's: file system, free bytes, mode bits.
+
+    ``free_files`` is how many more files there can be, None where nothing limits them.
+    """
 
     path: str
     filesystem: str
     is_shared: bool
     free_bytes: int
+    free_files: int | None
     mode: int
     is_own: bool
 

@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import resource
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -77,11 +76,13 @@ def _directory(path: Path) -> DirectoryFacts:
     status = there.stat()
     exists = there == path
     filesystem = filesystem_type_of(there)
+    room = os.statvfs(there)
     return DirectoryFacts(
         path=str(path),
         filesystem=filesystem,
         is_shared=filesystem in NETWORK_TYPES,
-        free_bytes=shutil.disk_usage(there).free,
+        free_bytes=room.f_bavail * room.f_frsize,
+        free_files=room.f_favail if room.f_files else None,
         mode=status.st_mode & 0o777 if exists else 0o700,
         is_own=not exists or status.st_uid == os.getuid(),
     )

@@ -10,6 +10,7 @@ from hpc_agent.store.filesystem import NETWORK_TYPES
 _GIB = 1 << 30
 _HOME_BYTES = 1 * _GIB
 _WORK_BYTES = 5 * _GIB
+_FILES = 10_000
 _OPEN_FILES = 1024
 _PROCESSES = 128
 _MEMORY_BYTES = 512 << 20
@@ -50,6 +51,11 @@ def judge_free_space(config: AgentConfig, host: HostFacts) -> Finding:
             return warning(
                 f"{name}: {_gib(directory)} free on {directory.path}",
                 f"Have {needed // _GIB} GiB free, or name another directory.",
+            )
+        if directory.free_files is not None and directory.free_files < _FILES:
+            return warning(
+                f"{name}: {directory.path} has room for {directory.free_files} more files",
+                f"Have room for {_FILES}, or name another directory: each job has about ten.",
             )
     return ok(f"home {_gib(host.home)}, work_dir {_gib(host.work_dir)} free")
 

@@ -56,6 +56,7 @@ HOME = DirectoryFacts(
     filesystem="ext4",
     is_shared=False,
     free_bytes=50 * GIB,
+    free_files=1_000_000,
     mode=0o700,
     is_own=True,
 )
@@ -164,6 +165,9 @@ TROUBLES: tuple[Trouble, ...] = (
     _trouble("work-dir", replace(HOST, work_dir=HOME), "of this machine alone"),
     _trouble("work-dir", replace(HOST, work_dir=replace(HOME, is_own=False)), "another user", BAD),
     _trouble("free-space", replace(HOST, home=replace(HOME, free_bytes=1 << 20)), "0.0 GiB free"),
+    _trouble(
+        "free-space", replace(HOST, work_dir=replace(HOME, free_files=7)), "room for 7 more files"
+    ),
     _trouble("modes", replace(HOST, work_dir=replace(HOME, mode=0o775)), "775", BAD),
     _trouble("token", replace(HOST, token_error="no agent token"), "no agent token", BAD),
     _trouble("templates", TemplateFacts(errors=["job: line 3"]), "line 3", BAD),

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -88,6 +96,7 @@ def test_cluster_is_described_and_judged(site: Site) -> None:
     assert found["partitions"].status is Status.OK
     assert found["slurm"].fact.startswith("slurm ")
     assert found["cgroups"].status is Status.WARNING
+    assert "a file system of this machine alone" in found["work-dir"].fact
     assert found["control-plane"].status is Status.PROBLEM
     assert found["relay"].status is Status.SKIPPED
     assert found["agent"].status is Status.WARNING
@@ -100,6 +109,45 @@ def test_options_that_slurm_refuses_are_a_problem(site: Site) -> None:
     found = site.findings("partitions", "submission")
     assert "no partition nowhere" in found["partitions"].fact
     assert "partition" in found["submission"].fact.lower()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
+def test_directory_of_another_user_is_a_problem(tmp_path: Path) -> None:
+    """Its owner could replace what is in it."""
+    site = Site(tmp_path)
+    os.chown(tmp_path / "work", 65534, 65534)
+    found = site.findings("work-dir")
+    assert found["work-dir"].status is Status.PROBLEM
+    assert "belongs to another user" in found["work-dir"].fact
+
+
+@contextmanager
+def wrong_clock(seconds: float) -> Iterator[str]:
+    """Serve an agent API with one deployment, at a time that is off by so many seconds."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.dumps({"data": {"deployments": [{"deploymentName": "prod"}]}}).encode()
+            self.send_response_only(200)
+            self.send_header("Date", formatdate(time.time() + seconds, usegmt=True))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_clock_of_the_control_plane_is_compared(tmp_path: Path) -> None:
+    """By the Date of its answers."""
+    site = Site(tmp_path)
+    with wrong_clock(-120) as site.content["control_plane"]["url"]:
+        found = site.findings("clock", "deployments")
+    assert found["deployments"].status is Status.OK
+    assert found["clock"].status is Status.WARNING
+    assert "behind this machine's" in found["clock"].fact
 
 
 def test_damaged_database_is_a_problem(tmp_path: Path) -> None:
