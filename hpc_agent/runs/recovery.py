@@ -132,10 +132,18 @@ def may_restart(policies: Retries, restart_count: int) -> str | None:
 def signals_left_open(policies: Retries, attempt: int) -> list[str]:
     """Return the signals after which another attempt goes on, so that the run must stay open.
 
-    SIGTERM comes with a preemption, SIGUSR1 before the time limit (``sbatch --signal``).
+    SIGTERM comes with a preemption, and from the slurmd of a node that slurmctld has set down
+    (it is told to terminate the job); SIGUSR1 before the time limit (``sbatch --signal``).
     """
-    ends = (("SIGTERM", policies.on_preempt), ("SIGUSR1", policies.on_timeout))
-    return [signal for signal, policy in ends if policy.action != "fail" and attempt < policy.limit]
+    ends: dict[str, tuple[Retry, ...]] = {
+        "SIGTERM": (policies.on_preempt, policies.on_node_fail),
+        "SIGUSR1": (policies.on_timeout,),
+    }
+    return [
+        signal
+        for signal, causes in ends.items()
+        if any(policy.action != "fail" and attempt < policy.limit for policy in causes)
+    ]
 
 
 def policies_of(defaults: Retries, tags: Mapping[str, str]) -> Retries:

@@ -140,11 +140,6 @@ def test_preempted_run_fails_without_a_policy(recovering: Stack, preempting: Slu
     wait_line(recovering, run_id, f"Job {job['job_id']} ended: PREEMPTED")
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="Slurm signals the processes of the job themselves: where the run worker closes its run "
-    "before the node program has killed it, the run cannot go on",
-)
 def test_run_goes_on_after_its_node_has_failed(recovering: Stack, preempting: SlurmCluster) -> None:
     """The node comes back, and a new job continues the run."""
     run_id = nap(recovering, 30, **{"dagster-hpc/on-node-fail": "resubmit"})

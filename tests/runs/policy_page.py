@@ -63,7 +63,9 @@ worker itself lives (multiprocess executor) fails the run itself, and Dagster's 
 `on_out_of_memory` is for jobs whose run worker was killed too. Before a time limit the run worker
 gets SIGTERM `runs.walltime_warning_seconds` early and closes its run; with a policy that goes on
 after a timeout it is killed instead, since a run that is closed cannot go on. The same holds for
-preemption.
+preemption, and for a node that is set down while its slurmd lives. Slurm ends both by SIGTERM, so
+a policy that goes on after one of them leaves the run open after the other too; where that one's
+policy is `fail`, the agent fails the run instead of its worker.
 
 Attempts are seen in the run's log and by its tags `dagster-hpc/attempt` and `dagster-hpc/job-id`.
 The token of an attempt is refused as soon as there is a later one.

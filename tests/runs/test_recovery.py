@@ -16,6 +16,7 @@ from hpc_agent.runs.recovery import (
     decide,
     may_restart,
     policies_of,
+    signals_left_open,
 )
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job, JobKind, Phase
@@ -157,6 +158,33 @@ def test_restart_by_slurm_needs_a_policy_that_requeues() -> None:
     policies = retries(on_preempt={"action": "requeue", "attempts": 3})
     assert may_restart(policies, 2) is None
     assert may_restart(policies, 3) == "all 3 attempts are used up"
+
+
+@pytest.mark.parametrize(
+    ("policies", "signals"),
+    [
+        ({}, []),
+        ({"on_preempt": "resubmit"}, ["SIGTERM"]),
+        ({"on_node_fail": "resubmit"}, ["SIGTERM"]),
+        ({"on_node_fail": "requeue"}, ["SIGTERM"]),
+        ({"on_timeout": "resubmit"}, ["SIGUSR1"]),
+        ({"on_node_fail": "resubmit", "on_timeout": "resubmit"}, ["SIGTERM", "SIGUSR1"]),
+    ],
+)
+def test_run_stays_open_after_the_signals_of_ends_that_another_attempt_follows(
+    policies: dict[str, str], signals: list[str]
+) -> None:
+    """A worker that is asked to end closes its run, and a closed run cannot go on."""
+    assert signals_left_open(retries(**policies), 1) == signals
+
+
+def test_last_attempt_closes_its_run() -> None:
+    """Each policy counts its own attempts; the one that still has some keeps the run open."""
+    node_fail = {"action": "resubmit", "attempts": 2}
+    assert signals_left_open(retries(on_node_fail=node_fail), 2) == []
+    assert signals_left_open(retries(on_node_fail=node_fail, on_preempt="resubmit"), 2) == [
+        "SIGTERM"
+    ]
 
 
 def test_tags_of_a_run_win_over_the_agents_policies() -> None:
