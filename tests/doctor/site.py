@@ -45,7 +45,7 @@ class Site:
     ) -> dict[str, Finding]:
         """Examine the site and return the findings by the checks' names."""
         wish = Wish(only=only, with_probe=with_probe, probe_seconds=probe_seconds)
-        results = asyncio.run(examine(load_config(self._written()), wish, say=print))
+        results = asyncio.run(examine(load_config(self.write()), wish, say=print))
         return {result.check.name: result.finding for result in results}
 
     def command(
@@ -61,7 +61,7 @@ class Site:
         """
         doctor = [sys.executable, "-m", "hpc_agent", "doctor", "--json", *options]
         done = subprocess.run(
-            [*prefix, *doctor, "--config", str(self._written())],
+            [*prefix, *doctor, "--config", str(self.write())],
             capture_output=True,
             text=True,
             check=False,
@@ -72,7 +72,8 @@ class Site:
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
 
-    def _written(self) -> Path:
+    def write(self) -> Path:
+        """Write agent.yaml and return where it is."""
         path = self.directory / "agent.yaml"
         path.write_text(yaml.safe_dump(self.content))
         return path

@@ -3,61 +3,70 @@
 from __future__ import annotations
 
 import copy
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from hpc_agent.demo.cluster import ClusterChoice
-from hpc_agent.demo.stack import Directories, Stack
+from hpc_agent.demo.processes import Child, wait_for
 from hpc_agent.doctor.finding import Status
+from tests.control_plane.running import ControlPlane, running_control_plane
 from tests.doctor.site import Site
-from tests.e2e.conftest import say
 
 pytestmark = pytest.mark.e2e
 
 ABOUT_THE_PLANE = ("control-plane", "deployments", "clock")
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway, and the agent.yaml of the agent that is connected to it."""
+
+    plane: ControlPlane
+    content: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """A control plane, and an agent with the local scheduler."""
+def running() -> Iterator[Running]:
+    """A control plane without a web page, and an agent with the local scheduler."""
     with tempfile.TemporaryDirectory(prefix="hpc-doctor-", ignore_cleanup_errors=True) as path:
-        directories = Directories(local=Path(path), shared=Path(path) / "shared")
-        stack = Stack(
-            ClusterChoice(kind="local", version="", found="asked for"), directories, say=say
-        )
-        try:
-            stack.start_control_plane()
-            stack.configure_agent()
-            stack.start_agent()
-            yield stack
-        finally:
-            stack.close()
+        site = Site(Path(path))
+        with running_control_plane(Path(path) / "cp", "--no-webserver", "--no-daemon") as plane:
+            (site.directory / "token").write_text(plane.cli("token", "create").strip())
+            site.content["control_plane"] |= {"url": plane.api, "ca_bundle": plane.ca}
+            argv = [sys.executable, "-m", "hpc_agent", "start", "--config", str(site.write())]
+            agent = Child("agent", argv, site.directory / "agent.log")
+            agent.start()
+            try:
+                wait_for(
+                    "the agent does not connect",
+                    lambda: "connected to" in agent.tail(),
+                    seconds=60,
+                    alive=[agent],
+                )
+                yield Running(plane, site.content)
+            finally:
+                agent.stop()
 
 
 @pytest.fixture
-def site(tmp_path: Path, stack: Stack) -> Site:
-    """The stack's own agent.yaml, to be changed."""
+def site(tmp_path: Path, running: Running) -> Site:
+    """The running agent's own agent.yaml, to be changed."""
     site = Site(tmp_path)
-    site.content = copy.deepcopy(yaml.safe_load(stack.directories.agent_yaml.read_text()))
+    site.content = copy.deepcopy(running.content)
     return site
 
 
-def test_agent_that_runs_is_well_and_reached_by_jobs(site: Site, stack: Stack) -> None:
+def test_agent_that_runs_is_well_and_reached_by_jobs(site: Site, running: Running) -> None:
     """The probe goes to the relay of the agent that runs, and opens none beside it."""
-    found = site.findings(
-        *ABOUT_THE_PLANE,
-        "agent",
-        "backlog",
-        "database",
-        "relay",
-    )
+    found = site.findings(*ABOUT_THE_PLANE, "agent", "backlog", "database", "relay")
     assert {finding.status for finding in found.values()} == {Status.OK}
-    assert found["control-plane"].fact == f"{stack.api_url} answers and takes the token"
-    port = (stack.config.home / "relay-port").read_text().strip()
+    assert found["control-plane"].fact == f"{running.plane.api} answers and takes the token"
+    port = (Path(site.content["home"]) / "relay-port").read_text().strip()
     assert f":{port}" in found["relay"].fact
 
 
@@ -80,14 +89,12 @@ def test_unknown_deployment_is_a_problem(site: Site) -> None:
     assert found["control-plane"].status is Status.OK
 
 
-def test_branch_deployments_are_counted(site: Site, stack: Stack) -> None:
+def test_branch_deployments_are_counted(site: Site, running: Running) -> None:
     """None is told; one is well."""
     site.content["control_plane"]["branch_deployments"] = True
-    home = str(stack.directories.control_plane)
     only = "branch-deployments"
     assert "has none" in site.findings(only)["branch-deployments"].fact
-    create = ("control-plane", "deployment", "create", "feature", "--branch")
-    stack.run_command(*create, "--home", home)
+    running.plane.cli("deployment", "create", "feature", "--branch")
     assert site.findings(only)["branch-deployments"].fact == "branch deployments: 1"
 
 
