@@ -33,7 +33,7 @@ from hpc_agent.slurm.state import JobState
 
 _PROGRAM, _CONTROL_GROUPS = "node_probe.py", "control_groups.py"
 _LOOK_SECONDS = 0.2
-_LOOK_INTO_QUEUE_SECONDS = 2.0
+_LOOK_INTO_QUEUE_SECONDS = 1.0
 # NFS clients may keep what they know of a directory for a minute (acdirmax of nfs(5)). A job that
 # failed has said why; one that was completed has written its answer.
 _COMPLETED_SECONDS, _FAILED_SECONDS = 65.0, 1.0

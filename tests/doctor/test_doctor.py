@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import pytest
 from hpc_agent.doctor import checks
 from hpc_agent.doctor.checks import CHECKS, GROUPS
 from hpc_agent.doctor.finding import Status
+from hpc_agent.errors import ConfigError
 from hpc_agent.store.database import FILE_NAME
 from tests.cluster import SlurmCluster
 from tests.doctor.site import Site
@@ -185,12 +184,8 @@ def test_template_that_is_no_shell_is_a_problem(tmp_path: Path) -> None:
 
 def test_unknown_check_is_one_message(tmp_path: Path) -> None:
     """With the names that there are."""
-    path = tmp_path / "agent.yaml"
-    path.write_text("control_plane: {url: 'https://x'}\nwork_dir: /w\n")
-    argv = [sys.executable, "-m", "hpc_agent", "doctor", "--config", str(path), "--only=nothing"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "no check is called nothing; there are: control-plane" in done.stderr
+    with pytest.raises(ConfigError, match="no check is called nothing; there are: control-plane,"):
+        Site(tmp_path).findings("nothing")
 
 
 def test_page_is_made_of_the_checks() -> None:
