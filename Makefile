@@ -31,7 +31,7 @@ $(READY): pyproject.toml requirements.lock
 	@echo "Setting up $(VENV) …" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
-	  --constraint requirements.lock --editable '.[control-plane,postgres,dev]' >&2
+	  --constraint requirements.lock --editable '.[control-plane,postgres,ssh,dev]' >&2
 	@touch $@
 
 demo: $(READY)

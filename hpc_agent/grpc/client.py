@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class CodeServerClient:
     """
 
     def __init__(self, socket: Path) -> None:
+        _hold_grpc_open()
         self._channel = grpc.aio.insecure_channel(
             f"unix:{socket}",
             options=[
@@ -248,6 +250,17 @@ class CodeServerClient:
 
 class _UnimplementedError(CodeServerError):
     """The code server's dagster is older than this call."""
+
+
+@cache
+def _hold_grpc_open() -> None:
+    """Keep gRPC's own thread for as long as this process lives.
+
+    gRPC counts its channels and, with the last, joins that thread: when the garbage collector comes
+    by, so in the middle of whatever the event loop is doing.
+    Source: grpc/_cython/_cygrpc/aio/grpc_aio.pyx.pxi, completion_queue.pyx.pxi.
+    """
+    grpc.aio.init_grpc_aio()
 
 
 def _translated(error: grpc.aio.AioRpcError, method: str) -> CodeServerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -103,3 +105,13 @@ async def test_missing_server_is_unavailable_in_time(tmp_path: Path) -> None:
     with pytest.raises(CodeServerUnavailableError):
         await client.ping(deadline_seconds=0.5)
     await client.close()
+
+
+async def test_last_channel_is_collected_without_waiting(tmp_path: Path) -> None:
+    """Nothing that the garbage collector finds may hold the event loop up."""
+    gc.collect()
+    with blockbuster_ctx():
+        client = CodeServerClient(tmp_path / "nothing")
+        await client.close()
+        del client
+        gc.collect()
