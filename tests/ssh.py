@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.slurm.ssh import SshTarget
+from hpc_agent.slurm.ssh_connection import SshTarget
 
 _START_SECONDS = 20.0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.planning import plan_attempt
+from hpc_agent.agent.planning import overrides_of, plan_attempt
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
@@ -77,7 +77,7 @@ class Attempts:
             run,
             deployment=job.deployment,
             attempt=job.attempt,
-            overrides=_overrides(job),
+            overrides=overrides_of(job),
         )
         asked = Asked(
             options={setting.option: setting.value for setting in plan.settings},
@@ -91,7 +91,7 @@ class Attempts:
             run,
             deployment=job.deployment,
             attempt=decision.number,
-            overrides=_overrides(job) | decision.overrides,
+            overrides=overrides_of(job) | decision.overrides,
         )
 
     def _intent(self, job: Job, plan: JobPlan, decision: NextAttempt) -> Job:
@@ -105,7 +105,7 @@ class Attempts:
             job_name=job.job_name,
             created_at=self._context.clock(),
             attempt=decision.number,
-            overrides=json.dumps(_overrides(job) | decision.overrides),
+            overrides=json.dumps(overrides_of(job) | decision.overrides),
             settings=options.to_json(plan.settings),
         )
 
@@ -115,8 +115,3 @@ def _time_limit(job: Job) -> float | None:
     if job.deadline_at is None or job.started_at is None:
         return None
     return max(1, round((job.deadline_at - job.started_at) / 60)) * 60.0
-
-
-def _overrides(job: Job) -> dict[str, str]:
-    content: dict[str, str] = json.loads(job.overrides or "{}")
-    return content

@@ -31,7 +31,7 @@ from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.report import ReportLoop
-from hpc_agent.agent.scheduler import make_scheduler
+from hpc_agent.agent.scheduler import open_scheduler
 from hpc_agent.agent.serve import ServeLoop
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.systemd import Notifier
@@ -134,7 +134,7 @@ async def _open(
         agent_id=identity.agent_id,
         store=store,
         api=api,
-        scheduler=await asyncio.to_thread(make_scheduler, config),
+        scheduler=await stack.enter_async_context(open_scheduler(config)),
         preparation=JobPreparation(
             work=work,
             templates=Templates(config.templates_dir),

@@ -56,15 +56,14 @@ def explain(config: AgentConfig, name: str, deployment: str | None = None) -> li
 
 def _run_job(config: AgentConfig, name: str) -> Job | None:
     db = _database(config)
-    row = (
-        db
-        and db.execute(
-            "SELECT key FROM jobs WHERE kind = ? AND ? IN (key, job_id, run_id) "
-            "ORDER BY created_at DESC LIMIT 1",
-            [JobKind.RUN_WORKER.value, name],
-        ).fetchone()
-    )
-    return jobs.get(db, row[0]) if db and row else None
+    if db is None:
+        return None
+    row = db.execute(
+        "SELECT key FROM jobs WHERE kind = ? AND ? IN (key, job_id, run_id) "
+        "ORDER BY created_at DESC LIMIT 1",
+        [JobKind.RUN_WORKER.value, name],
+    ).fetchone()
+    return jobs.get(db, row[0]) if row else None
 
 
 def _is_served(config: AgentConfig, location: str) -> bool:

@@ -7,18 +7,22 @@ ended, and a few times at most; then the exit record must do. No run waits for t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.errors import SchedulerError
 from hpc_agent.jobs.lifecycle import ExitRecord
 from hpc_agent.runs import efficiency, telling
 from hpc_agent.runs.efficiency import Efficiency
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.store import jobs
 from hpc_agent.store.jobs import Job
+
+log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60.0
 _ASK_AFTER_SECONDS = 8.0
@@ -54,11 +58,16 @@ class MeasureLoop:
         return _ASK_AGAIN_SECONDS if waits else _ASK_AFTER_SECONDS
 
     async def _usage(self, ended: Sequence[Job]) -> Mapping[str, Usage]:
+        """Ask accounting; where it is away nothing is known of any job, and time goes on."""
         since = min(job.submitted_at or job.created_at for job in ended)
-        return await self._context.scheduler.usage(
-            [str(job.job_id) for job in ended],
-            since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=5),
-        )
+        try:
+            return await self._context.scheduler.usage(
+                [str(job.job_id) for job in ended],
+                since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=5),
+            )
+        except SchedulerError as error:
+            log.info("what %d jobs have used is not known yet: %s", len(ended), error)
+            return {}
 
     async def _tell(self, job: Job, usage: Usage | None, now: float) -> None:
         work = self._context.preparation.work

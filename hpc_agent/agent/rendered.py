@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
 
-from hpc_agent.code_servers.plan import context_variables, new_server_key, plan_server
+from hpc_agent.agent.planning import overrides_of, plan_from
+from hpc_agent.agent.scheduler import slurm_environment
+from hpc_agent.code_servers.plan import new_server_key, plan_server
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import HpcAgentError, TemplateError
@@ -16,8 +16,7 @@ from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.template_check import Finding
-from hpc_agent.runs.plan import plan_run
-from hpc_agent.store import code_servers, jobs, launches
+from hpc_agent.store import jobs, launches
 from hpc_agent.store.database import read_only
 
 
@@ -53,13 +52,11 @@ def check_templates(config: AgentConfig, name: str | None = None) -> list[Findin
     names = [name] if name else list(template_files(config))
     if name is not None:
         template_file(config, name)
-    scheduler = config.scheduler
-    sbatch = None
-    if scheduler.kind == "slurm":
-        sbatch = shutil.which("sbatch", path=str(scheduler.bin_dir) if scheduler.bin_dir else None)
-    own = {"SLURM_CONF": str(scheduler.slurm_conf)} if scheduler.slurm_conf else {}
+    scheduler, environment = config.scheduler, slurm_environment(config)
+    is_here = scheduler.kind == "slurm" and scheduler.transport == "cli"
+    sbatch = shutil.which("sbatch", path=environment.get("PATH")) if is_here else None
     return template_check.check(
-        Templates(config.templates_dir), names, sbatch=sbatch, environment={**os.environ, **own}
+        Templates(config.templates_dir), names, sbatch=sbatch, environment=environment
     )
 
 
@@ -71,12 +68,13 @@ def _plan_of_run(config: AgentConfig, run_id: str) -> JobPlan:
         raise HpcAgentError(
             f"run {run_id}: this agent knows no launch of it; `hpc-agent jobs --all` lists its runs"
         )
-    server = code_servers.newest_of(db, job.deployment, job.location or "")
-    return plan_run(
+    return plan_from(
+        db,
         config,
         RunToLaunch(**arguments),
         deployment=job.deployment,
-        context=context_variables(json.loads(server.deploy_data)) if server else {},
+        attempt=job.attempt,
+        overrides=overrides_of(job),
     )
 
 

@@ -1,63 +1,60 @@
-"""The scheduler that agent.yaml asks for."""
+"""The scheduler that agent.yaml asks for, from its opening to its closing."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from hpc_agent.agent.login_node import ClusterAndLoginNode
 from hpc_agent.config import AgentConfig
+from hpc_agent.config.jobs import Ssh
 from hpc_agent.slurm.cli import slurm_over
 from hpc_agent.slurm.commands import CommandRunner, ProcessRunner
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.scheduler import Scheduler
-from hpc_agent.slurm.ssh import SshRunner, SshTarget
+from hpc_agent.slurm.ssh import SshRunner
+from hpc_agent.slurm.ssh_connection import SshTarget
 
 # Processes of the login node are limited in memory, each by itself; their number is the site's.
 _LOGIN_SLOTS = 256
 
 
-def make_scheduler(config: AgentConfig) -> Scheduler:
-    """Return the scheduler; nothing is started or asked yet."""
-    cluster = _cluster(config)
-    if config.scheduler.kind == "local" or not config.uses_login_node:
-        return cluster
-    login = LocalScheduler(
-        config.home / "login-jobs", slots=_LOGIN_SLOTS, grace_seconds=config.runs.grace_seconds
-    )
-    return ClusterAndLoginNode(cluster, login)
-
-
-def _cluster(config: AgentConfig) -> Scheduler:
+@asynccontextmanager
+async def open_scheduler(config: AgentConfig) -> AsyncIterator[Scheduler]:
+    """Yield the scheduler; nothing is started or asked yet. Its jobs outlive it."""
     settings = config.scheduler
     if settings.kind == "local":
-        return LocalScheduler(
-            config.home / "local-jobs",
-            slots=settings.local_slots,
-            grace_seconds=config.runs.grace_seconds,
+        yield await _local(config, "local-jobs", settings.local_slots)
+        return
+    async with open_runner(config) as runner:
+        slurm = slurm_over(
+            runner,
+            burst=settings.commands_burst,
+            commands_per_second=settings.commands_per_second,
+            query_timeout_seconds=settings.command_timeout_seconds,
         )
-    return slurm_over(
-        command_runner(config),
-        burst=settings.commands_burst,
-        commands_per_second=settings.commands_per_second,
-    )
+        if config.uses_login_node:
+            login = await _local(config, "login-jobs", _LOGIN_SLOTS)
+            yield ClusterAndLoginNode(slurm, login)
+        else:
+            yield slurm
 
 
-def command_runner(config: AgentConfig) -> CommandRunner:
-    """Return what runs Slurm's commands: here, or on a machine of the cluster."""
-    settings = config.scheduler
-    if settings.transport == "cli" or settings.ssh is None:
-        return ProcessRunner(slurm_environment(config))
-    target = SshTarget(
-        host=settings.ssh.host,
-        user=settings.ssh.user,
-        port=settings.ssh.port,
-        key_file=settings.ssh.key_file,
-        known_hosts=settings.ssh.known_hosts,
-        jump_host=settings.ssh.jump_host,
-        path=str(settings.bin_dir) if settings.bin_dir else None,
-        environment={"SLURM_CONF": str(settings.slurm_conf)} if settings.slurm_conf else {},
-    )
-    return SshRunner(target)
+@asynccontextmanager
+async def open_runner(config: AgentConfig) -> AsyncIterator[CommandRunner]:
+    """Yield what runs Slurm's commands: here, or on a machine of the cluster."""
+    ssh = config.scheduler.ssh
+    if config.scheduler.transport == "cli" or ssh is None:
+        yield ProcessRunner(slurm_environment(config))
+        return
+    runner = SshRunner(_target(config, ssh))
+    try:
+        yield runner
+    finally:
+        await asyncio.to_thread(runner.close)
 
 
 def slurm_environment(config: AgentConfig) -> dict[str, str]:
@@ -68,3 +65,24 @@ def slurm_environment(config: AgentConfig) -> dict[str, str]:
     if settings.bin_dir:
         environment["PATH"] = f"{settings.bin_dir}{os.pathsep}{environment.get('PATH', '')}"
     return environment
+
+
+async def _local(config: AgentConfig, directory: str, slots: int) -> LocalScheduler:
+    def make(root: Path) -> LocalScheduler:
+        return LocalScheduler(root, slots=slots, grace_seconds=config.runs.grace_seconds)
+
+    return await asyncio.to_thread(make, config.home / directory)
+
+
+def _target(config: AgentConfig, ssh: Ssh) -> SshTarget:
+    settings = config.scheduler
+    return SshTarget(
+        host=ssh.host,
+        user=ssh.user,
+        port=ssh.port,
+        key_file=ssh.key_file,
+        known_hosts=ssh.known_hosts,
+        jump_host=ssh.jump_host,
+        path=str(settings.bin_dir) if settings.bin_dir else None,
+        environment={"SLURM_CONF": str(settings.slurm_conf)} if settings.slurm_conf else {},
+    )

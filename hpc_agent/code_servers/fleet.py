@@ -317,7 +317,7 @@ class Fleet:
         def write(db: Database) -> None:
             if berth.server is not None and berth.server.status is ServerStatus.FAILED:
                 code_servers.change(db, berth.server.key, status=ServerStatus.RETIRED)
-            jobs.insert(db, job)
+            self._packs.insert(db, job)
             code_servers.insert(db, server)
 
         await self._store.run(write)

@@ -40,15 +40,24 @@ class Packs:
         self._clock = clock
 
     async def board(self, job: Job, settings: Sequence[Setting]) -> Job:
-        """Return a server's job as it stands in a pack whose options are these.
+        """Return a server's job with its place in a pack whose options are these.
 
         The order is written before the job is in the store: until then, its start is refused.
         """
         options = json.dumps({setting.option: setting.value for setting in settings})
         pack = await self._with_room(options) or await self._new(options, settings)
         await asyncio.to_thread(self._preparation.work.order, pack.key, job.key)
-        boarded = replace(job, pack_key=pack.key)
-        return replace(boarded, **lifecycle.observe_pack(boarded, pack, self._clock()))
+        return replace(job, pack_key=pack.key)
+
+    def insert(self, db: Database, job: Job) -> None:
+        """Add a server's job as its pack stands now, in the transaction that reads the pack.
+
+        A change of the pack takes along the jobs that are there, and no other.
+        """
+        if job.pack_key is not None:
+            pack = jobs.get(db, job.pack_key)
+            job = replace(job, **lifecycle.observe_pack(job, pack, self._clock()))
+        jobs.insert(db, job)
 
     async def _with_room(self, options: str) -> Job | None:
         now, room = self._clock(), self._settings.packed.servers_per_job

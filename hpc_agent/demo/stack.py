@@ -16,12 +16,13 @@ from typing import Any
 import yaml
 
 from hpc_agent.agent.overview import read_jobs
-from hpc_agent.agent.scheduler import make_scheduler
+from hpc_agent.agent.scheduler import open_scheduler
 from hpc_agent.config import AgentConfig, load_config
 from hpc_agent.demo.cluster import ClusterChoice, Say
 from hpc_agent.demo.processes import Child, wait_for
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.slurm.scheduler import Scheduler
 
 EXAMPLE = Path(__file__).parent / "location"
 _START_SECONDS = 180.0
@@ -224,7 +225,6 @@ def example_location() -> dict[str, Any]:
 
 async def _end_jobs(config: AgentConfig, say: Say) -> None:
     """Cancel the jobs that the agent left running, and see that they are gone."""
-    scheduler = make_scheduler(config)
     mine = {
         str(job["job_id"])
         for job in read_jobs(config, limit=100_000, everything=True)
@@ -233,8 +233,13 @@ async def _end_jobs(config: AgentConfig, say: Say) -> None:
     if not mine:
         return
     say(f"Ending {len(mine)} job{'s' if len(mine) > 1 else ''}")
-    for job_id in mine:
-        await scheduler.cancel(job_id)
+    async with open_scheduler(config) as scheduler:
+        for job_id in mine:
+            await scheduler.cancel(job_id)
+        await _see_end(scheduler, mine)
+
+
+async def _see_end(scheduler: Scheduler, mine: set[str]) -> None:
     deadline = time.monotonic() + _JOBS_GONE_SECONDS
     while time.monotonic() < deadline:
         left = [

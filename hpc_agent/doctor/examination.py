@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_agent.agent.scheduler import make_scheduler
+from hpc_agent.agent.scheduler import open_scheduler
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.agent_state import gather_agent
 from hpc_agent.doctor.checks import CHECKS, Check, Facts
@@ -27,6 +27,7 @@ from hpc_agent.doctor.host import gather_host, gather_templates
 from hpc_agent.doctor.probe import probe_nodes
 from hpc_agent.doctor.slurm import gather_controller, gather_slurm
 from hpc_agent.errors import ConfigError
+from hpc_agent.slurm.scheduler import Scheduler
 
 Found = Mapping[type[Facts], Sequence[Facts] | Unknown]
 
@@ -95,41 +96,46 @@ async def _gather(
     found[AgentFacts] = [agent]
     if kinds & {ControllerFacts, SlurmFacts, ProbeFacts, NodeFacts}:
         say("asking Slurm")
-        found |= await _gather_cluster(config, kinds, wish, say, agent=agent)
+        async with open_scheduler(config) as scheduler:
+            cluster = _Cluster(config, scheduler, wish, say)
+            found |= await cluster.gather(kinds, agent_runs=agent.running_on is not None)
     return found
 
 
-async def _gather_cluster(
-    config: AgentConfig,
-    kinds: set[type[Facts]],
-    wish: Wish,
-    say: Callable[[str], None],
-    *,
-    agent: AgentFacts,
-) -> dict[type[Facts], Sequence[Facts] | Unknown]:
-    """Ask Slurm, and send a probe to each partition in use."""
-    scheduler = make_scheduler(config)
-    controller = await gather_controller(config, scheduler)
-    found: dict[type[Facts], Sequence[Facts] | Unknown] = {
-        ControllerFacts: controller if isinstance(controller, Unknown) else [controller]
-    }
-    if SlurmFacts in kinds:
-        slurm = await gather_slurm(config, scheduler, controller)
-        found[SlurmFacts] = slurm if isinstance(slurm, Unknown) else [slurm]
-    if not kinds & {ProbeFacts, NodeFacts}:
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """Asks Slurm, and sends a probe to each partition in use."""
+
+    config: AgentConfig
+    scheduler: Scheduler
+    wish: Wish
+    say: Callable[[str], None]
+
+    async def gather(self, kinds: set[type[Facts]], *, agent_runs: bool) -> Found:
+        controller = await gather_controller(self.config, self.scheduler)
+        found: dict[type[Facts], Sequence[Facts] | Unknown] = {
+            ControllerFacts: controller if isinstance(controller, Unknown) else [controller]
+        }
+        if SlurmFacts in kinds:
+            slurm = await gather_slurm(self.config, self.scheduler, controller)
+            found[SlurmFacts] = slurm if isinstance(slurm, Unknown) else [slurm]
+        if kinds & {ProbeFacts, NodeFacts}:
+            found |= await self._probe(controller, agent_runs=agent_runs)
         return found
-    if not wish.with_probe:
-        found[ProbeFacts] = found[NodeFacts] = Unknown("no probe job was wanted (--no-probe)")
-    elif isinstance(controller, ControllerFacts) and controller.error is not None:
-        found[ProbeFacts] = found[NodeFacts] = Unknown("Slurm does not answer")
-    else:
+
+    async def _probe(self, controller: ControllerFacts | Unknown, *, agent_runs: bool) -> Found:
+        if not self.wish.with_probe:
+            none = Unknown("no probe job was wanted (--no-probe)")
+            return {ProbeFacts: none, NodeFacts: none}
+        if isinstance(controller, ControllerFacts) and controller.error is not None:
+            none = Unknown("Slurm does not answer")
+            return {ProbeFacts: none, NodeFacts: none}
         probes, nodes = await probe_nodes(
-            config,
-            scheduler,
-            agent_runs=agent.running_on is not None,
-            timeout_seconds=wish.probe_seconds,
-            say=say,
+            self.config,
+            self.scheduler,
+            agent_runs=agent_runs,
+            timeout_seconds=self.wish.probe_seconds,
+            say=self.say,
         )
-        found[ProbeFacts] = probes
-        found[NodeFacts] = nodes or Unknown("; ".join(str(each.error) for each in probes))
-    return found
+        silent = Unknown("; ".join(str(each.error) for each in probes))
+        return {ProbeFacts: probes, NodeFacts: nodes or silent}

@@ -7,27 +7,20 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import NodeFacts, ProbeFacts, Unknown
 from hpc_agent.doctor.plans import Kind, kinds_of_jobs
+from hpc_agent.doctor.probe_relay import Announced, reachable_relay
 from hpc_agent.errors import HpcAgentError, SchedulerError
-from hpc_agent.jobs.directory import RELAY_FILE
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import OUTPUT, SCRIPT, TEMPLATE_OF, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.private_files import write_private
-from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
-from hpc_agent.relay.server import Relay
-from hpc_agent.relay.settings import RelaySettings
-from hpc_agent.relay.upstream import Upstream
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.state import JobState
 
@@ -37,12 +30,6 @@ _LOOK_INTO_QUEUE_SECONDS = 1.0
 # NFS clients may keep what they know of a directory for a minute (acdirmax of nfs(5)). A job that
 # failed has said why; one that was completed has written its answer.
 _COMPLETED_SECONDS, _FAILED_SECONDS = 65.0, 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Relay:
-    addresses: list[str]
-    certificate: str
 
 
 async def probe_nodes(
@@ -62,7 +49,7 @@ async def probe_nodes(
     ]
     try:
         await asyncio.to_thread(root.mkdir, mode=0o700, parents=True)
-        async with _relay(config, root, agent_runs=agent_runs) as relay:
+        async with reachable_relay(config, root, agent_runs=agent_runs) as relay:
             outcomes = await asyncio.gather(
                 *(
                     _probe(config, errand, relay, kinds)
@@ -97,7 +84,7 @@ class _Errand:
 
 
 async def _probe(
-    config: AgentConfig, errand: _Errand, relay: _Relay, kinds: Sequence[Kind]
+    config: AgentConfig, errand: _Errand, relay: Announced, kinds: Sequence[Kind]
 ) -> tuple[ProbeFacts, NodeFacts | None]:
     partition = errand.partition
     try:
@@ -111,59 +98,7 @@ async def _probe(
     return ProbeFacts(partition=partition, job_id=job_id), node
 
 
-@asynccontextmanager
-async def _relay(
-    config: AgentConfig, directory: Path, *, agent_runs: bool
-) -> AsyncIterator[_Relay]:
-    """Yield the running agent's relay, or one of our own as the agent would start it."""
-    if agent_runs:
-        yield await asyncio.to_thread(_announced, config.work_dir)
-        return
-    settings = RelaySettings(
-        state_dir=directory / "relay",
-        work_dir=directory,
-        bind=config.relay.bind,
-        port=config.relay.port or _last_port(config),
-        advertise=tuple(config.relay.advertise),
-        allow=tuple(config.relay.allow),
-    )
-    await asyncio.to_thread(settings.state_dir.mkdir, mode=0o700)
-    async with httpx.AsyncClient() as client:
-        upstream = Upstream(api=client, storage=client, credentials=_no_credentials)
-        async with Relay(settings, directory=_Nobody(), upstream=upstream, on_report=_no_report):
-            yield await asyncio.to_thread(_announced, directory)
-
-
-class _Nobody:
-    """A relay's directory without jobs: whoever comes is asked for a token."""
-
-    async def identify(self, token: str) -> JobIdentity | None:
-        """Know no token."""
-        return None
-
-
-async def _no_report(identity: JobIdentity, report: JobReport) -> ReportAnswer:
-    return ReportAnswer(proceed=False)
-
-
-def _no_credentials(deployment: str) -> Mapping[str, str]:
-    return {}
-
-
-def _announced(directory: Path) -> _Relay:
-    content = json.loads((directory / RELAY_FILE).read_text())
-    return _Relay(addresses=content["addresses"], certificate=content["certificate"])
-
-
-def _last_port(config: AgentConfig) -> int:
-    """Return the port that the agent will take again, since a firewall may know it."""
-    try:
-        return int((config.home / "relay-port").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _write(config: AgentConfig, directory: Path, relay: _Relay, kinds: Sequence[Kind]) -> None:
+def _write(config: AgentConfig, directory: Path, relay: Announced, kinds: Sequence[Kind]) -> None:
     directory.mkdir(mode=0o700)
     for name in (_PROGRAM, _CONTROL_GROUPS):
         shutil.copyfile(Path(__file__).parent / name, directory / name)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from hpc_agent.agent.scheduler import command_runner
+from hpc_agent.agent.scheduler import open_runner
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts, Unknown
 from hpc_agent.doctor.plans import Kind, kinds_of_jobs, values_of
@@ -20,7 +20,6 @@ from hpc_agent.jobs.rendering import Templates
 from hpc_agent.private_files import write_private
 from hpc_agent.slurm.commands import CommandResult, CommandRunner
 from hpc_agent.slurm.scheduler import Scheduler
-from hpc_agent.slurm.ssh import SshRunner
 
 _DEADLINE_SECONDS = 60.0
 _SETTING = re.compile(r"^(\w+)\s*= (.*)$", re.MULTILINE)
@@ -47,14 +46,11 @@ async def gather_slurm(
         return controller
     if controller.error is not None:
         return Unknown("Slurm does not answer")
-    runner = command_runner(config)
     try:
-        return await _gather(config, scheduler, runner)
+        async with open_runner(config) as runner:
+            return await _gather(config, scheduler, runner)
     except SchedulerError as error:
         return Unknown(str(error))
-    finally:
-        if isinstance(runner, SshRunner):
-            await asyncio.to_thread(runner.close)
 
 
 async def _gather(config: AgentConfig, scheduler: Scheduler, runner: CommandRunner) -> SlurmFacts:

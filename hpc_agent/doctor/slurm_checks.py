@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts
 from hpc_agent.doctor.finding import Finding, ok, problem, warning
-from hpc_agent.slurm.values import parse_duration
+from hpc_agent.doctor.plans import kinds_of_jobs
+from hpc_agent.jobs.options import Setting
+from hpc_agent.slurm.scheduler import PartitionInfo
+from hpc_agent.slurm.values import duration_or_none
 
 _OLDEST = (22, 5)
 _SLOWEST_LOOK_SECONDS = 60.0
@@ -45,32 +48,44 @@ def judge_clusters(config: AgentConfig, slurm: SlurmFacts) -> Finding:
 
 
 def judge_partitions(config: AgentConfig, slurm: SlurmFacts) -> Finding:
-    """Each partition that agent.yaml names must exist, be up, and allow the time asked for."""
+    """Each partition that jobs would ask for must exist, be up, and allow the time asked for."""
     known = {partition.name: partition for partition in slurm.partitions}
-    for where, options in _option_sets(config).items():
-        for name in str(options.get("partition") or "").split(","):
-            if not name:
-                continue
-            if name not in known:
-                return problem(
-                    f"{where}: there is no partition {name}", f"There are: {', '.join(known)}."
-                )
-            if not known[name].available:
-                return warning(
-                    f"{where}: partition {name} is down", "Jobs will wait until it is up."
-                )
-            limit, asked = known[name].max_time_seconds, _seconds(options.get("time"))
-            if limit is not None and asked is not None and asked > limit:
-                return problem(
-                    f"{where}: time {options['time']} is above the limit of partition {name}",
-                    f"Ask for {limit // 60} minutes at most, or name another partition.",
-                )
-    if not any(p.is_default for p in known.values()) and not config.options.get("partition"):
+    plans = [kind.plan for kind in kinds_of_jobs(config) if kind.plan is not None]
+    asked = [{each.option: each for each in plan.settings} for plan in plans]
+    for settings in asked:
+        for name in _names(settings.get("partition")):
+            trouble = _partition_trouble(name, known, settings)
+            if trouble is not None:
+                return trouble
+    has_default = any(partition.is_default for partition in known.values())
+    if not has_default and not all("partition" in settings for settings in asked):
         return warning(
             "no partition is the default, and agent.yaml names none", "Set options.partition."
         )
     up = [name for name, partition in known.items() if partition.available]
     return ok(f"{len(up)} of {len(known)} partitions are up: {', '.join(up)}")
+
+
+def _names(partition: Setting | None) -> list[str]:
+    return partition.value.split(",") if partition is not None else []
+
+
+def _partition_trouble(
+    name: str, known: Mapping[str, PartitionInfo], settings: Mapping[str, Setting]
+) -> Finding | None:
+    where = settings["partition"].source
+    if name not in known:
+        return problem(f"{where}: there is no partition {name}", f"There are: {', '.join(known)}.")
+    if not known[name].available:
+        return warning(f"{where}: partition {name} is down", "Jobs will wait until it is up.")
+    limit, time = known[name].max_time_seconds, settings.get("time")
+    asked = duration_or_none(time.value) if time is not None else None
+    if time is None or limit is None or asked is None or asked <= limit:
+        return None
+    return problem(
+        f"{time.source}: time {time.value} is above the limit of partition {name}",
+        f"Ask for {limit // 60} minutes at most, or name another partition.",
+    )
 
 
 def judge_submission(config: AgentConfig, slurm: SlurmFacts) -> Finding:
@@ -187,16 +202,19 @@ def judge_cgroups(config: AgentConfig, slurm: SlurmFacts) -> Finding:
 
 
 def judge_gpus(config: AgentConfig, slurm: SlurmFacts) -> Finding:
-    """GPUs that agent.yaml asks for must be known to Slurm."""
+    """GPUs that jobs would ask for must be known to Slurm."""
     gres = sorted({node.gres for node in slurm.nodes if "gpu" in node.gres})
-    for where, options in _option_sets(config).items():
-        asks = [name for name, value in options.items() if "gpu" in name or "gpu" in str(value)]
-        if asks and not gres and "partition" not in asks:
-            return problem(
-                f"{where}: {asks[0]} is asked for, and no node has GPUs",
-                "Remove it, or configure gres.conf.",
-            )
-    return ok(f"GPUs: {'; '.join(gres)}" if gres else "no node has GPUs")
+    if gres:
+        return ok(f"GPUs: {'; '.join(gres)}")
+    for kind in kinds_of_jobs(config):
+        for setting in kind.plan.settings if kind.plan is not None else ():
+            is_gpu = "gpu" in setting.option or "gpu" in setting.value
+            if is_gpu and setting.option != "partition":
+                return problem(
+                    f"{setting.source}: {setting.option} is asked for, and no node has GPUs",
+                    "Remove it, or configure gres.conf.",
+                )
+    return ok("no node has GPUs")
 
 
 def judge_kill_wait(config: AgentConfig, slurm: SlurmFacts) -> Finding:
@@ -210,30 +228,6 @@ def judge_kill_wait(config: AgentConfig, slurm: SlurmFacts) -> Finding:
             f"Set runs.grace_seconds to {wait} at most, or ask for a larger KillWait.",
         )
     return ok(f"KillWait is {wait} s, runs.grace_seconds {grace:g}")
-
-
-def _option_sets(config: AgentConfig) -> Mapping[str, Mapping[str, object]]:
-    """Return what kinds of jobs ask for by agent.yaml alone, by the key that says it."""
-    general: dict[str, object] = dict(config.options)
-    sets: dict[str, dict[str, object]] = {
-        "runs.options": {**general, **config.runs.options},
-        "code_servers.options": {**general, **config.code_servers.options},
-    }
-    for name, location in config.locations.items():
-        key = f"locations.{name}"
-        sets[f"{key}.run_options"] = {**sets["runs.options"], **location.run_options}
-        sets[f"{key}.code_server_options"] = {
-            **sets["code_servers.options"],
-            **location.code_server_options,
-        }
-    return sets
-
-
-def _seconds(value: object) -> int | None:
-    try:
-        return None if value is None else parse_duration(str(value))
-    except ValueError:
-        return None
 
 
 def _parameter(parameters: str, name: str, default: int) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.preparation import OUTPUT, SCRIPT
+from hpc_agent.jobs.rendering import directive
 from hpc_agent.private_files import write_private
 
 # Where a job runs and writes is its own; an array has its tasks' directories in their place.
@@ -77,12 +78,13 @@ def array_script(task_script: str, *, array_key: str, directory: Path) -> str:
     """Return the script of an array whose directory links task indices to job directories."""
     shared = Head.of(task_script).shared()
     place = str(directory)
+    escaped = place.replace("%", "%%")
     return "\n".join(
         [
             "#!/bin/sh",
             f"# Rendered by hpc-agent; array {array_key}. Each task runs its own job's script.",
-            _directive("--output", f"{place.replace('%', '%%')}/%a/{OUTPUT}"),
-            _directive("--chdir", place),
+            f"#SBATCH {directive(f'--output={escaped}/%a/{OUTPUT}')}",
+            f"#SBATCH {directive(f'--chdir={place}')}",
             *shared.directives,
             "",
             f'cd -P -- {shlex.quote(place)}/"$SLURM_ARRAY_TASK_ID" || exit 1',
@@ -106,11 +108,6 @@ def prepare_array(work: WorkDirectory, array_key: str, keys: Sequence[str]) -> P
     task_script = (work.of(keys[0]) / SCRIPT).read_text()
     write_private(script, array_script(task_script, array_key=array_key, directory=directory))
     return script
-
-
-def _directive(option: str, value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'#SBATCH {option}="{escaped}"'
 
 
 def _command(interpreter: str) -> str:

@@ -3,9 +3,8 @@
 A job that is alone goes at once. Where several wait already, one is on its way or more launches
 have been received, a fifth of a second lets the rest of the burst come in. Jobs that come one after
 the other, as Dagster's own queue launches them, are a stream: from the third on they gather for a
-second. What the scheduler says
-to that is remembered: a submit limit halves the next array, and an array that is refused is tried
-as single jobs.
+second. What the scheduler says to that is remembered: a submit limit halves the next array, and an
+array that is refused is tried as single jobs.
 """
 
 from __future__ import annotations

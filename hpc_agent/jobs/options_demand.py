@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpc_agent.jobs.options import Setting
-from hpc_agent.slurm.usage import parse_size
-from hpc_agent.slurm.values import parse_duration
+from hpc_agent.slurm.values import parse_duration, parse_memory
 
 _WHOLE_NODES = frozenset({"true", "topo"})
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -37,7 +36,7 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> float:
     """Return the bytes of ``4G``, or of a number of megabytes. Raises ValueError."""
-    found = parse_size(text.upper() if text[-1:].isalpha() else f"{text}M")
+    found = parse_memory(text)
     if found is None:
         raise ValueError(f"not an amount of memory: {text!r}")
     return found

@@ -74,7 +74,7 @@ class Templates:
             # What is Markup already goes through as it is: {{ super() }}, macros, our filters.
             autoescape=True,
         )
-        self._environment.filters["directive"] = _directive
+        self._environment.filters["directive"] = directive
         self._environment.filters["comment"] = _comment
         self._environment.filters["variable"] = _variable
         self._environment.filters["verbatim"] = Markup
@@ -115,8 +115,11 @@ def _quote(value: object) -> object:
     return Markup(shlex.quote(str(value)))  # noqa: S704 - shell, not HTML
 
 
-def _directive(text: str) -> Markup:
-    """Quote an ``#SBATCH`` option: sbatch reads quotes and backslashes there much like a shell."""
+def directive(text: str) -> Markup:
+    """Quote an ``#SBATCH`` option: sbatch reads quotes and backslashes there much like a shell.
+
+    Raises TemplateError for a line break.
+    """
     if any(character in text for character in "\n\r\0"):
         raise errors.TemplateError(f"a Slurm option cannot hold a line break: {text!r}")
     if all(character.isalnum() or character in "-_=./:,%+@[]" for character in text):

@@ -33,6 +33,7 @@ class Pack:
         self._context = records.current_context(spec.key)
         self._servers: Dict[str, "subprocess.Popen[bytes]"] = {}
         self._seen: Set[str] = set()
+        self._ending: Set[str] = set()
 
     def run(self) -> int:
         """Serve orders until a signal asks for the end, or nobody orders anything any more."""
@@ -42,9 +43,10 @@ class Pack:
         idle_since = time.monotonic()
         reason = "no server was ordered for %g s" % self._spec.idle_seconds
         while not self._is_idle(idle_since):
-            if self._servers or self._orders():
+            orders = self._orders()
+            if self._servers or orders:
                 idle_since = time.monotonic()
-            self._follow(self._orders())
+            self._follow(orders)
             received = signals.wait(_LOOK_SECONDS)
             if received in signals.TERMINATING:
                 reason = "ended on %s" % signal.Signals(received).name
@@ -98,8 +100,10 @@ class Pack:
         log("started server %s as process %d" % (key, self._servers[key].pid))
 
     def _end(self, key: str) -> None:
-        log("ending server %s" % key)
-        self._servers[key].send_signal(signal.SIGTERM)
+        if key not in self._ending:
+            self._ending.add(key)
+            log("ending server %s" % key)
+            self._servers[key].send_signal(signal.SIGTERM)
 
     def _end_all(self) -> None:
         """Ask all to end; each gives its own child the grace that its own specification says."""

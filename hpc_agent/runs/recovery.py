@@ -18,8 +18,7 @@ from hpc_agent.config import Retries, Retry, RetryWithMemory, RetryWithTime
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.options import TAG_PREFIX
 from hpc_agent.slurm.state import JobState
-from hpc_agent.slurm.usage import parse_size
-from hpc_agent.slurm.values import duration_or_none
+from hpc_agent.slurm.values import duration_or_none, parse_memory
 from hpc_agent.store.jobs import Job, Phase
 
 _TAG_START = TAG_PREFIX + "on-"
@@ -193,14 +192,14 @@ def _with_more(job: Job, limit: int, change: Change | NoMore) -> NextAttempt | N
 def _more_memory(policy: RetryWithMemory, asked: Asked) -> Change | NoMore:
     option = "mem-per-cpu" if "mem-per-cpu" in asked.options else "mem"
     old = asked.options.get(option)
-    size = _memory(old) if old else None
+    size = parse_memory(old) if old else None
     if not old or not size:
         return NoMore(
             reason="no attempt with more memory: the job named no amount that could be multiplied; "
             "set dagster-hpc/mem"
         )
     new = int(size * policy.mem_factor)
-    new = new if policy.max is None else min(new, _memory(policy.max) or new)
+    new = new if policy.max is None else min(new, parse_memory(policy.max) or new)
     if new <= size:
         return NoMore(reason=f"no attempt with more memory: {old} is the most it may have")
     return Change(option=option, old=old, new=_memory_text(new))
@@ -219,11 +218,6 @@ def _more_time(policy: RetryWithTime, asked: Asked) -> Change | NoMore:
             reason=f"no attempt with more time: {_time_text(seconds)} is the most it may have"
         )
     return Change(option="time", old=text or _time_text(seconds), new=_time_text(new))
-
-
-def _memory(text: str) -> int | None:
-    """Return bytes; without a unit sbatch takes megabytes."""
-    return parse_size(text.upper() if text[-1:].isalpha() else text + "M")
 
 
 def _memory_text(size: int) -> str:

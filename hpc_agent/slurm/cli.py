@@ -39,11 +39,15 @@ def slurm_on_this_host(
 
 
 def slurm_over(
-    runner: CommandRunner, *, burst: int = 30, commands_per_second: float = 2.0
+    runner: CommandRunner,
+    *,
+    burst: int = 30,
+    commands_per_second: float = 2.0,
+    query_timeout_seconds: float = 60.0,
 ) -> SlurmCli:
     """Return a scheduler whose commands a runner runs, all within one rate limit."""
     bucket = TokenBucket(burst=burst, per_second=commands_per_second)
-    return SlurmCli(LimitedRunner(runner, bucket))
+    return SlurmCli(LimitedRunner(runner, bucket), query_timeout_seconds=query_timeout_seconds)
 
 
 class SlurmCli:

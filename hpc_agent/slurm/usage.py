@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.slurm.values import FIELD
+from hpc_agent.slurm.values import FIELD, parse_size
 
 _FIELDS = (
     "JobID",
@@ -22,8 +22,6 @@ _FIELDS = (
     "TRESUsageInAve",
     "TRESUsageInMax",
 )
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-_SIZE = re.compile(r"([0-9.]+)([KMGTP]?)([nc]?)")
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 _Row = Mapping[str, str]
@@ -50,12 +48,6 @@ def parse(stdout: str) -> dict[str, Usage]:
     for allocation, steps in _attempts(stdout):
         used[allocation["JobID"]] = _usage(allocation, steps)
     return used
-
-
-def parse_size(text: str) -> int | None:
-    """Return the bytes of ``256M`` or ``4.5G``; None when it is no size."""
-    match = _SIZE.fullmatch(text.strip())
-    return int(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
 def parse_cpu_time(text: str) -> float | None:
@@ -109,10 +101,9 @@ def _usage(job: _Row, steps: Sequence[_Row]) -> Usage:
 
 def _requested(text: str, *, cpus: int | None, nodes: int | None) -> int | None:
     """Return the bytes of the whole job: before 21.08, ReqMem was per node (n) or per CPU (c)."""
-    match, size = _SIZE.fullmatch(text.strip()), parse_size(text)
-    if match is None or not size:
-        return None
-    return size * {"n": nodes or 1, "c": cpus or 1}.get(match[3], 1)
+    amount = text.strip()
+    size = parse_size(amount.rstrip("nc"))
+    return size * {"n": nodes or 1, "c": cpus or 1}.get(amount[-1], 1) if size else None
 
 
 def _tres(text: str) -> dict[str, str]:

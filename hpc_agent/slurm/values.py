@@ -20,6 +20,8 @@ _UNLIMITED = frozenset(
     {"unlimited", "infinite", "partition_limit", "not_set", "invalid", "n/a", ""}
 )
 _ARRAY = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[^\]%]+)(?:%\d+)?\]")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SIZE = re.compile(r"([0-9.]+)([KMGTP]?)")
 _DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})(?:\.\d+)?")
 
 
@@ -87,6 +89,17 @@ def duration_or_none(text: str) -> int | None:
         return parse_duration(text)
     except ValueError:
         return None
+
+
+def parse_size(text: str) -> int | None:
+    """Return the bytes of ``256M`` or ``4.5G``; None when it is no size."""
+    match = _SIZE.fullmatch(text.strip())
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+def parse_memory(text: str) -> int | None:
+    """Return the bytes of ``--mem``, which counts megabytes without a unit; None for no size."""
+    return parse_size(text.upper() if text[-1:].isalpha() else f"{text}M")
 
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:

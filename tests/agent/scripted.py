@@ -68,6 +68,8 @@ class ScriptedScheduler:
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         self.usage_queries += 1
+        if self.broken is not None:
+            raise self.broken
         return {job_id: self.used[job_id] for job_id in job_ids if job_id in self.used}
 
     async def show(self, job_id: str) -> JobRecord:

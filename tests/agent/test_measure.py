@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from hpc_agent.agent.measure import MeasureLoop
+from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Phase
@@ -71,6 +72,20 @@ async def test_without_accounting_the_exit_record_is_told_after_a_few_tries(benc
     await measure.step()
     assert await told(bench) == ["Job 7 used CPU 50%."]
     assert bench.scheduler.usage_queries == 3
+
+
+async def test_accounting_that_is_away_keeps_the_figures_of_no_job_back(bench: Bench) -> None:
+    """slurmdbd may be down for days; the exit record is told in time."""
+    await bench.add(**ENDED)
+    directory = bench.context.preparation.work.of("run-1")
+    directory.mkdir()
+    (directory / "exit.json").write_text(
+        json.dumps({"cpu_seconds": 45.0, "allocation": {"cpus": 1, "nodes": 1}})
+    )
+    bench.scheduler.broken = SchedulerUnavailableError("sacct: Connection refused")
+    bench.clock.now = 1100.0
+    await MeasureLoop(bench.context).step()
+    assert await told(bench) == ["Job 7 used CPU 50%."]
 
 
 async def test_jobs_of_long_ago_are_left_alone(bench: Bench) -> None:

@@ -114,6 +114,18 @@ def test_end_of_the_pack_is_passed_on(pack: RunningPack) -> None:
     assert record["reason"] == "ended on SIGUSR1"
 
 
+def test_server_that_takes_its_time_is_asked_to_end_once(pack: RunningPack) -> None:
+    """A second signal could cut its farewell short."""
+    slow = (
+        "echo $$ > pid; trap 'echo x >> asked; sleep 3; exit 0' TERM; while :; do sleep 0.1; done"
+    )
+    server = pack.order("srv-1", slow)
+    wait_until(lambda: lives(server))
+    pack.withdraw("srv-1")
+    wait_until(lambda: (server / "asked").exists() and not lives(server))
+    assert (server / "asked").read_text() == "x\n"
+
+
 def test_pack_without_orders_ends_by_itself(tmp_path: Path) -> None:
     """It gives its resources back after a while."""
     running = RunningPack(tmp_path, idle_seconds=1.0)

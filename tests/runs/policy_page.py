@@ -21,7 +21,7 @@ _STATES = {
     Cause.OUT_OF_MEMORY: JobState.OUT_OF_MEMORY,
 }
 # Whole runs on a real Slurm (tests/e2e/test_recovery.py).
-_SHOWN = {
+SHOWN = {
     (Cause.PREEMPT, "fail"): "test_preempted_run_fails_without_a_policy",
     (Cause.PREEMPT, "requeue"): "test_preempted_run_goes_on_in_the_same_job",
     (Cause.PREEMPT, "resubmit"): "test_preempted_run_goes_on_in_another_job",
@@ -99,7 +99,7 @@ def _row(cause: Cause, action: str) -> str:
     policies = Retries.model_validate({cause.value: action})
     is_default = getattr(Retries(), cause.value).action == action
     limit = str(getattr(policies, cause.value).limit) if action != "fail" else ""
-    test = _SHOWN.get((cause, action))
+    test = SHOWN.get((cause, action))
     cells = [
         f"`{cause.value}`",
         f"`{action}`{' (default)' if is_default else ''}",

@@ -13,7 +13,8 @@ import pytest
 from hpc_agent.errors import SubmitAmbiguousError
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult
 from hpc_agent.slurm.diagnosis import submit_error
-from hpc_agent.slurm.ssh import NOT_CONNECTED, SshRunner, SshTarget
+from hpc_agent.slurm.ssh import NOT_CONNECTED, SshRunner
+from hpc_agent.slurm.ssh_connection import SshTarget
 from tests.slurm.waiting import until
 from tests.ssh import NoSshdError, Sshd, running_sshd
 
