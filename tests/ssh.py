@@ -81,6 +81,7 @@ def running_sshd(directory: Path, environment: Mapping[str, str]) -> Iterator[Ss
         "PermitRootLogin prohibit-password",
         "StrictModes no",
         "UsePAM no",
+        "Subsystem sftp internal-sftp",
         # A line of its own would replace the one before.
         "SetEnv " + " ".join(f'{name}="{value}"' for name, value in environment.items()),
     ]

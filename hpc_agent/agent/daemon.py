@@ -1,6 +1,6 @@
 """The agent: opens its services in order, runs its loops, and closes in the opposite order.
 
-Order: work directory, store, lease, agent API, scheduler, relay, loops. Signals only set an event.
+Order: cluster, work directory, store, lease, agent API, relay, loops. Signals only set an event.
 Stopping the agent stops no job: run workers and code servers go on, and the next start adopts them.
 """
 
@@ -15,23 +15,22 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import httpx
 from sqlite_utils import Database
 
 from hpc_agent import __version__
 from hpc_agent.agent.cancel import CancelLoop
+from hpc_agent.agent.cluster import open_cluster
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.context import Bells, Context
 from hpc_agent.agent.health import HealthLoop
 from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
-from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.loop import Bell, Crew, repeat
 from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
+from hpc_agent.agent.relay import OpenedRelay, open_relay
 from hpc_agent.agent.report import ReportLoop
-from hpc_agent.agent.scheduler import open_scheduler
 from hpc_agent.agent.serve import ServeLoop
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.systemd import Notifier
@@ -53,9 +52,6 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.relay.server import Relay
-from hpc_agent.relay.settings import RelaySettings
-from hpc_agent.relay.upstream import Upstream
 from hpc_agent.store import meta
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
@@ -77,12 +73,6 @@ class _CodeServers:
     fleet: Fleet
     channels: Channels
     demand: Demand
-
-
-@dataclass(frozen=True, slots=True)
-class _Relay:
-    relay: Relay
-    reports: JobReports
 
 
 async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
@@ -115,10 +105,12 @@ async def _open(
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
     token = TokenSource(config)
-    work = WorkDirectory(config.work_dir)
+    cluster = await stack.enter_async_context(open_cluster(config))
+    work = WorkDirectory(config.work_dir, cluster.files)
     await asyncio.to_thread(
         check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
     )
+    program = await asyncio.to_thread(build_node_program, work.lib, work.files)
     store = Store(config.home)
     await store.open()
     stack.push_async_callback(store.close)
@@ -134,17 +126,20 @@ async def _open(
         agent_id=identity.agent_id,
         store=store,
         api=api,
-        scheduler=await stack.enter_async_context(open_scheduler(config)),
+        scheduler=cluster.scheduler,
         preparation=JobPreparation(
             work=work,
             templates=Templates(config.templates_dir),
             tokens=tokens,
-            program=await asyncio.to_thread(build_node_program, work.lib),
+            program=program,
             node_python=config.node_python,
+            account=cluster.account,
         ),
         bells=Bells(),
     )
-    opened = await _open_relay(context, tokens, stack)
+    opened = await stack.enter_async_context(
+        open_relay(context, tokens, cluster=cluster, program=program)
+    )
     relay = opened.relay
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
@@ -162,44 +157,6 @@ async def _take_over(store: Store, owner: str) -> Identity:
     return await store.run(take)
 
 
-async def _open_relay(
-    context: Context, tokens: JobTokens, stack: contextlib.AsyncExitStack
-) -> _Relay:
-    def spooled(run_id: str) -> bool:
-        return relay.holds_events_of(run_id)
-
-    reports = JobReports(context, tokens, spooled=spooled)
-    settings = context.config.relay
-    # Clients of their own: the agent's calls do not queue behind those of its jobs.
-    api, storage = [
-        await stack.enter_async_context(
-            httpx.AsyncClient(
-                base_url=base_url,
-                verify=context.api.trust,
-                proxy=context.config.control_plane.proxy,
-                limits=httpx.Limits(max_connections=400, max_keepalive_connections=40),
-            )
-        )
-        for base_url in (context.config.control_plane.url, "")
-    ]
-    relay = Relay(
-        RelaySettings(
-            state_dir=context.config.home,
-            work_dir=context.config.work_dir,
-            bind=settings.bind,
-            port=settings.port,
-            advertise=tuple(settings.advertise),
-            allow=tuple(settings.allow),
-            spool_max_bytes=settings.spool_max_bytes,
-        ),
-        directory=reports,
-        upstream=Upstream(api=api, storage=storage, credentials=context.api.headers),
-        on_report=reports.receive,
-    )
-    await stack.enter_async_context(relay)
-    return _Relay(relay, reports)
-
-
 def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
     return Fleet(
         config=context.config,
@@ -214,7 +171,7 @@ def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
 
 
 def _loops(
-    context: Context, opened: _Relay, servers: _CodeServers, crew: Crew, owner: str
+    context: Context, opened: OpenedRelay, servers: _CodeServers, crew: Crew, owner: str
 ) -> list[_NamedLoop]:
     bells, fleet, relay = context.bells, servers.fleet, opened.relay
     bring_up = BringUp(
@@ -240,6 +197,7 @@ def _loops(
     )
     heartbeat = HeartbeatLoop(context, fleet, spooled=relay.holds_events_of, load=serve.load)
     return [
+        *([_NamedLoop("relay port", opened.port.step, Bell())] if opened.port else []),
         *_health_loop(context, servers, crew),
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("poll", PollLoop(context).step, Bell()),

@@ -36,7 +36,7 @@ def configure_logging(settings: Logging) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error"):
+    for chatty in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "paramiko"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""The scheduler that agent.yaml asks for, from its opening to its closing."""
+"""The scheduler that agent.yaml asks for, and what runs its commands."""
 
 from __future__ import annotations
 
@@ -17,30 +17,27 @@ from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
 from hpc_agent.slurm.ssh_connection import SshTarget
+from hpc_agent.slurm.ssh_shared import SharedConnection
 
 # Processes of the login node are limited in memory, each by itself; their number is the site's.
 _LOGIN_SLOTS = 256
 
 
-@asynccontextmanager
-async def open_scheduler(config: AgentConfig) -> AsyncIterator[Scheduler]:
-    """Yield the scheduler; nothing is started or asked yet. Its jobs outlive it."""
+async def make_scheduler(config: AgentConfig, runner: CommandRunner) -> Scheduler:
+    """Return the scheduler; nothing is started or asked yet. Its jobs outlive it."""
     settings = config.scheduler
     if settings.kind == "local":
-        yield await _local(config, "local-jobs", settings.local_slots)
-        return
-    async with open_runner(config) as runner:
-        slurm = slurm_over(
-            runner,
-            burst=settings.commands_burst,
-            commands_per_second=settings.commands_per_second,
-            query_timeout_seconds=settings.command_timeout_seconds,
-        )
-        if config.uses_login_node:
-            login = await _local(config, "login-jobs", _LOGIN_SLOTS)
-            yield ClusterAndLoginNode(slurm, login)
-        else:
-            yield slurm
+        return await _local(config, "local-jobs", settings.local_slots)
+    slurm = slurm_over(
+        runner,
+        burst=settings.commands_burst,
+        commands_per_second=settings.commands_per_second,
+        query_timeout_seconds=settings.command_timeout_seconds,
+    )
+    if config.uses_login_node:
+        login = await _local(config, "login-jobs", _LOGIN_SLOTS)
+        return ClusterAndLoginNode(slurm, login)
+    return slurm
 
 
 @asynccontextmanager
@@ -50,7 +47,7 @@ async def open_runner(config: AgentConfig) -> AsyncIterator[CommandRunner]:
     if config.scheduler.transport == "cli" or ssh is None:
         yield ProcessRunner(slurm_environment(config))
         return
-    runner = SshRunner(_target(config, ssh))
+    runner = SshRunner(SharedConnection(_target(config, ssh)))
     try:
         yield runner
     finally:

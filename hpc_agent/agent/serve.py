@@ -25,6 +25,7 @@ from hpc_agent.errors import (
     ControlPlaneAuthError,
     ControlPlaneUnavailableError,
     HpcAgentError,
+    SchedulerUnavailableError,
 )
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
@@ -76,7 +77,11 @@ class ServeLoop:
         started = context.clock()
         try:
             response = await self._answer(request)
-        except (ControlPlaneUnavailableError, ControlPlaneAuthError) as error:
+        except (
+            ControlPlaneUnavailableError,
+            ControlPlaneAuthError,
+            SchedulerUnavailableError,
+        ) as error:
             # Nothing is known, so nothing is answered: the next step takes it up again.
             log.warning("%s %s waits: %s", request.api, request.request_id, error)
             return

@@ -130,7 +130,7 @@ class Submission:
         first, context = taken[0], self._context
         scheduler, preparation = context.scheduler_of(first), context.preparation
         if first.array_key is None:
-            script = preparation.script_of(first.key)
+            script = preparation.work.script_of(first.key)
             return await scheduler.submit(script, name=f"hpc-agent:{first.key}", comment=first.key)
         array_key, keys = first.array_key, [job.key for job in taken]
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import secrets
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.files import LocalFiles
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.store.filesystem import filesystem_type_of, is_network
 
@@ -16,14 +17,17 @@ log = logging.getLogger(__name__)
 def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> None:
     """Make the work directory and warn when compute nodes will hardly see it.
 
-    Raises ConfigError when it cannot be written.
+    Raises ConfigError when it cannot be written, and what WorkDirectory raises but OSError.
     """
     try:
         work.make()
-        with tempfile.TemporaryFile(dir=work.path):
-            pass
+        probe = work.path / f".probe-{secrets.token_hex(4)}"
+        work.files.write(probe, "")
+        work.files.remove(probe)
     except OSError as error:
-        raise ConfigError(f"work_dir: {work.path}: {error.strerror}") from None
+        raise ConfigError(f"work_dir: {work.path}: {error.strerror or error}") from None
+    if not isinstance(work.files, LocalFiles):
+        return  # whose it is and where it is, is seen on its own machine only
     if os.stat(work.path).st_uid != os.getuid():  # noqa: PTH116
         raise ConfigError(f"work_dir: {work.path} belongs to another user")
     if warn_if_local and not is_network(work.path):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
 from hpc_agent.config.environment import Environment
@@ -89,6 +89,22 @@ class AgentConfig(Section):
         """Return where a location's code server lives."""
         own = self.locations[location].code_server_placement if location in self.locations else None
         return own or self.code_servers.placement
+
+    @model_validator(mode="after")
+    def _has_files_of_login_node(self) -> Self:
+        if self.has_files_elsewhere and self.uses_login_node:
+            raise ValueError(
+                "code servers with placement login are processes of this machine, and "
+                "scheduler.ssh.files: sftp keeps work_dir on another: take placement job or packed"
+            )
+        return self
+
+    @property
+    def has_files_elsewhere(self) -> bool:
+        """Whether ``work_dir`` is on a machine that is reached by SFTP."""
+        settings = self.scheduler
+        over_ssh = settings.kind == "slurm" and settings.transport == "ssh"
+        return over_ssh and settings.ssh is not None and settings.ssh.files == "sftp"
 
     @property
     def uses_login_node(self) -> bool:

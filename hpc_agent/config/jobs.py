@@ -14,7 +14,11 @@ PlacementName = Literal["job", "login", "packed"]
 
 
 class Ssh(Section):
-    """The machine whose Slurm commands are used; ~/.ssh/config fills in what is not given."""
+    """The machine whose Slurm commands are used; ~/.ssh/config fills in what is not given.
+
+    ``files`` mounted: ``work_dir`` is mounted here as well. ``relay`` direct: compute nodes connect
+    to this machine.
+    """
 
     host: str
     user: str | None = None
@@ -22,6 +26,8 @@ class Ssh(Section):
     key_file: ExpandedPath | None = None
     known_hosts: ExpandedPath | None = None
     jump_host: str | None = None
+    files: Literal["sftp", "mounted"] = "sftp"
+    relay: Literal["forwarded", "direct"] = "forwarded"
 
 
 class Scheduler(Section):

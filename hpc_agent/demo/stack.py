@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from hpc_agent.agent.cluster import open_cluster
 from hpc_agent.agent.overview import read_jobs
-from hpc_agent.agent.scheduler import open_scheduler
 from hpc_agent.config import AgentConfig, load_config
 from hpc_agent.demo.cluster import ClusterChoice, Say
 from hpc_agent.demo.processes import Child, wait_for
@@ -233,10 +233,10 @@ async def _end_jobs(config: AgentConfig, say: Say) -> None:
     if not mine:
         return
     say(f"Ending {len(mine)} job{'s' if len(mine) > 1 else ''}")
-    async with open_scheduler(config) as scheduler:
+    async with open_cluster(config) as cluster:
         for job_id in mine:
-            await scheduler.cancel(job_id)
-        await _see_end(scheduler, mine)
+            await cluster.scheduler.cancel(job_id)
+        await _see_end(cluster.scheduler, mine)
 
 
 async def _see_end(scheduler: Scheduler, mine: set[str]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_agent.agent.scheduler import open_scheduler
+from hpc_agent.agent.cluster import Cluster, open_cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.agent_state import gather_agent
 from hpc_agent.doctor.checks import CHECKS, Check, Facts
@@ -26,8 +26,7 @@ from hpc_agent.doctor.finding import Finding, skipped
 from hpc_agent.doctor.host import gather_host, gather_templates
 from hpc_agent.doctor.probe import probe_nodes
 from hpc_agent.doctor.slurm import gather_controller, gather_slurm
-from hpc_agent.errors import ConfigError
-from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.errors import ConfigError, SchedulerError
 
 Found = Mapping[type[Facts], Sequence[Facts] | Unknown]
 
@@ -96,34 +95,47 @@ async def _gather(
     found[AgentFacts] = [agent]
     if kinds & {ControllerFacts, SlurmFacts, ProbeFacts, NodeFacts}:
         say("asking Slurm")
-        async with open_scheduler(config) as scheduler:
-            cluster = _Cluster(config, scheduler, wish, say)
-            found |= await cluster.gather(kinds, agent_runs=agent.running_on is not None)
+        asking = _Asking(config, wish, say, agent_runs=agent.running_on is not None)
+        found |= await asking.gather(kinds)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Cluster:
+class _Asking:
     """Asks Slurm, and sends a probe to each partition in use."""
 
     config: AgentConfig
-    scheduler: Scheduler
     wish: Wish
     say: Callable[[str], None]
+    agent_runs: bool
 
-    async def gather(self, kinds: set[type[Facts]], *, agent_runs: bool) -> Found:
-        controller = await gather_controller(self.config, self.scheduler)
+    async def gather(self, kinds: set[type[Facts]]) -> Found:
+        try:
+            async with open_cluster(self.config) as cluster:
+                return await self._gather(kinds, cluster)
+        except SchedulerError as error:  # the machine with Slurm's commands lets nobody in
+            away = Unknown("Slurm does not answer")
+            controller = ControllerFacts(version="", error=str(error))
+            return {
+                ControllerFacts: [controller],
+                SlurmFacts: away,
+                ProbeFacts: away,
+                NodeFacts: away,
+            }
+
+    async def _gather(self, kinds: set[type[Facts]], cluster: Cluster) -> Found:
+        controller = await gather_controller(self.config, cluster.scheduler)
         found: dict[type[Facts], Sequence[Facts] | Unknown] = {
             ControllerFacts: controller if isinstance(controller, Unknown) else [controller]
         }
         if SlurmFacts in kinds:
-            slurm = await gather_slurm(self.config, self.scheduler, controller)
+            slurm = await gather_slurm(self.config, cluster, controller)
             found[SlurmFacts] = slurm if isinstance(slurm, Unknown) else [slurm]
         if kinds & {ProbeFacts, NodeFacts}:
-            found |= await self._probe(controller, agent_runs=agent_runs)
+            found |= await self._probe(cluster, controller)
         return found
 
-    async def _probe(self, controller: ControllerFacts | Unknown, *, agent_runs: bool) -> Found:
+    async def _probe(self, cluster: Cluster, controller: ControllerFacts | Unknown) -> Found:
         if not self.wish.with_probe:
             none = Unknown("no probe job was wanted (--no-probe)")
             return {ProbeFacts: none, NodeFacts: none}
@@ -132,8 +144,8 @@ class _Cluster:
             return {ProbeFacts: none, NodeFacts: none}
         probes, nodes = await probe_nodes(
             self.config,
-            self.scheduler,
-            agent_runs=agent_runs,
+            cluster,
+            agent_runs=self.agent_runs,
             timeout_seconds=self.wish.probe_seconds,
             say=self.say,
         )

@@ -67,11 +67,11 @@ class HostFacts:
     """The machine that the agent runs on, for a process that is to stay.
 
     Limits are those of setrlimit(2), None for unlimited; ``cgroup_memory`` is the lowest memory
-    limit of the control groups this process is in.
+    limit of the control groups this process is in. ``work_dir`` None: it is on another machine.
     """
 
     home: DirectoryFacts
-    work_dir: DirectoryFacts
+    work_dir: DirectoryFacts | None
     has_systemd: bool
     lingers: bool | None
     kill_user_processes: bool | None

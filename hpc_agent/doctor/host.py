@@ -33,7 +33,7 @@ def gather_host(config: AgentConfig, root: Path = Path("/")) -> HostFacts:
     user = pwd.getpwuid(os.getuid()).pw_name
     return HostFacts(
         home=_directory(config.home),
-        work_dir=_directory(config.work_dir),
+        work_dir=None if config.has_files_elsewhere else _directory(config.work_dir),
         has_systemd=has_systemd,
         lingers=(root / "var/lib/systemd/linger" / user).exists() if has_systemd else None,
         kill_user_processes=kills_user_processes(_logind_texts(root)) if has_systemd else None,

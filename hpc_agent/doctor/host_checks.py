@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import DirectoryFacts, HostFacts, TemplateFacts
-from hpc_agent.doctor.finding import Finding, ok, problem, warning
+from hpc_agent.doctor.finding import Finding, ok, problem, skipped, warning
 from hpc_agent.store.filesystem import NETWORK_TYPES
 
 _GIB = 1 << 30
@@ -31,6 +31,8 @@ def judge_home(config: AgentConfig, host: HostFacts) -> Finding:
 def judge_work_dir(config: AgentConfig, host: HostFacts) -> Finding:
     """Compute nodes must see it; only a probe job knows."""
     work = host.work_dir
+    if work is None:
+        return skipped(f"work_dir: {config.work_dir} is reached by SFTP; a probe job looks at it")
     if not work.is_own:
         return problem(f"work_dir: {work.path} belongs to another user", "Name one of your own.")
     if not work.is_shared and config.scheduler.kind == "slurm":
@@ -43,10 +45,8 @@ def judge_work_dir(config: AgentConfig, host: HostFacts) -> Finding:
 
 def judge_free_space(config: AgentConfig, host: HostFacts) -> Finding:
     """Events that wait for the control plane, and the output of jobs, need room."""
-    for name, directory, needed in (
-        ("home", host.home, _HOME_BYTES),
-        ("work_dir", host.work_dir, _WORK_BYTES),
-    ):
+    for name, directory in _directories(host):
+        needed = _HOME_BYTES if name == "home" else _WORK_BYTES
         if directory.free_bytes < needed:
             return warning(
                 f"{name}: {_gib(directory)} free on {directory.path}",
@@ -57,18 +57,25 @@ def judge_free_space(config: AgentConfig, host: HostFacts) -> Finding:
                 f"{name}: {directory.path} has room for {directory.free_files} more files",
                 f"Have room for {_FILES}, or name another directory: each job has about ten.",
             )
-    return ok(f"home {_gib(host.home)}, work_dir {_gib(host.work_dir)} free")
+    return ok(", ".join(f"{name} {_gib(each)}" for name, each in _directories(host)) + " free")
 
 
 def judge_modes(config: AgentConfig, host: HostFacts) -> Finding:
     """Job directories hold tokens; each is private, and so should be what they are in."""
-    for name, directory in (("home", host.home), ("work_dir", host.work_dir)):
+    for name, directory in _directories(host):
         if directory.mode & 0o022:
             return problem(
                 f"{name}: others can write to {directory.path} ({directory.mode:o})",
                 f"Run `chmod go-w {directory.path}`.",
             )
-    return ok("home and work_dir can be written by this user alone")
+    names = " and ".join(name for name, _ in _directories(host))
+    return ok(f"{names} can be written by this user alone")
+
+
+def _directories(host: HostFacts) -> list[tuple[str, DirectoryFacts]]:
+    """Return those of this machine, by their names in agent.yaml."""
+    both = (("home", host.home), ("work_dir", host.work_dir))
+    return [(name, directory) for name, directory in both if directory is not None]
 
 
 def judge_token(config: AgentConfig, host: HostFacts) -> Finding:

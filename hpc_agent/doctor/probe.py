@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.agent.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import NodeFacts, ProbeFacts, Unknown
 from hpc_agent.doctor.plans import Kind, kinds_of_jobs
 from hpc_agent.doctor.probe_relay import Announced, reachable_relay
 from hpc_agent.errors import HpcAgentError, SchedulerError
+from hpc_agent.jobs.directory import SCRIPT
 from hpc_agent.jobs.options import Setting
-from hpc_agent.jobs.preparation import OUTPUT, SCRIPT, TEMPLATE_OF, script_values
+from hpc_agent.jobs.preparation import OUTPUT, TEMPLATE_OF, script_values
 from hpc_agent.jobs.rendering import Templates
-from hpc_agent.private_files import write_private
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.state import JobState
 
@@ -34,22 +34,22 @@ _COMPLETED_SECONDS, _FAILED_SECONDS = 65.0, 1.0
 
 async def probe_nodes(
     config: AgentConfig,
-    scheduler: Scheduler,
+    cluster: Cluster,
     *,
     agent_runs: bool,
     timeout_seconds: float,
     say: Callable[[str], None],
 ) -> tuple[list[ProbeFacts], list[NodeFacts]]:
     """Send one probe job to each partition in use; return how they went and what they found."""
-    root = config.work_dir / "probes" / secrets.token_hex(8)
+    root, files = config.work_dir / "probes" / secrets.token_hex(8), cluster.files
     groups = _by_partition(config)
     errands = [
-        _Errand(scheduler, root / str(number), partition, timeout_seconds, say)
+        _Errand(cluster, root / str(number), partition, timeout_seconds, say)
         for number, partition in enumerate(groups)
     ]
     try:
-        await asyncio.to_thread(root.mkdir, mode=0o700, parents=True)
-        async with reachable_relay(config, root, agent_runs=agent_runs) as relay:
+        await asyncio.to_thread(files.make_directory, root)
+        async with reachable_relay(config, cluster, root, agent_runs=agent_runs) as relay:
             outcomes = await asyncio.gather(
                 *(
                     _probe(config, errand, relay, kinds)
@@ -59,7 +59,7 @@ async def probe_nodes(
     except (HpcAgentError, OSError) as error:
         return [ProbeFacts(partition=name, error=str(error)) for name in groups], []
     finally:
-        await asyncio.to_thread(shutil.rmtree, root, True)
+        await asyncio.to_thread(files.remove_tree, root)
     return [went for went, _ in outcomes], [node for _, node in outcomes if node is not None]
 
 
@@ -76,7 +76,7 @@ def _by_partition(config: AgentConfig) -> dict[str, list[Kind]]:
 class _Errand:
     """One probe job: where its files are, and how long it may take."""
 
-    scheduler: Scheduler
+    cluster: Cluster
     directory: Path
     partition: str
     timeout_seconds: float
@@ -88,7 +88,7 @@ async def _probe(
 ) -> tuple[ProbeFacts, NodeFacts | None]:
     partition = errand.partition
     try:
-        await asyncio.to_thread(_write, config, errand.directory, relay, kinds)
+        await asyncio.to_thread(_write, config, errand, relay, kinds)
         answer = await _run(errand)
     except (HpcAgentError, OSError) as error:
         return ProbeFacts(partition=partition, error=str(error)), None
@@ -98,38 +98,44 @@ async def _probe(
     return ProbeFacts(partition=partition, job_id=job_id), node
 
 
-def _write(config: AgentConfig, directory: Path, relay: Announced, kinds: Sequence[Kind]) -> None:
-    directory.mkdir(mode=0o700)
+def _write(config: AgentConfig, errand: _Errand, relay: Announced, kinds: Sequence[Kind]) -> None:
+    files, directory = errand.cluster.files, errand.directory
+    files.make_directory(directory)
     for name in (_PROGRAM, _CONTROL_GROUPS):
-        shutil.copyfile(Path(__file__).parent / name, directory / name)
+        files.write(directory / name, (Path(__file__).parent / name).read_bytes())
     pythons = {kind.interpreter for kind in kinds} - {None}
     question = {
         "addresses": relay.addresses,
         "certificate": relay.certificate,
         "pythons": sorted(str(python) for python in pythons),
     }
-    write_private(directory / "question.json", json.dumps(question))
+    files.write(directory / "question.json", json.dumps(question))
     usual = next(kind.plan for kind in kinds if kind.plan is not None)
     plan = replace(usual, settings=[*usual.settings, Setting("time", "5", "the probe")])
     values = replace(
-        script_values(plan, directory=directory, node_python=config.node_python),
+        script_values(
+            plan,
+            directory=directory,
+            node_python=config.node_python,
+            account=errand.cluster.account,
+        ),
         node_program=str(directory / _PROGRAM),
     )
     script = Templates(config.templates_dir).render(TEMPLATE_OF[plan.spec.kind], values)
-    write_private(directory / SCRIPT, script)
+    files.write(directory / SCRIPT, script)
 
 
 async def _run(errand: _Errand) -> tuple[str, NodeFacts] | Unknown:
-    directory = errand.directory
+    directory, scheduler = errand.directory, errand.cluster.scheduler
     submitted_at = time.time()
     key = f"probe-{directory.parent.name}-{directory.name}"
-    job_id = await errand.scheduler.submit(directory / SCRIPT, name="hpc-agent:probe", comment=key)
+    job_id = await scheduler.submit(directory / SCRIPT, name="hpc-agent:probe", comment=key)
     errand.say(f"probe job {job_id} is submitted ({ProbeFacts(partition=errand.partition).where})")
     try:
         answer = await _wait(errand, job_id, submitted_at)
     finally:
         # Nothing of the doctor stays, whether it was answered, gave up or was interrupted.
-        await errand.scheduler.cancel(job_id)
+        await scheduler.cancel(job_id)
     return answer if isinstance(answer, Unknown) else (job_id, answer)
 
 
@@ -137,14 +143,14 @@ async def _wait(errand: _Errand, job_id: str, submitted_at: float) -> NodeFacts 
     words = "no news of it"
     look_at = 0.0
     while time.time() - submitted_at < errand.timeout_seconds:
-        content = await asyncio.to_thread(_answer, errand.directory)
+        content = await asyncio.to_thread(_answer, errand)
         if content is not None:
             return _facts(content, errand.partition, submitted_at, seen_at=time.time())
         if time.monotonic() >= look_at:
             look_at = time.monotonic() + _LOOK_INTO_QUEUE_SECONDS
-            news, is_over = await _news(errand.scheduler, job_id)
+            news, is_over = await _news(errand.cluster.scheduler, job_id)
             if is_over:
-                output = await asyncio.to_thread(_tail, errand.directory / OUTPUT)
+                output = await asyncio.to_thread(_tail, errand)
                 return Unknown(f"probe job {job_id} is {news} without an answer: {output}")
             if news != words:
                 errand.say(f"probe job {job_id} is {news}")
@@ -168,19 +174,21 @@ async def _news(scheduler: Scheduler, job_id: str) -> tuple[str, bool]:
     return f"{record.state.value}{reason}", is_over
 
 
-def _answer(directory: Path) -> dict[str, Any] | None:
-    if "answer.json" not in {path.name for path in directory.iterdir()}:
+def _answer(errand: _Errand) -> dict[str, Any] | None:
+    try:
+        content = json.loads(errand.cluster.files.read(errand.directory / "answer.json"))
+    except FileNotFoundError:
         return None
-    content = json.loads((directory / "answer.json").read_text())
     return content if isinstance(content, dict) else None
 
 
-def _tail(path: Path) -> str:
+def _tail(errand: _Errand) -> str:
+    path = errand.directory / OUTPUT
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        printed = errand.cluster.files.read(path).decode(errors="replace")
     except OSError:
         return f"{path} was not written: does the node see work_dir?"
-    return " / ".join(lines[-3:]) or "it printed nothing"
+    return " / ".join(printed.strip().splitlines()[-3:]) or "it printed nothing"
 
 
 def _facts(

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
+from hpc_agent.agent.cluster import Cluster
+from hpc_agent.agent.relay import relay_settings
+from hpc_agent.agent.relay_port import RelayPortLoop
 from hpc_agent.config import AgentConfig
-from hpc_agent.jobs.directory import RELAY_FILE
+from hpc_agent.files import Files
+from hpc_agent.jobs.directory import RELAY_FILE, WorkDirectory
+from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
 from hpc_agent.relay.server import Relay
-from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
+from hpc_agent.slurm.ssh_shared import SharedConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,25 +35,53 @@ class Announced:
 
 @asynccontextmanager
 async def reachable_relay(
-    config: AgentConfig, directory: Path, *, agent_runs: bool
+    config: AgentConfig, cluster: Cluster, directory: Path, *, agent_runs: bool
 ) -> AsyncIterator[Announced]:
     """Yield the running agent's relay, or one of our own as the agent would start it."""
     if agent_runs:
-        yield await asyncio.to_thread(_announced, config.work_dir)
+        yield await asyncio.to_thread(_announced, cluster.files, config.work_dir)
         return
-    settings = RelaySettings(
-        state_dir=directory / "relay",
-        work_dir=directory,
-        bind=config.relay.bind,
-        port=config.relay.port or _last_port(config),
-        advertise=tuple(config.relay.advertise),
-        allow=tuple(config.relay.allow),
+    work = WorkDirectory(directory, cluster.files)
+    with tempfile.TemporaryDirectory(prefix="hpc-agent-doctor-") as state:
+        settings = replace(
+            relay_settings(config, is_forwarded=cluster.login_node is not None),
+            state_dir=Path(state),
+        )
+        if settings.work_dir is not None:
+            port = settings.port or _last_port(config)
+            settings = replace(settings, work_dir=directory, port=port)
+        async with httpx.AsyncClient() as client:
+            upstream = Upstream(api=client, storage=client, credentials=_no_credentials)
+            async with (
+                Relay(
+                    settings, directory=_Nobody(), upstream=upstream, on_report=_no_report
+                ) as relay,
+                _told(config, relay, cluster.login_node, work, Path(state)),
+            ):
+                yield await asyncio.to_thread(_announced, cluster.files, directory)
+
+
+@asynccontextmanager
+async def _told(
+    config: AgentConfig,
+    relay: Relay,
+    login_node: SharedConnection | None,
+    work: WorkDirectory,
+    state: Path,
+) -> AsyncIterator[None]:
+    """Open the relay's port on the login node, where it has one."""
+    if login_node is None:
+        yield
+        return
+    program = await asyncio.to_thread(build_node_program, work.lib, work.files)
+    port = RelayPortLoop(
+        config, relay, login_node=login_node, work=work, program=program, state_dir=state
     )
-    await asyncio.to_thread(settings.state_dir.mkdir, mode=0o700)
-    async with httpx.AsyncClient() as client:
-        upstream = Upstream(api=client, storage=client, credentials=_no_credentials)
-        async with Relay(settings, directory=_Nobody(), upstream=upstream, on_report=_no_report):
-            yield await asyncio.to_thread(_announced, directory)
+    try:
+        await port.step()
+        yield
+    finally:
+        await port.close()
 
 
 class _Nobody:
@@ -66,8 +100,8 @@ def _no_credentials(deployment: str) -> Mapping[str, str]:
     return {}
 
 
-def _announced(directory: Path) -> Announced:
-    content = json.loads((directory / RELAY_FILE).read_text())
+def _announced(files: Files, directory: Path) -> Announced:
+    content = json.loads(files.read(directory / RELAY_FILE))
     return Announced(addresses=content["addresses"], certificate=content["certificate"])
 
 

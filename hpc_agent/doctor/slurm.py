@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from hpc_agent.agent.scheduler import open_runner
+from hpc_agent.agent.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts, Unknown
 from hpc_agent.doctor.plans import Kind, kinds_of_jobs, values_of
 from hpc_agent.errors import SchedulerError, TemplateError
-from hpc_agent.jobs.preparation import SCRIPT
+from hpc_agent.files import Files
+from hpc_agent.jobs.directory import SCRIPT
 from hpc_agent.jobs.rendering import Templates
-from hpc_agent.private_files import write_private
 from hpc_agent.slurm.commands import CommandResult, CommandRunner
 from hpc_agent.slurm.scheduler import Scheduler
 
@@ -39,7 +38,7 @@ async def gather_controller(config: AgentConfig, scheduler: Scheduler) -> Contro
 
 
 async def gather_slurm(
-    config: AgentConfig, scheduler: Scheduler, controller: ControllerFacts | Unknown
+    config: AgentConfig, cluster: Cluster, controller: ControllerFacts | Unknown
 ) -> SlurmFacts | Unknown:
     """Ask for configuration, partitions, accounting and limits."""
     if isinstance(controller, Unknown):
@@ -47,13 +46,13 @@ async def gather_slurm(
     if controller.error is not None:
         return Unknown("Slurm does not answer")
     try:
-        async with open_runner(config) as runner:
-            return await _gather(config, scheduler, runner)
+        return await _gather(config, cluster)
     except SchedulerError as error:
         return Unknown(str(error))
 
 
-async def _gather(config: AgentConfig, scheduler: Scheduler, runner: CommandRunner) -> SlurmFacts:
+async def _gather(config: AgentConfig, cluster: Cluster) -> SlurmFacts:
+    scheduler, runner = cluster.scheduler, cluster.runner
     shown = await _run(runner, "scontrol", "show", "config")
     accounting = await _run(runner, "sacct", "--noheader", "--allocations", "--starttime=now")
     return SlurmFacts(
@@ -63,7 +62,9 @@ async def _gather(config: AgentConfig, scheduler: Scheduler, runner: CommandRunn
         accounting_error=None if accounting.succeeded else accounting.describe(),
         clusters=await _clusters(runner) if accounting.succeeded else (),
         submit_limits=await _submit_limits(runner) if accounting.succeeded else {},
-        refused={kind.name: await _refusal(config, runner, kind) for kind in kinds_of_jobs(config)},
+        refused={
+            kind.name: await _refusal(config, cluster, kind) for kind in kinds_of_jobs(config)
+        },
     )
 
 
@@ -106,30 +107,30 @@ async def _submit_limits(runner: CommandRunner) -> dict[str, int]:
     return parse_submit_limits(shown.stdout) if shown.succeeded else {}
 
 
-async def _refusal(config: AgentConfig, runner: CommandRunner, kind: Kind) -> str | None:
+async def _refusal(config: AgentConfig, cluster: Cluster, kind: Kind) -> str | None:
     """Say what is wrong with a kind of job; sbatch reads the script that would be submitted."""
     if kind.plan is None:
         return kind.error
     try:
         script = Templates(config.templates_dir).render(*values_of(config, kind.plan))
-        async with _in_work_dir(config, script) as file:
-            asked = await _run(runner, "sbatch", "--test-only", "--export=NIL", str(file))
+        async with _in_work_dir(config, cluster.files, script) as file:
+            asked = await _run(cluster.runner, "sbatch", "--test-only", "--export=NIL", str(file))
     except (TemplateError, OSError) as error:
         return str(error)
     return None if asked.succeeded else asked.describe()
 
 
 @asynccontextmanager
-async def _in_work_dir(config: AgentConfig, script: str) -> AsyncIterator[Path]:
+async def _in_work_dir(config: AgentConfig, files: Files, script: str) -> AsyncIterator[Path]:
     """Yield a script where a machine that is reached by SSH sees it too, while it is read."""
     directory = config.work_dir / "probes" / secrets.token_hex(8)
     file = directory / SCRIPT
     try:
-        await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
-        await asyncio.to_thread(write_private, file, script)
+        await asyncio.to_thread(files.make_directory, directory)
+        await asyncio.to_thread(files.write, file, script)
         yield file
     finally:
-        await asyncio.to_thread(shutil.rmtree, directory, True)
+        await asyncio.to_thread(files.remove_tree, directory)
 
 
 async def _run(runner: CommandRunner, *argv: str) -> CommandResult:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.jobs.directory import WorkDirectory
-from hpc_agent.jobs.preparation import OUTPUT, SCRIPT
+from hpc_agent.jobs.directory import SCRIPT, WorkDirectory
+from hpc_agent.jobs.preparation import OUTPUT, JobScript
 from hpc_agent.jobs.rendering import directive
-from hpc_agent.private_files import write_private
 
 # Where a job runs and writes is its own; an array has its tasks' directories in their place.
 _OWN = ("#SBATCH --output=", "#SBATCH --chdir=")
@@ -58,12 +56,12 @@ def new_array_key() -> str:
     return f"arr-{uuid.uuid4().hex[:20]}"
 
 
-def likeness_of(script: Path, key: str) -> str | None:
+def likeness_of(script: JobScript, key: str) -> str | None:
     """Return what a job has in common with those alike; None for one that cannot be a task.
 
     That is one whose options name the job itself, as a site's template may have it.
     """
-    head, directory = Head.of(script.read_text()), script.parent
+    head, directory = Head.of(script.text), script.path.parent
     shared = head.shared()
     text = "\n".join([shared.interpreter, *shared.directives])
     is_own = key in text or str(directory) in text
@@ -97,16 +95,16 @@ def array_script(task_script: str, *, array_key: str, directory: Path) -> str:
 def prepare_array(work: WorkDirectory, array_key: str, keys: Sequence[str]) -> Path:
     """Write the directory of an array of these jobs, in their order; return its script.
 
-    Raises OSError when the work directory cannot be written.
+    Raises what WorkDirectory raises.
     """
-    directory = work.of(array_key)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
+    directory, files = work.of(array_key), work.files
+    files.remove_tree(directory)
+    files.make_directory(directory)
     for index, key in enumerate(keys):
-        (directory / str(index)).symlink_to(Path("..") / key)
-    script = directory / SCRIPT
-    task_script = (work.of(keys[0]) / SCRIPT).read_text()
-    write_private(script, array_script(task_script, array_key=array_key, directory=directory))
+        files.symlink(f"../{key}", directory / str(index))
+    script = work.script_of(array_key)
+    task_script = files.read(work.script_of(keys[0])).decode()
+    files.write(script, array_script(task_script, array_key=array_key, directory=directory))
     return script
 
 

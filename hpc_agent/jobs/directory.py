@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc_agent.private_files import write_private
+from hpc_agent.files import Files, LocalFiles
 from hpc_agent.store.jobs import JobKind
 
+SCRIPT = "job.sh"
 RELAY_FILE = "relay.json"
 ORDERS = "servers"
 
@@ -59,68 +58,58 @@ class NodeSpec:
 
 
 class WorkDirectory:
-    """The agent's directory on the shared file system."""
+    """The agent's directory on the file system that compute nodes share. Its methods block.
 
-    def __init__(self, path: Path) -> None:
+    They raise OSError, and SchedulerUnavailableError when the machine that has it is away.
+    """
+
+    def __init__(self, path: Path, files: Files | None = None) -> None:
         self.path = path
+        self.files = files or LocalFiles()
         self.jobs = path / "jobs"
         self.lib = path / "lib"
 
     def make(self) -> None:
         """Make the directories, private to this user."""
         for directory in (self.path, self.jobs, self.lib):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.files.make_directory(directory)
 
     def of(self, key: str) -> Path:
         """Return the directory of a job."""
         return self.jobs / key
 
+    def script_of(self, key: str) -> Path:
+        """Return where the script of a job is, or of an array."""
+        return self.of(key) / SCRIPT
+
     def prepare(self, spec: NodeSpec, *, token: str, program: Path) -> Path:
         """Make a job's directory with everything but its script; safe to repeat after a crash."""
-        directory = self.of(spec.key)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        write_private(directory / "token", token)
-        write_private(directory / "spec.json", spec.to_json())
-        _place(program, directory / "node.pyz")
-        link = directory / RELAY_FILE
-        if not link.is_symlink():
-            link.symlink_to(Path("..") / ".." / RELAY_FILE)
+        files, directory = self.files, self.of(spec.key)
+        files.make_directory(directory)
+        files.write(directory / "token", token)
+        files.write(directory / "spec.json", spec.to_json())
+        files.link(program, directory / "node.pyz")
+        files.symlink(f"../../{RELAY_FILE}", directory / RELAY_FILE)
         if spec.kind is JobKind.PACK:
-            (directory / ORDERS).mkdir(mode=0o700, exist_ok=True)
+            files.make_directory(directory / ORDERS)
         return directory
 
     def order(self, pack_key: str, key: str) -> None:
         """Let a pack start a server. Raises OSError when the pack's directory is gone."""
-        (self.of(pack_key) / ORDERS / key).touch(mode=0o600)
+        self.files.touch(self.of(pack_key) / ORDERS / key)
 
     def withdraw_order(self, pack_key: str, key: str) -> None:
         """Let a pack end a server."""
-        (self.of(pack_key) / ORDERS / key).unlink(missing_ok=True)
+        self.files.remove(self.of(pack_key) / ORDERS / key)
 
     def exit_record(self, key: str) -> dict[str, Any] | None:
-        """Return a job's exit record, or None when there is none.
-
-        The directory is listed first: an NFS client may otherwise answer from its cache that a new
-        file is absent.
-        """
-        directory = self.of(key)
+        """Return a job's exit record, or None when there is none."""
         try:
-            if "exit.json" not in os.listdir(directory):  # noqa: PTH208
-                return None
-            content = json.loads((directory / "exit.json").read_text())
+            content = json.loads(self.files.read(self.of(key) / "exit.json"))
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None
 
     def remove(self, key: str) -> None:
         """Remove a job's directory."""
-        shutil.rmtree(self.of(key), ignore_errors=True)
-
-
-def _place(program: Path, target: Path) -> None:
-    if target.exists():
-        return
-    try:
-        target.hardlink_to(program)
-    except OSError:  # the file system refuses hard links
-        shutil.copyfile(program, target)
+        self.files.remove_tree(self.of(key))

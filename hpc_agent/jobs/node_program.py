@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import zipfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+
+from hpc_agent.files import Files, LocalFiles
 
 _PACKAGE = "hpc_agent_node"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -20,26 +23,30 @@ sys.exit(main())
 """
 
 
-def build_node_program(lib_dir: Path) -> Path:
+def build_node_program(lib_dir: Path, files: Files | None = None) -> Path:
     """Write ``node-DIGEST.pyz`` into ``lib_dir`` unless it is there, and return its path.
 
     The digest is over the contents, so agents of one version share a file and another version
     gets its own; jobs that run keep the one they were started with.
     """
+    files = files or LocalFiles()
     contents = _contents()
     digest = hashlib.sha256()
     for name, data in contents:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     target = lib_dir / f"node-{digest.hexdigest()[:16]}.pyz"
-    if target.exists():
-        return target
-    lib_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    files.make_directory(lib_dir)
+    if target.name not in files.names(lib_dir):
+        files.write(target, _zipped(contents))
+    return target
+
+
+def _zipped(contents: Sequence[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in contents:
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
-    temporary.replace(target)
-    return target
+    return buffer.getvalue()
 
 
 def _contents() -> list[tuple[str, bytes]]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.account import Account
 from hpc_agent.config import Environment
 from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.private_files import write_private
 from hpc_agent.store.jobs import JobKind
 
-SCRIPT = "job.sh"
 OUTPUT = "slurm.out"
 TEMPLATE_OF = {
     JobKind.RUN_WORKER: "run_worker.sbatch.j2",
@@ -42,6 +39,14 @@ class JobPlan:
     requeue: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class JobScript:
+    """The script of a job, and where it is."""
+
+    path: Path
+    text: str
+
+
 class JobPreparation:
     """Writes job directories; ``prepare`` may be repeated for the same key."""
 
@@ -53,37 +58,40 @@ class JobPreparation:
         tokens: JobTokens,
         program: Path,
         node_python: str,
+        account: Account | None = None,
     ) -> None:
         self.work = work
         self._templates = templates
         self._tokens = tokens
         self._program = program
         self._node_python = node_python
+        self._account = account
 
-    def script_of(self, key: str) -> Path:
-        """Return where the job's script is."""
-        return self.work.of(key) / SCRIPT
-
-    async def prepare(self, plan: JobPlan) -> Path:
+    async def prepare(self, plan: JobPlan) -> JobScript:
         """Write the directory and the script of a job; return the script.
 
-        Raises TemplateError, and OSError when the work directory cannot be written.
+        Raises TemplateError, and what WorkDirectory raises.
         """
         return await asyncio.to_thread(self._prepare, plan)
 
-    def _prepare(self, plan: JobPlan) -> Path:
+    def _prepare(self, plan: JobPlan) -> JobScript:
         key = plan.spec.key
         directory = self.work.prepare(
             plan.spec, token=self._tokens.token(key), program=self._program
         )
-        values = script_values(plan, directory=directory, node_python=self._node_python)
-        script = directory / SCRIPT
-        write_private(script, self._templates.render(TEMPLATE_OF[plan.spec.kind], values))
+        values = script_values(
+            plan, directory=directory, node_python=self._node_python, account=self._account
+        )
+        text = self._templates.render(TEMPLATE_OF[plan.spec.kind], values)
+        script = JobScript(self.work.script_of(key), text)
+        self.work.files.write(script.path, text)
         return script
 
 
-def script_values(plan: JobPlan, *, directory: Path, node_python: str) -> ScriptValues:
-    """Return what the template of a job is rendered with."""
+def script_values(
+    plan: JobPlan, *, directory: Path, node_python: str, account: Account | None = None
+) -> ScriptValues:
+    """Return what the template of a job is rendered with; ``account`` None is this process's."""
     environment = plan.environment
     output = str(directory / OUTPUT).replace("%", "%%")
     return ScriptValues(
@@ -96,7 +104,7 @@ def script_values(plan: JobPlan, *, directory: Path, node_python: str) -> Script
             "--requeue" if plan.requeue else "--no-requeue",
             *(setting.directive for setting in plan.settings),
         ],
-        exports=list(_exports(environment.variables).items()),
+        exports=list(_exports(account or Account.here(), environment.variables).items()),
         modules=environment.modules,
         purge_modules=environment.purge_modules,
         env_file=environment.env_file,
@@ -111,14 +119,13 @@ def script_values(plan: JobPlan, *, directory: Path, node_python: str) -> Script
     )
 
 
-def _exports(variables: Mapping[str, str]) -> dict[str, str]:
+def _exports(account: Account, variables: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment of a job: nothing of the agent's own leaks into it."""
-    account = pwd.getpwuid(os.getuid())
     return {
-        "HOME": account.pw_dir,
-        "USER": account.pw_name,
-        "LOGNAME": account.pw_name,
-        "SHELL": account.pw_shell or "/bin/sh",
+        "HOME": account.home,
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "SHELL": account.shell or "/bin/sh",
         "PATH": _PATH,
         "LANG": "C.UTF-8",
         **variables,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from collections.abc import Iterable
 
 from hpc_agent.errors import ConfigError
 from hpc_agent.private_files import write_private
@@ -63,14 +64,12 @@ def split_host(address: str) -> tuple[str, str]:
     return address, ""
 
 
-def announce(settings: RelaySettings, port: int, certificate: str) -> None:
-    """Replace ``WORK_DIR/relay.json``."""
-    addresses = []
-    for address in advertised_hosts(settings):
+def announcement(addresses: Iterable[str], port: int, certificate: str) -> str:
+    """Return ``relay.json``; ``port`` is that of the addresses that have none."""
+    listed = []
+    for address in addresses:
         host, own_port = split_host(address)
-        addresses.append(
+        listed.append(
             f"[{host}]:{own_port or port}" if ":" in host else f"{host}:{own_port or port}"
         )
-    content = {"version": 1, "addresses": addresses, "certificate": certificate}
-    settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(settings.work_dir / "relay.json", json.dumps(content), durable=True)
+    return json.dumps({"version": 1, "addresses": listed, "certificate": certificate})

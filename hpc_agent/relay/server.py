@@ -9,13 +9,14 @@ import secrets
 import socket
 import ssl
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from hpc_agent.private_files import write_private
-from hpc_agent.relay.address import advertised_hosts, announce, bind, split_host
+from hpc_agent.relay.address import advertised_hosts, announcement, bind, split_host
 from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.certificate import load_or_create, server_context
 from hpc_agent.relay.delivery import Delivery
@@ -53,6 +54,7 @@ class Relay:
         self._stack = contextlib.AsyncExitStack()
         self._tunnels: Tunnels
         self._delivery: Delivery
+        self._certificate = ""
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -96,6 +98,10 @@ class Relay:
         """Wait until a code server has connections parked; False after ``timeout`` seconds."""
         return await self._tunnels.wait_connected(key, timeout)
 
+    def announcement(self, addresses: Iterable[str]) -> str:
+        """Return ``relay.json`` for jobs that reach this relay at these hosts (or host:port)."""
+        return announcement(addresses, self.port, self._certificate)
+
     async def forget(self, key: str) -> None:
         """Drop the tunnels of a code server that is gone for good."""
         await self._tunnels.forget(key)
@@ -126,7 +132,10 @@ class Relay:
         self.port = int(prepared.listening.getsockname()[1])
         await listener.start(prepared.listening)
         stack.push_async_callback(listener.stop, settings.stop_seconds)
-        await asyncio.to_thread(announce, settings, self.port, prepared.certificate)
+        self._certificate = prepared.certificate
+        if settings.work_dir is not None:
+            told = self.announcement(advertised_hosts(settings))
+            await asyncio.to_thread(_announce, settings.work_dir, told)
         log.info("relay listens on %s:%d", settings.bind, self.port)
 
 
@@ -163,6 +172,11 @@ def _prepare(settings: RelaySettings) -> _Prepared:
         temporary=temporary,
         listening=bind(settings),
     )
+
+
+def _announce(work_dir: Path, told: str) -> None:
+    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(work_dir / "relay.json", told, durable=True)
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:

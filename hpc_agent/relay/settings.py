@@ -15,11 +15,12 @@ class RelaySettings:
     ``port`` 0 keeps the port of the last start when it is free. ``advertise`` are the hosts (or
     ``host:port``) that compute nodes should try, in order; empty means this host's name and the
     bind address. ``allow`` empty admits every network. ``state_dir`` is on local disk, ``work_dir``
-    on the shared file system. ``socket_dir`` None makes a temporary directory.
+    on the shared file system; None tells nobody of the relay, see ``Relay.announcement``.
+    ``socket_dir`` None makes a temporary directory.
     """
 
     state_dir: Path
-    work_dir: Path
+    work_dir: Path | None
     bind: str = "0.0.0.0"  # noqa: S104  (compute nodes must reach it; every request needs a token)
     port: int = 0
     advertise: tuple[str, ...] = ()

@@ -95,7 +95,7 @@ async def test_next_attempt_asks_for_more_and_the_token_of_the_first_is_refused(
     await story.loop.step()
     second = await bench.job(SECOND)
     assert (second.phase, second.attempt, second.run_id) == (Phase.INTENT, 2, RUN_ID)
-    script = bench.context.preparation.script_of(SECOND).read_text()
+    script = bench.context.preparation.work.script_of(SECOND).read_text()
     assert "#SBATCH --mem=8G" in script
     assert await story.reports.identify(TOKENS.token(FIRST)) is None
     assert await story.reports.identify(TOKENS.token(SECOND)) is not None

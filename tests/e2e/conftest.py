@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.stack import Directories, Stack
 from tests.cluster import SlurmCluster
 
+AgentIn = Callable[[Directories], Sequence[str]]
+
 
 def say(text: str) -> None:
     """Progress of what takes long, for `pytest -s`."""
@@ -22,14 +24,21 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def running_stack(cluster: ClusterChoice, **settings: Any) -> Iterator[Stack]:
-    """Start control plane and agent with the example location, and take all of it down again."""
+def running_stack(
+    cluster: ClusterChoice, *, agent_in: AgentIn | None = None, **settings: Any
+) -> Iterator[Stack]:
+    """Start control plane and agent with the example location, and take all of it down again.
+
+    ``agent_in`` says by which command the agent is started, as env(1) starts others.
+    """
     # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
     with tempfile.TemporaryDirectory(prefix="hpc-e2e-", ignore_cleanup_errors=True) as path:
         local = Path(path)
         stack = Stack(
             cluster, Directories(local=local, shared=local / "shared"), say=say, settings=settings
         )
+        if agent_in is not None:
+            stack.agent.argv = [*agent_in(stack.directories), *stack.agent.argv]
         try:
             stack.start_control_plane()
             stack.configure_agent()

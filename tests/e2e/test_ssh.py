@@ -1,4 +1,8 @@
-"""The agent beside the cluster: Slurm's commands over SSH, everything else as ever."""
+"""The agent beside the cluster: commands, files and the relay's port over one SSH connection.
+
+It runs where the cluster's file system is not mounted, and listens on its own loopback address
+alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import pytest
 
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
-from hpc_agent.demo.stack import Stack
+from hpc_agent.demo.stack import Directories, Stack
 from tests.e2e.conftest import running_stack
 from tests.e2e.test_runs import nap, wait_running
 from tests.ssh import NoSshdError, Sshd, running_sshd
@@ -38,8 +42,19 @@ def stack(on_slurm: ClusterChoice, sshd: Sshd) -> Iterator[Stack]:
         "known_hosts": str(target.known_hosts),
     }
     scheduler = {"transport": "ssh", "ssh": ssh, "poll_seconds": 2, "commands_per_second": 20}
-    with running_stack(on_slurm, relay={"bind": "127.0.0.1"}, scheduler=scheduler) as started:
+    with running_stack(
+        on_slurm,
+        agent_in=_without_shared_files,
+        relay={"bind": "127.0.0.1"},
+        scheduler=scheduler,
+    ) as started:
         yield started
+
+
+def _without_shared_files(directories: Directories) -> list[str]:
+    """A mount namespace in which an empty directory is where the shared one was."""
+    hide = 'mount -t tmpfs none "$0" && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", hide, str(directories.shared)]
 
 
 def test_run_goes_through_while_the_connection_is_cut(stack: Stack, sshd: Sshd) -> None:

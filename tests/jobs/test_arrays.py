@@ -14,7 +14,7 @@ from hpc_agent.jobs.arrays import likeness_of, prepare_array
 from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
 from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.options import Setting
-from hpc_agent.jobs.preparation import JobPlan, JobPreparation
+from hpc_agent.jobs.preparation import JobPlan, JobPreparation, JobScript
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.store.jobs import JobKind
@@ -29,7 +29,7 @@ class Site:
         self.work = WorkDirectory(path / "work $(x) 'q' %j")
         self.work.make()
 
-    async def script(self, key: str, partition: str = "debug", variable: str = "") -> Path:
+    async def script(self, key: str, partition: str = "debug", variable: str = "") -> JobScript:
         """Prepare a job and return its script."""
         preparation = JobPreparation(
             work=self.work,

@@ -13,6 +13,7 @@ from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host, slurm_over
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
+from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.cluster import SlurmCluster
 from tests.slurm.matrix import note
 from tests.slurm.waiting import until_final
@@ -77,7 +78,7 @@ def sshd_of_slurm(
 @pytest.fixture
 async def ssh(sshd_of_slurm: Sshd) -> AsyncIterator[SlurmCli]:
     """Slurm's commands over a real SSH connection."""
-    runner = SshRunner(sshd_of_slurm.target)
+    runner = SshRunner(SharedConnection(sshd_of_slurm.target))
     yield slurm_over(runner, burst=1000)
     await asyncio.to_thread(runner.close)
 

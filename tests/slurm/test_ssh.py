@@ -15,6 +15,7 @@ from hpc_agent.slurm.commands import NOT_FOUND, CommandResult
 from hpc_agent.slurm.diagnosis import submit_error
 from hpc_agent.slurm.ssh import NOT_CONNECTED, SshRunner
 from hpc_agent.slurm.ssh_connection import SshTarget
+from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.slurm.waiting import until
 from tests.ssh import NoSshdError, Sshd, running_sshd
 
@@ -32,7 +33,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 @pytest.fixture
 async def runner(sshd: Sshd) -> AsyncIterator[SshRunner]:
-    opened = SshRunner(sshd.target)
+    opened = SshRunner(SharedConnection(sshd.target))
     yield opened
     await asyncio.to_thread(opened.close)
 
@@ -104,7 +105,7 @@ async def test_jump_host_is_gone_through(sshd: Sshd, tmp_path: Path) -> None:
             known_hosts=both,
             jump_host=f"127.0.0.1:{sshd.port}",
         )
-        runner = SshRunner(target)
+        runner = SshRunner(SharedConnection(target))
         result = await run(runner, "bash", "-c", 'echo "$FROM_SSHD"')
         await asyncio.to_thread(runner.close)
     assert result.stdout == "inner\n"
@@ -116,7 +117,7 @@ async def test_jump_host_of_every_host_is_not_gone_through_to_itself(
     """`Host *` with `ProxyJump` in ~/.ssh/config holds for the jump host, too."""
     configured = tmp_path / "config"
     configured.write_text(f"Host *\n  ProxyJump 127.0.0.1:{sshd.port}\n")
-    runner = SshRunner(replace(sshd.target, config_file=configured))
+    runner = SshRunner(SharedConnection(replace(sshd.target, config_file=configured)))
     result = await run(runner, "echo", "here")
     await asyncio.to_thread(runner.close)
     assert result.stdout == "here\n"
@@ -137,7 +138,7 @@ async def test_connection_that_cannot_be_made_says_why(
 ) -> None:
     """Nothing was sent, so nothing is in doubt; the words say what to do."""
     target, words = _wrong(sshd.target, tmp_path, wrong)
-    runner = SshRunner(target)
+    runner = SshRunner(SharedConnection(target))
     result = await run(runner, "true")
     assert result.returncode == NOT_CONNECTED
     assert "Unable to connect to 127.0.0.1 by ssh: " in result.stderr

@@ -1,0 +1,35 @@
+"""The user that jobs run as, as its password entry has it (passwd(5))."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from typing import Self
+
+from hpc_agent.errors import ConfigError
+
+_FIELDS = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Name, home and shell of a user, on the machines where its jobs run."""
+
+    name: str
+    home: str
+    shell: str
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return that of this process."""
+        entry = pwd.getpwuid(os.getuid())
+        return cls(name=entry.pw_name, home=entry.pw_dir, shell=entry.pw_shell)
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Return that of a line of ``getent passwd``. Raises ConfigError."""
+        fields = line.strip().split(":")
+        if len(fields) != _FIELDS or not fields[0] or not fields[5].startswith("/"):
+            raise ConfigError(f"getent passwd has no entry with a home for this user: {line!r}")
+        return cls(name=fields[0], home=fields[5], shell=fields[6])

@@ -1,0 +1,63 @@
+"""The cluster that agent.yaml names, from its opening to its closing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hpc_agent.account import Account
+from hpc_agent.agent.scheduler import make_scheduler, open_runner
+from hpc_agent.config import AgentConfig
+from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.files import Files, LocalFiles
+from hpc_agent.slurm.commands import CommandRunner
+from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.slurm.ssh import SshRunner
+from hpc_agent.slurm.ssh_files import SftpFiles
+from hpc_agent.slurm.ssh_shared import SharedConnection
+
+_ACCOUNT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where jobs run: who starts them, where their files are, and as whom they run.
+
+    ``login_node`` is the connection that the relay's port goes through, None where jobs reach this
+    machine themselves.
+    """
+
+    scheduler: Scheduler
+    runner: CommandRunner
+    files: Files
+    account: Account
+    login_node: SharedConnection | None = None
+
+
+@asynccontextmanager
+async def open_cluster(config: AgentConfig) -> AsyncIterator[Cluster]:
+    """Yield the cluster. Raises SchedulerUnavailableError when it cannot be reached by SSH."""
+    async with open_runner(config) as runner:
+        scheduler = await make_scheduler(config, runner)
+        ssh = config.scheduler.ssh
+        if ssh is None or not isinstance(runner, SshRunner):
+            yield Cluster(
+                scheduler=scheduler, runner=runner, files=LocalFiles(), account=Account.here()
+            )
+            return
+        yield Cluster(
+            scheduler=scheduler,
+            runner=runner,
+            files=SftpFiles(runner.shared) if ssh.files == "sftp" else LocalFiles(),
+            account=await _account(runner),
+            login_node=runner.shared if ssh.relay == "forwarded" else None,
+        )
+
+
+async def _account(runner: CommandRunner) -> Account:
+    argv = ["sh", "-c", 'getent passwd "$(id -u)"']
+    result = await runner.run(argv, environment={}, timeout_seconds=_ACCOUNT_SECONDS)
+    if not result.succeeded:
+        raise SchedulerUnavailableError(result.describe())
+    return Account.parse(result.stdout)

@@ -1,0 +1,99 @@
+"""The relay as agent.yaml has it: where it listens, and by which way jobs reach it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from hpc_agent.agent.cluster import Cluster
+from hpc_agent.agent.context import Context
+from hpc_agent.agent.job_reports import JobReports
+from hpc_agent.agent.relay_port import RelayPortLoop
+from hpc_agent.config import AgentConfig
+from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.relay.server import Relay
+from hpc_agent.relay.settings import RelaySettings
+from hpc_agent.relay.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRelay:
+    """The relay, who receives what jobs report, and its port on the login node where it has one."""
+
+    relay: Relay
+    reports: JobReports
+    port: RelayPortLoop | None
+
+
+@asynccontextmanager
+async def open_relay(
+    context: Context, tokens: JobTokens, *, cluster: Cluster, program: Path
+) -> AsyncIterator[OpenedRelay]:
+    """Yield the relay of an agent. Raises what Relay raises at its start."""
+
+    def spooled(run_id: str) -> bool:
+        return relay.holds_events_of(run_id)
+
+    reports = JobReports(context, tokens, spooled=spooled)
+    async with contextlib.AsyncExitStack() as stack:
+        relay = Relay(
+            relay_settings(context.config, is_forwarded=cluster.login_node is not None),
+            directory=reports,
+            upstream=await _upstream(context, stack),
+            on_report=reports.receive,
+        )
+        await stack.enter_async_context(relay)
+        port = None
+        if cluster.login_node is not None:
+            port = RelayPortLoop(
+                context.config,
+                relay,
+                login_node=cluster.login_node,
+                work=context.preparation.work,
+                program=program,
+                state_dir=context.config.home,
+            )
+            stack.push_async_callback(port.close)
+        yield OpenedRelay(relay=relay, reports=reports, port=port)
+
+
+def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
+    """Return the relay's settings; what is said of addresses holds where jobs connect."""
+    settings = config.relay
+    if is_forwarded:
+        return RelaySettings(
+            state_dir=config.home,
+            work_dir=None,
+            bind="127.0.0.1",
+            spool_max_bytes=settings.spool_max_bytes,
+        )
+    return RelaySettings(
+        state_dir=config.home,
+        work_dir=config.work_dir,
+        bind=settings.bind,
+        port=settings.port,
+        advertise=tuple(settings.advertise),
+        allow=tuple(settings.allow),
+        spool_max_bytes=settings.spool_max_bytes,
+    )
+
+
+async def _upstream(context: Context, stack: contextlib.AsyncExitStack) -> Upstream:
+    # Clients of their own: the agent's calls do not queue behind those of its jobs.
+    api, storage = [
+        await stack.enter_async_context(
+            httpx.AsyncClient(
+                base_url=base_url,
+                verify=context.api.trust,
+                proxy=context.config.control_plane.proxy,
+                limits=httpx.Limits(max_connections=400, max_keepalive_connections=40),
+            )
+        )
+        for base_url in (context.config.control_plane.url, "")
+    ]
+    return Upstream(api=api, storage=storage, credentials=context.api.headers)
