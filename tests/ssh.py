@@ -58,7 +58,9 @@ class Sshd:
 
 
 @contextmanager
-def running_sshd(directory: Path, environment: Mapping[str, str]) -> Iterator[Sshd]:
+def running_sshd(
+    directory: Path, environment: Mapping[str, str], *, with_sftp: bool = True
+) -> Iterator[Sshd]:
     """Start an sshd whose commands get these variables. Raises NoSshdError."""
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
     if program is None or shutil.which("ssh-keygen") is None:
@@ -81,7 +83,7 @@ def running_sshd(directory: Path, environment: Mapping[str, str]) -> Iterator[Ss
         "PermitRootLogin prohibit-password",
         "StrictModes no",
         "UsePAM no",
-        "Subsystem sftp internal-sftp",
+        *(["Subsystem sftp internal-sftp"] if with_sftp else []),
         # A line of its own would replace the one before.
         "SetEnv " + " ".join(f'{name}="{value}"' for name, value in environment.items()),
     ]

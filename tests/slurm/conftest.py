@@ -62,6 +62,16 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalScheduler]:
         await until_final(scheduler, record.job_id)
 
 
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd without a Slurm."""
+    try:
+        with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
+            yield running
+    except NoSshdError as reason:
+        pytest.skip(str(reason))
+
+
 @pytest.fixture(scope="session")
 def sshd_of_slurm(
     slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory

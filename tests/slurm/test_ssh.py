@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +17,9 @@ from hpc_agent.slurm.ssh import NOT_CONNECTED, SshRunner
 from hpc_agent.slurm.ssh_connection import SshTarget
 from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.slurm.waiting import until
-from tests.ssh import NoSshdError, Sshd, running_sshd
+from tests.ssh import Sshd, running_sshd
 
 HOSTILE = "a 'b' \"c\" $(touch injected) `touch injected`; echo d\n#e"
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    try:
-        with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
-            yield running
-    except NoSshdError as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture

@@ -1,0 +1,162 @@
+"""What both kinds of files do: those that are mounted here, and those behind a real sshd."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.files import Files, LocalFiles
+from hpc_agent.slurm.ssh_files import SftpFiles
+from hpc_agent.slurm.ssh_shared import SharedConnection
+from tests.ssh import NoSshdError, Sshd, running_sshd
+
+HOSTILE = "a name $(x) 'q' \"d\" ; %j ü\n.txt"
+
+
+@pytest.fixture
+def sftp(sshd: Sshd) -> Iterator[SftpFiles]:
+    shared = SharedConnection(sshd.target)
+    yield SftpFiles(shared)
+    shared.close()
+
+
+@pytest.fixture(params=["local", "sftp"])
+def files(request: pytest.FixtureRequest) -> Files:
+    """Each kind in turn."""
+    if request.param == "local":
+        return LocalFiles()
+    found: Files = request.getfixturevalue("sftp")
+    return found
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_directories_are_made_with_those_above_and_private(files: Files, tmp_path: Path) -> None:
+    """Making one that is there changes nothing; a file in the way is an error."""
+    files.make_directory(tmp_path / "a" / HOSTILE)
+    assert _mode(tmp_path / "a" / HOSTILE) == 0o700
+    (tmp_path / "a").chmod(0o750)
+    files.make_directory(tmp_path / "a")
+    assert _mode(tmp_path / "a") == 0o750
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r".+"):
+        files.make_directory(tmp_path / "file")
+
+
+def test_what_is_written_is_read_and_private(files: Files, tmp_path: Path) -> None:
+    """Replaced at once; nothing else is left beside it."""
+    path = tmp_path / HOSTILE
+    files.write(path, "old")
+    files.write(path, b"\x00new\xff" * 100_000, durable=True)
+    assert files.read(path) == path.read_bytes() == b"\x00new\xff" * 100_000
+    assert _mode(path) == 0o600
+    assert list(files.names(tmp_path)) == [HOSTILE]
+
+
+def test_file_that_grows_is_read_in_parts(files: Files, tmp_path: Path) -> None:
+    """From where the last part ended."""
+    path = tmp_path / "log"
+    path.write_text("one")
+    assert files.read_from(path, 0, 100) == b"one"
+    assert files.read_from(path, 3, 100) == b""
+    path.write_text("one two")
+    assert files.read_from(path, 3, 2) == b" t"
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda files, path: files.read(path),
+        lambda files, path: files.read_from(path, 0, 1),
+        lambda files, path: files.write(path / "below", "x"),
+        lambda files, path: files.touch(path / "below"),
+        lambda files, path: files.names(path),
+    ],
+)
+def test_what_is_absent_is_not_found(
+    files: Files, tmp_path: Path, do: Callable[[Files, Path], object]
+) -> None:
+    """By the error that open(2) gives."""
+    with pytest.raises(FileNotFoundError):
+        do(files, tmp_path / "absent")
+
+
+def test_links_lead_where_they_should_and_may_be_made_again(files: Files, tmp_path: Path) -> None:
+    """A job's directory is prepared anew after a crash."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "job").mkdir()
+    (tmp_path / "lib" / "program").write_text("code")
+    for _ in range(2):
+        files.link(tmp_path / "lib" / "program", tmp_path / "job" / "program")
+        files.symlink("../lib", tmp_path / "job" / "up")
+    assert (tmp_path / "job" / "program").read_text() == "code"
+    assert (tmp_path / "job" / "up" / "program").read_text() == "code"
+
+
+def test_files_and_trees_are_removed_and_their_absence_is_no_error(
+    files: Files, tmp_path: Path
+) -> None:
+    """What a link leads to stays."""
+    tree = tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    (tree / "below" / HOSTILE).touch()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tree / "link").symlink_to(tmp_path / "kept")
+    files.touch(tree / "touched")
+    files.touch(tree / "touched")
+    assert _mode(tree / "touched") == 0o600
+    for _ in range(2):
+        files.remove(tree / "touched")
+        files.remove_tree(tree / "below")
+    assert list(files.names(tree)) == ["link"]
+    files.remove_tree(tree)
+    assert not tree.exists()
+    assert (tmp_path / "kept" / "file").exists()
+
+
+def test_threads_do_not_get_each_others_answers(files: Files, tmp_path: Path) -> None:
+    """SFTP is one conversation; each waits for its turn."""
+
+    def write_and_read(number: int) -> bytes:
+        files.write(tmp_path / str(number), str(number) * 1000)
+        return files.read(tmp_path / str(number))
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(write_and_read, range(40)))
+    assert answers == [str(number).encode() * 1000 for number in range(40)]
+
+
+def test_lost_connection_is_no_absence_and_the_next_use_connects_anew(
+    sftp: SftpFiles, sshd: Sshd, tmp_path: Path
+) -> None:
+    """Whoever asks learns that nothing was learned."""
+    sftp.write(tmp_path / "file", "x")
+    sshd.end_sessions()
+    until_now = 0
+    with pytest.raises(
+        SchedulerUnavailableError, match=r"Unable to connect to 127\.0\.0\.1 by ssh"
+    ):
+        while until_now < 1000:  # the first answers may still be on their way
+            sftp.read(tmp_path / "file")
+            until_now += 1
+    assert sftp.read(tmp_path / "file") == b"x"
+
+
+def test_machine_without_sftp_says_what_to_do(tmp_path: Path) -> None:
+    """The words name both ways out."""
+    try:
+        with running_sshd(tmp_path / "sshd", {"A": "b"}, with_sftp=False) as running:
+            shared = SharedConnection(running.target)
+            with pytest.raises(SchedulerUnavailableError, match=r"Subsystem sftp.*files: mounted"):
+                SftpFiles(shared).read(tmp_path / "file")
+            shared.close()
+    except NoSshdError as reason:
+        pytest.skip(str(reason))
