@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from hpc_agent.account import Account
-from hpc_agent.agent.scheduler import make_scheduler, open_runner
+from hpc_agent.agent.scheduler import make_scheduler, open_runner, ssh_target
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.files import Files, LocalFiles
@@ -53,6 +53,20 @@ async def open_cluster(config: AgentConfig) -> AsyncIterator[Cluster]:
             account=await _account(runner),
             login_node=runner.shared if ssh.relay == "forwarded" else None,
         )
+
+
+@contextmanager
+def files_of(config: AgentConfig) -> Iterator[Files]:
+    """Yield the files of the cluster alone, for somebody who only reads."""
+    ssh = config.scheduler.ssh
+    if ssh is None or not config.has_files_elsewhere:
+        yield LocalFiles()
+        return
+    shared = SharedConnection(ssh_target(config, ssh))
+    try:
+        yield SftpFiles(shared)
+    finally:
+        shared.close()
 
 
 async def _account(runner: CommandRunner) -> Account:

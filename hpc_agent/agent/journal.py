@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hpc_agent.config import Logging
+from hpc_agent.files import Files
 
 _FOLLOW_SECONDS = 0.5
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
 
 
 class _JsonFormatter(logging.Formatter):
@@ -40,15 +41,16 @@ def configure_logging(settings: Logging) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def print_file(path: Path, *, follow: bool) -> None:
+def print_file(files: Files, path: Path, *, follow: bool) -> None:
     """Copy a file to standard output; with ``follow`` go on as it grows, until interrupted."""
-    with path.open("rb") as file:
-        while True:
-            chunk = file.read(_CHUNK)
-            if chunk:
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
-            elif follow:
-                time.sleep(_FOLLOW_SECONDS)
-            else:
-                return
+    offset = 0
+    while True:
+        chunk = files.read_from(path, offset, _CHUNK)
+        if chunk:
+            offset += len(chunk)
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        elif follow:
+            time.sleep(_FOLLOW_SECONDS)
+        else:
+            return

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from hpc_agent.code_servers.demand import STOPPED
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.files import Files
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.wording import describe
 from hpc_agent.store import code_servers, jobs, meta, outbox
@@ -74,7 +75,7 @@ def read_history(config: AgentConfig, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def log_file(config: AgentConfig, name: str, stream: str) -> Path:
+def log_file(config: AgentConfig, files: Files, name: str, stream: str) -> Path:
     """Return the file with a job's output: ``stdout``, ``stderr``, or ``job`` for the script's own.
 
     Raises HpcAgentError when there is no such job or no such file yet.
@@ -82,8 +83,11 @@ def log_file(config: AgentConfig, name: str, stream: str) -> Path:
     job = find_job(read_only(config.home), name)
     file = {"job": "slurm.out"}.get(stream, stream)
     path = WorkDirectory(config.work_dir).of(job.key) / file
-    if not path.exists():
-        raise HpcAgentError(f"{path} does not exist yet: {describe(job)}")
+    try:
+        files.read_from(path, 0, 1)
+    except OSError as error:
+        reason = "does not exist yet" if isinstance(error, FileNotFoundError) else str(error)
+        raise HpcAgentError(f"{path}: {reason}: {describe(job)}") from None
     return path
 
 

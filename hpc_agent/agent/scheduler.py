@@ -47,7 +47,7 @@ async def open_runner(config: AgentConfig) -> AsyncIterator[CommandRunner]:
     if config.scheduler.transport == "cli" or ssh is None:
         yield ProcessRunner(slurm_environment(config))
         return
-    runner = SshRunner(SharedConnection(_target(config, ssh)))
+    runner = SshRunner(SharedConnection(ssh_target(config, ssh)))
     try:
         yield runner
     finally:
@@ -71,7 +71,8 @@ async def _local(config: AgentConfig, directory: str, slots: int) -> LocalSchedu
     return await asyncio.to_thread(make, config.home / directory)
 
 
-def _target(config: AgentConfig, ssh: Ssh) -> SshTarget:
+def ssh_target(config: AgentConfig, ssh: Ssh) -> SshTarget:
+    """Return the machine of the cluster that agent.yaml names."""
     settings = config.scheduler
     return SshTarget(
         host=ssh.host,

@@ -109,10 +109,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Print the output of a run worker or a code server."""
+    from hpc_agent.agent.cluster import files_of
     from hpc_agent.agent.journal import print_file
     from hpc_agent.agent.overview import log_file
     from hpc_agent.config import load_config
 
     if stream not in {"stdout", "stderr", "job"}:
         raise typer.BadParameter("must be stdout, stderr or job", param_hint="--stream")
-    print_file(log_file(load_config(config), name, stream), follow=follow)
+    settings = load_config(config)
+    with files_of(settings) as files:
+        print_file(files, log_file(settings, files, name, stream), follow=follow)

@@ -15,7 +15,7 @@ import json
 import os
 import socket
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Set
 
 _CHUNK = 1 << 16
 _CONNECT_SECONDS = 10.0
@@ -44,6 +44,7 @@ class _Outpost:
         self._port = int(settings["port"])
         self._must = bool(settings["must"])
         self._target = int(settings["target"])
+        self._tasks: Set["asyncio.Task[None]"] = set()
         self._allow = [ipaddress.ip_network(network) for network in settings["allow"]]
 
     async def run(self) -> None:
@@ -63,7 +64,13 @@ class _Outpost:
                 raise
             return await asyncio.start_server(self._take, self._bind, 0)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # asyncio itself has no hold on what serves a connection: the garbage collector ends it.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             if not self._admits(writer.get_extra_info("peername")[0]):
                 return

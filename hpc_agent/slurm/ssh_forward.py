@@ -180,7 +180,11 @@ async def _up(reader: asyncio.StreamReader, channel: paramiko.Channel) -> None:
         rest = chunk
         while rest:
             try:
-                rest = rest[channel.send(rest) :]
+                sent = channel.send(rest)
             except TimeoutError:
                 await asyncio.sleep(_NO_ROOM_SECONDS)
+                continue
+            if not sent:
+                return  # closed from the other side
+            rest = rest[sent:]
     channel.shutdown_write()

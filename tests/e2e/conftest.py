@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def running_stack(
-    cluster: ClusterChoice, *, agent_in: AgentIn | None = None, **settings: Any
+    cluster: ClusterChoice, agent_in: AgentIn | None = None, /, **settings: Any
 ) -> Iterator[Stack]:
     """Start control plane and agent with the example location, and take all of it down again.
 

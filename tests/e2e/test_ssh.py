@@ -44,7 +44,7 @@ def stack(on_slurm: ClusterChoice, sshd: Sshd) -> Iterator[Stack]:
     scheduler = {"transport": "ssh", "ssh": ssh, "poll_seconds": 2, "commands_per_second": 20}
     with running_stack(
         on_slurm,
-        agent_in=_without_shared_files,
+        _without_shared_files,
         relay={"bind": "127.0.0.1"},
         scheduler=scheduler,
     ) as started:
@@ -64,6 +64,8 @@ def test_run_goes_through_while_the_connection_is_cut(stack: Stack, sshd: Sshd) 
     wait_running(stack, run_id)
     sshd.end_sessions()
     assert stack.wait_finished(run_id) == "SUCCESS"
+    logs = stack.run_command("logs", run_id, "--config", str(stack.directories.agent_yaml))
+    assert "RUN_SUCCESS" in logs
     again = nap(stack, 0)
     assert stack.wait_finished(again) == "SUCCESS"
     wait_for(

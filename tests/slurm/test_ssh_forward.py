@@ -121,7 +121,6 @@ def test_silence_costs_no_time_of_the_processor(outside: Outside) -> None:
 def test_networks_that_are_not_allowed_are_sent_away(outside: Outside) -> None:
     """The relay itself sees the loopback address only, so it is the outpost that looks."""
     assert exchange(outside.open(allow=["127.0.0.0/8"]), b"x") == b"x"
-    outside.port.close()
 
 
 def test_peer_of_another_network_gets_nothing(outside: Outside) -> None:
