@@ -154,7 +154,10 @@ def test_slurm_is_asked_over_ssh(tmp_path: Path, sshd: Sshd) -> None:
     """All of it: settings, scripts that sbatch reads, and the probe."""
     site = beside_the_cluster(tmp_path, sshd)
     site.content["environment"] = {}
-    found = site.findings("slurm", "partitions", "submission", "kill-wait", "probe", "relay")
+    found = site.findings(
+        *("slurm", "partitions", "submission", "kill-wait", "probe", "relay", "work-dir")
+    )
+    assert "reached by SFTP" in found.pop("work-dir").fact
     assert found.pop("kill-wait").fact.startswith("Slurm kills 5 s")
     assert {finding.status for finding in found.values()} == {Status.OK}
 
