@@ -39,6 +39,11 @@ def has_image(container: Container | None, image: str | None) -> bool:
     return container is None or bool(container.image or image)
 
 
+def is_in_bundle(environment: Environment) -> bool:
+    """Whether Slurm starts the whole job script in an OCI bundle."""
+    return environment.container is not None and environment.container.runtime == "slurm"
+
+
 def container_settings(environment: Environment) -> tuple[Setting, ...]:
     """Return the option that puts the whole job into an OCI bundle."""
     container = environment.container

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hpc_agent.config import Environment
 from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
+from hpc_agent.jobs.interpreter import is_in_bundle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 from hpc_agent.jobs.tokens import JobTokens
@@ -108,6 +109,7 @@ def script_values(plan: JobPlan, *, directory: Path, node_python: str) -> Script
         node_python=node_python,
         node_program=str(directory / "node.pyz"),
         job_directory=str(directory),
+        in_bundle=is_in_bundle(environment),
     )
 
 
