@@ -7,6 +7,7 @@ from pathlib import Path
 
 CPUS_PER_NODE = 4
 MEMORY_MB_PER_NODE = 4096
+OCI_RUNTIMES = ("runc", "crun")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Layout:
     def munge_socket(self) -> Path:
         """The socket of this cluster's own munged."""
         return self.root / "run" / "munge.sock"
+
+    @property
+    def containers(self) -> Path:
+        """Where the OCI runtime of every user keeps what it knows of running containers."""
+        return self.root / "run" / "containers"
 
     @property
     def jwt_key(self) -> Path:
@@ -61,6 +67,7 @@ class Cluster:
     version: str = ""
     plugin_directory: str = ""
     restd_port: int = 0
+    oci_runtime: str = ""
     conf_lines: tuple[str, ...] = ()
 
     @property
@@ -125,6 +132,21 @@ def cgroup_conf(version: str) -> str:
     if (int(year), int(month)) >= (23, 11):
         return "CgroupPlugin=disabled\n"
     return "CgroupPlugin=cgroup/v1\n"
+
+
+def oci_conf(runtime: str, layout: Layout) -> str:
+    """Render oci.conf: how slurmstepd runs a job's OCI bundle by runc or crun, as the job's user.
+
+    ``run`` starts and waits in one command; with ``create`` and ``start``, Slurm polls. Only keys
+    and patterns that 22.05 has, too (no EnvExclude, no %U). Source: oci.conf(5).
+    """
+    call, name = f"{runtime} --root={layout.containers}", "%n.%u.%j.%s.%t"
+    return (
+        f'RunTimeQuery="{call} state {name}"\n'
+        f'RunTimeKill="{call} kill -a {name}"\n'
+        f'RunTimeDelete="{call} delete --force {name}"\n'
+        f'RunTimeRun="exec {call} run -b %b {name}"\n'
+    )
 
 
 def gres_conf() -> str:

@@ -19,6 +19,7 @@ from cluster_config import (
     Layout,
     cgroup_conf,
     gres_conf,
+    oci_conf,
     slurm_conf,
     slurmdbd_conf,
 )
@@ -57,6 +58,7 @@ class Wishes:
     accounting: bool = False
     restd: bool = False
     version: str = ""
+    oci_runtime: str = ""
     conf_lines: tuple[str, ...] = ()
 
 
@@ -176,6 +178,7 @@ def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
         cluster,
         version=version,
         plugin_directory=str(unpacked.plugins) if unpacked else "",
+        oci_runtime=wishes.oci_runtime or cluster.oci_runtime,
         conf_lines=wishes.conf_lines or cluster.conf_lines,
     )
     taken = [
@@ -234,11 +237,15 @@ def _write_configuration(cluster: Cluster, layout: Layout, version: str) -> bool
         "slurm.conf": slurm_conf(cluster, layout, host=host),
         "cgroup.conf": cgroup_conf(version),
         "gres.conf": gres_conf(),
+        **({"oci.conf": oci_conf(cluster.oci_runtime, layout)} if cluster.oci_runtime else {}),
     }
     changed = [_write(layout.config_directory / name, content) for name, content in files.items()]
     if cluster.accounting:
         content = slurmdbd_conf(cluster, layout, host=host)
         changed.append(_write(layout.config_directory / "slurmdbd.conf", content, mode=0o600))
+    if cluster.oci_runtime:
+        layout.containers.mkdir(exist_ok=True)
+        layout.containers.chmod(0o1777)
     for name in cluster.node_names:
         (layout.root / "spool" / name).mkdir(exist_ok=True)
     return any(changed)

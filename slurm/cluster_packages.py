@@ -29,9 +29,15 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}")
 
 
-def missing_packages(*, accounting: bool, restd: bool = False) -> list[str]:
+def missing_packages(*, accounting: bool, restd: bool = False, oci_runtime: str = "") -> list[str]:
     """Return the packages whose programs are not installed."""
-    programs = {**_SLURM, **(_ACCOUNTING if accounting else {}), **(_REST if restd else {})}
+    programs = {
+        **_SLURM,
+        **(_ACCOUNTING if accounting else {}),
+        **(_REST if restd else {}),
+        # Packages of runtimes are named like their programs.
+        **({oci_runtime: oci_runtime} if oci_runtime else {}),
+    }
     return sorted({package for name, package in programs.items() if not find_program(name)})
 
 

@@ -60,7 +60,9 @@ def find_cluster(*, accounting: bool) -> SlurmCluster | None:
     )
 
 
-def start_cluster(directory: Path, *, accounting: bool, version: str = VERSION) -> SlurmCluster:
+def start_cluster(
+    directory: Path, *, accounting: bool, version: str = VERSION, oci_runtime: str = ""
+) -> SlurmCluster:
     """Start a cluster of two nodes. Raises NoClusterError where that is not possible."""
     if os.geteuid() != 0:
         raise NoClusterError("no Slurm here, and starting one needs root")
@@ -69,6 +71,7 @@ def start_cluster(directory: Path, *, accounting: bool, version: str = VERSION) 
     options = [
         *(["--accounting"] if accounting else []),
         *(["--version", version] if version else []),
+        *(["--oci-runtime", oci_runtime] if oci_runtime else []),
     ]
     status = cluster_tool("up", "--nodes", "2", *options, directory=directory)
     environment = {

@@ -29,6 +29,7 @@ from hpc_agent.agent.loop import Bell, Crew, repeat
 from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
+from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.agent.relay import OpenedRelay, open_relay
 from hpc_agent.agent.report import ReportLoop
 from hpc_agent.agent.serve import ServeLoop
@@ -213,6 +214,7 @@ def _loops(
             bells.conclude,
         ),
         _NamedLoop("measure", MeasureLoop(context).step, bells.measure),
+        _NamedLoop("positions", PositionsLoop(context).step, Bell()),
         _NamedLoop("orphans", OrphansLoop(context).step, Bell()),
         _NamedLoop("report", ReportLoop(context).step, bells.report),
         _NamedLoop("heartbeat", heartbeat.step, bells.heartbeat),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hpc_agent.slurm.positions import KnowsPositions, Position
 from hpc_agent.slurm.scheduler import (
     JobRecord,
     NodeInfo,
@@ -48,6 +49,12 @@ class ClusterAndLoginNode:
     async def queue(self) -> Sequence[JobRecord]:
         """Return the jobs of both."""
         return [*await self.login.queue(), *await self._cluster.queue()]
+
+    async def positions(self, job_ids: Iterable[str]) -> Mapping[str, Position]:
+        """Return the cluster's; the login node has no queue."""
+        if not isinstance(self._cluster, KnowsPositions):
+            return {}
+        return await self._cluster.positions(_sorted(job_ids)[1])
 
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
         """Ask each for its own jobs."""

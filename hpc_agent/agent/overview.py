@@ -130,6 +130,13 @@ def _stopped_rows(db: Database) -> list[dict[str, Any]]:
     ]
 
 
+def _position(job: Job) -> dict[str, Any] | None:
+    """Where in the queue a waiting job was at the last look."""
+    if job.position is None or not job.is_waiting:
+        return None
+    return {"position": job.position, "of": job.position_among, "partition": job.position_partition}
+
+
 def _job_row(job: Job) -> dict[str, Any]:
     return {
         "key": job.key,
@@ -141,6 +148,7 @@ def _job_row(job: Job) -> dict[str, Any]:
         "phase": job.phase.value,
         "state": job.state.value,
         "reason": job.reason,
+        "position": _position(job),
         "nodes": job.nodes,
         "created_at": job.created_at,
         "submitted_at": job.submitted_at,

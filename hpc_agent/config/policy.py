@@ -31,7 +31,8 @@ class Rules(Section):
     """Rules; a list that is not given is no rule.
 
     ``allow`` and ``forbid`` are about the options that users set, ``extra`` names those of the
-    rarer ones that they may; all else is about what a job asks for in the end.
+    rarer ones that they may; ``images`` are patterns (fnmatch) of what the tag
+    ``dagster-hpc/image`` may name; all else is about what a job asks for in the end.
     """
 
     allow: list[str] | None = None
@@ -40,6 +41,7 @@ class Rules(Section):
     partitions: list[str] | None = None
     accounts: list[str] | None = None
     qos: list[str] | None = None
+    images: list[str] | None = None
     max: Bounds = Bounds()
     min: Bounds = Bounds()
     force: Options = {}

@@ -8,6 +8,9 @@ from __future__ import annotations
 from hpc_agent.config.environment import Container, Environment
 from hpc_agent.jobs.options import Setting
 
+IN_FILE = "agent.yaml environment.container"
+"""Where the bundle of a job is set, unless a run's tag does."""
+
 _IN_IMAGE = "python3"
 _GPU_FLAGS = {"nvidia": "--nv", "amd": "--rocm"}
 
@@ -39,12 +42,17 @@ def has_image(container: Container | None, image: str | None) -> bool:
     return container is None or bool(container.image or image)
 
 
-def container_settings(environment: Environment) -> tuple[Setting, ...]:
+def is_in_bundle(environment: Environment) -> bool:
+    """Whether Slurm starts the whole job script in an OCI bundle."""
+    return environment.container is not None and environment.container.runtime == "slurm"
+
+
+def container_settings(environment: Environment, *, source: str = IN_FILE) -> tuple[Setting, ...]:
     """Return the option that puts the whole job into an OCI bundle."""
     container = environment.container
     if container is None or container.runtime != "slurm" or container.image is None:
         return ()
-    return (Setting("container", container.image, "agent.yaml environment.container"),)
+    return (Setting("container", container.image, source),)
 
 
 def _exec(container: Container, image: str | None, working_directory: str | None) -> list[str]:

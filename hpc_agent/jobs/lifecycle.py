@@ -18,6 +18,7 @@ from hpc_agent.store.jobs import Job, Phase
 
 Changes = Mapping[str, Any]
 NO_CHANGES: Changes = {}
+_NO_POSITION: Changes = {"position": None, "position_among": None, "position_partition": ""}
 _NOT_SUBMITTED = frozenset({Phase.INTENT, Phase.SUBMITTING})
 
 
@@ -149,6 +150,7 @@ def observe_record(job: Job, record: JobRecord, now: float) -> Changes:
         changes |= {"phase": Phase.QUEUED, "nodes": "", "started_at": None}
     else:
         changes |= {
+            **_NO_POSITION,
             "phase": Phase.RUNNING,
             "nodes": record.nodes or job.nodes,
             "started_at": job.started_at or _timestamp(record.start_time) or now,
@@ -175,6 +177,7 @@ def observe_start(
         "started_at": now if job.phase is not Phase.RUNNING or whole else job.started_at,
         "absent_since": None,
         "expected_start": None,
+        **_NO_POSITION,
         "restart_count": max(job.restart_count, restart_count),
     }
     if job.job_id is None and job_id:

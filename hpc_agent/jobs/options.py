@@ -18,6 +18,8 @@ from hpc_agent.jobs.options_table import EXTRA, EXTRA_VALUE, ONE_OF, OPTIONS, RE
 TAG_PREFIX = "dagster-hpc/"
 CONFIG_TAG = TAG_PREFIX + "config"
 EXTRA_OPTION = "extra"
+IMAGE_OPTION = "image"
+"""No option of sbatch: a run's container image, in a tag of its own (``runs/image.py``)."""
 
 _TRUE, _FALSE = "true", "false"
 _SHORTEST_HINT = 0.6
@@ -89,6 +91,11 @@ def from_tags(tags: Mapping[str, str]) -> Source:
     options: dict[str, object] = {}
     if CONFIG_TAG in tags:
         options.update(_json_object(CONFIG_TAG, tags[CONFIG_TAG]))
+        if IMAGE_OPTION in options:
+            raise ConfigError(
+                f"tag {CONFIG_TAG}: {IMAGE_OPTION} is no Slurm option; it has a tag of its own, "
+                f"{TAG_PREFIX}{IMAGE_OPTION}"
+            )
     for tag, value in tags.items():
         option = tag.removeprefix(TAG_PREFIX)
         if option == tag:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hpc_agent.config.policy import Policy, Rules
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs import options
-from hpc_agent.jobs.options import EXTRA_OPTION, Setting, Source
+from hpc_agent.jobs.options import EXTRA_OPTION, IMAGE_OPTION, Setting, Source
 from hpc_agent.jobs.options_demand import Amount, Demand, seconds, size
 from hpc_agent.jobs.options_table import EXTRA, OPTIONS
 
@@ -21,6 +21,7 @@ _AMOUNTS: dict[str, Callable[[Demand], Amount | None]] = {
     "mem": Demand.mem,
     "gpus": Demand.gpus,
 }
+_FOR_USERS = frozenset({*OPTIONS, IMAGE_OPTION})
 _LISTS = {"partition": "partitions", "account": "accounts", "qos": "qos"}
 
 
@@ -33,12 +34,17 @@ def settle(rules: Rules, sources: Sequence[Source]) -> tuple[Setting, ...]:
     return settings
 
 
+def refuse_unless_theirs(rules: Rules, name: str, *, source: str) -> None:
+    """Raise ConfigError when users may not set this (``allow``, ``forbid``)."""
+    _refuse(list(_not_for_users(rules, name, source)))
+
+
 def check_rules(policy: Policy) -> None:
     """Raise ConfigError when a rule names what is no option."""
     for rules in policy.everywhere:
         for rule, names, known in (
-            ("allow", rules.allow or [], OPTIONS),
-            ("forbid", rules.forbid, OPTIONS),
+            ("allow", rules.allow or [], _FOR_USERS),
+            ("forbid", rules.forbid, _FOR_USERS),
             ("extra", rules.extra, EXTRA),
         ):
             wrong = sorted(set(names) - set(known))
@@ -65,11 +71,16 @@ def _not_theirs(rules: Rules, source: Source) -> Iterator[str]:
                     f"{source.name} may not set {EXTRA_OPTION} option {name} (policy.extra); "
                     f"allowed are: {allowed}"
                 )
-        elif name in rules.forbid:
-            yield f"{source.name} may not set {name} (policy.forbid)"
-        elif rules.allow is not None and name not in rules.allow:
-            allowed = ", ".join(sorted(rules.allow)) or "none"
-            yield f"{source.name} may not set {name} (policy.allow); allowed are: {allowed}"
+        else:
+            yield from _not_for_users(rules, name, source.name)
+
+
+def _not_for_users(rules: Rules, name: str, source: str) -> Iterator[str]:
+    if name in rules.forbid:
+        yield f"{source} may not set {name} (policy.forbid)"
+    elif rules.allow is not None and name not in rules.allow:
+        allowed = ", ".join(sorted(rules.allow)) or "none"
+        yield f"{source} may not set {name} (policy.allow); allowed are: {allowed}"
 
 
 def _not_open(rules: Rules, settings: Sequence[Setting]) -> Iterator[str]:

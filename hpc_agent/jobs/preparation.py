@@ -10,6 +10,7 @@ from pathlib import Path
 from hpc_agent.account import Account
 from hpc_agent.config import Environment
 from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
+from hpc_agent.jobs.interpreter import is_in_bundle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 from hpc_agent.jobs.tokens import JobTokens
@@ -116,6 +117,7 @@ def script_values(
         node_python=node_python,
         node_program=str(directory / "node.pyz"),
         job_directory=str(directory),
+        in_bundle=is_in_bundle(environment),
     )
 
 

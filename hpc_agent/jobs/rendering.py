@@ -35,7 +35,8 @@ class ScriptValues:
 
     ``directives`` are complete options (``--partition=batch``); ``exports`` are pairs of name and
     value; ``setup`` and ``teardown`` lines are the site's own shell and go in as they are.
-    ``prefix`` is the directory of a Python environment.
+    ``prefix`` is the directory of a Python environment; ``in_bundle``: the script itself runs in an
+    OCI bundle.
     """
 
     key: str
@@ -53,6 +54,7 @@ class ScriptValues:
     is_conda: bool = False
     teardown: Sequence[str] = ()
     umask: str = "077"
+    in_bundle: bool = False
 
 
 class Templates:

@@ -36,6 +36,7 @@ FULL = replace(
     is_conda=True,
     setup=["ulimit -c 0"],
     teardown=["true"],
+    in_bundle=True,
 )
 """A job that uses each part of a template."""
 

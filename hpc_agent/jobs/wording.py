@@ -28,6 +28,9 @@ def describe_waiting(job: Job) -> str:
     if job.expected_start:
         start = datetime.fromtimestamp(job.expected_start, UTC)
         text += f", expected to start {start:%Y-%m-%d %H:%M} UTC"
+    if job.position is not None:
+        text += f", position {job.position} of {job.position_among}"
+        text += f" in partition {job.position_partition}"
     return text
 
 

@@ -52,12 +52,22 @@ def current_context(key: str) -> JobContext:
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return JobContext(
         key=key,
-        # Slurm's name of the node, by which users know it; SLURMD_NODENAME is set in every job.
-        hostname=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        hostname=node_name(os.environ),
         slurm_job_id=_slurm_job_id(),
         restart_count=int(restarts) if restarts.isdigit() else 0,
         started_at=time.time(),
     )
+
+
+def node_name(environment: Mapping[str, str]) -> str:
+    """Return Slurm's name of the node, by which users know it; without Slurm the host's.
+
+    SLURMD_NODENAME is set in every job but those in an OCI bundle of 22.05. A bundle has a host
+    name of its own.
+    """
+    listed = environment.get("SLURM_JOB_NODELIST", "")
+    only = listed if re.match(r"[^\[\],]+$", listed) else None
+    return environment.get("SLURMD_NODENAME") or only or socket.gethostname()
 
 
 def _slurm_job_id() -> str:
@@ -139,7 +149,8 @@ def _integer(text: Optional[str]) -> Optional[int]:
 
 def write_json(path: str, document: Dict[str, Any]) -> None:
     """Replace a file atomically and durably: a reader sees the old one or all of the new one."""
-    temporary = "%s.%s.%d.tmp" % (path, socket.gethostname(), os.getpid())
+    # Not host and pid: in OCI bundles, every node program is process 1 of the same host name.
+    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(document, file)
         file.write("\n")

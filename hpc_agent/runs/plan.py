@@ -13,10 +13,17 @@ from hpc_agent.dagster_plus.serdes import dumps, packed
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.directory import NodeSpec
-from hpc_agent.jobs.interpreter import container_settings, dagster_api, has_image, python_of
+from hpc_agent.jobs.interpreter import (
+    IN_FILE,
+    container_settings,
+    dagster_api,
+    has_image,
+    python_of,
+)
 from hpc_agent.jobs.layers import run_layers, settle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.runs.image import IMAGE_TAG, with_image
 from hpc_agent.runs.recovery import policies_of, signals_left_open
 from hpc_agent.slurm.values import duration_or_none
 from hpc_agent.store.jobs import JobKind
@@ -43,7 +50,13 @@ def plan_run(
     ``overrides`` the options in which a later attempt differs from the first.
     """
     policies = policies_of(config.runs.retries, run.tags)
-    environment = config.environment_of(run.location)
+    environment = with_image(
+        config.environment_of(run.location),
+        run.tags,
+        config,
+        deployment=deployment,
+        location=run.location,
+    )
     python = python_of(environment, run.executable_path)
     if python is None or run.code_origin is None:
         raise ConfigError(
@@ -81,10 +94,14 @@ def plan_run(
     )
     layers = run_layers(config, deployment=deployment, location=run.location, tags=run.tags)
     settings = settle(config, [*layers, *_overrides(attempt, overrides)], deployment=deployment)
+    image_source = f"tag {IMAGE_TAG}" if IMAGE_TAG in run.tags else IN_FILE
     return JobPlan(
         spec=spec,
         title=f"Dagster run {run.run_id} of {run.job_name}",
-        settings=(*_with_warning(settings, config), *container_settings(environment)),
+        settings=(
+            *_with_warning(settings, config),
+            *container_settings(environment, source=image_source),
+        ),
         environment=environment,
         requeue=policies.lets_slurm_requeue,
     )

@@ -118,7 +118,7 @@ def changed(db: Database, before: Job, after: Job, *, now: float) -> None:
     elif after.phase is Phase.QUEUED and (
         before.phase is Phase.RUNNING or after.reason not in {before.reason, "", "None"}
     ):
-        say_line(db, after, f"Job {after.job_id} is {describe_waiting(after)}.", now=now)
+        waits(db, after, now=now)
     elif after.phase is Phase.RUNNING and before.phase is not Phase.RUNNING:
         waited = (after.started_at or now) - (after.submitted_at or now)
         say_line(
@@ -128,6 +128,11 @@ def changed(db: Database, before: Job, after: Job, *, now: float) -> None:
             now=now,
             metadata={"node": after.nodes, "queue wait (s)": round(max(waited, 0.0), 3)},
         )
+
+
+def waits(db: Database, job: Job, *, now: float) -> None:
+    """Why the job waits, when it is expected to start, and where in the queue it is."""
+    say_line(db, job, f"Job {job.job_id} is {describe_waiting(job)}.", now=now)
 
 
 def ended(db: Database, job: Job, *, now: float) -> None:

@@ -70,6 +70,8 @@ class Job:
     its use of resources was told. Jobs of one ``likeness`` may be tasks of one job array;
     ``array_key`` and ``array_index`` say which task a job is, from before sbatch is called.
     ``settings`` are the Slurm options it is submitted with, each with its source (JSON).
+    ``position`` is where it was at the last look among the ``position_among`` pending jobs of
+    ``position_partition``.
     """
 
     key: str
@@ -113,6 +115,14 @@ class Job:
     array_key: str | None = None
     array_index: int | None = None
     settings: str = ""
+    position: int | None = None
+    position_among: int | None = None
+    position_partition: str = ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is in Slurm's queue and has not started."""
+        return self.phase is Phase.QUEUED and self.job_id is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,3 +106,14 @@ def arrays(db: Database) -> None:
 def settings(db: Database) -> None:
     """With which Slurm options a job was submitted, and which source set each."""
     db.execute("ALTER TABLE jobs ADD COLUMN settings TEXT NOT NULL DEFAULT ''")
+
+
+@MIGRATIONS()
+def positions(db: Database) -> None:
+    """Where in the queue of which partition a waiting job is."""
+    for statement in (
+        "ALTER TABLE jobs ADD COLUMN position INTEGER",
+        "ALTER TABLE jobs ADD COLUMN position_among INTEGER",
+        "ALTER TABLE jobs ADD COLUMN position_partition TEXT NOT NULL DEFAULT ''",
+    ):
+        db.execute(statement)

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hpc_agent.errors import JobNotFoundError, SchedulerError
+from hpc_agent.slurm.positions import Position
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 
 
@@ -32,6 +33,8 @@ class ScriptedScheduler:
     signalled: list[tuple[str, str]] = field(default_factory=list)
     searches: int = 0
     usage_queries: int = 0
+    positioned: dict[str, Position] = field(default_factory=dict)
+    position_queries: int = 0
     largest_array: int = 1001
     arrays: list[int] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
@@ -71,6 +74,12 @@ class ScriptedScheduler:
         if self.broken is not None:
             raise self.broken
         return {job_id: self.used[job_id] for job_id in job_ids if job_id in self.used}
+
+    async def positions(self, job_ids: Iterable[str]) -> Mapping[str, Position]:
+        self.position_queries += 1
+        if self.broken is not None:
+            raise self.broken
+        return {job_id: self.positioned[job_id] for job_id in job_ids if job_id in self.positioned}
 
     async def show(self, job_id: str) -> JobRecord:
         for record in self.known:

@@ -149,6 +149,14 @@ def test_umask_is_what_the_site_says(tmp_path: Path) -> None:
         assert (tmp_path / "made").stat().st_mode & 0o777 == mode
 
 
+def test_script_in_a_bundle_goes_to_its_directory_by_itself(tmp_path: Path) -> None:
+    """Slurm leaves it in the working directory of the bundle's config.json."""
+    bundle = Environment.model_validate({"container": {"runtime": "slurm", "image": "/b"}})
+    script = script_of(bundle, program(tmp_path, "#!/bin/sh\npwd\n"), tmp_path)
+    done = subprocess.run(["bash", script], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == f"{tmp_path}\n"
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_teardown_runs_and_changes_no_exit_code(tmp_path: Path, code: int) -> None:
     """Not even when it fails itself."""
@@ -338,6 +346,7 @@ def test_bundle_is_an_option_of_sbatch() -> None:
     bundle = {"runtime": "slurm", "image": "/bundles/a b"}
     plan = plan_run(config(environment={"container": bundle}), RUN, deployment="prod")
     assert "--container=/bundles/a b" in [setting.directive for setting in plan.settings]
+    assert script_values(plan, directory=Path("/work/a"), node_python="python3").in_bundle
     assert plan.spec.argv[0] == "/code/bin/python"
     settings = config(environment={"container": bundle}, code_servers={"placement": "login"})
     with pytest.raises(ConfigError, match="job of its own"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from hpc_agent.node.records import allocation
+from hpc_agent.node.records import allocation, node_name
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,18 @@ from hpc_agent.node.records import allocation
 def test_allocation(environment: dict[str, str], given: dict[str, int | None]) -> None:
     """Unknown is None: without Slurm, or when it says something new."""
     assert allocation(environment) == given
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"SLURMD_NODENAME": "c2", "SLURM_JOB_NODELIST": "c[1-2]"}, "c2"),
+        ({"SLURM_JOB_NODELIST": "c1"}, "c1"),
+        ({"SLURM_JOB_NODELIST": "c[1-2]"}, socket.gethostname()),
+        ({"SLURM_JOB_NODELIST": "a,b"}, socket.gethostname()),
+        ({}, socket.gethostname()),
+    ],
+)
+def test_node_has_the_name_that_slurm_gives_it(environment: dict[str, str], name: str) -> None:
+    """In an OCI bundle of 22.05 it is only in the list of the job's nodes."""
+    assert node_name(environment) == name

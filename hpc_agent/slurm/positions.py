@@ -1,0 +1,80 @@
+"""squeue(1) on all users' pending jobs: where in the queue of its partition each of ours is.
+
+Where PrivateData hides other users' jobs (slurm.conf(5)), there is no position to tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from hpc_agent.slurm.values import FIELD, RECORD
+
+_FIELDS = ("JobArrayID", "PriorityLong", "Partition")
+_JOB_ID = re.compile(r"(\d{1,18})(?:_(\d{1,9}))?")
+_HIDDEN = re.compile(r"^PrivateData\s*=.*\bjobs\b", re.MULTILINE)
+_HELD = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A job is ``position`` of ``among`` pending jobs in a partition; the next to start is 1."""
+
+    number: int
+    among: int
+    partition: str
+
+
+@runtime_checkable
+class KnowsPositions(Protocol):
+    """A scheduler that can tell where in the queue jobs are, at the price of one command."""
+
+    async def positions(self, job_ids: Iterable[str]) -> Mapping[str, Position]:
+        """Return where these jobs are, {} where the site hides the jobs of others."""
+
+
+def arguments() -> list[str]:
+    """Build the one query for all pending jobs, in hidden partitions too."""
+    ends = [FIELD] * (len(_FIELDS) - 1) + [RECORD]
+    columns = ",".join(f"{field}:0{end}" for field, end in zip(_FIELDS, ends, strict=True))
+    return ["squeue", "--all", "--noheader", "--array", "--states=PENDING", f"--Format={columns}"]
+
+
+def are_hidden(config: str) -> bool:
+    """Whether ``scontrol show config`` says that users do not see each other's jobs."""
+    return _HIDDEN.search(config) is not None
+
+
+def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
+    """Return where these jobs are: by priority, then by age, as Slurm considers them (squeue(1)).
+
+    A held job (priority 0) has no position and takes none. Of several partitions, the one counts
+    in which a job is furthest ahead. Records that cannot be read are left out.
+    """
+    wanted = set(job_ids)
+    queues: dict[str, list[tuple[int, int, int, str]]] = defaultdict(list)
+    for text in stdout.split(RECORD):
+        fields = [field.strip() for field in text.split(FIELD)]
+        match = _JOB_ID.fullmatch(fields[0])
+        if len(fields) != len(_FIELDS) or match is None or not _is_number(fields[1]):
+            continue
+        priority = int(fields[1])
+        if priority == _HELD:
+            continue
+        entry = (-priority, int(match[1]), int(match[2] or 0), fields[0])
+        for partition in set(fields[2].split(",")) - {""}:
+            queues[partition].append(entry)
+    found: dict[str, Position] = {}
+    for partition, queue in queues.items():
+        for number, (*_, job_id) in enumerate(sorted(queue), start=1):
+            if job_id in wanted:
+                position = Position(number, len(queue), partition)
+                found[job_id] = min(position, found.get(job_id, position))
+    return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20

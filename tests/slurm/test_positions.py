@@ -1,0 +1,114 @@
+"""Where in the queue a job is: read from squeue, and on a real Slurm with nice jobs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hpc_agent.slurm.cli import SlurmCli
+from hpc_agent.slurm.positions import Position, are_hidden, parse
+from hpc_agent.slurm.values import FIELD, RECORD
+from tests.slurm.conftest import WriteScript
+from tests.slurm.waiting import until_final
+
+
+def printed(*rows: tuple[str, str, str]) -> str:
+    """Return what squeue prints of pending jobs: id, priority, partitions."""
+    return "\n".join(FIELD.join(row) + RECORD for row in rows) + "\n"
+
+
+def test_order_is_that_of_priority_then_of_age() -> None:
+    """Each partition has a queue of its own."""
+    text = printed(("9", "5", "a"), ("10", "7", "a"), ("8", "5", "a"), ("3", "1", "b"))
+    assert parse(text, {"8", "9", "10", "3"}) == {
+        "10": Position(1, 3, "a"),
+        "8": Position(2, 3, "a"),
+        "9": Position(3, 3, "a"),
+        "3": Position(1, 1, "b"),
+    }
+
+
+def test_tasks_of_an_array_are_jobs() -> None:
+    """They come in the order of their indices, which are numbers."""
+    text = printed(("7_10", "5", "a"), ("7_9", "5", "a"), ("6", "5", "a"))
+    assert parse(text, {"7_10"}) == {"7_10": Position(3, 3, "a")}
+
+
+def test_held_job_has_no_place_and_takes_none() -> None:
+    """Its priority is 0."""
+    text = printed(("1", "0", "a"), ("2", "5", "a"))
+    assert parse(text, {"1", "2"}) == {"2": Position(1, 1, "a")}
+
+
+def test_of_several_partitions_the_one_furthest_ahead_counts() -> None:
+    """Whichever has room first starts the job."""
+    text = printed(("1", "9", "a"), ("2", "5", "a,b"))
+    assert parse(text, {"2"}) == {"2": Position(1, 1, "b")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "slurm_load_jobs error: Unable to contact slurm controller\n",
+        printed(("1", "", "a")),
+        printed(("1", "-5", "a")),
+        printed(("1", "N/A", "a")),
+        printed(("1", "\u0665", "a")),
+        printed(("1", "9" * 5000, "a")),
+        printed(("1_[3-9]", "5", "a")),
+        printed(("$(id)", "5", "a")),
+        printed(("9" * 5000, "5", "a")),
+        printed(("1", "5", "")),
+        printed(("1", "5", ",")),
+        f"1{FIELD}5{FIELD}a{FIELD}more{RECORD}",
+        f"1{FIELD}5{RECORD}",
+        RECORD * 3 + FIELD * 3,
+    ],
+)
+def test_what_cannot_be_read_has_no_place(text: str) -> None:
+    """And stops nobody: the next record is read."""
+    assert parse(text, {"1", "1_3"}) == {}
+    assert parse(text + RECORD + printed(("2", "5", "b")), {"2"}) == {"2": Position(1, 1, "b")}
+
+
+@pytest.mark.parametrize(
+    ("line", "hidden"),
+    [
+        ("PrivateData             = none", False),
+        ("PrivateData             = accounts,jobs,usage", True),
+        ("PrivateData             = usage", False),
+        ("Prolog                  = /PrivateData = jobs", False),
+    ],
+)
+def test_site_may_hide_jobs_of_others(line: str, hidden: bool) -> None:
+    """As scontrol shows its configuration."""
+    assert are_hidden(f"Configuration data\n{line}\nProctrackType = x\n") is hidden
+
+
+@pytest.mark.slurm
+async def test_nice_jobs_wait_behind_others(slurm: SlurmCli, write_script: WriteScript) -> None:
+    """What Slurm says of real jobs that wait for one node; a held one is not among them."""
+    later = ("--begin=now+1hour", "--partition=batch", "--mem=10")
+    scripts = {
+        "nice": write_script("true", options=(*later, "--nice=5000")),
+        "plain": write_script("true", options=later),
+        "held": write_script("true", options=(*later, "--hold")),
+        "second": write_script("true", options=later),
+    }
+    ids = {
+        name: await slurm.submit(script, name=name, comment=name)
+        for name, script in scripts.items()
+    }
+    try:
+        positions = await slurm.positions(ids.values())
+        assert ids["held"] not in positions
+        plain, second, nice = (positions[ids[name]] for name in ("plain", "second", "nice"))
+        assert plain.number < second.number < nice.number <= nice.among
+        assert {position.partition for position in positions.values()} == {"batch"}
+    finally:
+        await asyncio.gather(*(slurm.cancel(job_id) for job_id in ids.values()))
+        for job_id in ids.values():
+            await until_final(slurm, job_id)
