@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from hpc_agent.account import Account
-from hpc_agent.agent.scheduler import make_scheduler, open_runner, ssh_target
+from hpc_agent.agent.scheduler import open_runner, open_scheduler, ssh_target
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.files import Files, LocalFiles
@@ -38,8 +38,7 @@ class Cluster:
 @asynccontextmanager
 async def open_cluster(config: AgentConfig) -> AsyncIterator[Cluster]:
     """Yield the cluster. Raises SchedulerUnavailableError when it cannot be reached by SSH."""
-    async with open_runner(config) as runner:
-        scheduler = await make_scheduler(config, runner)
+    async with open_runner(config) as runner, open_scheduler(config, runner) as scheduler:
         ssh = config.scheduler.ssh
         if ssh is None or not isinstance(runner, SshRunner):
             yield Cluster(

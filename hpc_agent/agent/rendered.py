@@ -53,7 +53,7 @@ def check_templates(config: AgentConfig, name: str | None = None) -> list[Findin
     if name is not None:
         template_file(config, name)
     scheduler, environment = config.scheduler, slurm_environment(config)
-    is_here = scheduler.kind == "slurm" and scheduler.transport == "cli"
+    is_here = scheduler.kind == "slurm" and scheduler.transport != "ssh"
     sbatch = shutil.which("sbatch", path=environment.get("PATH")) if is_here else None
     return template_check.check(
         Templates(config.templates_dir), names, sbatch=sbatch, environment=environment

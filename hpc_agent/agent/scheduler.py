@@ -11,9 +11,12 @@ from pathlib import Path
 from hpc_agent.agent.login_node import ClusterAndLoginNode
 from hpc_agent.config import AgentConfig
 from hpc_agent.config.jobs import Ssh
-from hpc_agent.slurm.cli import slurm_over
+from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.commands import CommandRunner, ProcessRunner
 from hpc_agent.slurm.local import LocalScheduler
+from hpc_agent.slurm.pyslurm_process import PyslurmProcess
+from hpc_agent.slurm.pyslurm_transport import PyslurmScheduler
+from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
 from hpc_agent.slurm.ssh_connection import SshTarget
@@ -23,28 +26,51 @@ from hpc_agent.slurm.ssh_shared import SharedConnection
 _LOGIN_SLOTS = 256
 
 
-async def make_scheduler(config: AgentConfig, runner: CommandRunner) -> Scheduler:
-    """Return the scheduler; nothing is started or asked yet. Its jobs outlive it."""
+@asynccontextmanager
+async def open_scheduler(config: AgentConfig, runner: CommandRunner) -> AsyncIterator[Scheduler]:
+    """Yield the scheduler; nothing is started or asked yet. Its jobs outlive it."""
+    if config.scheduler.kind == "local":
+        yield await _local(config, "local-jobs", config.scheduler.local_slots)
+        return
+    async with _open_slurm(config, runner) as slurm:
+        if config.uses_login_node:
+            login = await _local(config, "login-jobs", _LOGIN_SLOTS)
+            yield ClusterAndLoginNode(slurm, login)
+        else:
+            yield slurm
+
+
+@asynccontextmanager
+async def _open_slurm(config: AgentConfig, runner: CommandRunner) -> AsyncIterator[Scheduler]:
     settings = config.scheduler
-    if settings.kind == "local":
-        return await _local(config, "local-jobs", settings.local_slots)
-    slurm = slurm_over(
-        runner,
-        burst=settings.commands_burst,
-        commands_per_second=settings.commands_per_second,
-        query_timeout_seconds=settings.command_timeout_seconds,
+    bucket = TokenBucket(burst=settings.commands_burst, per_second=settings.commands_per_second)
+    seconds = settings.command_timeout_seconds
+    slurm = SlurmCli(LimitedRunner(runner, bucket), query_timeout_seconds=seconds)
+    if settings.transport != "pyslurm":
+        yield slurm
+        return
+    process = pyslurm_process(config, slurm)
+    try:
+        yield PyslurmScheduler(slurm, process, bucket, query_timeout_seconds=seconds)
+    finally:
+        await process.close()
+
+
+def pyslurm_process(config: AgentConfig, slurm: SlurmCli) -> PyslurmProcess:
+    """Return pyslurm in a process of its own, which is not started yet."""
+    pyslurm = config.scheduler.pyslurm
+    return PyslurmProcess(
+        pyslurm.python if pyslurm is not None else None,
+        environment=slurm_environment(config),
+        slurm_version=slurm.version,
     )
-    if config.uses_login_node:
-        login = await _local(config, "login-jobs", _LOGIN_SLOTS)
-        return ClusterAndLoginNode(slurm, login)
-    return slurm
 
 
 @asynccontextmanager
 async def open_runner(config: AgentConfig) -> AsyncIterator[CommandRunner]:
     """Yield what runs Slurm's commands: here, or on a machine of the cluster."""
     ssh = config.scheduler.ssh
-    if config.scheduler.transport == "cli" or ssh is None:
+    if config.scheduler.transport != "ssh" or ssh is None:
         yield ProcessRunner(slurm_environment(config))
         return
     runner = SshRunner(SharedConnection(ssh_target(config, ssh)))

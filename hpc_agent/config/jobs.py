@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.retries import Retries
@@ -30,12 +31,26 @@ class Ssh(Section):
     relay: Literal["forwarded", "direct"] = "forwarded"
 
 
+class Pyslurm(Section):
+    """The Python that has pyslurm, for ``transport: pyslurm``; without it the agent's own."""
+
+    python: ExpandedPath | None = None
+
+    @field_validator("python")
+    @classmethod
+    def _is_absolute(cls, python: Path | None) -> Path | None:
+        if python is not None and not python.is_absolute():
+            raise ValueError("must be an absolute path, for example /opt/pyslurm/bin/python")
+        return python
+
+
 class Scheduler(Section):
     """Which scheduler starts jobs, and how often it may be asked."""
 
     kind: Literal["slurm", "local"] = "slurm"
-    transport: Literal["cli", "ssh"] = "cli"
+    transport: Literal["cli", "ssh", "pyslurm"] = "cli"
     ssh: Ssh | None = None
+    pyslurm: Pyslurm | None = None
     slurm_conf: ExpandedPath | None = None
     bin_dir: ExpandedPath | None = None
     poll_seconds: Seconds = 15

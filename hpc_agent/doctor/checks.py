@@ -15,6 +15,7 @@ from hpc_agent.doctor.facts import (
     HostFacts,
     NodeFacts,
     ProbeFacts,
+    PyslurmFacts,
     SlurmFacts,
     TemplateFacts,
 )
@@ -22,6 +23,7 @@ from hpc_agent.doctor.finding import Finding
 
 Facts = (
     ControllerFacts
+    | PyslurmFacts
     | SlurmFacts
     | HostFacts
     | TemplateFacts
@@ -48,6 +50,7 @@ GROUPS: dict[type[Facts], str] = {
     HostFacts: "This machine",
     TemplateFacts: "This machine",
     ControllerFacts: "Slurm",
+    PyslurmFacts: "Slurm",
     SlurmFacts: "Slurm",
     ProbeFacts: "Compute nodes (by a probe job)",
     NodeFacts: "Compute nodes (by a probe job)",
@@ -102,6 +105,12 @@ CHECKS: tuple[Check, ...] = (
         "Slurm's commands, its version, its controller",
         ControllerFacts,
         _slurm.judge_controller,
+    ),
+    Check(
+        "pyslurm",
+        "with `transport: pyslurm`: that it is there and was built for this Slurm",
+        PyslurmFacts,
+        _slurm.judge_pyslurm,
     ),
     Check("clusters", "more than one cluster, federation", SlurmFacts, _slurm.judge_clusters),
     Check(

@@ -18,6 +18,7 @@ from hpc_agent.doctor.facts import (
     HostFacts,
     NodeFacts,
     ProbeFacts,
+    PyslurmFacts,
     SlurmFacts,
     TemplateFacts,
     Unknown,
@@ -25,6 +26,7 @@ from hpc_agent.doctor.facts import (
 from hpc_agent.doctor.finding import Finding, skipped
 from hpc_agent.doctor.host import gather_host, gather_templates
 from hpc_agent.doctor.probe import probe_nodes
+from hpc_agent.doctor.pyslurm_facts import gather_pyslurm
 from hpc_agent.doctor.slurm import gather_controller, gather_slurm
 from hpc_agent.errors import ConfigError, SchedulerError
 
@@ -93,7 +95,7 @@ async def _gather(
         found[TemplateFacts] = [await asyncio.to_thread(gather_templates, config)]
     agent = await asyncio.to_thread(gather_agent, config)
     found[AgentFacts] = [agent]
-    if kinds & {ControllerFacts, SlurmFacts, ProbeFacts, NodeFacts}:
+    if kinds & {ControllerFacts, PyslurmFacts, SlurmFacts, ProbeFacts, NodeFacts}:
         say("asking Slurm")
         asking = _Asking(config, wish, say, agent_runs=agent.running_on is not None)
         found |= await asking.gather(kinds)
@@ -118,6 +120,7 @@ class _Asking:
             controller = ControllerFacts(version="", error=str(error))
             return {
                 ControllerFacts: [controller],
+                PyslurmFacts: away,
                 SlurmFacts: away,
                 ProbeFacts: away,
                 NodeFacts: away,
@@ -128,6 +131,9 @@ class _Asking:
         found: dict[type[Facts], Sequence[Facts] | Unknown] = {
             ControllerFacts: controller if isinstance(controller, Unknown) else [controller]
         }
+        if PyslurmFacts in kinds:
+            pyslurm = await gather_pyslurm(self.config, cluster.runner, controller)
+            found[PyslurmFacts] = pyslurm if isinstance(pyslurm, Unknown) else [pyslurm]
         if SlurmFacts in kinds:
             slurm = await gather_slurm(self.config, cluster, controller)
             found[SlurmFacts] = slurm if isinstance(slurm, Unknown) else [slurm]

@@ -24,6 +24,19 @@ class ControllerFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PyslurmFacts:
+    """The pyslurm of a Python; ``error`` says why it cannot be used, and what to do.
+
+    ``cli_filters`` are the site's plugins that act in sbatch, empty without any.
+    """
+
+    python: str
+    release: str
+    error: str | None = None
+    cli_filters: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmFacts:
     """A Slurm as its commands describe it.
 

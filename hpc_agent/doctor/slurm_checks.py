@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpc_agent.config import AgentConfig
-from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts
+from hpc_agent.doctor.facts import ControllerFacts, PyslurmFacts, SlurmFacts
 from hpc_agent.doctor.finding import Finding, ok, problem, warning
 from hpc_agent.doctor.plans import kinds_of_jobs
 from hpc_agent.jobs.options import Setting
@@ -31,6 +31,22 @@ def judge_controller(config: AgentConfig, controller: ControllerFacts) -> Findin
     if all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < _OLDEST:
         return warning(f"{controller.version}", "Only 22.05 and newer are tested.")
     return ok(f"{controller.version}, and the controller is up")
+
+
+def judge_pyslurm(config: AgentConfig, pyslurm: PyslurmFacts) -> Finding:
+    """It must be there, and be built for this Slurm; plugins of sbatch leave it little to do."""
+    if pyslurm.error is not None:
+        return problem(
+            pyslurm.error,
+            "No run can be submitted before. `scheduler.transport: cli` needs no pyslurm and costs "
+            "some milliseconds for each job.",
+        )
+    if pyslurm.cli_filters:
+        return warning(
+            f"CliFilterPlugins={pyslurm.cli_filters} act in sbatch, which submits all jobs",
+            "pyslurm gains nothing here: set scheduler.transport to cli.",
+        )
+    return ok(f"pyslurm {pyslurm.release} of {pyslurm.python} fits this Slurm")
 
 
 def judge_clusters(config: AgentConfig, slurm: SlurmFacts) -> Finding:

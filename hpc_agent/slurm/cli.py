@@ -93,6 +93,10 @@ class SlurmCli:
             self._max_array_size = scontrol.parse_max_array_size(config)
         return self._max_array_size
 
+    async def cli_filters(self) -> str:
+        """Return the site's plugins that run inside sbatch, "" without any."""
+        return scontrol.parse_cli_filters(await self._query(scontrol.config_arguments()))
+
     async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
         """Run sbatch once for all tasks; see Scheduler.submit_array."""
         return await self._sbatch(

@@ -25,7 +25,8 @@ def array_id(job_id: str) -> str:
 class JobRecord:
     """What the scheduler says of one job at one moment.
 
-    ``source`` names the command it came from (``squeue``, ``sacct``, ``scontrol``, ``local``).
+    ``source`` names the command it came from (``squeue``, ``sacct``, ``scontrol``), or is
+    ``pyslurm`` or ``local``.
     Times are timezone-aware UTC. ``exit_code`` and ``signal`` are those of the batch script.
     """
 

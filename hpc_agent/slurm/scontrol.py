@@ -43,6 +43,12 @@ def parse_max_array_size(stdout: str) -> int:
     return min(sizes, default=0)
 
 
+def parse_cli_filters(stdout: str) -> str:
+    """Return the plugins that run inside sbatch (``CliFilterPlugins``), "" without any."""
+    match = re.search(r"^CliFilterPlugins\s*=\s*(\S+)", stdout, re.MULTILINE)
+    return parse_text(match[1]) if match else ""
+
+
 def ping_arguments() -> list[str]:
     """Build the question whether a controller answers."""
     return ["scontrol", "ping"]

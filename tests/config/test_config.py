@@ -75,6 +75,11 @@ def test_example_documents_every_key() -> None:
         ({"relay": {"prot": 1}}, "relay.prot: unknown key; did you mean port?"),
         ({"work_dir": "relative/path"}, "work_dir: must be an absolute path"),
         ({"work_dir": "/a\\b"}, "work_dir: must hold no backslash"),
+        (
+            {"scheduler": {"transport": "pyslurm", "pyslurm": {"python": "python3"}}},
+            "scheduler.pyslurm.python: must be an absolute path",
+        ),
+        ({"scheduler": {"pyslurm": {"conda": "x"}}}, "scheduler.pyslurm.conda: unknown key"),
         ({"control_plane": {}}, "control_plane.url: required, but missing"),
         ({"control_plane": {"url": "http://far.away"}}, "control_plane.url: must start with https"),
         ({"locations": {"a": {"environmnt": {}}}}, "locations.a.environmnt: unknown key"),

@@ -16,6 +16,7 @@ from hpc_agent.doctor.facts import (
     HostFacts,
     NodeFacts,
     ProbeFacts,
+    PyslurmFacts,
     SlurmFacts,
     TemplateFacts,
 )
@@ -75,6 +76,7 @@ HOST = HostFacts(
     token_error=None,
 )
 CONTROLLER = ControllerFacts(version="slurm 24.11.5")
+PYSLURM = PyslurmFacts(python="/usr/bin/python3", release="24.11.0")
 PROBE = ProbeFacts(partition="batch", job_id="17")
 PLANE = ControlPlaneFacts(url="https://plane", error=None, clock_ahead=0.5)
 AGENT = AgentFacts(
@@ -100,6 +102,7 @@ NODE = NodeFacts(
 )
 WELL: Mapping[type[Facts], Facts] = {
     ControllerFacts: CONTROLLER,
+    PyslurmFacts: PYSLURM,
     SlurmFacts: SLURM,
     HostFacts: HOST,
     TemplateFacts: TemplateFacts(),
@@ -181,6 +184,8 @@ TROUBLES: tuple[Trouble, ...] = (
     _trouble("memory-limit", replace(HOST, cgroup_memory=256 << 20), "256 MiB"),
     _trouble("cpu-quota", replace(HOST, cgroup_cpus=0.25), "0.25 of a CPU"),
     _trouble("slurm", replace(CONTROLLER, version="slurm 20.11.9"), "20.11"),
+    _trouble("pyslurm", replace(PYSLURM, error="python3 has no pyslurm"), "no pyslurm", BAD),
+    _trouble("pyslurm", replace(PYSLURM, cli_filters="cli_filter/lua"), "cli_filter/lua act"),
     _trouble("slurm", replace(CONTROLLER, error="sinfo: command not found"), "not found", BAD),
     _trouble("clusters", replace(SLURM, clusters=["linux", "other"]), "other"),
     _trouble("probe", replace(PROBE, error="job 17 is FAILED"), "job 17 is FAILED", BAD),

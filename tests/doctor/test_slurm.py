@@ -14,6 +14,7 @@ from hpc_agent.doctor.finding import Status
 from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
 from tests.doctor.site import Site
 from tests.preemption import slurm
+from tests.slurm.stand_in import StandIn, why_no_pyslurm
 from tests.ssh import NoSshdError, Sshd, running_sshd
 
 pytestmark = pytest.mark.slurm
@@ -160,6 +161,22 @@ def test_slurm_is_asked_over_ssh(tmp_path: Path, sshd: Sshd) -> None:
     assert "reached by SFTP" in found.pop("work-dir").fact
     assert found.pop("kill-wait").fact.startswith("Slurm kills 5 s")
     assert {finding.status for finding in found.values()} == {Status.OK}
+
+
+def test_pyslurm_is_looked_at_where_it_is_the_transport(
+    tmp_path: Path, slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its absence is a problem; one that was built for this Slurm is fine."""
+    site = Site(tmp_path, slurm_cluster)
+    assert site.findings("pyslurm")["pyslurm"].status is Status.SKIPPED
+    site.content["scheduler"]["transport"] = "pyslurm"
+    if why_no_pyslurm(slurm_cluster.version) is not None:
+        found = site.findings("pyslurm")["pyslurm"]
+        assert found.status is Status.PROBLEM
+        assert "install pyslurm" in found.fact
+    path = StandIn(tmp_path, slurm_cluster).environment["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", path)
+    assert site.findings("pyslurm")["pyslurm"].status is Status.OK
 
 
 def test_machine_that_lets_nobody_in_is_a_problem(tmp_path: Path, sshd: Sshd) -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host, slurm_over
 from hpc_agent.slurm.local import LocalScheduler
+from hpc_agent.slurm.pyslurm_transport import PyslurmScheduler
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
 from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.cluster import SlurmCluster
 from tests.slurm.matrix import note
+from tests.slurm.stand_in import StandIn, pyslurm_scheduler, why_no_pyslurm
 from tests.slurm.waiting import until_final
 from tests.ssh import NoSshdError, Sshd, running_sshd
 
@@ -93,10 +95,34 @@ async def ssh(sshd_of_slurm: Sshd) -> AsyncIterator[SlurmCli]:
     await asyncio.to_thread(runner.close)
 
 
+@pytest.fixture
+async def pyslurm(slurm_cluster: SlurmCluster) -> AsyncIterator[PyslurmScheduler]:
+    """The real pyslurm, where one is installed that matches this Slurm."""
+    reason = why_no_pyslurm(slurm_cluster.version)
+    if reason is not None:
+        pytest.skip(reason)
+    scheduler = pyslurm_scheduler(slurm_cluster, slurm_cluster.environment)
+    yield scheduler
+    await scheduler.close()
+
+
+@pytest.fixture
+async def pyslurm_stand_in(
+    slurm_cluster: SlurmCluster, tmp_path: Path
+) -> AsyncIterator[PyslurmScheduler]:
+    """Our helper, and in it a stand-in for pyslurm that calls Slurm's commands."""
+    environment = StandIn(tmp_path, slurm_cluster).environment
+    scheduler = pyslurm_scheduler(slurm_cluster, environment)
+    yield scheduler
+    await scheduler.close()
+
+
 @pytest.fixture(
     params=[
         pytest.param("slurm", marks=pytest.mark.slurm),
         pytest.param("ssh", marks=pytest.mark.slurm),
+        pytest.param("pyslurm", marks=pytest.mark.slurm),
+        pytest.param("pyslurm_stand_in", marks=pytest.mark.slurm),
         "local",
     ]
 )

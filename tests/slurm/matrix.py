@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 VERSIONS = ("22.05", "24.11", "26.05")
-TRANSPORTS = ("cli", "ssh", "rest", "pyslurm", "local")
+TRANSPORTS = ("cli", "ssh", "rest", "pyslurm", "pyslurm (stand-in)", "local")
 PAGE = Path(__file__).parents[2] / "docs" / "slurm-versions.md"
 
 _NOTES = "HPC_AGENT_TEST_NOTES"
 _CONTRACT = "tests/slurm/test_scheduler_contract.py::"
-_NAMES = {"slurm": "cli"}  # the fixture's name of Slurm's own commands
+# Fixtures that are not named like their transport: Slurm's own commands, and our part of pyslurm
+# with a stand-in for the library.
+_NAMES = {"slurm": "cli", "pyslurm_stand_in": "pyslurm (stand-in)"}
 _HEAD = """# Transports and versions of Slurm
 
 Written by `make slurm-versions`: do not edit. Each cell says how many of the contract tests
