@@ -46,6 +46,8 @@ async def gather_slurm(
         return controller
     if controller.error is not None:
         return Unknown("Slurm does not answer")
+    if config.scheduler.transport == "rest":
+        return Unknown("transport rest has none of Slurm's commands, which this check needs")
     try:
         async with open_runner(config) as runner:
             return await _gather(config, scheduler, runner)
