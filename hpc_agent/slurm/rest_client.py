@@ -249,13 +249,29 @@ async def _answer(response: httpx.Response) -> Answer:
     if content is None:
         words = " ".join(response.text.split())[:300] or response.reason_phrase
         return Answer(response.status_code, {}, words or "no JSON", is_from_slurm=False)
-    entries = [entry for entry in content.get("errors") or [] if isinstance(entry, Mapping)]
+    entries = [*_mappings(content.get("errors")), *_refused_orders(content)]
     entries = [entry for entry in entries if _number(entry) != 0 or _text(entry)]
     error = "; ".join(dict.fromkeys(_text(entry) or str(_number(entry)) for entry in entries))
     if not error and response.status_code >= HTTPStatus.BAD_REQUEST:
         error = response.reason_phrase or "no reason given"
     numbers = frozenset(_number(entry) for entry in entries)
     return Answer(response.status_code, content, error, error_numbers=numbers)
+
+
+def _refused_orders(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what went wrong with an order about jobs, which succeeds as a call (24.11)."""
+    errors = _mappings([each.get("error") for each in _mappings(content.get("status"))])
+    return [
+        {"error_number": error["code"], "error": error.get("string")}
+        for error in errors
+        if error.get("code")
+    ]
+
+
+def _mappings(entries: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, Mapping)]
 
 
 async def _json(response: httpx.Response) -> Mapping[str, Any] | None:

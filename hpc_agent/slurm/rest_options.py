@@ -113,7 +113,6 @@ _COMMON: Table = {
     "mail-user": (Property("mail_user"),),
     "mincpus": _as_integer("minimum_cpus_per_node"),
     "nice": (Property("nice", lambda text: int(text or "100")),),
-    "no-requeue": (Property("requeue", _constant(value=False)),),
     "nodes": (Property("nodes"),),
     "ntasks": _as_integer("tasks"),
     "ntasks-per-core": _as_integer("tasks_per_core"),
@@ -126,10 +125,17 @@ _COMMON: Table = {
     "threads-per-core": _as_integer("threads_per_core"),
 }
 
+
+def _signal_of_job(text: str) -> str:
+    if ":" in text and not text.upper().startswith("R:"):
+        raise ValueError("Slurm 22.05 takes no B: from slurmrestd")
+    return text
+
+
 OF_22_05: Table = {
     **_COMMON,
     **_same("deadline", "exclusive", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"),
-    **_same("gres", "mail-type", "signal"),
+    **_same("gres", "mail-type"),
     "begin": (Property("begin_time"),),
     "cores-per-socket": _as_integer("cores_per_socket"),
     "cpus-per-gpu": _as_integer("cpus_per_gpu"),
@@ -138,8 +144,11 @@ OF_22_05: Table = {
     "mem": (Property("memory_per_node"),),
     "mem-per-cpu": (Property("memory_per_cpu"),),
     "mem-per-gpu": (Property("memory_per_gpu"),),
+    # requeue: false has no effect there.
+    "no-requeue": (Property("no_requeue", _constant(value=True)),),
     "nodelist": (Property("nodelist"),),
     "open-mode": (Property("open_mode", _open_mode("append", "truncate")),),
+    "signal": (Property("signal", _signal_of_job),),
     "time": (Property("time_limit"),),
     "time-min": (Property("time_minimum"),),
     "tmp": (Property("temporary_disk_per_node"),),
@@ -216,6 +225,16 @@ def _gpus(text: str) -> str:
     return ",".join(f"gres/gpu:{part}" for part in text.split(","))
 
 
+def _gpus_per_task(text: str) -> str:
+    """``a100:2`` as a trackable resource of tasks, which takes ``=``: ``gres/gpu:a100=2``."""
+    parts = (part.rpartition(":") for part in text.split(","))
+    return ",".join(f"gres/gpu{colon}{kind}={count}" for kind, colon, count in parts)
+
+
+def _count(text: str) -> int:
+    return sum(int(part.rpartition(":")[2]) for part in text.split(","))
+
+
 def _gres(text: str) -> str:
     parts = (part.removeprefix("gres/").removeprefix("gres:") for part in text.split(","))
     return text if text.lower() == "none" else ",".join(f"gres/{part}" for part in parts)
@@ -242,7 +261,10 @@ OF_DATA_PARSER: Table = {
     "gpus": (Property("tres_per_job", _gpus),),
     "gpus-per-node": (Property("tres_per_node", _gpus),),
     "gpus-per-socket": (Property("tres_per_socket", _gpus),),
-    "gpus-per-task": (Property("tres_per_task", _gpus),),
+    "gpus-per-task": (
+        Property("tres_per_task", _gpus_per_task),
+        Property("tres_bind", lambda text: f"gres/gpu:per_task:{_count(text)}"),
+    ),
     "gres": (Property("tres_per_node", _gres),),
     "gres-flags": (
         Property(
@@ -262,6 +284,7 @@ OF_DATA_PARSER: Table = {
     "mem": (Property("memory_per_node", _megabytes_set),),
     "mem-per-cpu": (Property("memory_per_cpu", _megabytes_set),),
     "mem-per-gpu": (Property("memory_per_tres", lambda text: f"gres/gpu:{_megabytes(text)}"),),
+    "no-requeue": (Property("requeue", _constant(value=False)),),
     "nodelist": (Property("required_nodes", _listed),),
     "open-mode": (Property("open_mode", _open_mode(["APPEND"], ["TRUNCATE"])),),
     "overcommit": (Property("overcommit", _constant(value=True)),),
@@ -281,3 +304,25 @@ OF_DATA_PARSER: Table = {
     "wait-all-nodes": (Property("wait_all_nodes", _in(**{"0": False, "1": True})),),
 }
 """v0.0.40 and later."""
+
+
+def work_out_22_05(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return what sbatch works out from several options, and slurmrestd does not."""
+    least = int(options.get("nodes", "1").partition("-")[0])
+    if least > 1 and not {"ntasks", "ntasks-per-node"} & set(options):
+        return {"tasks": least}
+    nodes = _least_nodes(options)
+    return {} if nodes is None else {"nodes": str(nodes)}
+
+
+def work_out(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return what sbatch works out from several options, and slurmctld does not."""
+    nodes = _least_nodes(options)
+    return {} if nodes is None else {"minimum_nodes": nodes}
+
+
+def _least_nodes(options: Mapping[str, str]) -> int | None:
+    """Return how many nodes so many tasks need, of which each takes so many."""
+    if "nodes" in options or not {"ntasks", "ntasks-per-node"} <= set(options):
+        return None
+    return -(-int(options["ntasks"]) // max(int(options["ntasks-per-node"]), 1))

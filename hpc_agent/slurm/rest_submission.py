@@ -24,6 +24,23 @@ from hpc_agent.slurm.rest_versions import Dialect
 _ENVIRONMENT = {"SLURM_EXPORT_ENV": "NIL"}
 # sbatch reads these; for a job through slurmrestd they are already so.
 _IMPLIED = frozenset({"export", "parsable", "quiet", "verbose"})
+# What sbatch itself puts into a job's environment: sbatch(1), OUTPUT ENVIRONMENT VARIABLES.
+_TOLD = {
+    "cpus-per-gpu": "SLURM_CPUS_PER_GPU",
+    "cpus-per-task": "SLURM_CPUS_PER_TASK",
+    "dependency": "SLURM_JOB_DEPENDENCY",
+    "distribution": "SLURM_DISTRIBUTION",
+    "gpus": "SLURM_GPUS",
+    "gpus-per-node": "SLURM_GPUS_PER_NODE",
+    "gpus-per-socket": "SLURM_GPUS_PER_SOCKET",
+    "gpus-per-task": "SLURM_GPUS_PER_TASK",
+    "mem-per-gpu": "SLURM_MEM_PER_GPU",
+    "ntasks": "SLURM_NTASKS",
+    "ntasks-per-core": "SLURM_NTASKS_PER_CORE",
+    "ntasks-per-node": "SLURM_NTASKS_PER_NODE",
+    "ntasks-per-socket": "SLURM_NTASKS_PER_SOCKET",
+    "threads-per-core": "SLURM_THREADS_PER_CORE",
+}
 
 
 def body(
@@ -42,7 +59,7 @@ def body(
     try:
         interpreter_of(text)
         options = read_options(text)
-        properties = translate(options, dialect.options)
+        properties = {**translate(options, dialect.options), **dialect.work_out(options)}
     except UntranslatableError as error:
         raise SubmitRefusedError(
             f"transport rest cannot pass on {error}; transport cli or ssh can"
@@ -50,11 +67,10 @@ def body(
     except ValueError as error:
         raise SubmitRefusedError(f"batch script: {error}") from None
     properties.setdefault("current_working_directory", str(directory))
-    properties |= {
-        "name": name,
-        "comment": comment,
-        "environment": dialect.environment(_ENVIRONMENT),
-    }
+    variables = {_TOLD[option]: value for option, value in options.items() if option in _TOLD}
+    variables |= {**_ENVIRONMENT, "SLURM_SUBMIT_DIR": properties["current_working_directory"]}
+    properties |= {"name": name, "comment": comment}
+    properties["environment"] = dialect.environment(variables)
     if array_size is not None:
         properties["array"] = f"0-{array_size - 1}"
     return {"script": text, "job": properties}

@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_agent.slurm.rest_options import OF_22_05, OF_DATA_PARSER, Table
+from hpc_agent.slurm.rest_options import (
+    OF_22_05,
+    OF_DATA_PARSER,
+    Table,
+    work_out,
+    work_out_22_05,
+)
 from hpc_agent.slurm.rest_values import number, text, words
 from hpc_agent.slurm.scheduler import NodeInfo, PartitionInfo
 
@@ -28,6 +34,7 @@ class Dialect:
     """
 
     options: Table
+    work_out: Callable[[Mapping[str, str]], Mapping[str, Any]]
     environment: Callable[[Mapping[str, str]], Any]
     partition: Callable[[Json], PartitionInfo]
     node: Callable[[Json], NodeInfo]
@@ -85,6 +92,7 @@ def is_up(ping: Json) -> bool:
 
 _OF_22_05 = Dialect(
     options=OF_22_05,
+    work_out=work_out_22_05,
     environment=dict,
     partition=partition_of_22_05,
     node=node,
@@ -93,6 +101,7 @@ _OF_22_05 = Dialect(
 )
 _OF_DATA_PARSER = Dialect(
     options=OF_DATA_PARSER,
+    work_out=work_out,
     environment=lambda variables: [f"{name}={value}" for name, value in variables.items()],
     partition=partition_of_data_parser,
     node=node,
