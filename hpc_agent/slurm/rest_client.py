@@ -32,6 +32,9 @@ _LARGE_BYTES = 256 * 1024
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # slurmrestd hands a token on, and slurmctld refuses it: SLURM_PROTOCOL_AUTHENTICATION_ERROR.
 _AUTHENTICATION_ERROR = 1007
+UNSPECIFIED = -1
+# What 22.05 says when slurmctld has ended the connection because of the token.
+_MAYBE_THE_TOKEN = frozenset({UNSPECIFIED, 5005})
 
 
 class AnswerLostError(Exception):
@@ -241,7 +244,11 @@ def unavailable(answer: Answer) -> SchedulerUnavailableError:
             f"slurmrestd refuses the token (HTTP status {answer.status}: {answer.error}). It may "
             "have expired, or be another user's: see scheduler.rest in agent.yaml"
         )
-    return SchedulerUnavailableError(f"slurmrestd: {answer.error} (HTTP status {answer.status})")
+    hint = "; 22.05 says so of a token that has expired, too"
+    more = hint if answer.error_numbers & _MAYBE_THE_TOKEN else ""
+    return SchedulerUnavailableError(
+        f"slurmrestd: {answer.error} (HTTP status {answer.status}){more}"
+    )
 
 
 async def _answer(response: httpx.Response) -> Answer:

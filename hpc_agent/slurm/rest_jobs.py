@@ -8,6 +8,7 @@ from typing import Any
 
 from hpc_agent.slurm.rest_values import exit_code, job_state, moment, number, text
 from hpc_agent.slurm.scheduler import JobRecord, Usage, task_id
+from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import parse_job_ids, parse_text
 
 Json = Mapping[str, Any]
@@ -72,7 +73,7 @@ def usage_of(jobs: Iterable[Json]) -> dict[str, Usage]:
 
 def _accounting_records(job: Json) -> list[JobRecord]:
     state, raw_state = job_state(_at(job, "state", "current"))
-    code, signal = exit_code(job.get("exit_code")) if state.is_final else (None, None)
+    code, signal = _end(job, state) if state.is_final else (None, None)
     minutes = number(_at(job, "time", "limit"))
     record = JobRecord(
         job_id=text(job.get("job_id")),
@@ -98,6 +99,12 @@ def _accounting_records(job: Json) -> list[JobRecord]:
     return _each_task(record, array, task, text(waiting))
 
 
+def _end(job: Json, state: JobState) -> tuple[int | None, int | None]:
+    """Return exit code and signal; of a job that failed, 22.05 sends no code but 0 (SUCCESS)."""
+    end = exit_code(job.get("exit_code"))
+    return (None, None) if state is JobState.FAILED and end == (0, None) else end
+
+
 def _each_task(
     record: JobRecord, array: int | None, task: int | None, waiting: str
 ) -> list[JobRecord]:
@@ -117,9 +124,8 @@ def _usage(job: Json) -> Usage:
     allocated = _tres(_at(job, "tres", "allocated"))
     requested = _tres(_at(job, "tres", "requested"))
     memory = requested.get("mem")
-    cpu_time = (number(_at(job, "time", "total", "seconds")) or 0) + (
-        number(_at(job, "time", "total", "microseconds")) or 0
-    ) / 1e6
+    # Of the job as a whole, 22.05 sends zero.
+    cpu_time = _cpu_seconds(job) or sum(_cpu_seconds(step) for step in steps)
     largest = [_tres(_at(step, "tres", "requested", "max")) for step in steps]
     average = [_tres(_at(step, "tres", "requested", "average")) for step in steps]
     return Usage(
@@ -138,6 +144,11 @@ def _usage(job: Json) -> Usage:
             (step["gres/gpumem"] for step in largest if "gres/gpumem" in step), default=None
         ),
     )
+
+
+def _cpu_seconds(content: Json) -> float:
+    total = _at(content, "time", "total")
+    return (number(_at(total, "seconds")) or 0) + (number(_at(total, "microseconds")) or 0) / 1e6
 
 
 def _tres(entries: Any) -> dict[str, int]:

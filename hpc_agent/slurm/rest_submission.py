@@ -15,7 +15,7 @@ from hpc_agent.errors import (
 from hpc_agent.slurm.batch_options import parse_options
 from hpc_agent.slurm.batch_script import directive_words, foreign_directives, interpreter_of
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of
-from hpc_agent.slurm.rest_client import Answer, unavailable
+from hpc_agent.slurm.rest_client import UNSPECIFIED, Answer, unavailable
 from hpc_agent.slurm.rest_options import UntranslatableError, translate
 from hpc_agent.slurm.rest_values import number
 from hpc_agent.slurm.rest_versions import Dialect
@@ -111,7 +111,12 @@ def _error(answer: Answer) -> SchedulerError:
         return SchedulerLimitError(words)
     meaning = meaning_of(answer.error)
     # What is not from slurmrestd is from a proxy, which may have passed the request on.
-    if answer.succeeded or not answer.is_from_slurm or meaning is Meaning.AMBIGUOUS:
+    if (
+        answer.succeeded
+        or not answer.is_from_slurm
+        or meaning is Meaning.AMBIGUOUS
+        or answer.error_numbers == {UNSPECIFIED}
+    ):
         return SubmitAmbiguousError(f"{words}; no job id came back, but a job may exist")
     if meaning is Meaning.LIMIT:
         return SchedulerLimitError(words)
