@@ -28,8 +28,8 @@ class NoClusterError(Exception):
 class SlurmCluster:
     """A running cluster; ``environment`` is what its commands need on top of PATH and HOME.
 
-    ``found`` is ``existing`` or ``started``; ``directory`` is None for an existing one. ``restd`` is
-    the URL of its slurmrestd, "" without one.
+    ``found`` is ``existing`` or ``started``; ``directory`` is None for an existing one. ``restd``
+    is the URL of its slurmrestd, "" without one.
     """
 
     slurm_conf: str

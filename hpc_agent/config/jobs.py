@@ -27,7 +27,7 @@ class Ssh(Section):
 class Rest(Section):
     """slurmrestd: where it is, and where tokens for it come from."""
 
-    url: Annotated[str, Field(pattern=r"^(https?://[^/@\s]+|unix:///.+)")]
+    url: Annotated[str, Field(pattern=r"^(https?://[^/@\s]+(/\S*)?|unix:///.+)$")]
     user: str | None = None
     token_file: ExpandedPath | None = None
     token_command: tuple[str, ...] = ()

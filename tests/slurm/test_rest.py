@@ -1,13 +1,11 @@
-"""slurmrestd beyond the contract: options, tokens, lost answers, versions, accounting."""
+"""slurmrestd beyond the contract: the jobs it makes, accounting, tokens, lost answers."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import tempfile
@@ -19,25 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hpc_agent.errors import (
     JobNotFoundError,
-    SchedulerLimitError,
     SchedulerUnavailableError,
     SubmitAmbiguousError,
     SubmitRefusedError,
 )
-from hpc_agent.jobs.options_table import OPTIONS
-from hpc_agent.jobs.rendering import directive
-from hpc_agent.slurm.batch_options import parse_options
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host
 from hpc_agent.slurm.commands import ProcessRunner
 from hpc_agent.slurm.rest import SlurmRest, slurm_by_rest
-from hpc_agent.slurm.rest_client import Answer, Target, choose
-from hpc_agent.slurm.rest_options import OF_22_05, OF_DATA_PARSER, translate
-from hpc_agent.slurm.rest_submission import body, job_id_in, read_options
+from hpc_agent.slurm.rest_client import Target
 from hpc_agent.slurm.rest_token import CommandToken, FileToken, claims
 from hpc_agent.slurm.rest_versions import DIALECTS
 from hpc_agent.slurm.scheduler import array_id, task_id
@@ -45,309 +35,6 @@ from hpc_agent.slurm.state import JobState
 from tests.cluster import SlurmCluster
 from tests.slurm.conftest import WriteScript
 from tests.slurm.waiting import LIMIT_SECONDS, until, until_final, until_state, until_text
-
-NEWEST = DIALECTS["v0.0.45"]
-OLDEST = DIALECTS["v0.0.38"]
-
-
-# Options: what is read of a script, and what becomes of it.
-
-
-@pytest.mark.parametrize(
-    ("line", "options"),
-    [
-        ("--partition=gpu", {"partition": "gpu"}),
-        ("--partition gpu --time 5", {"partition": "gpu", "time": "5"}),
-        ("-p gpu -N2 -Ht5", {"partition": "gpu", "nodes": "2", "hold": "", "time": "5"}),
-        ("--exclusive --nice", {"exclusive": "", "nice": ""}),
-        ("--exclusive=user --nice=5", {"exclusive": "user", "nice": "5"}),
-        ("--comment='two words' # not an option", {"comment": "two words"}),
-    ],
-)
-def test_options_are_read_as_sbatch_reads_them(line: str, options: dict[str, str]) -> None:
-    """Long and short, with and without a value."""
-    assert read_options(f"#!/bin/sh\n#SBATCH {line}\ntrue\n#SBATCH --qos=late\n") == options
-
-
-def test_later_line_wins() -> None:
-    """As with sbatch."""
-    assert read_options("#!/bin/sh\n#SBATCH -t 5\n\n# text\n#SBATCH --time=7\n") == {"time": "7"}
-
-
-@pytest.mark.parametrize(
-    ("options", "old", "new"),
-    [
-        ("--account=physics", {"account": "physics"}, {"account": "physics"}),
-        ("--begin=now+1hour", {"begin_time": "now+1hour"}, {"begin_time": "now+1hour"}),
-        ("--constraint=a&b", {"constraints": "a&b"}, {"constraints": "a&b"}),
-        ("--cpus-per-gpu=8", {"cpus_per_gpu": 8}, {"cpus_per_tres": "gres/gpu:8"}),
-        ("--cpus-per-task=4", {"cpus_per_task": 4}, {"cpus_per_task": 4}),
-        ("--deadline=2030-01-31", {"deadline": "2030-01-31"}, {"deadline": "2030-01-31"}),
-        ("--dependency=afterok:7", {"dependency": "afterok:7"}, {"dependency": "afterok:7"}),
-        ("--exclude=n[1-2]", {"exclude_nodes": "n[1-2]"}, {"excluded_nodes": ["n[1-2]"]}),
-        ("--exclusive", {"exclusive": "exclusive"}, {"shared": ["none"]}),
-        ("--exclusive=user", {"exclusive": "user"}, {"shared": ["user"]}),
-        ("--gpus=a100:2", {"gpus": "a100:2"}, {"tres_per_job": "gres/gpu:a100:2"}),
-        ("--gpus-per-node=4", {"gpus_per_node": "4"}, {"tres_per_node": "gres/gpu:4"}),
-        ("--gpus-per-socket=1", {"gpus_per_socket": "1"}, {"tres_per_socket": "gres/gpu:1"}),
-        (
-            "--gpus-per-task=a100:1",
-            {"gpus_per_task": "a100:1"},
-            {"tres_per_task": "gres/gpu:a100=1", "tres_bind": "gres/gpu:per_task:1"},
-        ),
-        ("--gres=gpu:1,tmp:2", {"gres": "gpu:1,tmp:2"}, {"tres_per_node": "gres/gpu:1,gres/tmp:2"}),
-        ("--licenses=m:1", {"licenses": "m:1"}, {"licenses": "m:1"}),
-        (
-            "--mail-type=FAIL,TIME_LIMIT_80",
-            {"mail_type": "FAIL,TIME_LIMIT_80"},
-            {"mail_type": ["FAIL", "TIME=80%"]},
-        ),
-        ("--mail-user=me@x.org", {"mail_user": "me@x.org"}, {"mail_user": "me@x.org"}),
-        ("--mem=2G", {"memory_per_node": "2G"}, {"memory_per_node": {"set": True, "number": 2048}}),
-        (
-            "--mem-per-cpu=9",
-            {"memory_per_cpu": "9"},
-            {"memory_per_cpu": {"set": True, "number": 9}},
-        ),
-        ("--mem-per-gpu=1G", {"memory_per_gpu": "1G"}, {"memory_per_tres": "gres/gpu:1024"}),
-        ("--nice=-5", {"nice": -5}, {"nice": -5}),
-        ("--no-requeue", {"no_requeue": True}, {"requeue": False}),
-        ("--nodelist=n1", {"nodelist": "n1"}, {"required_nodes": ["n1"]}),
-        ("--nodes=1-2", {"nodes": "1-2"}, {"nodes": "1-2"}),
-        ("--ntasks=16", {"tasks": 16}, {"tasks": 16}),
-        ("--ntasks-per-node=8", {"tasks_per_node": 8}, {"tasks_per_node": 8}),
-        ("--partition=a,b", {"partition": "a,b"}, {"partition": "a,b"}),
-        ("--qos=high", {"qos": "high"}, {"qos": "high"}),
-        ("--requeue", {"requeue": True}, {"requeue": True}),
-        ("--reservation=r", {"reservation": "r"}, {"reservation": "r"}),
-        (
-            "--signal=R:USR1@30",
-            {"signal": "R:USR1@30"},
-            {
-                "kill_warning_flags": ["RESERVATION_JOB"],
-                "kill_warning_signal": "USR1",
-                "kill_warning_delay": {"set": True, "number": 30},
-            },
-        ),
-        ("--time=1-12", {"time_limit": "1-12"}, {"time_limit": {"set": True, "number": 2160}}),
-        ("--time=00:00:61", {"time_limit": "00:00:61"}, {"time_limit": {"set": True, "number": 2}}),
-        ("--tmp=1G", {"temporary_disk_per_node": "1G"}, {"temporary_disk_per_node": 1024}),
-    ],
-)
-def test_option_is_a_property(options: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Of 22.05, and of what data_parser plugins made later."""
-    read = parse_options(shlex.split(options))
-    assert translate(read, OF_22_05) == old
-    assert translate(read, OF_DATA_PARSER) == new
-
-
-@pytest.mark.parametrize("table", [OF_22_05, OF_DATA_PARSER])
-@pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_every_option_that_users_may_set_is_known(name: str, table: Any) -> None:
-    """An example of each, as the page of options has it, is translated."""
-    option = OPTIONS[name]
-    example = option.example.removeprefix("B:")
-    value = "" if name in {"requeue", "exclusive"} else example
-    assert translate({name: value}, table)
-
-
-def test_time_without_limit_is_infinite() -> None:
-    """Zero minutes are no limit, as with sbatch."""
-    for text in ("0", "infinite", "UNLIMITED"):
-        assert translate({"time": text}, OF_DATA_PARSER)["time_limit"]["infinite"] is True
-
-
-def test_gpus_beside_gres_are_one_list() -> None:
-    """Two options fill one property."""
-    properties = translate({"gres": "tmp:1", "gpus-per-node": "2"}, OF_DATA_PARSER)
-    assert properties == {"tres_per_node": "gres/tmp:1,gres/gpu:2"}
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("--hint=nomultithread", "--hint"),
-        ("--part=gpu", "--part"),
-        ("--export=ALL", "--export"),
-        ("--mail-type=LUNCH", "LUNCH is no event"),
-        ("hetjob", "hetjob"),
-        ("--ntasks=many", "--ntasks=many"),
-    ],
-)
-def test_option_without_property_is_refused_by_name(line: str, words: str, tmp_path: Path) -> None:
-    """Nothing is left out in silence; the message names a transport that can."""
-    script = f"#!/bin/sh\n#SBATCH {line}\ntrue\n"
-    with pytest.raises(SubmitRefusedError) as caught:
-        body(script, NEWEST, directory=tmp_path, name="n", comment="c")
-    assert words in str(caught.value)
-    assert "transport cli or ssh can" in str(caught.value)
-
-
-def test_warning_to_the_batch_script_is_refused_on_22_05(tmp_path: Path) -> None:
-    """slurmrestd 22.05 answers ``Invalid SIGNAL specification`` to ``B:``."""
-    script = "#!/bin/sh\n#SBATCH --signal=B:USR1@60\n"
-    with pytest.raises(SubmitRefusedError, match=r"22\.05 takes no B:"):
-        body(script, OLDEST, directory=tmp_path, name="n", comment="c")
-    properties = body(script, NEWEST, directory=tmp_path, name="n", comment="c")["job"]
-    assert properties["kill_warning_flags"] == ["BATCH_JOB"]
-
-
-def test_lines_of_other_batch_systems_are_refused(tmp_path: Path) -> None:
-    """sbatch reads them, slurmrestd does not."""
-    with pytest.raises(SubmitRefusedError, match="#PBS -N x"):
-        body("#!/bin/sh\n#PBS -N x\n", NEWEST, directory=tmp_path, name="n", comment="c")
-
-
-@given(value=st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"])))
-def test_value_is_never_another_option(value: str) -> None:
-    """Whatever is in a value that we have rendered, it is read as that option's value."""
-    lines = [f"#SBATCH {directive(f'--comment={value}')}", "#SBATCH --qos=normal"]
-    script = "\n".join(["#!/bin/sh", *lines, "true"])
-    assert read_options(script) == {"comment": value, "qos": "normal"}
-
-
-def test_name_comment_and_place_are_ours(tmp_path: Path) -> None:
-    """Over what the script says; nothing of the agent's environment goes along."""
-    script = "#!/bin/sh\n#SBATCH --job-name=x --comment=y --cpus-per-task=2\ntrue\n"
-    posted = body(script, NEWEST, directory=tmp_path, name="n", comment="c", array_size=3)
-    job = posted["job"]
-    assert posted["script"] == script
-    assert (job["name"], job["comment"], job["array"]) == ("n", "c", "0-2")
-    assert job["current_working_directory"] == str(tmp_path)
-    assert sorted(job["environment"]) == [
-        "SLURM_CPUS_PER_TASK=2",
-        "SLURM_EXPORT_ENV=NIL",
-        f"SLURM_SUBMIT_DIR={tmp_path}",
-    ]
-
-
-# Answers.
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (Answer(200, {"job_id": 0}, "Invalid partition name specified"), SubmitRefusedError),
-        (Answer(500, {}, "Invalid account"), SubmitRefusedError),
-        (Answer(500, {}, "Socket timed out on send/recv operation"), SubmitAmbiguousError),
-        (
-            Answer(500, {}, "Unspecified error", error_numbers=frozenset({-1})),
-            SubmitAmbiguousError,
-        ),
-        (Answer(200, {}), SubmitAmbiguousError),
-        (Answer(502, {}, "Bad Gateway", is_from_slurm=False), SubmitAmbiguousError),
-        (Answer(500, {}, "AssocMaxSubmitJobLimit"), SchedulerLimitError),
-        (Answer(429, {}, "slow down", is_from_slurm=False), SchedulerLimitError),
-        (Answer(500, {}, "Unable to contact slurm controller"), SchedulerUnavailableError),
-        (Answer(401, {}, "no", is_from_slurm=False), SchedulerUnavailableError),
-    ],
-)
-def test_answer_without_job_says_whether_there_may_be_one(
-    answer: Answer, error: type[Exception]
-) -> None:
-    """Only a refusal of slurmctld, or that it was not asked, is proof of no job."""
-    with pytest.raises(error):
-        job_id_in(answer)
-
-
-def test_answer_with_job_is_its_id() -> None:
-    """22.05 sends notes beside it, such as that the job is held."""
-    answer = Answer(200, {"job_id": 7}, "Job is in held state, pending scheduler release")
-    assert job_id_in(answer) == "7"
-
-
-def test_newest_version_that_both_know_is_chosen() -> None:
-    """With or without accounting."""
-    paths = dict.fromkeys(
-        [
-            "/slurm/v0.0.37/ping/",
-            "/slurm/v0.0.39/ping/",
-            "/slurm/v0.0.38/ping/",
-            "/slurmdb/v0.0.38/jobs/",
-        ]
-    )
-    chosen = choose(paths, tuple(DIALECTS))
-    assert (chosen.version, chosen.has_accounting) == ("v0.0.38", True)
-    assert not choose({"/slurm/v0.0.42/ping/": {}}, tuple(DIALECTS)).has_accounting
-
-
-def test_no_common_version_is_said_with_both_sides() -> None:
-    """An administrator sees what to start slurmrestd with."""
-    with pytest.raises(SchedulerUnavailableError, match=r"it has v0.0.99, .* speaks v0.0.45,"):
-        choose({"/slurm/v0.0.99/ping/": {}}, tuple(DIALECTS))
-
-
-# Tokens.
-
-
-def _token(**content: object) -> str:
-    payload = base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
-    return f"head.{payload}.signature"
-
-
-def _token_command(directory: Path, lifespan: int) -> list[str]:
-    """Return a command that prints tokens of 60 s, each with its number, and counts its runs."""
-    script = directory / "make-token"
-    script.write_text(
-        "#!/usr/bin/env python3\n"
-        "import base64, json, pathlib\n"
-        f"runs = pathlib.Path({str(directory / 'runs')!r})\n"
-        "number = len(runs.read_text()) if runs.exists() else 0\n"
-        "runs.write_text('x' * (number + 1))\n"
-        f"content = {{'exp': {lifespan} * (number + 1), 'sun': 'me', 'n': number}}\n"
-        "payload = base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip('=')\n"
-        "print(f'SLURM_JWT=head.{payload}.signature')\n"
-    )
-    script.chmod(0o755)
-    return [str(script)]
-
-
-async def test_token_of_a_command_is_renewed_before_it_expires(tmp_path: Path) -> None:
-    """A minute before, or at three quarters of a short life; and when it was refused."""
-    now = 0.0
-    command = _token_command(tmp_path, 1000)
-    token = CommandToken(command, ProcessRunner(), clock=lambda: now)
-    first = await token.get()
-    assert claims(first) == {"exp": 1000, "sun": "me", "n": 0}
-    now = 939.0
-    assert await token.get() == first
-    now = 941.0
-    second = await token.get()
-    assert claims(second)["n"] == 1
-    assert await token.renew(first) == second
-    assert claims(await token.renew(second))["n"] == 2
-
-
-async def test_token_command_that_fails_says_so(tmp_path: Path) -> None:
-    """What it printed is not shown: it may be a token."""
-    script = tmp_path / "fail"
-    script.write_text("#!/bin/sh\necho SLURM_JWT=secret\necho no key >&2\nexit 3\n")
-    script.chmod(0o755)
-    with pytest.raises(
-        SchedulerUnavailableError, match=r"fail failed \(exit code 3\): no key"
-    ) as e:
-        await CommandToken([str(script)], ProcessRunner()).get()
-    assert "secret" not in str(e.value)
-
-
-async def test_token_file_is_read_again_and_must_be_private(tmp_path: Path) -> None:
-    """Whoever rotates it needs to tell nobody."""
-    file = tmp_path / "token"
-    token = FileToken(file)
-    with pytest.raises(SchedulerUnavailableError, match="cannot be read"):
-        await token.get()
-    file.touch(mode=0o600)
-    with pytest.raises(SchedulerUnavailableError, match="there is none"):
-        await token.get()
-    for content in (_token(n=1), _token(n=2)):
-        file.write_text(f"SLURM_JWT={content}\n")
-        assert await token.get() == content
-    file.chmod(0o644)
-    with pytest.raises(SchedulerUnavailableError, match="chmod 600"):
-        await token.get()
-
-
-# On a real slurmrestd.
 
 
 @pytest.fixture
@@ -404,7 +91,7 @@ SAME = [
     "--nodelist=c[1-2]",
     "--nodes=1-2",
     "--nodes=2 --ntasks-per-node=2",
-    "--ntasks=3 --chdir=/tmp --error=/tmp/%j.err --open-mode=append",
+    "--ntasks=3 --error=/tmp/%j.err --open-mode=append",
     "--partition=debug,batch",
     "--no-requeue",
     "--signal=USR1@30",
@@ -422,11 +109,10 @@ async def test_job_is_the_one_that_sbatch_would_make(
     cli: SlurmCli,
     slurm_cluster_rest: SlurmCluster,
     write_script: WriteScript,
-    tmp_path: Path,
     options: str,
 ) -> None:
     """``scontrol show job`` prints the same of both, but for ids and times."""
-    script = write_script("true", options=("--hold", f"--chdir={tmp_path}", options))
+    script = write_script("true", options=("--hold", "--chdir=/tmp", options))
     ids = [await each.submit(script, name="n", comment="c") for each in (cli, rest)]
     shown = [_shown(slurm_cluster_rest, job_id) for job_id in ids]
     for job_id in ids:
@@ -434,8 +120,8 @@ async def test_job_is_the_one_that_sbatch_would_make(
     assert shown[1] == shown[0]
 
 
-# Ids, times, what depends on the time, and how the job came in. TresPerTask: sbatch says the CPUs
-# of a task there a second time since 24.05.
+# Ids, times, what depends on the time, and how the job came in. Beside these, TresPerTask: there
+# sbatch says the CPUs of a task a second time since 24.05.
 _DIFFERENT = frozenset(
     [
         "AccrueTime",
@@ -469,10 +155,11 @@ def _shown(cluster: SlurmCluster, job_id: str) -> set[str]:
         check=True,
     )
     words = done.stdout.splitlines()[0].split()
+    fields = {word for word in words if re.match(r"[A-Z][\w:/]*=", word)}
     return {
-        word
-        for word in words
-        if word.partition("=")[0] not in _DIFFERENT and not word.startswith("TresPerTask=cpu")
+        field
+        for field in fields
+        if field.partition("=")[0] not in _DIFFERENT and not field.startswith("TresPerTask=cpu")
     }
 
 
@@ -772,7 +459,7 @@ async def test_nobody_listens(tmp_path: Path, write_script: WriteScript) -> None
     """Nothing was sent, so nothing is in doubt."""
     file = tmp_path / "token"
     file.touch(mode=0o600)
-    file.write_text(_token(sun="me"))
+    file.write_text("no.such.token")
     async with opened("http://127.0.0.1:1", file) as scheduler:
         with pytest.raises(SchedulerUnavailableError, match="Unable to connect to slurmrestd"):
             await scheduler.submit(write_script("true"), name="n", comment="c")
