@@ -22,7 +22,7 @@ from hpc_agent.slurm.diagnosis import Meaning, meaning_of
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.rest_client import Answer, AnswerLostError, RestClient, Target, unavailable
 from hpc_agent.slurm.rest_token import Token
-from hpc_agent.slurm.rest_values import number, text
+from hpc_agent.slurm.rest_values import number, text, words
 from hpc_agent.slurm.rest_versions import DIALECTS, Dialect, is_up
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id
 
@@ -68,6 +68,7 @@ class SlurmRest:
         self._client = client
         self._submit_timeout = submit_timeout_seconds
         self._max_array_size: int | None = None
+        self._has_told_of_warnings = False
 
     async def close(self) -> None:
         """Give back what is open."""
@@ -93,7 +94,7 @@ class SlurmRest:
         """Return what slurm.conf says where the API has it (v0.0.45), else Slurm's default."""
         if self._max_array_size is None:
             path = (await self._dialect()).configuration
-            size = None if path is None else _max_array_size(await self._get(path))
+            size = None if path is None else max_array_size_in(await self._get(path))
             self._max_array_size = _DEFAULT_MAX_ARRAY_SIZE if size is None else size
         return self._max_array_size
 
@@ -207,9 +208,16 @@ class SlurmRest:
             content = await asyncio.to_thread(script.read_text)
         except (OSError, UnicodeDecodeError) as error:
             raise SubmitRefusedError(f"Unable to open file {script}: {error}") from None
+        dialect = await self._dialect()
+        if not dialect.signals_batch and not self._has_told_of_warnings:
+            self._has_told_of_warnings = True
+            logger.warning(
+                "slurmrestd of Slurm 22.05 cannot warn jobs before their time limit"
+                " (signal B:USR1): runs that reach it are ended by SIGTERM alone"
+            )
         body = rest_submission.body(
             content,
-            await self._dialect(),
+            dialect,
             directory=script.parent,
             name=name,
             comment=comment,
@@ -295,16 +303,22 @@ def _list(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, Mapping)]
 
 
-def _max_array_size(content: Mapping[str, Any]) -> int | None:
-    return number((content.get("conf") or {}).get("max_array_size"))
+def max_array_size_in(content: Mapping[str, Any]) -> int | None:
+    """Return MaxArraySize, or a smaller ``max_array_tasks``; None where slurm.conf is not sent."""
+    conf = content.get("slurm_conf") or {}
+    size = number(conf.get("MaxArraySize"))
+    settings = (word.partition("=") for word in words(conf.get("SchedulerParameters")))
+    parameters = {name: value for name, _, value in settings}
+    bound = parameters.get("max_array_tasks", "")
+    return min(size, int(bound)) if size is not None and bound.isdigit() else size
 
 
 def _states(partition: str, nodes: Iterable[NodeInfo]) -> str:
     """Count the nodes of a partition as sinfo does: allocated, idle, other."""
-    words = [node.state.split("+") for node in nodes if partition in node.partitions]
-    busy = sum(state[0] in {"allocated", "mixed"} for state in words)
-    idle = sum(state == ["idle"] for state in words)
-    return f"{busy} allocated, {idle} idle, {len(words) - busy - idle} other"
+    states = [node.state.split("+") for node in nodes if partition in node.partitions]
+    busy = sum(state[0] in {"allocated", "mixed"} for state in states)
+    idle = sum(state == ["idle"] for state in states)
+    return f"{busy} allocated, {idle} idle, {len(states) - busy - idle} other"
 
 
 def _is_called(job: JobRecord, comment: str) -> bool:

@@ -19,8 +19,9 @@ Convert = Callable[[str], Any]
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """The property that an option becomes, and how its value is converted (ValueError: it cannot).
+    """The property that an option becomes, and how its value is converted.
 
+    ``convert`` raises ValueError for what cannot be, and returns None for what is left out.
     Several options may fill one property: lists and texts with commas are joined.
     """
 
@@ -46,7 +47,8 @@ def translate(options: Mapping[str, str], table: Table) -> dict[str, Any]:
                 converted = each.convert(value)
             except ValueError as error:
                 raise UntranslatableError(f"--{option}={value}: {error}") from None
-            properties[each.name] = _joined(properties.get(each.name), converted)
+            if converted is not None:
+                properties[each.name] = _joined(properties.get(each.name), converted)
     return properties
 
 
@@ -126,9 +128,18 @@ _COMMON: Table = {
 }
 
 
-def _signal_of_job(text: str) -> str:
+_WARNING = re.compile(r"B:USR1(@\d+)?", re.IGNORECASE)
+
+
+def _signal_of_job(text: str) -> str | None:
+    """Leave out the warning that the agent adds to each run: a job can do without.
+
+    22.05 answers "Invalid SIGNAL specification" to whatever begins with ``B:``.
+    """
+    if _WARNING.fullmatch(text):
+        return None
     if ":" in text and not text.upper().startswith("R:"):
-        raise ValueError("Slurm 22.05 takes no B: from slurmrestd")
+        raise ValueError("slurmrestd 22.05 takes no B: but for USR1, which it leaves out")
     return text
 
 

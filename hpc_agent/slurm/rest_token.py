@@ -96,9 +96,12 @@ class CommandToken:
             return self._token
 
     async def _ask(self) -> None:
-        result = await self._runner.run(
-            self._argv, environment={}, timeout_seconds=_COMMAND_SECONDS
-        )
+        try:
+            result = await self._runner.run(
+                self._argv, environment={}, timeout_seconds=_COMMAND_SECONDS
+            )
+        except OSError as error:  # what is no program
+            raise SchedulerUnavailableError(f"no token for slurmrestd: {error}") from None
         if not result.succeeded:
             # Not in its own words: what it has printed may be a token.
             ending = "no answer" if result.returncode is None else f"exit code {result.returncode}"

@@ -8,7 +8,7 @@ Source: the OpenAPI documents of slurmrestd 22.05.8, 24.11.5 and 26.05.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_agent.slurm.rest_options import (
@@ -110,7 +110,7 @@ _OF_DATA_PARSER = Dialect(
 )
 
 DIALECTS: Mapping[str, Dialect] = {
-    "v0.0.45": _OF_DATA_PARSER,
+    "v0.0.45": replace(_OF_DATA_PARSER, configuration="/conf"),
     "v0.0.44": _OF_DATA_PARSER,
     "v0.0.43": _OF_DATA_PARSER,
     "v0.0.42": _OF_DATA_PARSER,

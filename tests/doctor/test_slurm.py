@@ -164,7 +164,7 @@ def test_slurmrestd_is_asked_for_what_it_has(
     tmp_path: Path, slurm_cluster_rest: SlurmCluster
 ) -> None:
     """Version and probe job; what needs Slurm's commands is skipped, and says so."""
-    command = tmp_path / "token"
+    command = tmp_path / "slurm-token"
     variables = [
         f"{name}={slurm_cluster_rest.environment[name]}" for name in ("SLURM_CONF", "PATH")
     ]
@@ -178,7 +178,8 @@ def test_slurmrestd_is_asked_for_what_it_has(
         "rest": {"url": slurm_cluster_rest.restd, "token_command": [str(command)]},
     }
     found = site.findings("slurm", "submission", "probe")
-    assert (found["slurm"].status, found["probe"].status) == (Status.OK, Status.OK)
+    assert found["slurm"].status is Status.OK, found["slurm"]
+    assert found["probe"].status is Status.OK, found["probe"]
     assert found["submission"].status is Status.SKIPPED
     assert "transport rest" in found["submission"].fact
 

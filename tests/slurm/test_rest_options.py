@@ -19,6 +19,7 @@ from hpc_agent.errors import (
 from hpc_agent.jobs.options_table import OPTIONS
 from hpc_agent.jobs.rendering import directive
 from hpc_agent.slurm.batch_options import parse_options
+from hpc_agent.slurm.rest import max_array_size_in
 from hpc_agent.slurm.rest_client import Answer, choose
 from hpc_agent.slurm.rest_options import OF_22_05, OF_DATA_PARSER, translate
 from hpc_agent.slurm.rest_submission import body, job_id_in, read_options
@@ -158,13 +159,17 @@ def test_option_without_property_is_refused_by_name(line: str, words: str, tmp_p
     assert "transport cli or ssh can" in str(caught.value)
 
 
-def test_warning_to_the_batch_script_is_refused_on_22_05(tmp_path: Path) -> None:
-    """slurmrestd 22.05 answers ``Invalid SIGNAL specification`` to ``B:``."""
+def test_warning_to_the_batch_script_is_left_out_on_22_05(tmp_path: Path) -> None:
+    """slurmrestd 22.05 refuses whatever begins with ``B:``, and each run has this one."""
     script = "#!/bin/sh\n#SBATCH --signal=B:USR1@60\n"
+    old, new = (
+        body(script, dialect, directory=tmp_path, name="n", comment="c")["job"]
+        for dialect in (OLDEST, NEWEST)
+    )
+    assert "signal" not in old
+    assert new["kill_warning_flags"] == ["BATCH_JOB"]
     with pytest.raises(SubmitRefusedError, match=r"22\.05 takes no B:"):
-        body(script, OLDEST, directory=tmp_path, name="n", comment="c")
-    properties = body(script, NEWEST, directory=tmp_path, name="n", comment="c")["job"]
-    assert properties["kill_warning_flags"] == ["BATCH_JOB"]
+        body(script.replace("USR1", "HUP"), OLDEST, directory=tmp_path, name="n", comment="c")
 
 
 def test_lines_of_other_batch_systems_are_refused(tmp_path: Path) -> None:
@@ -241,6 +246,15 @@ def test_newest_version_that_both_know_is_chosen() -> None:
     chosen = choose(paths, tuple(DIALECTS))
     assert (chosen.version, chosen.has_accounting) == ("v0.0.38", True)
     assert not choose({"/slurm/v0.0.42/ping/": {}}, tuple(DIALECTS)).has_accounting
+
+
+def test_largest_array_is_what_the_configuration_says() -> None:
+    """MaxArraySize, or a smaller max_array_tasks."""
+    conf: dict[str, Any] = {"MaxArraySize": 77, "SchedulerParameters": ["defer"]}
+    assert max_array_size_in({"slurm_conf": conf}) == 77
+    conf["SchedulerParameters"].append("max_array_tasks=50")
+    assert max_array_size_in({"slurm_conf": conf}) == 50
+    assert max_array_size_in({}) is None
 
 
 def test_no_common_version_is_said_with_both_sides() -> None:

@@ -65,6 +65,15 @@ async def test_token_command_that_fails_says_so(tmp_path: Path) -> None:
     assert "secret" not in str(e.value)
 
 
+async def test_token_command_that_is_no_program_says_so(tmp_path: Path) -> None:
+    """A text without an interpreter, for example."""
+    text = tmp_path / "text"
+    text.write_text("no program\n")
+    text.chmod(0o755)
+    with pytest.raises(SchedulerUnavailableError, match="Exec format error"):
+        await CommandToken([str(text)], ProcessRunner()).get()
+
+
 async def test_token_file_is_read_again_and_must_be_private(tmp_path: Path) -> None:
     """Whoever rotates it needs to tell nobody."""
     file = tmp_path / "token"
