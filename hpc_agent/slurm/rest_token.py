@@ -132,13 +132,13 @@ def claims(token: str) -> dict[str, Any]:
 def named_in(token: str) -> str:
     """Return the user whom a token names, "" when it names none."""
     name = claims(token).get("sun")
-    return name if isinstance(name, str) and name.isascii() else ""
+    return name if isinstance(name, str) and name.isascii() and name.isprintable() else ""
 
 
 def _token_in(content: str, place: str) -> str:
     """Return the token of ``SLURM_JWT=TOKEN``, which scontrol prints, or of the token alone."""
     words = content.split()
     token = words[-1].removeprefix("SLURM_JWT=") if words else ""
-    if not token or not token.isascii():
+    if not token or not (token.isascii() and token.isprintable()):
         raise SchedulerUnavailableError(f"no token for slurmrestd: there is none in {place}")
     return token

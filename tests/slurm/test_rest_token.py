@@ -83,6 +83,9 @@ async def test_token_file_is_read_again_and_must_be_private(tmp_path: Path) -> N
     file.touch(mode=0o600)
     with pytest.raises(SchedulerUnavailableError, match="there is none"):
         await token.get()
+    file.write_text("not\x01a\x7ftoken")  # an HTTP library would show it in its error
+    with pytest.raises(SchedulerUnavailableError, match="there is none"):
+        await token.get()
     for content in (_token(n=1), _token(n=2)):
         file.write_text(f"SLURM_JWT={content}\n")
         assert await token.get() == content
