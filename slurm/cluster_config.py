@@ -99,8 +99,13 @@ def slurm_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
 def _more(cluster: Cluster, layout: Layout) -> list[str]:
     """Return what only some clusters have; Slurm takes the last of two equal keys."""
     plugins = [f"PluginDir={cluster.plugin_directory}"] if cluster.plugin_directory else []
-    jwt = ["AuthAltTypes=auth/jwt", f"AuthAltParameters=jwt_key={layout.jwt_key}"]
-    return [*plugins, *(jwt if cluster.restd_port else []), *cluster.conf_lines]
+    return [*plugins, *_jwt(cluster, layout), *cluster.conf_lines]
+
+
+def _jwt(cluster: Cluster, layout: Layout) -> list[str]:
+    """Return what makes slurmctld and slurmdbd take tokens beside munge's credentials."""
+    lines = ["AuthAltTypes=auth/jwt", f"AuthAltParameters=jwt_key={layout.jwt_key}"]
+    return lines if cluster.restd_port else []
 
 
 def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
@@ -110,8 +115,9 @@ def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
     the client library's variable MYSQL_UNIX_PORT. Root is authenticated by that socket.
     """
     plugins = f"PluginDir={cluster.plugin_directory}\n" if cluster.plugin_directory else ""
+    jwt = "".join(f"{line}\n" for line in _jwt(cluster, layout))
     return (
-        f"{plugins}AuthType=auth/munge\n"
+        f"{plugins}{jwt}AuthType=auth/munge\n"
         f"AuthInfo=socket={layout.munge_socket}\n"
         f"DbdHost={host}\nDbdAddr=127.0.0.1\nDbdPort={cluster.dbd_port}\n"
         "SlurmUser=root\n"

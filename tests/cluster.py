@@ -28,7 +28,8 @@ class NoClusterError(Exception):
 class SlurmCluster:
     """A running cluster; ``environment`` is what its commands need on top of PATH and HOME.
 
-    ``found`` is ``existing`` or ``started``; ``directory`` is None for an existing one.
+    ``found`` is ``existing`` or ``started``; ``directory`` is None for an existing one. ``restd``
+    is the URL of its slurmrestd, "" without one.
     """
 
     slurm_conf: str
@@ -37,6 +38,7 @@ class SlurmCluster:
     found: str
     has_accounting: bool
     directory: Path | None = None
+    restd: str = ""
 
 
 def find_cluster(*, accounting: bool) -> SlurmCluster | None:
@@ -61,7 +63,12 @@ def find_cluster(*, accounting: bool) -> SlurmCluster | None:
 
 
 def start_cluster(
-    directory: Path, *, accounting: bool, version: str = VERSION, oci_runtime: str = ""
+    directory: Path,
+    *,
+    accounting: bool,
+    restd: bool = False,
+    version: str = VERSION,
+    oci_runtime: str = "",
 ) -> SlurmCluster:
     """Start a cluster of two nodes. Raises NoClusterError where that is not possible."""
     if os.geteuid() != 0:
@@ -70,6 +77,7 @@ def start_cluster(
         raise NoClusterError("no Slurm here, and no apt-get to install it")
     options = [
         *(["--accounting"] if accounting else []),
+        *(["--restd"] if restd else []),
         *(["--version", version] if version else []),
         *(["--oci-runtime", oci_runtime] if oci_runtime else []),
     ]
@@ -86,6 +94,7 @@ def start_cluster(
         found="started",
         has_accounting=status["accounting"],
         directory=directory,
+        restd=status["restd"],
     )
 
 

@@ -30,15 +30,21 @@ def slurm_cluster_accounting() -> Iterator[SlurmCluster]:
     yield from _cluster(accounting=True)
 
 
-def _cluster(*, accounting: bool) -> Iterator[SlurmCluster]:
-    existing = find_cluster(accounting=accounting)
+@pytest.fixture(scope="session")
+def slurm_cluster_rest() -> Iterator[SlurmCluster]:
+    """A real Slurm with slurmrestd and slurmdbd, started for the run."""
+    yield from _cluster(accounting=True, restd=True)
+
+
+def _cluster(*, accounting: bool, restd: bool = False) -> Iterator[SlurmCluster]:
+    existing = None if restd else find_cluster(accounting=accounting)
     if existing is not None:
         yield existing
         return
     # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
     directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
     try:
-        yield start_cluster(directory, accounting=accounting)
+        yield start_cluster(directory, accounting=accounting, restd=restd)
     except NoClusterError as reason:
         pytest.skip(str(reason))
     finally:

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from hpc_agent.agent.login_node import ClusterAndLoginNode
 from hpc_agent.config import AgentConfig
-from hpc_agent.config.jobs import Ssh
+from hpc_agent.config.jobs import Rest, Ssh
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.commands import CommandRunner, ProcessRunner
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.pyslurm_process import PyslurmProcess
 from hpc_agent.slurm.pyslurm_transport import PyslurmScheduler
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
+from hpc_agent.slurm.rest import SlurmRest, slurm_by_rest
+from hpc_agent.slurm.rest_client import Target
+from hpc_agent.slurm.rest_token import CommandToken, FileToken, Token
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
 from hpc_agent.slurm.ssh_connection import SshTarget
@@ -43,6 +46,13 @@ async def open_scheduler(config: AgentConfig, runner: CommandRunner) -> AsyncIte
 @asynccontextmanager
 async def _open_slurm(config: AgentConfig, runner: CommandRunner) -> AsyncIterator[Scheduler]:
     settings = config.scheduler
+    if settings.transport == "rest" and settings.rest is not None:
+        rest = _slurm_by_rest(config, settings.rest)
+        try:
+            yield rest
+        finally:
+            await rest.close()
+        return
     bucket = TokenBucket(burst=settings.commands_burst, per_second=settings.commands_per_second)
     seconds = settings.command_timeout_seconds
     slurm = SlurmCli(LimitedRunner(runner, bucket), query_timeout_seconds=seconds)
@@ -54,6 +64,17 @@ async def _open_slurm(config: AgentConfig, runner: CommandRunner) -> AsyncIterat
         yield PyslurmScheduler(slurm, process, bucket, query_timeout_seconds=seconds)
     finally:
         await process.close()
+
+
+def _slurm_by_rest(config: AgentConfig, rest: Rest) -> SlurmRest:
+    settings = config.scheduler
+    return slurm_by_rest(
+        Target(url=rest.url, user=rest.user, ca_file=rest.ca_file),
+        _token(config, rest),
+        burst=settings.commands_burst,
+        commands_per_second=settings.commands_per_second,
+        query_timeout_seconds=settings.command_timeout_seconds,
+    )
 
 
 def pyslurm_process(config: AgentConfig, slurm: SlurmCli) -> PyslurmProcess:
@@ -68,7 +89,10 @@ def pyslurm_process(config: AgentConfig, slurm: SlurmCli) -> PyslurmProcess:
 
 @asynccontextmanager
 async def open_runner(config: AgentConfig) -> AsyncIterator[CommandRunner]:
-    """Yield what runs Slurm's commands: here, or on a machine of the cluster."""
+    """Yield what runs Slurm's commands: here, or on a machine of the cluster.
+
+    With transport rest there may be no commands anywhere.
+    """
     ssh = config.scheduler.ssh
     if config.scheduler.transport != "ssh" or ssh is None:
         yield ProcessRunner(slurm_environment(config))
@@ -95,6 +119,14 @@ async def _local(config: AgentConfig, directory: str, slots: int) -> LocalSchedu
         return LocalScheduler(root, slots=slots, grace_seconds=config.runs.grace_seconds)
 
     return await asyncio.to_thread(make, config.home / directory)
+
+
+def _token(config: AgentConfig, rest: Rest) -> Token | None:
+    if rest.token_file is not None:
+        return FileToken(rest.token_file)
+    if rest.token_command:
+        return CommandToken(rest.token_command, ProcessRunner(slurm_environment(config)))
+    return None
 
 
 def ssh_target(config: AgentConfig, ssh: Ssh) -> SshTarget:

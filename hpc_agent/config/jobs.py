@@ -44,12 +44,33 @@ class Pyslurm(Section):
         return python
 
 
+class Rest(Section):
+    """slurmrestd: where it is, and where tokens for it come from."""
+
+    url: Annotated[str, Field(pattern=r"^(https?://[^/@\s]+(/\S*)?|unix:///.+)$")]
+    user: str | None = None
+    token_file: ExpandedPath | None = None
+    token_command: tuple[str, ...] = ()
+    ca_file: ExpandedPath | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source_of_tokens(self) -> Self:
+        if self.token_file is not None and self.token_command:
+            raise ValueError("set token_file or token_command, not both")
+        if self.token_file is None and not self.token_command and not self.url.startswith("unix:"):
+            raise ValueError("set token_file or token_command; only a unix socket may do without")
+        if self.ca_file is not None and not self.url.startswith("https:"):
+            raise ValueError("ca_file is for an url that begins with https://")
+        return self
+
+
 class Scheduler(Section):
     """Which scheduler starts jobs, and how often it may be asked."""
 
     kind: Literal["slurm", "local"] = "slurm"
-    transport: Literal["cli", "ssh", "pyslurm"] = "cli"
+    transport: Literal["cli", "ssh", "rest", "pyslurm"] = "cli"
     ssh: Ssh | None = None
+    rest: Rest | None = None
     pyslurm: Pyslurm | None = None
     slurm_conf: ExpandedPath | None = None
     bin_dir: ExpandedPath | None = None
@@ -65,6 +86,8 @@ class Scheduler(Section):
     def _knows_where_to(self) -> Self:
         if self.transport == "ssh" and self.ssh is None:
             raise ValueError("transport ssh needs a section ssh with a host")
+        if self.transport == "rest" and self.rest is None:
+            raise ValueError("transport rest needs a section rest with a url")
         return self
 
 

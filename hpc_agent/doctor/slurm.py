@@ -45,6 +45,8 @@ async def gather_slurm(
         return controller
     if controller.error is not None:
         return Unknown("Slurm does not answer")
+    if config.scheduler.transport == "rest":
+        return Unknown("transport rest has none of Slurm's commands, which this check needs")
     try:
         return await _gather(config, cluster)
     except SchedulerError as error:

@@ -6,10 +6,10 @@ Source: sbatch(1), OPTIONS and "FILENAME PATTERN". Options about resources are l
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.slurm.batch_script import directive_words, interpreter_of
 from hpc_agent.slurm.values import parse_duration
 
 _SHORT = {"-o": "--output", "-e": "--error", "-D": "--chdir", "-t": "--time"}
@@ -34,15 +34,10 @@ class Script:
 
 def parse_script(text: str) -> Script:
     """Read interpreter and options. Raises ValueError, in words for the user, like sbatch would."""
-    first, _, rest = text.partition("\n")
-    if not text.strip():
-        raise ValueError("Batch script is empty!")
-    if not first.startswith("#!"):
-        raise ValueError("This does not look like a batch script: its first line must be #!/bin/sh")
-    options = _options(rest)
+    interpreter, options = interpreter_of(text), _options(text)
     warning = _WARNING.fullmatch(options.get("--signal", ""))
     return Script(
-        interpreter=tuple(first[2:].strip().split(None, 1)),
+        interpreter=interpreter,
         output=options.get("--output", "slurm-%j.out"),
         error=options.get("--error"),
         working_directory=options.get("--chdir"),
@@ -62,14 +57,10 @@ def expand(pattern: str, *, job_id: str, name: str, host: str, user: str, direct
 
 
 def _options(text: str) -> dict[str, str]:
-    """Return the known options of the ``#SBATCH`` lines before the first command."""
+    """Return the known options of the ``#SBATCH`` lines."""
     found: dict[str, str] = {}
-    for line in text.split("\n"):
-        if line.strip() and not line.lstrip().startswith("#"):
-            break
-        if line.startswith("#SBATCH"):
-            words = shlex.split(line.removeprefix("#SBATCH"), comments=True)
-            found |= _known(words)
+    for words in directive_words(text):
+        found |= _known(words)
     return found
 
 

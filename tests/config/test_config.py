@@ -218,3 +218,29 @@ def test_allowed_locations_are_as_with_the_stock_agent(
     """``is_location_allowed`` of DagsterCloudAgentInstance."""
     config = parse_config(MINIMAL | settings, source="test")
     assert config.allows(*place, is_branch=is_branch) is allowed
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        (None, "transport rest needs a section rest with a url"),
+        ({"url": "http://r:6820"}, "set token_file or token_command; only a unix socket may do"),
+        ({"url": "http://r", "token_file": "t", "token_command": ["c"]}, "not both"),
+        ({"url": "r:6820", "token_file": "t"}, "scheduler.rest.url"),
+        ({"url": "http://me@r", "token_file": "t"}, "scheduler.rest.url"),
+        ({"url": "http://r", "token_file": "t", "ca_file": "c"}, "begins with https://"),
+    ],
+)
+def test_mistake_about_slurmrestd_is_told(rest: dict[str, Any] | None, words: str) -> None:
+    """Before anything is asked."""
+    scheduler = {"transport": "rest", "rest": rest}
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**MINIMAL, "scheduler": scheduler}, source="agent.yaml")
+    assert words in str(caught.value)
+
+
+def test_unix_socket_needs_no_token() -> None:
+    """slurmrestd knows who is at the other end."""
+    scheduler = {"transport": "rest", "rest": {"url": "unix:///run/slurmrestd/socket"}}
+    config = parse_config({**MINIMAL, "scheduler": scheduler}, source="agent.yaml")
+    assert config.scheduler.rest is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -177,6 +178,30 @@ def test_pyslurm_is_looked_at_where_it_is_the_transport(
     path = StandIn(tmp_path, slurm_cluster).environment["PYTHONPATH"]
     monkeypatch.setenv("PYTHONPATH", path)
     assert site.findings("pyslurm")["pyslurm"].status is Status.OK
+
+
+def test_slurmrestd_is_asked_for_what_it_has(
+    tmp_path: Path, slurm_cluster_rest: SlurmCluster
+) -> None:
+    """Version and probe job; what needs Slurm's commands is skipped, and says so."""
+    command = tmp_path / "slurm-token"
+    variables = [
+        f"{name}={slurm_cluster_rest.environment[name]}" for name in ("SLURM_CONF", "PATH")
+    ]
+    line = shlex.join(["env", *variables, "scontrol", "token", "lifespan=600"])
+    command.write_text(f"#!/bin/sh\nexec {line}\n")
+    command.chmod(0o755)
+    site = Site(tmp_path)
+    site.content["environment"] = {}
+    site.content["scheduler"] = {
+        "transport": "rest",
+        "rest": {"url": slurm_cluster_rest.restd, "token_command": [str(command)]},
+    }
+    found = site.findings("slurm", "submission", "probe")
+    assert found["slurm"].status is Status.OK, found["slurm"]
+    assert found["probe"].status is Status.OK, found["probe"]
+    assert found["submission"].status is Status.SKIPPED
+    assert "transport rest" in found["submission"].fact
 
 
 def test_machine_that_lets_nobody_in_is_a_problem(tmp_path: Path, sshd: Sshd) -> None:

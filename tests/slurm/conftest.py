@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host, slurm_over
+from hpc_agent.slurm.commands import ProcessRunner
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.pyslurm_transport import PyslurmScheduler
+from hpc_agent.slurm.rest import SlurmRest, slurm_by_rest
+from hpc_agent.slurm.rest_client import Target
+from hpc_agent.slurm.rest_token import CommandToken
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
 from hpc_agent.slurm.ssh_shared import SharedConnection
@@ -27,10 +31,14 @@ WriteScript = Callable[..., Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Contractor:
-    """A scheduler and how many jobs it runs at once before the next one waits."""
+    """A scheduler and how many jobs it runs at once before the next one waits.
+
+    ``lacks`` says of the abilities that this one has not why that is so.
+    """
 
     scheduler: Scheduler
     slots: int
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -117,10 +125,21 @@ async def pyslurm_stand_in(
     await scheduler.close()
 
 
+@pytest.fixture
+async def rest(slurm_cluster_rest: SlurmCluster) -> AsyncIterator[SlurmRest]:
+    """A real slurmrestd, with tokens of scontrol."""
+    runner = ProcessRunner(slurm_cluster_rest.environment)
+    token = CommandToken(["scontrol", "token", "lifespan=600"], runner)
+    scheduler = slurm_by_rest(Target(url=slurm_cluster_rest.restd), token, burst=1000)
+    yield scheduler
+    await scheduler.close()
+
+
 @pytest.fixture(
     params=[
         pytest.param("slurm", marks=pytest.mark.slurm),
         pytest.param("ssh", marks=pytest.mark.slurm),
+        pytest.param("rest", marks=pytest.mark.slurm),
         pytest.param("pyslurm", marks=pytest.mark.slurm),
         pytest.param("pyslurm_stand_in", marks=pytest.mark.slurm),
         "local",
@@ -129,7 +148,19 @@ async def pyslurm_stand_in(
 def contractor(request: pytest.FixtureRequest) -> Contractor:
     """Each scheduler in turn."""
     scheduler = request.getfixturevalue(request.param)
-    return Contractor(scheduler=scheduler, slots=2 if request.param == "local" else 0)
+    lacks = {}
+    if request.param == "rest":
+        lacks = lacks_by_rest(request.getfixturevalue("slurm_cluster_rest").version)
+    return Contractor(scheduler=scheduler, slots=2 if request.param == "local" else 0, lacks=lacks)
+
+
+def lacks_by_rest(version: str) -> dict[str, str]:
+    """Return what slurmrestd of a version of Slurm cannot do, and why."""
+    if version.startswith("22.05"):
+        return {"signal": "v0.0.38 of slurmrestd's API cannot signal the batch process alone"}
+    if version.startswith("24.11"):
+        return {"default partition": "v0.0.42 of slurmrestd's API names no default partition"}
+    return {}
 
 
 @pytest.fixture

@@ -143,9 +143,12 @@ async def test_canceling_what_has_ended_or_never_was_is_no_error(
 
 
 async def test_a_signal_reaches_the_script(
-    scheduler: Scheduler, submitted: list[str], write_script: WriteScript, tmp_path: Path
+    contractor: Contractor, submitted: list[str], write_script: WriteScript, tmp_path: Path
 ) -> None:
     """The batch process gets it and decides itself what follows."""
+    scheduler = contractor.scheduler
+    if "signal" in contractor.lacks:
+        pytest.skip(contractor.lacks["signal"])
     script = write_script(
         "trap 'exit 7' USR1", f"echo ready > {tmp_path}/ready", "while :; do sleep 0.1; done"
     )
@@ -225,9 +228,16 @@ async def test_the_scheduler_describes_itself(scheduler: Scheduler) -> None:
     assert await scheduler.healthy()
     partitions = await scheduler.partitions()
     nodes = await scheduler.nodes()
-    assert sum(partition.is_default for partition in partitions) == 1
     assert {name for node in nodes for name in node.partitions} == {p.name for p in partitions}
     assert all(node.cpus > 0 and node.memory_mb > 0 for node in nodes)
+
+
+async def test_one_partition_is_the_default(contractor: Contractor) -> None:
+    """It is the one for jobs that name none."""
+    if "default partition" in contractor.lacks:
+        pytest.skip(contractor.lacks["default partition"])
+    partitions = await contractor.scheduler.partitions()
+    assert sum(partition.is_default for partition in partitions) == 1
 
 
 async def test_nothing_blocks_the_event_loop(

@@ -1,0 +1,325 @@
+"""The Scheduler on slurmrestd, Slurm's REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hpc_agent.errors import (
+    JobNotFoundError,
+    SchedulerError,
+    SchedulerUnavailableError,
+    SubmitAmbiguousError,
+    SubmitRefusedError,
+)
+from hpc_agent.slurm import rest_jobs, rest_submission
+from hpc_agent.slurm.diagnosis import Meaning, meaning_of
+from hpc_agent.slurm.rate import TokenBucket
+from hpc_agent.slurm.rest_client import Answer, AnswerLostError, RestClient, Target, unavailable
+from hpc_agent.slurm.rest_token import Token
+from hpc_agent.slurm.rest_values import number, text, words
+from hpc_agent.slurm.rest_versions import DIALECTS, Dialect, is_up
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id
+
+logger = logging.getLogger(__name__)
+
+# A request line has room for some thousands of characters.
+_JOBS_PER_QUERY = 250
+# The default of MaxArraySize (slurm.conf(5)). Slurm refuses a larger array as a whole where less
+# is allowed, and then the agent submits one by one.
+_DEFAULT_MAX_ARRAY_SIZE = 1001
+_GONE = frozenset({Meaning.JOB_UNKNOWN, Meaning.JOB_ENDED})
+
+
+def slurm_by_rest(
+    target: Target,
+    token: Token | None,
+    *,
+    burst: int = 30,
+    commands_per_second: float = 2.0,
+    query_timeout_seconds: float = 60.0,
+    versions: Sequence[str] = tuple(DIALECTS),
+) -> SlurmRest:
+    """Return a scheduler whose requests are all within one rate limit; ``close`` it in the end.
+
+    ``versions`` of the API may be used, the first one that slurmrestd has. Raises ConfigError for
+    a CA file that cannot be read.
+    """
+    client = RestClient(
+        target,
+        token,
+        versions=tuple(versions),
+        bucket=TokenBucket(burst=burst, per_second=commands_per_second),
+        timeout_seconds=query_timeout_seconds,
+    )
+    return SlurmRest(client)
+
+
+class SlurmRest:
+    """Submits, watches and cancels jobs by slurmrestd."""
+
+    def __init__(self, client: RestClient, *, submit_timeout_seconds: float = 150.0) -> None:
+        """Set the deadline of a submission, as long as that of sbatch."""
+        self._client = client
+        self._submit_timeout = submit_timeout_seconds
+        self._max_array_size: int | None = None
+        self._has_told_of_warnings = False
+
+    async def close(self) -> None:
+        """Give back what is open."""
+        await self._client.close()
+
+    @property
+    def name(self) -> str:
+        """Return ``slurm``."""
+        return "slurm"
+
+    async def version(self) -> str:
+        """Return for example ``slurm 24.11.5``."""
+        content = await self._get("/ping/")
+        meta = content.get("meta") or {}
+        release = (meta.get("slurm") or meta.get("Slurm") or {}).get("release")
+        return f"slurm {release}" if release else "slurm"
+
+    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+        """Post the script with its options; see Scheduler.submit for the errors."""
+        return await self._submit(script, name=name, comment=comment)
+
+    async def max_array_size(self) -> int:
+        """Return what slurm.conf says where the API has it (v0.0.45), else Slurm's default."""
+        if self._max_array_size is None:
+            path = (await self._dialect()).configuration
+            size = None if path is None else max_array_size_in(await self._get(path))
+            self._max_array_size = _DEFAULT_MAX_ARRAY_SIZE if size is None else size
+        return self._max_array_size
+
+    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+        """Post the script once for all tasks; see Scheduler.submit_array."""
+        return await self._submit(script, name=name, comment=comment, array_size=size)
+
+    async def queue(self) -> Sequence[JobRecord]:
+        """Return this user's jobs in the controller, also those it has not yet purged.
+
+        slurmrestd sends the jobs of all users.
+        """
+        user = await self._client.user()
+        return rest_jobs.of_queue(_jobs(await self._get("/jobs/")), user=user)
+
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+        """Return accounting records; [] on a cluster without accounting.
+
+        Tasks are asked for by their array, as sacct is.
+        """
+        wanted = set(job_ids)
+        found = rest_jobs.of_accounting(await self._accounted(wanted, since))
+        return [record for record in found if record.job_id in wanted]
+
+    async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
+        """Return what jobs have used, by the accounting of their steps."""
+        wanted = set(job_ids)
+        used = rest_jobs.usage_of(await self._accounted(wanted, since))
+        return {job_id: usage for job_id, usage in used.items() if job_id in wanted}
+
+    async def show(self, job_id: str) -> JobRecord:
+        """Return one job. Raises JobNotFoundError when the controller knows none.
+
+        22.05 says "Unable to find" as well when no controller answers, so that the list of all
+        jobs decides.
+        """
+        answer = await self._ask("GET", f"/job/{array_id(job_id)}")
+        if not answer.succeeded and meaning_of(answer.error) is not Meaning.JOB_UNKNOWN:
+            if "Unable to find" not in answer.error:
+                raise unavailable(answer)
+            answer = await self._ask("GET", "/jobs/")
+            if not answer.succeeded:
+                raise unavailable(answer)
+        for job in _jobs(answer.content):
+            for record in rest_jobs.controller_records(job):
+                if record.job_id == job_id:
+                    return record
+        for job in _jobs(answer.content):  # an array's own id: the first of its tasks
+            if text(job.get("job_id")) == job_id:
+                return replace(rest_jobs.controller_records(job)[0], job_id=job_id)
+        raise JobNotFoundError(f"slurmrestd: the controller knows no job {job_id}")
+
+    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
+        """Return the jobs with this comment, or named ``hpc-agent:COMMENT``: see SlurmCli.find."""
+        found = [job for job in await self.queue() if _is_called(job, comment)]
+        if found:
+            return found
+        accounted = rest_jobs.of_accounting(await self._accounted(None, since))
+        return [job for job in accounted if _is_called(job, comment)]
+
+    async def cancel(self, job_id: str) -> None:
+        """End the job; one that is unknown or has ended needs nothing."""
+        answer = await self._ask("DELETE", f"/job/{job_id}")
+        if not answer.succeeded and meaning_of(answer.error) not in _GONE:
+            raise unavailable(answer)
+
+    async def signal(self, job_id: str, signal: str) -> None:
+        """Signal the batch script. Raises JobNotFoundError when there is no such job that runs.
+
+        Raises SchedulerError where the API can only signal all processes of a job (22.05).
+        """
+        if not (await self._dialect()).signals_batch:
+            await self._refuse_to_signal(job_id)
+        query = {"signal": signal, "flags": "BATCH_JOB"}
+        answer = await self._ask("DELETE", f"/job/{job_id}", query=query)
+        if answer.succeeded:
+            return
+        if meaning_of(answer.error) in _GONE:
+            raise JobNotFoundError(f"slurmrestd: {answer.error} (job {job_id})")
+        raise unavailable(answer)
+
+    async def partitions(self) -> Sequence[PartitionInfo]:
+        """Return the partitions, with the number of their nodes in each state.
+
+        None is the default one where the API does not tell (v0.0.40 to v0.0.44).
+        """
+        dialect = await self._dialect()
+        listed = _list(await self._get("/partitions/"), "partitions")
+        nodes = await self.nodes()
+        found = [dialect.partition(content) for content in listed]
+        return [replace(each, states=_states(each.name, nodes)) for each in found]
+
+    async def nodes(self) -> Sequence[NodeInfo]:
+        """Return the nodes."""
+        dialect = await self._dialect()
+        return [dialect.node(content) for content in _list(await self._get("/nodes/"), "nodes")]
+
+    async def healthy(self) -> bool:
+        """Whether a controller answers; no answer is False, not an error."""
+        try:
+            content = await self._get("/ping/")
+        except SchedulerUnavailableError as error:
+            logger.info("Slurm does not answer: %s", error)
+            return False
+        return any(is_up(ping) for ping in _list(content, "pings"))
+
+    async def _submit(
+        self, script: Path, *, name: str, comment: str, array_size: int | None = None
+    ) -> str:
+        try:
+            content = await asyncio.to_thread(script.read_text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SubmitRefusedError(f"Unable to open file {script}: {error}") from None
+        dialect = await self._dialect()
+        if not dialect.signals_batch and not self._has_told_of_warnings:
+            self._has_told_of_warnings = True
+            logger.warning(
+                "slurmrestd of Slurm 22.05 cannot warn jobs before their time limit"
+                " (signal B:USR1): runs that reach it are ended by SIGTERM alone"
+            )
+        body = rest_submission.body(
+            content,
+            dialect,
+            directory=script.parent,
+            name=name,
+            comment=comment,
+            array_size=array_size,
+        )
+        try:
+            answer = await self._client.call(
+                "POST", "/job/submit", content=body, timeout_seconds=self._submit_timeout
+            )
+        except AnswerLostError as error:
+            raise SubmitAmbiguousError(f"{error}; a job may exist") from error
+        return rest_submission.job_id_in(answer)
+
+    async def _refuse_to_signal(self, job_id: str) -> None:
+        if (await self.show(job_id)).state.is_final:
+            raise JobNotFoundError(f"job {job_id} has ended")
+        version = (await self._client.api()).version
+        raise SchedulerError(
+            f"job {job_id} is not signalled: {version} of slurmrestd's API can signal all "
+            "processes of a job only, not its batch script alone"
+        )
+
+    async def _accounted(
+        self, job_ids: Iterable[str] | None, since: datetime
+    ) -> list[Mapping[str, Any]]:
+        """Return the accounting records of these jobs, or of all of this user."""
+        if not (await self._client.api()).has_accounting:
+            return []
+        if job_ids is None:
+            user = await self._client.user()
+            return await self._accounting_query({}, since, user=user)
+        arrays = sorted({array_id(job_id) for job_id in job_ids})
+        found = []
+        for first in range(0, len(arrays), _JOBS_PER_QUERY):
+            steps = ",".join(arrays[first : first + _JOBS_PER_QUERY])
+            found += await self._accounting_query({"step": steps}, since)
+        return found
+
+    async def _accounting_query(
+        self, query: Mapping[str, str], since: datetime, *, user: str | None = None
+    ) -> list[Mapping[str, Any]]:
+        dialect = await self._dialect()
+        start = f"uts{since.astimezone(UTC).timestamp():.0f}"
+        answer = await self._ask(
+            "GET",
+            "/jobs/",
+            service="slurmdb",
+            query={"start_time": start, **dialect.history, **query},
+        )
+        if meaning_of(answer.error) is Meaning.NO_ACCOUNTING:
+            return []
+        if not answer.succeeded:
+            raise unavailable(answer)
+        jobs = _jobs(answer.content)
+        return jobs if user is None else [job for job in jobs if job.get("user") == user]
+
+    async def _dialect(self) -> Dialect:
+        return DIALECTS[(await self._client.api()).version]
+
+    async def _get(self, path: str) -> Mapping[str, Any]:
+        answer = await self._ask("GET", path)
+        if not answer.succeeded:
+            raise unavailable(answer)
+        return answer.content
+
+    async def _ask(self, method: str, path: str, **more: Any) -> Answer:
+        """Make a call that may be made again: a lost answer has taught us nothing."""
+        try:
+            return await self._client.call(method, path, **more)
+        except AnswerLostError as error:
+            raise SchedulerUnavailableError(str(error)) from error
+
+
+def _jobs(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return _list(content, "jobs")
+
+
+def _list(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Return a list of the answer. Raises SchedulerUnavailableError for an answer without it."""
+    found = content.get(key)
+    if not isinstance(found, list):
+        raise SchedulerUnavailableError(f"slurmrestd: the answer has no {key}")
+    return [each for each in found if isinstance(each, Mapping)]
+
+
+def max_array_size_in(content: Mapping[str, Any]) -> int | None:
+    """Return MaxArraySize, or a smaller ``max_array_tasks``; None where slurm.conf is not sent."""
+    conf = content.get("slurm_conf") or {}
+    size = number(conf.get("MaxArraySize"))
+    settings = (word.partition("=") for word in words(conf.get("SchedulerParameters")))
+    parameters = {name: value for name, _, value in settings}
+    bound = parameters.get("max_array_tasks", "")
+    return min(size, int(bound)) if size is not None and bound.isdigit() else size
+
+
+def _states(partition: str, nodes: Iterable[NodeInfo]) -> str:
+    """Count the nodes of a partition as sinfo does: allocated, idle, other."""
+    states = [node.state.split("+") for node in nodes if partition in node.partitions]
+    busy = sum(state[0] in {"allocated", "mixed"} for state in states)
+    idle = sum(state == ["idle"] for state in states)
+    return f"{busy} allocated, {idle} idle, {len(states) - busy - idle} other"
+
+
+def _is_called(job: JobRecord, comment: str) -> bool:
+    return job.comment == comment or job.name == f"hpc-agent:{comment}"

@@ -1,0 +1,175 @@
+"""Jobs in slurmrestd's JSON: those of the controller, and those of accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hpc_agent.slurm.rest_values import exit_code, job_state, moment, number, text
+from hpc_agent.slurm.scheduler import JobRecord, Usage, task_id
+from hpc_agent.slurm.state import JobState
+from hpc_agent.slurm.values import parse_job_ids, parse_text
+
+Json = Mapping[str, Any]
+
+
+def of_queue(jobs: Iterable[Json], *, user: str) -> list[JobRecord]:
+    """Return the records of one user's jobs; each task of an array that waits is one."""
+    return [
+        record for job in jobs if job.get("user_name") == user for record in controller_records(job)
+    ]
+
+
+def controller_records(job: Json) -> list[JobRecord]:
+    """Read a job of the controller: one record, or one for each of the tasks that it stands for."""
+    state, raw_state = job_state(job.get("job_state"))
+    code, signal = exit_code(job.get("exit_code")) if state.is_final else (None, None)
+    start, minutes = moment(job.get("start_time")), number(job.get("time_limit"))
+    record = JobRecord(
+        job_id=text(job.get("job_id")),
+        state=state,
+        source="slurmrestd",
+        raw_state=raw_state,
+        name=text(job.get("name")),
+        comment=text(job.get("comment")),
+        reason=parse_text(text(job.get("state_reason"))),
+        partition=text(job.get("partition")),
+        nodes=text(job.get("nodes")),
+        exit_code=code,
+        signal=signal,
+        submit_time=moment(job.get("submit_time")),
+        start_time=None if state.is_waiting else start,
+        end_time=moment(job.get("end_time")) if state.is_final else None,
+        expected_start=start if state.is_waiting else None,
+        time_limit_seconds=minutes * 60 if minutes is not None else None,
+        restarts=number(job.get("restart_cnt")) or 0,
+    )
+    array, task = number(job.get("array_job_id")), number(job.get("array_task_id"))
+    return _each_task(record, array, task, text(job.get("array_task_string")))
+
+
+def of_accounting(jobs: Iterable[Json]) -> list[JobRecord]:
+    """Return the records of the last attempt of each job."""
+    latest: dict[str, JobRecord] = {}
+    for job in jobs:
+        for record in _accounting_records(job):
+            earlier = latest.get(record.job_id)
+            if earlier is None or _submitted(record) >= _submitted(earlier):
+                latest[record.job_id] = record
+    return list(latest.values())
+
+
+def usage_of(jobs: Iterable[Json]) -> dict[str, Usage]:
+    """Return what the last attempt of each job has used, by job id."""
+    found: dict[str, tuple[float, Usage]] = {}
+    for job in jobs:
+        submitted = number(_at(job, "time", "submission")) or 0
+        for record in _accounting_records(job):
+            if record.job_id not in found or submitted >= found[record.job_id][0]:
+                found[record.job_id] = (submitted, _usage(job))
+    return {job_id: used for job_id, (_, used) in found.items()}
+
+
+def _accounting_records(job: Json) -> list[JobRecord]:
+    state, raw_state = job_state(_at(job, "state", "current"))
+    code, signal = _end(job, state) if state.is_final else (None, None)
+    minutes = number(_at(job, "time", "limit"))
+    record = JobRecord(
+        job_id=text(job.get("job_id")),
+        state=state,
+        source="slurmdbd",
+        raw_state=raw_state,
+        name=text(job.get("name")),
+        comment=parse_text(text(_at(job, "comment", "job"))),
+        # Of an ended job, accounting has the reason why it last waited.
+        reason="" if state.is_final else parse_text(text(_at(job, "state", "reason"))),
+        partition=text(job.get("partition")),
+        nodes=parse_text(text(job.get("nodes")).replace("None assigned", "")),
+        exit_code=code,
+        signal=signal,
+        submit_time=moment(_at(job, "time", "submission")),
+        start_time=moment(_at(job, "time", "start")),
+        end_time=moment(_at(job, "time", "end")),
+        time_limit_seconds=minutes * 60 if minutes is not None else None,
+    )
+    array = number(_at(job, "array", "job_id"))
+    task = number(_at(job, "array", "task_id"))
+    waiting = _at(job, "array", "task")
+    return _each_task(record, array, task, text(waiting))
+
+
+def _end(job: Json, state: JobState) -> tuple[int | None, int | None]:
+    """Return exit code and signal; of a job that failed, 22.05 sends no code but 0 (SUCCESS)."""
+    end = exit_code(job.get("exit_code"))
+    return (None, None) if state is JobState.FAILED and end == (0, None) else end
+
+
+def _each_task(
+    record: JobRecord, array: int | None, task: int | None, waiting: str
+) -> list[JobRecord]:
+    """Name a record by its task; a record of tasks that wait (``3-9%2``) is one for each."""
+    if not array:
+        return [record]
+    if task is not None and not waiting:
+        return [replace(record, job_id=task_id(str(array), task))]
+    if not waiting:
+        return [record]
+    ids = parse_job_ids(f"{array}_[{waiting.strip('[]')}]")
+    return [replace(record, job_id=each) for each in ids]
+
+
+def _usage(job: Json) -> Usage:
+    steps = [step for step in job.get("steps") or [] if isinstance(step, Mapping)]
+    allocated = _tres(_at(job, "tres", "allocated"))
+    requested = _tres(_at(job, "tres", "requested"))
+    memory = requested.get("mem")
+    # Of the job as a whole, 22.05 sends zero.
+    cpu_time = _cpu_seconds(job) or sum(_cpu_seconds(step) for step in steps)
+    largest = [_tres(_at(step, "tres", "requested", "max")) for step in steps]
+    average = [_tres(_at(step, "tres", "requested", "average")) for step in steps]
+    return Usage(
+        elapsed_seconds=number(_at(job, "time", "elapsed")),
+        allocated_cpus=allocated.get("cpu"),
+        # Without a jobacct_gather plugin nothing is gathered, which is sent as zero.
+        cpu_seconds=cpu_time or None,
+        requested_memory_bytes=memory << 20 if memory else None,
+        max_rss_bytes=max((step.get("mem", 0) for step in largest), default=0) or None,
+        nodes=allocated.get("node"),
+        gpus=allocated.get("gres/gpu") or None,
+        gpu_utilization=max(
+            (step["gres/gpuutil"] for step in average if "gres/gpuutil" in step), default=None
+        ),
+        gpu_memory_bytes=max(
+            (step["gres/gpumem"] for step in largest if "gres/gpumem" in step), default=None
+        ),
+    )
+
+
+def _cpu_seconds(content: Json) -> float:
+    total = _at(content, "time", "total")
+    return (number(_at(total, "seconds")) or 0) + (number(_at(total, "microseconds")) or 0) / 1e6
+
+
+def _tres(entries: Any) -> dict[str, int]:
+    """Return counts by name (``gres/gpu``): the largest where there are several of a name."""
+    found: dict[str, int] = {}
+    for entry in entries or []:
+        kind, name, count = entry.get("type"), entry.get("name"), number(entry.get("count"))
+        key = f"{kind}/{name}" if name else str(kind)
+        if count is not None and count >= 0:
+            found[key] = max(count, found.get(key, 0))
+    return found
+
+
+def _at(content: Any, *keys: str) -> Any:
+    """Return what is below these keys; None where one of them is missing."""
+    for key in keys:
+        if not isinstance(content, Mapping):
+            return None
+        content = content.get(key)
+    return content
+
+
+def _submitted(record: JobRecord) -> float:
+    return record.submit_time.timestamp() if record.submit_time else 0.0
