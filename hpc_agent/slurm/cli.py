@@ -177,7 +177,8 @@ class SlurmCli:
         return scontrol.is_up(result.stdout)
 
     async def _sbatch(self, argv: list[str]) -> str:
-        result = await self._run(argv, self._submit_timeout)
+        # As it is here: sbatch hands SLURM_TIME_FORMAT on to the job, and reads --begin by TZ.
+        result = await self._runner.run(argv, environment={}, timeout_seconds=self._submit_timeout)
         job_id = sbatch.parse(result.stdout) if result.succeeded else None
         if job_id is None:
             raise submit_error(result)

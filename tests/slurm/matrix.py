@@ -20,6 +20,7 @@ VERSIONS = ("22.05", "24.11", "26.05")
 TRANSPORTS = ("cli", "ssh", "rest", "pyslurm", "pyslurm (stand-in)", "local")
 PAGE = Path(__file__).parents[2] / "docs" / "slurm-versions.md"
 
+_WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
 _NOTES = "HPC_AGENT_TEST_NOTES"
 _CONTRACT = "tests/slurm/test_scheduler_contract.py::"
 # Fixtures that are not named like their transport: Slurm's own commands, and our part of pyslurm
@@ -41,9 +42,12 @@ Notes = Sequence[Mapping[str, str]]
 def note(report: pytest.TestReport) -> None:
     """Append the outcome of one test to the file of this run, when there is one."""
     path = os.environ.get(_NOTES)
-    if path is None or (report.when != "call" and report.outcome == "passed"):
+    is_noted_elsewhere = "PYTEST_XDIST_WORKER" in os.environ
+    if path is None or is_noted_elsewhere:
         return
-    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+    if report.when != "call" and report.outcome == "passed":
+        return
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple | list) else ""
     line = {"test": report.nodeid, "outcome": report.outcome, "reason": reason}
     with Path(path).open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -92,7 +96,7 @@ def main() -> int:
             notes.touch()
             environment = {**os.environ, "HPC_AGENT_TEST_SLURM": version, _NOTES: str(notes)}
             print(f"== Slurm {version}", flush=True)
-            argv = [sys.executable, "-m", "pytest", "-q", "tests/slurm", *sys.argv[1:]]
+            argv = [sys.executable, "-m", "pytest", "-q", *_WORKERS, "tests/slurm", *sys.argv[1:]]
             failed |= subprocess.run(argv, env=environment, check=False).returncode
             runs[version] = [json.loads(line) for line in notes.read_text().splitlines()]
     if not sys.argv[1:]:  # a part of the tests would make a wrong page

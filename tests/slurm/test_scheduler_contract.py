@@ -208,6 +208,7 @@ async def test_the_environment_of_the_agent_stays_out_of_jobs(
     await until_final(scheduler, job_id)
     output = await until_text(tmp_path / f"{job_id}.out")
     assert "secret" not in output
+    assert "SLURM_TIME_FORMAT" not in output
     assert f"SLURM_JOB_ID={job_id}\n" in output
     assert "SLURMD_NODENAME=" in output
 
