@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MEMORY_CGROUP = Path("/sys/fs/cgroup/memory")
+"""The memory controller of control groups of version 1."""
 CPUS_PER_NODE = 4
 MEMORY_MB_PER_NODE = 4096
 OCI_RUNTIMES = ("runc", "crun")
@@ -68,6 +70,7 @@ class Cluster:
     plugin_directory: str = ""
     restd_port: int = 0
     oci_runtime: str = ""
+    memory_limits: bool = False
     conf_lines: tuple[str, ...] = ()
 
     @property
@@ -99,7 +102,8 @@ def slurm_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
 def _more(cluster: Cluster, layout: Layout) -> list[str]:
     """Return what only some clusters have; Slurm takes the last of two equal keys."""
     plugins = [f"PluginDir={cluster.plugin_directory}"] if cluster.plugin_directory else []
-    return [*plugins, *_jwt(cluster, layout), *cluster.conf_lines]
+    limits = ["TaskPlugin=task/cgroup"] if cluster.memory_limits else []
+    return [*plugins, *_jwt(cluster, layout), *limits, *cluster.conf_lines]
 
 
 def _jwt(cluster: Cluster, layout: Layout) -> list[str]:
@@ -128,12 +132,17 @@ def slurmdbd_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
     )
 
 
-def cgroup_conf(version: str) -> str:
-    """Render cgroup.conf: no cgroups at all, which 23.11 and later can be told.
+def cgroup_conf(version: str, *, memory_limits: bool) -> str:
+    """Render cgroup.conf: no cgroups at all, which 23.11 and later can be told, or memory's alone.
 
     Before that slurmd always loads a plugin. ``autodetect``, the default, ends it where no cgroup
     file system is mounted, as in many containers; ``cgroup/v1`` does not look before it is used.
     """
+    if memory_limits:
+        return (
+            f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={MEMORY_CGROUP.parent}\n"
+            "ConstrainRAMSpace=yes\n"
+        )
     year, month = version.split(".")[:2]
     if (int(year), int(month)) >= (23, 11):
         return "CgroupPlugin=disabled\n"

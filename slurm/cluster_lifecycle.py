@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cluster_config import (
+    MEMORY_CGROUP,
     Cluster,
     Layout,
     cgroup_conf,
@@ -24,7 +25,15 @@ from cluster_config import (
     slurmdbd_conf,
 )
 from cluster_daemons import Daemons
-from cluster_process import ClusterError, end, running_pid, start, stop, with_environment
+from cluster_process import (
+    ClusterError,
+    NoVersionError,
+    end,
+    running_pid,
+    start,
+    stop,
+    with_environment,
+)
 from cluster_versions import make_root
 
 Say = Callable[[str], None]
@@ -59,6 +68,7 @@ class Wishes:
     restd: bool = False
     version: str = ""
     oci_runtime: str = ""
+    memory_limits: bool = False
     conf_lines: tuple[str, ...] = ()
 
 
@@ -167,6 +177,8 @@ def _exclusive(layout: Layout) -> Iterator[None]:
 
 def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
     """Return the cluster as asked for: the one that is here, with what is new added."""
+    if wishes.memory_limits and not MEMORY_CGROUP.is_dir():
+        raise NoVersionError(f"--memory-limits: there is no {MEMORY_CGROUP}")
     cluster = _load(layout)
     if cluster is None:
         cluster = Cluster(
@@ -179,6 +191,7 @@ def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
         version=version,
         plugin_directory=str(unpacked.plugins) if unpacked else "",
         oci_runtime=wishes.oci_runtime or cluster.oci_runtime,
+        memory_limits=wishes.memory_limits or cluster.memory_limits,
         conf_lines=wishes.conf_lines or cluster.conf_lines,
     )
     taken = [
@@ -235,7 +248,7 @@ def _write_configuration(cluster: Cluster, layout: Layout, version: str) -> bool
         _write(layout.jwt_key, secrets.token_hex(32), mode=0o600)
     files = {
         "slurm.conf": slurm_conf(cluster, layout, host=host),
-        "cgroup.conf": cgroup_conf(version),
+        "cgroup.conf": cgroup_conf(version, memory_limits=cluster.memory_limits),
         "gres.conf": gres_conf(),
         **({"oci.conf": oci_conf(cluster.oci_runtime, layout)} if cluster.oci_runtime else {}),
     }

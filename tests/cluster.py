@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 EXIT_NO_VERSION = 4
-"""Of the cluster tool: that version of Slurm cannot be had here."""
+"""Of the cluster tool: that version of Slurm, or a wish of it, cannot be had here."""
 
 CLUSTER_TOOL = Path(__file__).parent.parent / "slurm" / "cluster"
 
@@ -69,6 +69,8 @@ def start_cluster(
     restd: bool = False,
     version: str = VERSION,
     oci_runtime: str = "",
+    memory_limits: bool = False,
+    conf_lines: Sequence[str] = (),
 ) -> SlurmCluster:
     """Start a cluster of two nodes. Raises NoClusterError where that is not possible."""
     if os.geteuid() != 0:
@@ -80,6 +82,8 @@ def start_cluster(
         *(["--restd"] if restd else []),
         *(["--version", version] if version else []),
         *(["--oci-runtime", oci_runtime] if oci_runtime else []),
+        *(["--memory-limits"] if memory_limits else []),
+        *(word for line in conf_lines for word in ("--conf-line", line)),
     ]
     status = cluster_tool("up", "--nodes", "2", *options, directory=directory)
     environment = {

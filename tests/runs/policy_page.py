@@ -20,7 +20,7 @@ _STATES = {
     Cause.TIMEOUT: JobState.TIMEOUT,
     Cause.OUT_OF_MEMORY: JobState.OUT_OF_MEMORY,
 }
-# Whole runs on a real Slurm (tests/e2e/test_recovery.py).
+# Whole runs on a real Slurm (tests/e2e/test_recovery.py and test_out_of_memory.py).
 SHOWN = {
     (Cause.PREEMPT, "fail"): "test_preempted_run_fails_without_a_policy",
     (Cause.PREEMPT, "requeue"): "test_preempted_run_goes_on_in_the_same_job",
@@ -28,6 +28,8 @@ SHOWN = {
     (Cause.NODE_FAIL, "resubmit"): "test_run_goes_on_after_its_node_has_failed",
     (Cause.TIMEOUT, "fail"): "test_run_out_of_time_closes_itself_and_says_why",
     (Cause.TIMEOUT, "resubmit"): "test_run_out_of_time_goes_on_with_more",
+    (Cause.OUT_OF_MEMORY, "fail"): "test_run_out_of_memory_fails_without_a_policy",
+    (Cause.OUT_OF_MEMORY, "resubmit"): "test_run_out_of_memory_goes_on_with_more",
 }
 _HEAD = """# When Slurm ends a run's job
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.config import Retries
-from tests.e2e import test_recovery
+from tests.e2e import test_out_of_memory, test_recovery
 from tests.runs.policy_page import PAGE, SHOWN, render, rows_of
 
 
@@ -20,7 +20,7 @@ def test_page_is_what_the_code_decides() -> None:
 def test_page_credits_tests_that_can_fail() -> None:
     """What a row is shown by is a test of whole runs, and not one that may fail or is left out."""
     for name in SHOWN.values():
-        test = getattr(test_recovery, name)
+        test = getattr(test_recovery, name, None) or getattr(test_out_of_memory, name)
         marks = {mark.name for mark in getattr(test, "pytestmark", [])}
         assert marks & {"xfail", "skip", "skipif"} == set(), name
 

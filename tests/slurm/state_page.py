@@ -15,7 +15,7 @@ from hpc_agent.store.jobs import Job, JobKind, Phase
 
 PAGE = Path(__file__).parents[2] / "docs" / "job-states.md"
 # How many tests make up the page; with fewer of them it is not judged.
-REAL = 19
+REAL = 20
 PRODUCED: set[JobState] = set()
 """The states that tests have seen on a real Slurm in this run of pytest."""
 
@@ -25,7 +25,7 @@ _HEAD = """# The states of a job
 Written by `tests/slurm/test_states_real.py`: do not edit. Each state of squeue(1) and sacct(1),
 what the agent makes of it, what becomes of a run whose worker has not closed it, and how the
 run's log says it. "Real" states were produced on a Slurm of two nodes when this page was written;
-the others (federations, burst buffers, node boots, cgroups) one machine cannot produce on demand,
+the others (federations, burst buffers, node boots) one machine cannot produce on demand,
 and `tests/slurm/test_states.py` constructs them.
 
 A state that is not in this table is no end: the agent logs it and goes on looking. A job that

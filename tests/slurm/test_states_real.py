@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from hpc_agent.slurm.cli import slurm_on_this_host
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from tests.cluster import NoClusterError, SlurmCluster
+from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
 from tests.preemption import bring_back, preempting_cluster, sbatch, slurm, take_down
 from tests.slurm.state_page import PAGE, PRODUCED, REAL, render, rows_of
 
@@ -231,11 +235,46 @@ def test_deadline(lab: Lab) -> None:
     lab.seen(lab.past_deadline, JobState.DEADLINE)
 
 
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[Lab]:
+    """A cluster that prepares its nodes for three seconds, and limits memory."""
+    prolog = tmp_path / "prolog"
+    prolog.write_text("#!/bin/sh\nsleep 3\n")
+    prolog.chmod(0o755)
+    # Below /tmp: a socket's path may have 108 characters.
+    directory = Path(tempfile.mkdtemp(prefix="hpc-strict-"))
+    try:
+        cluster = start_cluster(
+            directory,
+            accounting=False,
+            memory_limits=True,
+            conf_lines=[f"PrologSlurmctld={prolog}"],
+        )
+        yield Lab(cluster)
+    except NoClusterError as reason:
+        pytest.skip(str(reason))
+    finally:
+        if (directory / "cluster.json").exists():
+            cluster_tool("down", directory=directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_configuring_and_out_of_memory(strict: Lab) -> None:
+    """A job waits for its node first, and ends when its memory does."""
+    take = f"{sys.executable} -c 'bytearray(300 << 20)'"
+    job = strict.submit(take, "--mem=64M", *ON_C2)
+    strict.seen(job, JobState.CONFIGURING)
+    record = strict.seen(job, JobState.OUT_OF_MEMORY)
+    assert record.exit_code == 0 and record.signal == 125
+
+
 def test_page_shows_what_was_produced(request: pytest.FixtureRequest) -> None:
     """Written anew when it does not; then it wants to be committed."""
     mine = [item for item in request.session.items if item.path == request.path]
     if len(mine) < REAL or set() == PRODUCED:
         pytest.skip("only some of the states were produced in this run")
+    if JobState.OUT_OF_MEMORY not in PRODUCED:
+        pytest.skip("there are no control groups of version 1 here, which the page is made with")
     page = render(PRODUCED)
     if not PAGE.exists() or rows_of(PAGE.read_text()) != rows_of(page):
         PAGE.write_text(page)
