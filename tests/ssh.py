@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,15 @@ class Sshd:
 
 @contextmanager
 def running_sshd(
-    directory: Path, environment: Mapping[str, str], *, with_sftp: bool = True
+    directory: Path,
+    environment: Mapping[str, str],
+    *,
+    more: Sequence[str] = ("Subsystem sftp internal-sftp",),
 ) -> Iterator[Sshd]:
-    """Start an sshd whose commands get these variables. Raises NoSshdError."""
+    """Start an sshd whose commands get these variables; ``more``: lines of its configuration.
+
+    Raises NoSshdError.
+    """
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
     if program is None or shutil.which("ssh-keygen") is None:
         raise NoSshdError("there is no sshd here: install openssh-server")
@@ -83,7 +89,7 @@ def running_sshd(
         "PermitRootLogin prohibit-password",
         "StrictModes no",
         "UsePAM no",
-        *(["Subsystem sftp internal-sftp"] if with_sftp else []),
+        *more,
         # A line of its own would replace the one before.
         "SetEnv " + " ".join(f'{name}="{value}"' for name, value in environment.items()),
     ]

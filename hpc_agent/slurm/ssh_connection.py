@@ -7,6 +7,7 @@ where agent.yaml says nothing (ssh_config(5)).
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,6 +91,7 @@ def connect(target: SshTarget) -> Connection:
         _open(client, target, way, through)
         connection = Connection(client, through)
         connection.transport.set_keepalive(_KEEPALIVE_SECONDS)
+        _send_at_once(connection.transport)
     except paramiko.BadHostKeyException as error:
         _close(client, through)
         raise ConfigError(
@@ -129,6 +131,12 @@ def _open(
         banner_timeout=CONNECT_SECONDS,
         auth_timeout=CONNECT_SECONDS,
     )
+
+
+def _send_at_once(transport: paramiko.Transport) -> None:
+    """Let no small message wait for the acknowledgement of the last one (tcp(7), TCP_NODELAY)."""
+    if isinstance(transport.sock, socket.socket):  # through a jump host it is a channel
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _close(client: paramiko.SSHClient, through: Connection | None) -> None:

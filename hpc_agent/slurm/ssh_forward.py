@@ -59,33 +59,45 @@ class RemotePort:
         import paramiko
 
         try:
-            target = self._forwarded()
+            words = json.dumps({**settings, "target": self._forwarded()})
             channel = self._shared.open_session()
+        except (paramiko.SSHException, OSError) as error:
+            raise SchedulerUnavailableError(self._shared.words(error)) from error
+        try:
             channel.settimeout(CONNECT_SECONDS)
-            words = json.dumps({**settings, "target": target})
             channel.exec_command(shlex.join([*program, words]))
             line = channel.makefile("r").readline()
-            if not line:
-                problem = channel.makefile_stderr("r").read().decode(errors="replace").strip()
-                channel.close()
-                raise SchedulerUnavailableError(
-                    f"the relay's port cannot be opened on {self._shared.target.host}: {problem}"
-                )
+            problem = "" if line else channel.makefile_stderr("r").read().decode(errors="replace")
         except (paramiko.SSHException, EOFError, OSError) as error:
+            channel.close()
+            raise SchedulerUnavailableError(self._shared.words(error)) from error
+        if not line:
+            channel.close()
             raise SchedulerUnavailableError(
-                f"the relay's port cannot be opened: {self._shared.words(error)}"
-            ) from error
+                f"the relay's port cannot be opened on {self._shared.target.host}: "
+                f"{problem.strip() or f'{program[0]} printed nothing'}"
+            )
         self._program = channel
         told = json.loads(line)
         return Listening(str(told["host"]), int(told["port"]))
 
     def _forwarded(self) -> int:
         """Return the loopback port over there; one for each connection."""
+        import paramiko
+
         transport = self._shared.transport()
-        if self._forward is None or self._forward[0] is not transport:
+        if self._forward is not None and self._forward[0] is transport:
+            return self._forward[1]
+        try:
             port = transport.request_port_forward("127.0.0.1", 0, self._accept)
-            self._forward = transport, port
-        return self._forward[1]
+        except paramiko.SSHException as error:
+            raise SchedulerUnavailableError(
+                f"sshd of {self._shared.target.host} forwards no port to the agent ({error}): it "
+                "needs `AllowTcpForwarding yes`, or let jobs reach this machine and set "
+                "scheduler.ssh.relay: direct"
+            ) from error
+        self._forward = transport, port
+        return port
 
     def close(self) -> None:
         """Close the port and all that goes through it."""

@@ -153,7 +153,7 @@ def test_lost_connection_is_no_absence_and_the_next_use_connects_anew(
 def test_machine_without_sftp_says_what_to_do(tmp_path: Path) -> None:
     """The words name both ways out."""
     try:
-        with running_sshd(tmp_path / "sshd", {"A": "b"}, with_sftp=False) as running:
+        with running_sshd(tmp_path / "sshd", {"A": "b"}, more=[]) as running:
             shared = SharedConnection(running.target)
             with pytest.raises(SchedulerUnavailableError, match=r"Subsystem sftp.*files: mounted"):
                 SftpFiles(shared).read(tmp_path / "file")

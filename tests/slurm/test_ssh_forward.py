@@ -18,7 +18,7 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.slurm.ssh_forward import Listening, RemotePort
 from hpc_agent.slurm.ssh_shared import SharedConnection
-from tests.ssh import Sshd
+from tests.ssh import NoSshdError, Sshd, running_sshd
 
 SETTINGS = {"bind": "127.0.0.1", "port": 0, "allow": [], "must": False}
 MEGABYTES = os.urandom(1 << 20) * 8
@@ -156,6 +156,20 @@ def test_port_that_must_be_it_and_is_taken_is_an_error(outside: Outside, server:
     with pytest.raises(SchedulerUnavailableError, match=rf"127\.0\.0\.1.*{taken}.*in use"):
         outside.open(port=taken, must=True)
     assert outside.open(port=taken).port != taken
+
+
+def test_sshd_that_forwards_nothing_says_what_to_do(tmp_path: Path, server: Server) -> None:
+    """The words name both ways out."""
+    try:
+        with running_sshd(tmp_path / "sshd", {"A": "b"}, more=["AllowTcpForwarding no"]) as sshd:
+            shared = SharedConnection(sshd.target)
+            outside = Outside(shared, build_node_program(tmp_path), server)
+            with pytest.raises(SchedulerUnavailableError, match=r"AllowTcpForwarding.*direct"):
+                outside.open()
+            outside.port.close()
+            shared.close()
+    except NoSshdError as reason:
+        pytest.skip(str(reason))
 
 
 def test_program_that_cannot_be_run_is_told(outside: Outside) -> None:
