@@ -13,7 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from hpc_agent.slurm.values import FIELD, RECORD
 
-_FIELDS = ("JobArrayID", "PriorityLong", "Partition")
+# The other reasons are about something that no queue brings.
+_FOR_ROOM = frozenset({"", "None", "Priority", "Resources", "Licenses", "ReqNodeNotAvail"})
+_FIELDS = ("JobArrayID", "PriorityLong", "Partition", "Reason")
 _JOB_ID = re.compile(r"(\d{1,18})(?:_(\d{1,9}))?")
 _HIDDEN = re.compile(r"^PrivateData\s*=.*\bjobs\b", re.MULTILINE)
 _HELD = 0
@@ -51,8 +53,9 @@ def are_hidden(config: str) -> bool:
 def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
     """Return where these jobs are: by priority, then by age, as Slurm considers them (squeue(1)).
 
-    A held job (priority 0) has no position and takes none. Of several partitions, the one counts
-    in which a job is furthest ahead. Records that cannot be read are left out.
+    A job that waits for something else than room has no position and takes none: one that is held
+    (priority 0), has a begin time, depends on another or is over a limit. Of several partitions,
+    the one counts in which a job is furthest ahead. Records that cannot be read are left out.
     """
     wanted = set(job_ids)
     queues: dict[str, list[tuple[int, int, int, str]]] = defaultdict(list)
@@ -62,7 +65,7 @@ def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
         if len(fields) != len(_FIELDS) or match is None or not _is_number(fields[1]):
             continue
         priority = int(fields[1])
-        if priority == _HELD:
+        if priority == _HELD or not waits_for_room(fields[3]):
             continue
         entry = (-priority, int(match[1]), int(match[2] or 0), fields[0])
         for partition in set(fields[2].split(",")) - {""}:
@@ -74,6 +77,11 @@ def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
                 position = Position(number, len(queue), partition)
                 found[job_id] = min(position, found.get(job_id, position))
     return found
+
+
+def waits_for_room(reason: str) -> bool:
+    """Whether a pending job with this reason is in line, and would start if it were the first."""
+    return reason.partition(",")[0] in _FOR_ROOM
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
-from hpc_agent.slurm.positions import Position
+from hpc_agent.slurm.positions import Position, waits_for_room
 from hpc_agent.store.jobs import Phase
 
 
@@ -21,15 +21,16 @@ class Waiting:
 
 
 def waiting(db: Database, *, since: float) -> list[Waiting]:
-    """Return the jobs that Slurm has had in its queue since then or longer."""
+    """Return the jobs that Slurm has had in its queue since then or longer, waiting for room."""
     rows = db.execute(
-        "SELECT key, job_id, position, position_among, position_partition FROM jobs "
+        "SELECT key, job_id, reason, position, position_among, position_partition FROM jobs "
         "WHERE phase = ? AND job_id IS NOT NULL AND submitted_at <= ? AND placement != 'login'",
         [Phase.QUEUED.value, since],
     )
     return [
         Waiting(key, job_id, None if position is None else Position(position, among, partition))
-        for key, job_id, position, among, partition in rows
+        for key, job_id, reason, position, among, partition in rows
+        if waits_for_room(reason)
     ]
 
 

@@ -8,14 +8,15 @@ import pytest
 
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.positions import Position, are_hidden, parse
+from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import FIELD, RECORD
 from tests.slurm.conftest import WriteScript
-from tests.slurm.waiting import until_final
+from tests.slurm.waiting import until_final, until_state
 
 
-def printed(*rows: tuple[str, str, str]) -> str:
-    """Return what squeue prints of pending jobs: id, priority, partitions."""
-    return "\n".join(FIELD.join(row) + RECORD for row in rows) + "\n"
+def printed(*rows: tuple[str, str, str], reason: str = "Priority") -> str:
+    """Return what squeue prints of pending jobs: id, priority, partitions, and a reason."""
+    return "\n".join(FIELD.join((*row, reason)) + RECORD for row in rows) + "\n"
 
 
 def test_order_is_that_of_priority_then_of_age() -> None:
@@ -41,6 +42,19 @@ def test_held_job_has_no_place_and_takes_none() -> None:
     assert parse(text, {"1", "2"}) == {"2": Position(1, 1, "a")}
 
 
+@pytest.mark.parametrize("reason", ["BeginTime", "Dependency", "QOSMaxJobsPerUserLimit", "odd"])
+def test_job_that_does_not_wait_for_room_has_no_place_and_takes_none(reason: str) -> None:
+    """It would not start if it were the first."""
+    text = printed(("1", "9", "a"), reason=reason) + printed(("2", "5", "a"))
+    assert parse(text, {"1", "2"}) == {"2": Position(1, 1, "a")}
+
+
+def test_reason_may_go_into_details() -> None:
+    """As that of nodes that are away does."""
+    text = printed(("1", "9", "a"), reason="ReqNodeNotAvail, UnavailableNodes:c[1-2]")
+    assert parse(text, {"1"}) == {"1": Position(1, 1, "a")}
+
+
 def test_of_several_partitions_the_one_furthest_ahead_counts() -> None:
     """Whichever has room first starts the job."""
     text = printed(("1", "9", "a"), ("2", "5", "a,b"))
@@ -63,8 +77,8 @@ def test_of_several_partitions_the_one_furthest_ahead_counts() -> None:
         printed(("9" * 5000, "5", "a")),
         printed(("1", "5", "")),
         printed(("1", "5", ",")),
-        f"1{FIELD}5{FIELD}a{FIELD}more{RECORD}",
-        f"1{FIELD}5{RECORD}",
+        f"1{FIELD}5{FIELD}a{FIELD}None{FIELD}more{RECORD}",
+        f"1{FIELD}5{FIELD}a{RECORD}",
         RECORD * 3 + FIELD * 3,
     ],
 )
@@ -90,21 +104,27 @@ def test_site_may_hide_jobs_of_others(line: str, hidden: bool) -> None:
 
 @pytest.mark.slurm
 async def test_nice_jobs_wait_behind_others(slurm: SlurmCli, write_script: WriteScript) -> None:
-    """What Slurm says of real jobs that wait for one node; a held one is not among them."""
-    later = ("--begin=now+1hour", "--partition=batch", "--mem=10")
+    """What Slurm says of real jobs that wait for nodes; one that waits for its time is not told."""
+    everything = ("--partition=batch", "--nodes=2", "--exclusive")
     scripts = {
-        "nice": write_script("true", options=(*later, "--nice=5000")),
-        "plain": write_script("true", options=later),
-        "held": write_script("true", options=(*later, "--hold")),
-        "second": write_script("true", options=later),
+        "nice": write_script("true", options=(*everything, "--nice=5000")),
+        "plain": write_script("true", options=everything),
+        "held": write_script("true", options=(*everything, "--hold")),
+        "later": write_script("true", options=(*everything, "--begin=now+1hour")),
+        "second": write_script("true", options=everything),
     }
-    ids = {
+    before = write_script("sleep 300", options=everything)
+    ids = {"before": await slurm.submit(before, name="before", comment="before")}
+    await until_state(slurm, ids["before"], JobState.RUNNING)
+    ids |= {
         name: await slurm.submit(script, name=name, comment=name)
         for name, script in scripts.items()
     }
     try:
+        while (await slurm.show(ids["later"])).reason != "BeginTime":  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
         positions = await slurm.positions(ids.values())
-        assert ids["held"] not in positions
+        assert {ids[name] for name in ("held", "later", "before")} & set(positions) == set()
         plain, second, nice = (positions[ids[name]] for name in ("plain", "second", "nice"))
         assert plain.number < second.number < nice.number <= nice.among
         assert {position.partition for position in positions.values()} == {"batch"}
