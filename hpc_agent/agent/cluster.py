@@ -72,5 +72,5 @@ async def _account(runner: CommandRunner) -> Account:
     argv = ["sh", "-c", 'getent passwd "$(id -u)"']
     result = await runner.run(argv, environment={}, timeout_seconds=_ACCOUNT_SECONDS)
     if not result.succeeded:
-        raise SchedulerUnavailableError(result.describe())
+        raise SchedulerUnavailableError(result.stderr.strip() or result.describe())
     return Account.parse(result.stdout)
