@@ -6,10 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 EXIT_NO_VERSION = 4
 """Of the cluster tool: that version of Slurm, or a wish of it, cannot be had here."""
@@ -100,6 +104,24 @@ def start_cluster(
         directory=directory,
         restd=status["restd"],
     )
+
+
+@contextmanager
+def own_cluster(*, accounting: bool = False, **wishes: Any) -> Iterator[SlurmCluster]:
+    """Start a cluster as ``start_cluster`` does, and take it down again.
+
+    Skips the test, with the reason, where there can be none.
+    """
+    # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
+    directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
+    try:
+        yield start_cluster(directory, accounting=accounting, **wishes)
+    except NoClusterError as reason:
+        pytest.skip(str(reason))
+    finally:
+        if (directory / "cluster.json").exists():
+            cluster_tool("down", directory=directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def cluster_tool(command: str, *options: str, directory: Path) -> dict[str, Any]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster import (
-    NoClusterError,
     SlurmCluster,
-    cluster_tool,
     find_cluster,
-    start_cluster,
+    own_cluster,
 )
 
 
@@ -41,13 +36,5 @@ def _cluster(*, accounting: bool, restd: bool = False) -> Iterator[SlurmCluster]
     if existing is not None:
         yield existing
         return
-    # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
-    directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
-    try:
-        yield start_cluster(directory, accounting=accounting, restd=restd)
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
+    with own_cluster(accounting=accounting, restd=restd) as started:
+        yield started

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import SlurmCluster, cluster_tool, start_cluster
+from tests.cluster import SlurmCluster, own_cluster
 
 _CONFIGURATION = """
 PreemptType=preempt/partition_prio
@@ -23,18 +21,12 @@ PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=60 State=
 
 @contextmanager
 def preempting_cluster() -> Iterator[SlurmCluster]:
-    """Start a cluster of two nodes, and take it down again. Raises NoClusterError."""
-    directory = Path(tempfile.mkdtemp(prefix="hpc-preempt-"))
-    try:
-        cluster = start_cluster(directory, accounting=False)
+    """Start a cluster of two nodes, and take it down again; see own_cluster."""
+    with own_cluster() as cluster:
         with Path(cluster.slurm_conf).open("a") as configuration:
             configuration.write(_CONFIGURATION)
         slurm(cluster, "scontrol", "reconfigure")
         yield cluster
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def slurm(cluster: SlurmCluster, *argv: str) -> str:

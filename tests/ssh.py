@@ -14,13 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from hpc_agent.slurm.ssh_connection import SshTarget
 
 _START_SECONDS = 20.0
-
-
-class NoSshdError(Exception):
-    """There is no sshd here: the message says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +64,11 @@ def running_sshd(
 ) -> Iterator[Sshd]:
     """Start an sshd whose commands get these variables; ``more``: lines of its configuration.
 
-    Raises NoSshdError.
+    Skips the test where there is none.
     """
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
     if program is None or shutil.which("ssh-keygen") is None:
-        raise NoSshdError("there is no sshd here: install openssh-server")
+        pytest.skip("there is no sshd here: install openssh-server")
     directory.mkdir(mode=0o700, exist_ok=True)
     for name in ("key", "host_key"):
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)]

@@ -74,11 +74,9 @@ class RelayPortLoop:
 
     def _tell(self, listening: Listening) -> None:
         hosts = self._config.relay.advertise or [listening.host]
-        addresses = [host if ":" in host else f"{host}:{listening.port}" for host in hosts]
-        self._work.files.write(
-            self._work.path / RELAY_FILE, self._relay.announcement(addresses), durable=True
-        )
-        log.info("jobs reach the relay at %s", ", ".join(addresses))
+        told = self._relay.announcement(hosts, listening.port)
+        self._work.files.write(self._work.path / RELAY_FILE, told, durable=True)
+        log.info("jobs reach the relay at %s, port %d", ", ".join(hosts), listening.port)
 
     def _last(self) -> int:
         with contextlib.suppress(OSError, ValueError):

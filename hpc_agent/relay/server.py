@@ -98,9 +98,9 @@ class Relay:
         """Wait until a code server has connections parked; False after ``timeout`` seconds."""
         return await self._tunnels.wait_connected(key, timeout)
 
-    def announcement(self, addresses: Iterable[str]) -> str:
+    def announcement(self, hosts: Iterable[str], port: int) -> str:
         """Return ``relay.json`` for jobs that reach this relay at these hosts (or host:port)."""
-        return announcement(addresses, self.port, self._certificate)
+        return announcement(hosts, port, self._certificate)
 
     async def forget(self, key: str) -> None:
         """Drop the tunnels of a code server that is gone for good."""
@@ -134,7 +134,7 @@ class Relay:
         stack.push_async_callback(listener.stop, settings.stop_seconds)
         self._certificate = prepared.certificate
         if settings.work_dir is not None:
-            told = self.announcement(advertised_hosts(settings))
+            told = self.announcement(advertised_hosts(settings), self.port)
             await asyncio.to_thread(_announce, settings.work_dir, told)
         log.info("relay listens on %s:%d", settings.bind, self.port)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 
-_FOREIGN = ("#PBS", "#BSUB")
+_FOREIGN = re.compile(r"#(PBS|BSUB|SLURM)\b")
 
 
 def interpreter_of(text: str) -> tuple[str, ...]:
@@ -18,19 +19,23 @@ def interpreter_of(text: str) -> tuple[str, ...]:
     return tuple(first[2:].strip().split(None, 1))
 
 
+def directives(text: str) -> list[str]:
+    """Return the ``#SBATCH`` lines before the first command."""
+    return [line for line in _head(text) if line.startswith("#SBATCH")]
+
+
 def directive_words(text: str) -> Iterator[list[str]]:
     """Yield the words of each ``#SBATCH`` line before the first command.
 
     Raises ValueError for a quote that is not closed.
     """
-    for line in _head(text):
-        if line.startswith("#SBATCH"):
-            yield shlex.split(line.removeprefix("#SBATCH"), comments=True)
+    for line in directives(text):
+        yield shlex.split(line.removeprefix("#SBATCH"), comments=True)
 
 
 def foreign_directives(text: str) -> list[str]:
-    """Return the lines for other batch systems, which sbatch reads as well."""
-    return [line for line in _head(text) if line.startswith(_FOREIGN)]
+    """Return the lines in other words, of other batch systems too, which sbatch reads as well."""
+    return [line for line in _head(text) if _FOREIGN.match(line)]
 
 
 def _head(text: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from hpc_agent.slurm import positions, sacct, sbatch, scancel, scontrol, sinfo, 
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id, is_called
 from hpc_agent.slurm.values import ENVIRONMENT
 
 logger = logging.getLogger(__name__)
@@ -146,14 +146,11 @@ class SlurmCli:
         return replace(record, job_id=job_id)
 
     async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs with this comment, or named ``hpc-agent:COMMENT``.
-
-        The name is what remains where accounting does not store comments (AccountingStoreFlags).
-        """
-        found = [job for job in await self.queue() if _is_called(job, comment)]
+        """Return the jobs that are called so: those of the queue, else those of accounting."""
+        found = [job for job in await self.queue() if is_called(job, comment)]
         if found:
             return found
-        return [job for job in await self._accounting(None, since) if _is_called(job, comment)]
+        return [job for job in await self._accounting(None, since) if is_called(job, comment)]
 
     async def cancel(self, job_id: str) -> None:
         """Run scancel; a job that is unknown or has ended needs none."""
@@ -228,7 +225,3 @@ class SlurmCli:
 
 def _has_no_accounting(result: CommandResult) -> bool:
     return result.returncode == NOT_FOUND or meaning_of(result.stderr) is Meaning.NO_ACCOUNTING
-
-
-def _is_called(job: JobRecord, comment: str) -> bool:
-    return job.comment == comment or job.name == f"hpc-agent:{comment}"

@@ -23,7 +23,7 @@ _HELD = 0
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A job is ``position`` of ``among`` pending jobs in a partition; the next to start is 1."""
+    """A job is ``number`` of ``among`` jobs in line in a partition; the next to start is 1."""
 
     number: int
     among: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from hpc_agent.slurm.batch_script import directives, foreign_directives
 from hpc_agent.slurm.values import parse_duration, parse_memory
 
 Attributes = Mapping[str, str | int | bool]
@@ -20,8 +21,6 @@ _LINE = re.compile(
     r"#SBATCH +--(?P<option>[a-z-]+)"
     r"(?:=(?:(?P<plain>[^\s\"'\\#]+)|\"(?P<quoted>(?:[^\"\\]|\\[\"\\])*)\"))? *"
 )
-# Lines of other schedulers, which sbatch reads as well, and of heterogeneous jobs.
-_FOREIGN = re.compile(r"#(PBS|BSUB|SLURM)\b")
 _MEBIBYTE = 1 << 20
 
 
@@ -44,19 +43,11 @@ def attributes_of(script: str) -> Attributes:
 
 
 def _options(script: str) -> list[tuple[str, str | None]]:
-    """Read the lines up to the first command, like sbatch."""
-    interpreter, *lines = script.split("\n")
-    if not interpreter.startswith("#!") or "\0" in script or "\r\n" in script:
+    if not script.startswith("#!") or "\0" in script or "\r\n" in script:
         raise UnfitError("it is no script for sbatch")
-    found: list[tuple[str, str | None]] = []
-    for line in lines:
-        if line.strip() and not line.lstrip().startswith("#"):
-            break
-        if _FOREIGN.match(line):
-            raise UnfitError(f"it has a line for another scheduler: {line!r}")
-        if line.startswith("#SBATCH"):
-            found.append(_option(line))
-    return found
+    for line in foreign_directives(script):
+        raise UnfitError(f"it has a line for another scheduler: {line!r}")
+    return [_option(line) for line in directives(script)]
 
 
 def _option(line: str) -> tuple[str, str | None]:

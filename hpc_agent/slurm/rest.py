@@ -24,7 +24,7 @@ from hpc_agent.slurm.rest_client import Answer, AnswerLostError, RestClient, Tar
 from hpc_agent.slurm.rest_token import Token
 from hpc_agent.slurm.rest_values import number, text, words
 from hpc_agent.slurm.rest_versions import DIALECTS, Dialect, is_up
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id
+from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id, is_called
 
 logger = logging.getLogger(__name__)
 
@@ -149,11 +149,11 @@ class SlurmRest:
 
     async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
         """Return the jobs with this comment, or named ``hpc-agent:COMMENT``: see SlurmCli.find."""
-        found = [job for job in await self.queue() if _is_called(job, comment)]
+        found = [job for job in await self.queue() if is_called(job, comment)]
         if found:
             return found
         accounted = rest_jobs.of_accounting(await self._accounted(None, since))
-        return [job for job in accounted if _is_called(job, comment)]
+        return [job for job in accounted if is_called(job, comment)]
 
     async def cancel(self, job_id: str) -> None:
         """End the job; one that is unknown or has ended needs nothing."""
@@ -319,7 +319,3 @@ def _states(partition: str, nodes: Iterable[NodeInfo]) -> str:
     busy = sum(state[0] in {"allocated", "mixed"} for state in states)
     idle = sum(state == ["idle"] for state in states)
     return f"{busy} allocated, {idle} idle, {len(states) - busy - idle} other"
-
-
-def _is_called(job: JobRecord, comment: str) -> bool:
-    return job.comment == comment or job.name == f"hpc-agent:{comment}"

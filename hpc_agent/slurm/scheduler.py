@@ -49,6 +49,14 @@ class JobRecord:
     restarts: int = 0
 
 
+def is_called(job: JobRecord, comment: str) -> bool:
+    """Whether a job has this comment, or the name ``hpc-agent:COMMENT``.
+
+    The name is what remains where accounting does not store comments (AccountingStoreFlags).
+    """
+    return job.comment == comment or job.name == f"hpc-agent:{comment}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a job has used, as accounting has it; None where that is not known.

@@ -5,18 +5,17 @@ from __future__ import annotations
 import getpass
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hpc_agent.doctor.finding import Status
-from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
+from tests.cluster import SlurmCluster, own_cluster
 from tests.doctor.site import Site
 from tests.preemption import slurm
 from tests.slurm.stand_in import StandIn, why_no_pyslurm
-from tests.ssh import NoSshdError, Sshd, running_sshd
+from tests.ssh import Sshd, running_sshd
 
 pytestmark = pytest.mark.slurm
 
@@ -32,18 +31,8 @@ UNUSUAL = (
 @pytest.fixture(scope="module")
 def unusual_cluster() -> Iterator[SlurmCluster]:
     """A cluster with settings that the doctor has something to say about."""
-    directory = Path(tempfile.mkdtemp(prefix="hpc-doctor-"))
-    lines = [f"--conf-line={line}" for line in UNUSUAL]
-    try:
-        cluster = start_cluster(directory, accounting=False)
-        cluster_tool("up", *lines, directory=directory)
+    with own_cluster(conf_lines=UNUSUAL) as cluster:
         yield cluster
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_settings_are_those_of_the_controller(
@@ -129,11 +118,8 @@ def test_servers_of_the_login_node_are_not_submitted(
 def sshd(tmp_path: Path, slurm_cluster: SlurmCluster) -> Iterator[Sshd]:
     """An sshd on the cluster: its commands find that cluster."""
     variables = {name: slurm_cluster.environment[name] for name in ("SLURM_CONF", "PATH")}
-    try:
-        with running_sshd(tmp_path / "sshd", variables) as running:
-            yield running
-    except NoSshdError as reason:
-        pytest.skip(str(reason))
+    with running_sshd(tmp_path / "sshd", variables) as running:
+        yield running
 
 
 def beside_the_cluster(directory: Path, sshd: Sshd) -> Site:

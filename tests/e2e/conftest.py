@@ -39,26 +39,38 @@ def running_stack(
         )
         if agent_in is not None:
             stack.agent.argv = [*agent_in(stack.directories), *stack.agent.argv]
-        try:
-            stack.start_control_plane()
-            stack.configure_agent()
-            stack.start_agent()
-            stack.deploy_example()
-            stack.wait_loaded("example")
+        with started(stack):
             yield stack
-        finally:
-            stack.close()
+
+
+@contextmanager
+def started(stack: Stack) -> Iterator[None]:
+    """Start all of a stack, and take it down again."""
+    try:
+        stack.start_control_plane()
+        stack.configure_agent()
+        stack.start_agent()
+        stack.deploy_example()
+        stack.wait_loaded("example")
+        yield
+    finally:
+        stack.close()
+
+
+def choice_of(cluster: SlurmCluster) -> ClusterChoice:
+    """Return the tests' Slurm as a stack takes it."""
+    return ClusterChoice(
+        kind="slurm",
+        version=cluster.version,
+        found=cluster.found,
+        slurm_conf=Path(cluster.slurm_conf) if cluster.slurm_conf else None,
+    )
 
 
 @pytest.fixture(scope="session")
 def on_slurm(slurm_cluster: SlurmCluster) -> ClusterChoice:
     """The tests' Slurm as the stack takes it."""
-    return ClusterChoice(
-        kind="slurm",
-        version=slurm_cluster.version,
-        found=slurm_cluster.found,
-        slurm_conf=Path(slurm_cluster.slurm_conf) if slurm_cluster.slurm_conf else None,
-    )
+    return choice_of(slurm_cluster)
 
 
 @pytest.fixture(scope="session")

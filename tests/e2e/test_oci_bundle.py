@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
-from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
-from tests.e2e.conftest import say
+from tests.cluster import SlurmCluster, own_cluster
+from tests.e2e.conftest import choice_of, say, started
 from tests.e2e.test_runs import engine_lines, nap, wait_running
 from tests.oci import HOSTNAME, MARK, NoOciError, make_bundle
 
@@ -25,15 +23,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SlurmCluster]:
     """A cluster whose jobs may be containers."""
-    directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
-    try:
-        yield start_cluster(directory, accounting=False, oci_runtime="runc")
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
+    with own_cluster(oci_runtime="runc") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +38,6 @@ def stack(cluster: SlurmCluster) -> Iterator[Stack]:
             bundle = make_bundle(local / "bundle", writable=[shared])
         except NoOciError as reason:
             pytest.skip(str(reason))
-        choice = ClusterChoice(
-            kind="slurm",
-            version=cluster.version,
-            found=cluster.found,
-            slurm_conf=Path(cluster.slurm_conf),
-        )
         settings = {
             "scheduler": {
                 "poll_seconds": 2,
@@ -65,16 +50,10 @@ def stack(cluster: SlurmCluster) -> Iterator[Stack]:
             },
             "relay": {"bind": "127.0.0.1"},
         }
-        stack = Stack(choice, Directories(local=local, shared=shared), say=say, settings=settings)
-        try:
-            stack.start_control_plane()
-            stack.configure_agent()
-            stack.start_agent()
-            stack.deploy_example()
-            stack.wait_loaded("example")
+        directories = Directories(local=local, shared=shared)
+        stack = Stack(choice_of(cluster), directories, say=say, settings=settings)
+        with started(stack):
             yield stack
-        finally:
-            stack.close()
 
 
 def processes_of(key: str) -> list[psutil.Process]:

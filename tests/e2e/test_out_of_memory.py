@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.stack import Stack, example_location
-from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
-from tests.e2e.conftest import running_stack
+from tests.cluster import SlurmCluster, own_cluster
+from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_runs import engine_lines
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(420)]
@@ -35,31 +31,18 @@ defs = dg.Definitions(jobs=[hungry_job])
 @pytest.fixture(scope="module")
 def strict() -> Iterator[SlurmCluster]:
     """A cluster whose jobs have the memory that they asked for, and no more."""
-    directory = Path(tempfile.mkdtemp(prefix="hpc-memory-"))
-    try:
-        yield start_cluster(directory, accounting=False, memory_limits=True)
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
+    with own_cluster(memory_limits=True) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def stack(strict: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a code location that is hungry."""
-    choice = ClusterChoice(
-        kind="slurm",
-        version=strict.version,
-        found=strict.found,
-        slurm_conf=Path(strict.slurm_conf),
-    )
     code = tmp_path_factory.mktemp("hungry")
     (code / "hungry.py").write_text(CODE)
     location = {"code_source": {"module_name": "hungry"}, "working_directory": str(code)}
     settings = {"scheduler": {"poll_seconds": 1, "commands_per_second": 20}}
-    with running_stack(choice, relay={"bind": "127.0.0.1"}, **settings) as started:
+    with running_stack(choice_of(strict), relay={"bind": "127.0.0.1"}, **settings) as started:
         started.deploy({"example": example_location(), "hungry": location})
         started.wait_loaded("hungry")
         yield started

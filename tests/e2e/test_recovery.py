@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
-from tests.cluster import NoClusterError, SlurmCluster
-from tests.e2e.conftest import running_stack
+from tests.cluster import SlurmCluster
+from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_runs import engine_lines, nap, slurm_job, wait_running
 from tests.preemption import bring_back, preempting_cluster, sbatch, slurm, take_down
 
@@ -25,28 +23,19 @@ IN_PROCESS: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
 @pytest.fixture(scope="module")
 def preempting() -> Iterator[SlurmCluster]:
     """A cluster of its own whose partitions preempt each other."""
-    try:
-        with preempting_cluster() as cluster:
-            yield cluster
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
+    with preempting_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def recovering(preempting: SlurmCluster) -> Iterator[Stack]:
     """A stack whose runs have a node of their own, which may fail without the code server."""
-    choice = ClusterChoice(
-        kind="slurm",
-        version=preempting.version,
-        found=preempting.found,
-        slurm_conf=Path(preempting.slurm_conf),
-    )
     settings: dict[str, Any] = {
         "scheduler": {"poll_seconds": 1, "commands_per_second": 20},
         "code_servers": {"options": {"nodelist": "c1"}},
         "runs": {"options": {"nodelist": RUNS_NODE}, "grace_seconds": 10},
     }
-    with running_stack(choice, relay={"bind": "127.0.0.1"}, **settings) as started:
+    with running_stack(choice_of(preempting), relay={"bind": "127.0.0.1"}, **settings) as started:
         yield started
 
 

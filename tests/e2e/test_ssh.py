@@ -16,18 +16,15 @@ from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from tests.e2e.conftest import running_stack
 from tests.e2e.test_runs import nap, wait_running
-from tests.ssh import NoSshdError, Sshd, running_sshd
+from tests.ssh import Sshd, running_sshd
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    try:
-        with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
-            yield running
-    except NoSshdError as reason:
-        pytest.skip(str(reason))
+    with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.cluster import SlurmCluster
 from tests.slurm.matrix import note
 from tests.slurm.stand_in import StandIn, pyslurm_scheduler, why_no_pyslurm
 from tests.slurm.waiting import until_final
-from tests.ssh import NoSshdError, Sshd, running_sshd
+from tests.ssh import Sshd, running_sshd
 
 pytest_runtest_logreport = note
 WriteScript = Callable[..., Path]
@@ -75,11 +75,8 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalScheduler]:
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """An sshd without a Slurm."""
-    try:
-        with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
-            yield running
-    except NoSshdError as reason:
-        pytest.skip(str(reason))
+    with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -88,11 +85,8 @@ def sshd_of_slurm(
 ) -> Iterator[Sshd]:
     """An sshd on the cluster: its commands find that cluster."""
     variables = {name: slurm_cluster.environment[name] for name in ("SLURM_CONF", "PATH")}
-    try:
-        with running_sshd(tmp_path_factory.mktemp("sshd"), variables) as running:
-            yield running
-    except NoSshdError as reason:
-        pytest.skip(str(reason))
+    with running_sshd(tmp_path_factory.mktemp("sshd"), variables) as running:
+        yield running
 
 
 @pytest.fixture

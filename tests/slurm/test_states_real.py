@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 from hpc_agent.slurm.cli import slurm_on_this_host
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
+from tests.cluster import SlurmCluster, own_cluster
 from tests.preemption import bring_back, preempting_cluster, sbatch, slurm, take_down
 from tests.slurm.state_page import PAGE, PRODUCED, REAL, render, rows_of
 
@@ -74,11 +72,8 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    try:
-        with preempting_cluster() as cluster:
-            yield Lab(cluster)
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
+    with preempting_cluster() as cluster:
+        yield Lab(cluster)
 
 
 @pytest.mark.parametrize(
@@ -241,22 +236,8 @@ def strict(tmp_path: Path) -> Iterator[Lab]:
     prolog = tmp_path / "prolog"
     prolog.write_text("#!/bin/sh\nsleep 3\n")
     prolog.chmod(0o755)
-    # Below /tmp: a socket's path may have 108 characters.
-    directory = Path(tempfile.mkdtemp(prefix="hpc-strict-"))
-    try:
-        cluster = start_cluster(
-            directory,
-            accounting=False,
-            memory_limits=True,
-            conf_lines=[f"PrologSlurmctld={prolog}"],
-        )
+    with own_cluster(memory_limits=True, conf_lines=[f"PrologSlurmctld={prolog}"]) as cluster:
         yield Lab(cluster)
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_configuring_and_out_of_memory(strict: Lab) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from hpc_agent.errors import SchedulerLimitError, SubmitRefusedError
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host
-from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
+from tests.cluster import SlurmCluster, own_cluster
 from tests.preemption import slurm as command
 from tests.slurm.conftest import WriteScript
 
@@ -24,13 +21,8 @@ USER = getpass.getuser()
 @pytest.fixture(scope="module")
 def strict() -> Iterator[SlurmCluster]:
     """A cluster that enforces limits: two jobs by QOS ``few``, three by account ``small``."""
-    directory = Path(tempfile.mkdtemp(prefix="hpc-limits-"))
-    try:
-        cluster = start_cluster(
-            directory,
-            accounting=True,
-            conf_lines=["AccountingStorageEnforce=associations,limits,qos"],
-        )
+    enforced = ["AccountingStorageEnforce=associations,limits,qos"]
+    with own_cluster(accounting=True, conf_lines=enforced) as cluster:
         for words in (
             ("add", "qos", "few", "MaxSubmitJobsPerUser=2", "MaxWall=3", "Flags=DenyOnLimit"),
             ("add", "account", "small", "MaxSubmitJobs=3", "qos=normal,few"),
@@ -38,12 +30,6 @@ def strict() -> Iterator[SlurmCluster]:
         ):
             command(cluster, "sacctmgr", "-i", *words)
         yield cluster
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from hpc_agent.slurm.cli import slurm_on_this_host
 from hpc_agent.slurm.state import JobState
-from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, start_cluster
+from tests.cluster import NoClusterError, SlurmCluster, cluster_tool, own_cluster
 from tests.slurm.conftest import WriteScript
 from tests.slurm.matrix import VERSIONS
 from tests.slurm.waiting import until_final, until_text
@@ -26,15 +26,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 @pytest.fixture(params=VERSIONS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
     """A cluster of each version, in turn."""
-    directory = Path(tempfile.mkdtemp(prefix="hpc-slurm-"))
-    try:
-        yield start_cluster(directory, accounting=False, version=request.param)
-    except NoClusterError as reason:
-        pytest.skip(str(reason))
-    finally:
-        if (directory / "cluster.json").exists():
-            cluster_tool("down", directory=directory)
-        shutil.rmtree(directory, ignore_errors=True)
+    with own_cluster(version=request.param) as started:
+        yield started
 
 
 async def test_a_job_of_each_version_runs_this_machines_python(
