@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi, DagsterCloudApiRequest
@@ -76,9 +76,15 @@ class RequestQueue:
         self._enqueued = WakeUp()
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
-    async def enqueue(self, ask: Ask) -> str:
-        """Store a request and wake the agents' long polls. Returns the request's id."""
+    async def enqueue(self, ask: Ask, *, acting_for: float | None = None) -> str:
+        """Store a request and wake the agents' long polls. Returns the request's id.
+
+        ``acting_for`` is what the caller will give ``act_on_answer``: an agent may answer through
+        another gateway before that is called.
+        """
         request = new_request(ask)
+        if acting_for is not None:
+            request = replace(request, awaited_until=time.time() + acting_for)
         await asyncio.to_thread(self._requests.add, request)
         self._enqueued.call()
         return request.request_id

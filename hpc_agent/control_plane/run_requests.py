@@ -49,7 +49,9 @@ class RunRequests:
             DagsterCloudApi.LAUNCH_RUN, deployment=view.deployment, run_id=run_id
         )
         request_id = (
-            open_launch.request_id if open_launch else await self._enqueue_launch(run, view)
+            open_launch.request_id
+            if open_launch
+            else await self._enqueue_launch(run, view, wait_seconds)
         )
         answered = await self._queue.act_on_answer(request_id, wait_seconds)
         error = _error_of(answered)
@@ -102,13 +104,16 @@ class RunRequests:
             message = f"The agent could not terminate the run.\n{error}"
             await asyncio.to_thread(self._instance.report_engine_event, message, run)
 
-    async def _enqueue_launch(self, run: DagsterRun, view: LocationView) -> str:
+    async def _enqueue_launch(
+        self, run: DagsterRun, view: LocationView, wait_seconds: float
+    ) -> str:
         args = LaunchRunArgs(dagster_run=named(run, view.name))
         return await self._queue.enqueue(
             Ask(
                 api=DagsterCloudApi.LAUNCH_RUN, args=args, deployment=view.deployment,
                 is_branch=view.is_branch, agent_queue=view.agent_queue, run_id=run.run_id,
-            )
+            ),
+            acting_for=wait_seconds,
         )  # fmt: skip
 
     async def _run(self, run_id: str) -> DagsterRun | None:

@@ -101,6 +101,19 @@ async def test_answer_at_one_gateway_reaches_the_caller_at_another(
     assert is_awaited
 
 
+async def test_answer_before_the_caller_waits_is_left_to_it(
+    gateways: tuple[Gateway, Gateway],
+) -> None:
+    """The agent of another gateway may be quicker than the task that has just asked."""
+    one, two = gateways
+    ask = Ask(api=LAUNCH, args=None, deployment="prod")
+    request_id = await one.services.queue.enqueue(ask, acting_for=20)
+    _, is_awaited = await two.services.queue.answer(request_id, refusal())
+    assert is_awaited
+    taken = await one.services.queue.act_on_answer(request_id, 20)
+    assert taken is not None and taken.response == refusal()
+
+
 async def test_definitions_uploaded_to_one_gateway_are_shown_by_all(
     gateways: tuple[Gateway, Gateway], tmp_path: Path
 ) -> None:
