@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from sqlite_utils import Database
 
-from hpc_agent.agent.attempts import Attempts, Successor
 from hpc_agent.agent.context import Context
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.dagster_plus import agent_calls
-from hpc_agent.runs import telling
+from hpc_agent.runs import run_log
+from hpc_agent.runs.attempts import Attempts, Successor
 from hpc_agent.runs.conclusion import Verdict, failure_message, judge
 from hpc_agent.runs.recovery import NoMore
 from hpc_agent.store import jobs
@@ -101,9 +101,9 @@ class ConcludeLoop:
 
         def write(db: Database) -> None:
             if verdict is Verdict.FAILED:
-                telling.failed(db, job, failure_message(job, no_more.reason), now=now)
+                run_log.failed(db, job, failure_message(job, no_more.reason), now=now)
             elif verdict is Verdict.CANCELED:
-                telling.canceled(db, job, "Run canceled.", now=now)
+                run_log.canceled(db, job, "Run canceled.", now=now)
             jobs.change(db, job.key, now=now, source="agent", concluded_at=now)
 
         await self._context.store.run(write)

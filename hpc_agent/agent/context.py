@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hpc_agent.agent.login_node import ClusterAndLoginNode
 from hpc_agent.agent.loop import Bell
+from hpc_agent.cluster.login_node import ClusterAndLoginNode
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed

@@ -19,13 +19,12 @@ from sqlite_utils import Database
 
 from hpc_agent import __version__
 from hpc_agent.agent.cancel import CancelLoop
-from hpc_agent.agent.cluster import open_cluster
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.context import Bells, Context
 from hpc_agent.agent.health import HealthLoop
 from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
-from hpc_agent.agent.loop import Bell, Crew, repeat
+from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
@@ -35,9 +34,11 @@ from hpc_agent.agent.report import ReportLoop
 from hpc_agent.agent.serve import ServeLoop
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.systemd import Notifier
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
-from hpc_agent.agent.work_directory import check_work_directory
 from hpc_agent.agent.workspace import WorkspaceLoop
+from hpc_agent.cluster.cluster import open_cluster
+from hpc_agent.cluster.work_directory import check_work_directory
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.channels import Channels
@@ -84,12 +85,12 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
     """
     notifier = Notifier.from_environment()
     async with contextlib.AsyncExitStack() as stack:
-        crew = Crew()
-        loops, context = await _open(config, stack, crew)
+        tasks = Tasks()
+        loops, context = await _open(config, stack, tasks)
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
-        await _run_until(stop, loops, crew, notifier)
+        await _run_until(stop, loops, tasks, notifier)
         notifier.stopping()
         log.info("stopping; jobs go on")
 
@@ -102,7 +103,7 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 
 
 async def _open(
-    config: AgentConfig, stack: contextlib.AsyncExitStack, crew: Crew
+    config: AgentConfig, stack: contextlib.AsyncExitStack, tasks: Tasks
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
     token = TokenSource(config)
@@ -147,7 +148,7 @@ async def _open(
     stack.push_async_callback(channels.close)
     fleet = _make_fleet(context, channels, demand)
     await fleet.recall()
-    return _loops(context, opened, _CodeServers(fleet, channels, demand), crew, owner), context
+    return _loops(context, opened, _CodeServers(fleet, channels, demand), tasks, owner), context
 
 
 async def _take_over(store: Store, owner: str) -> Identity:
@@ -172,7 +173,7 @@ def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
 
 
 def _loops(
-    context: Context, opened: OpenedRelay, servers: _CodeServers, crew: Crew, owner: str
+    context: Context, opened: OpenedRelay, servers: _CodeServers, tasks: Tasks, owner: str
 ) -> list[_NamedLoop]:
     bells, fleet, relay = context.bells, servers.fleet, opened.relay
     bring_up = BringUp(
@@ -194,16 +195,16 @@ def _loops(
             on_demand=bells.workspace.ring,
         ),
         demand=servers.demand,
-        crew=crew,
+        tasks=tasks,
     )
     heartbeat = HeartbeatLoop(context, fleet, spooled=relay.holds_events_of, load=serve.load)
     return [
         *([_NamedLoop("relay port", opened.port.step, Bell())] if opened.port else []),
-        *_health_loop(context, servers, crew),
+        *_health_loop(context, servers, tasks),
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
-        _NamedLoop("submit", SubmitLoop(context, crew).step, bells.submit),
+        _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context).step, bells.watch),
         _NamedLoop("cancel", CancelLoop(context).step, bells.cancel),
         _NamedLoop(
@@ -219,40 +220,40 @@ def _loops(
         _NamedLoop("report", ReportLoop(context).step, bells.report),
         _NamedLoop("heartbeat", heartbeat.step, bells.heartbeat),
         _NamedLoop(
-            "workspace", WorkspaceLoop(context, fleet, bring_up, crew).step, bells.workspace
+            "workspace", WorkspaceLoop(context, fleet, bring_up, tasks).step, bells.workspace
         ),
     ]
 
 
-def _health_loop(context: Context, servers: _CodeServers, crew: Crew) -> list[_NamedLoop]:
+def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[_NamedLoop]:
     patience = context.config.code_servers.unresponsive_timeout_seconds
     if patience is None:
         return []
     health = Health(servers.channels, patience_seconds=patience, clock=context.clock)
-    loop = HealthLoop(context, servers.fleet, health, crew)
+    loop = HealthLoop(context, servers.fleet, health, tasks)
     return [_NamedLoop("health", loop.step, Bell())]
 
 
 async def _run_until(
-    stop: asyncio.Event, loops: Sequence[_NamedLoop], crew: Crew, notifier: Notifier
+    stop: asyncio.Event, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
 ) -> None:
-    tasks = [
+    running = [
         asyncio.create_task(repeat(loop.name, loop.step, loop.bell), name=loop.name)
         for loop in loops
     ]
     if notifier.watchdog_interval:
-        tasks.append(asyncio.create_task(_feed_watchdog(notifier), name="watchdog"))
+        running.append(asyncio.create_task(_feed_watchdog(notifier), name="watchdog"))
     stopped = asyncio.create_task(stop.wait(), name="stop")
     try:
-        done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopped}:
             task.result()
     finally:
-        for task in [*tasks, stopped]:
+        for task in [*running, stopped]:
             task.cancel()
         async with asyncio.timeout(_SHUTDOWN_SECONDS):
-            await asyncio.gather(*tasks, stopped, return_exceptions=True)
-            await crew.dismiss()
+            await asyncio.gather(*running, stopped, return_exceptions=True)
+            await tasks.dismiss()
 
 
 async def _feed_watchdog(notifier: Notifier) -> None:

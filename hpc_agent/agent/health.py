@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.loop import Crew
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.health import Health
 from hpc_agent.slurm.state import JobState
@@ -17,18 +17,18 @@ from hpc_agent.store.jobs import Job, Phase
 class HealthLoop:
     """Checks every serving code server, each in a task of its own."""
 
-    def __init__(self, context: Context, fleet: Fleet, health: Health, crew: Crew) -> None:
+    def __init__(self, context: Context, fleet: Fleet, health: Health, tasks: Tasks) -> None:
         self._context = context
         self._fleet = fleet
         self._health = health
-        self._crew = crew
+        self._tasks = tasks
 
     async def step(self) -> float:
         """Start a check of each server that should answer, also where a successor is starting."""
         servers = await self._context.store.run(_that_should_answer)
         self._health.keep({server.key for server in servers})
         for server in servers:
-            self._crew.start(f"ping {server.key}", self._check(server))
+            self._tasks.start(f"ping {server.key}", self._check(server))
         return self._health.interval_seconds
 
     async def _check(self, server: CodeServer) -> None:

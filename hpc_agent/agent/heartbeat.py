@@ -11,13 +11,13 @@ from sqlite_utils import Database
 from hpc_agent import __version__
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.utilization import Utilization
-from hpc_agent.code_servers.berth import Berth
 from hpc_agent.code_servers.fleet import Fleet
-from hpc_agent.code_servers.heartbeats import server_heartbeats, without_messages
+from hpc_agent.code_servers.location_state import LocationState
+from hpc_agent.code_servers.server_statuses import server_heartbeats, without_messages
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.client import PROTOCOL_VERSION, ControlPlaneStatusError
 from hpc_agent.dagster_plus.serdes import Packed, dumps, error_info, packed
-from hpc_agent.runs.heartbeats import (
+from hpc_agent.runs.worker_statuses import (
     Statuses,
     statuses_of,
     worker_statuses,
@@ -62,11 +62,11 @@ class HeartbeatLoop:
         """Send the heartbeats."""
         context = self._context
         now = context.clock()
-        berths = await self._fleet.berths()
+        states = await self._fleet.states()
         workers = await context.store.run(lambda db: self._workers.look(db, now))
         metadata = await self._metadata(now)
         heartbeats = {
-            deployment: self._heartbeat(deployment, now, berths, workers, metadata)
+            deployment: self._heartbeat(deployment, now, states, workers, metadata)
             for deployment in self._fleet.deployments()
         }
         errors = context.errors.packed(now)
@@ -110,7 +110,7 @@ class HeartbeatLoop:
         self,
         deployment: str,
         now: float,
-        berths: Sequence[Berth],
+        states: Sequence[LocationState],
         workers: Statuses,
         metadata: Packed,
     ) -> Packed:
@@ -124,7 +124,7 @@ class HeartbeatLoop:
             errors=None,
             metadata=metadata,
             run_worker_statuses=worker_statuses(workers.get(deployment, [])),
-            code_server_heartbeats=server_heartbeats(berths, deployment),
+            code_server_heartbeats=server_heartbeats(states, deployment),
             agent_queues_config=packed(
                 "AgentQueuesConfig",
                 include_default_queue=queues.include_default_queue,

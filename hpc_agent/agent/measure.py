@@ -15,12 +15,12 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import SchedulerError
-from hpc_agent.jobs.lifecycle import ExitRecord
-from hpc_agent.runs import efficiency, telling
+from hpc_agent.runs import efficiency, run_log
 from hpc_agent.runs.efficiency import Efficiency
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.store import jobs
 from hpc_agent.store.jobs import Job
+from hpc_agent.workers.evidence import ExitRecord
 
 log = logging.getLogger(__name__)
 
@@ -83,5 +83,5 @@ class MeasureLoop:
 
     def _write(self, db: Database, job: Job, found: Efficiency, now: float) -> None:
         line, entries = efficiency.describe(job, found), efficiency.metadata(found)
-        telling.say_line(db, job, line, now=now, metadata=entries)
+        run_log.say_line(db, job, line, now=now, metadata=entries)
         jobs.change(db, job.key, now=now, source="agent", measured_at=now)

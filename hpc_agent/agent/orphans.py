@@ -12,7 +12,7 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls
-from hpc_agent.runs import telling
+from hpc_agent.runs import run_log
 from hpc_agent.store import jobs, tracking
 from hpc_agent.store.jobs import Job, Phase
 
@@ -71,7 +71,7 @@ class OrphansLoop:
 
         def write(db: Database) -> None:
             if job.phase is Phase.QUEUED:
-                telling.say_line(
+                run_log.say_line(
                     db, job, f"The run is {status}; cancelling job {job.job_id}.", now=now
                 )
             jobs.change(db, job.key, now=now, source="control plane", terminate_at=now)

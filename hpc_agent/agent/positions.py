@@ -13,11 +13,11 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import SchedulerError
-from hpc_agent.runs import telling
-from hpc_agent.slurm.positions import KnowsPositions, Position
-from hpc_agent.store import jobs, positions
+from hpc_agent.runs import run_log
+from hpc_agent.slurm.queue_position import KnowsPositions, Position
+from hpc_agent.store import jobs, queue_positions
 from hpc_agent.store.jobs import Job, JobKind
-from hpc_agent.store.positions import Waiting
+from hpc_agent.store.queue_positions import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class PositionsLoop:
         if not isinstance(scheduler, KnowsPositions):
             return _ASK_AGAIN_SECONDS
         since = context.clock() - _ASK_AFTER_SECONDS
-        waiting = await context.store.run(lambda db: positions.waiting(db, since=since))
+        waiting = await context.store.run(lambda db: queue_positions.waiting(db, since=since))
         self._told = {each.key: self._told[each.key] for each in waiting if each.key in self._told}
         if not waiting:
             return _IDLE_SECONDS
@@ -64,11 +64,11 @@ class PositionsLoop:
         news = {each.key for each, position in moved if position and self._is_news(each, position)}
 
         def write(db: Database) -> list[Job]:
-            positions.keep(db, {each.key: position for each, position in moved})
+            queue_positions.keep(db, {each.key: position for each, position in moved})
             told = [job for job in jobs.with_keys(db, list(news)) if job.is_waiting]
             for job in told:
                 if job.kind is JobKind.RUN_WORKER:
-                    telling.waits(db, job, now=self._context.clock())
+                    run_log.waits(db, job, now=self._context.clock())
             return told
 
         told = await self._context.store.run(write)

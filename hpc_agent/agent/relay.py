@@ -10,15 +10,15 @@ from pathlib import Path
 
 import httpx
 
-from hpc_agent.agent.cluster import Cluster
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.relay_port import RelayPortLoop
+from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
+from hpc_agent.workers.reports import JobReports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

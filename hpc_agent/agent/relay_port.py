@@ -42,7 +42,7 @@ class RelayPortLoop:
         self._config = config
         self._relay = relay
         self._work = work
-        self._argv = [config.node_python, str(program), "--outpost"]
+        self._argv = [config.node_python, str(program), "--forward"]
         self._port = RemotePort(login_node, local_port=relay.port)
         self._memory = state_dir / "relay-port-there"
 

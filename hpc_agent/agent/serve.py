@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 
 from sqlite_utils import Database
 
-from hpc_agent.agent import answers
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.loop import Crew
-from hpc_agent.agent.run_requests import RunRequests
 from hpc_agent.agent.server_calls import SERVER_REQUESTS, call_server
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.demand import Demand, Place
 from hpc_agent.code_servers.fleet import Fleet
@@ -27,6 +25,8 @@ from hpc_agent.errors import (
     HpcAgentError,
     SchedulerUnavailableError,
 )
+from hpc_agent.runs import answers
+from hpc_agent.runs.requests import RunRequests
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
 
@@ -51,25 +51,25 @@ class ServeLoop:
     """Answers requests. One that waits for a code server delays no other."""
 
     def __init__(
-        self, context: Context, *, fleet: Fleet, calls: Calls, demand: Demand, crew: Crew
+        self, context: Context, *, fleet: Fleet, calls: Calls, demand: Demand, tasks: Tasks
     ) -> None:
         self._context = context
         self._fleet = fleet
         self._calls = calls
         self._demand = demand
-        self._crew = crew
+        self._tasks = tasks
         self._runs = RunRequests(context)
 
     def load(self) -> int:
         """Return how many requests are worked on."""
-        return self._crew.count(_TASK)
+        return self._tasks.count(_TASK)
 
     async def step(self) -> float:
         """Start a task for every request without one."""
         for request in await self._context.store.run(inbox.unanswered):
             name = f"{_TASK}{request.request_id}"
-            if not self._crew.is_busy(name):
-                self._crew.start(name, self._serve(request))
+            if not self._tasks.is_busy(name):
+                self._tasks.start(name, self._serve(request))
         return _IDLE_SECONDS
 
     async def _serve(self, request: Request) -> None:

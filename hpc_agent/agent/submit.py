@@ -19,14 +19,14 @@ from datetime import UTC, datetime, timedelta
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.loop import Crew
-from hpc_agent.agent.submission import Outcome, Submission, Verdict
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import SchedulerError
-from hpc_agent.jobs.arrays import new_array_key
+from hpc_agent.jobs.array_script import new_array_key
 from hpc_agent.jobs.bursts import Bursts
 from hpc_agent.slurm.scheduler import array_id
-from hpc_agent.store import arrays, jobs
+from hpc_agent.store import jobs, submissions
 from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.workers.submission import Outcome, Submission, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ _AT_ONCE = 4
 class SubmitLoop:
     """Submits what is due."""
 
-    def __init__(self, context: Context, crew: Crew) -> None:
+    def __init__(self, context: Context, tasks: Tasks) -> None:
         self._context = context
-        self._crew = crew
+        self._tasks = tasks
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._submission = Submission(context)
         self._bursts = Bursts()
@@ -56,13 +56,13 @@ class SubmitLoop:
             await self._search(submission)
         now = context.clock()
         for job in await context.store.run(lambda db: jobs.to_submit(db, now)):
-            self._crew.start(f"submit {job.key}", self._submit_single(job.key))
+            self._tasks.start(f"submit {job.key}", self._submit_single(job.key))
         return min(await self._submit_alike(now), await self._next_wait(now))
 
     async def _unsure(self) -> list[str]:
         """Return the submissions that may have been made, and that nobody here is working on."""
         async with self._taking:
-            names = await self._context.store.run(arrays.submitting)
+            names = await self._context.store.run(submissions.submitting)
             return [name for name in names if name not in self._at_work]
 
     async def _next_wait(self, now: float) -> float:
@@ -73,7 +73,7 @@ class SubmitLoop:
     async def _submit_alike(self, now: float) -> float:
         """Start what may go of each likeness; return how long the next of them gathers."""
         groups, more_coming = await self._context.store.run(
-            lambda db: (arrays.due(db, now), arrays.launches_coming(db))
+            lambda db: (submissions.due(db, now), submissions.launches_coming(db))
         )
         is_burst = more_coming or any(
             group.count > 1 or self._bursts.is_stream(group.likeness, now) for group in groups
@@ -84,14 +84,14 @@ class SubmitLoop:
             task = f"submit like {group.likeness} "
             wait = self._bursts.wait(
                 group,
-                on_their_way=self._crew.count(task),
+                on_their_way=self._tasks.count(task),
                 more_coming=more_coming,
                 largest=largest,
                 now=now,
             )
             if wait == 0.0:
                 work = self._submit_burst(group.likeness, largest)
-                self._crew.start(f"{task}{next(self._numbers)}", work)
+                self._tasks.start(f"{task}{next(self._numbers)}", work)
             elif wait is not None:
                 waits.append(wait)
         return min(waits)
@@ -109,7 +109,7 @@ class SubmitLoop:
         def take(db: Database) -> list[Job]:
             if jobs.get(db, key).phase is not Phase.INTENT:
                 return []
-            return [arrays.begin(db, key, now=self._context.clock())]
+            return [submissions.begin(db, key, now=self._context.clock())]
 
         async with self._slots:
             await self._submit(take)
@@ -119,7 +119,7 @@ class SubmitLoop:
             size = self._bursts.size(likeness, largest)
             now, key = self._context.clock(), new_array_key()
             self._bursts.begun(likeness, now)
-            await self._submit(lambda db: arrays.take(db, likeness, key, limit=size, now=now))
+            await self._submit(lambda db: submissions.take(db, likeness, key, limit=size, now=now))
         self._context.bells.submit.ring()
 
     async def _submit(self, take: Callable[[Database], list[Job]]) -> None:
@@ -127,7 +127,7 @@ class SubmitLoop:
             taken = await self._context.store.run(take)
             if not taken:
                 return
-            name = arrays.submission_of(taken[0])
+            name = submissions.submission_of(taken[0])
             self._at_work.add(name)
         try:
             outcome = await self._submission.call(taken)
@@ -164,11 +164,11 @@ class SubmitLoop:
         likeness, now = job.likeness, self._context.clock()
         if likeness is None:
             return []
-        return await self._context.store.run(lambda db: arrays.due_like(db, likeness, now))
+        return await self._context.store.run(lambda db: submissions.due_like(db, likeness, now))
 
     async def _search(self, name: str) -> None:
         context = self._context
-        members = await context.store.run(lambda db: arrays.members(db, name))
+        members = await context.store.run(lambda db: submissions.members(db, name))
         unsure = [job for job in members if job.phase is Phase.SUBMITTING]
         if not unsure:
             return

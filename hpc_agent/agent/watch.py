@@ -12,16 +12,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from hpc_agent.agent.changes import apply
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import JobNotFoundError
-from hpc_agent.jobs import lifecycle
-from hpc_agent.jobs.lifecycle import ExitRecord
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, tracking
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.tracking import Tracked
+from hpc_agent.workers import evidence
+from hpc_agent.workers.changes import apply
+from hpc_agent.workers.evidence import ExitRecord
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +112,12 @@ class WatchLoop:
         if record.state in _TOLD_BETTER_BY_EXIT_RECORD and await self._read_exit_record(job.key):
             return
         now = self._context.clock()
-        if not lifecycle.observe_record(job, record, now):
+        if not evidence.observe_record(job, record, now):
             return  # most looks find a job as it was: no transaction for that
         await apply(
             self._context,
             job.key,
-            lambda job: lifecycle.observe_record(job, record, now),
+            lambda job: evidence.observe_record(job, record, now),
             source=record.source,
         )
 
@@ -130,7 +130,7 @@ class WatchLoop:
         await apply(
             self._context,
             key,
-            lambda job: lifecycle.observe_exit(job, record, now),
+            lambda job: evidence.observe_exit(job, record, now),
             source="exit record",
         )
         return True
@@ -153,7 +153,7 @@ class WatchLoop:
 
     async def _ask_controller(self, job: Job) -> None:
         scheduler = self._context.scheduler
-        if lifecycle.was_cancelled_without_trace(job):
+        if evidence.was_cancelled_without_trace(job):
             await self._note_absence(job)
             return
         try:
@@ -170,6 +170,6 @@ class WatchLoop:
         await apply(
             self._context,
             job.key,
-            lambda job: lifecycle.absence(job, now, limit),
+            lambda job: evidence.absence(job, now, limit),
             source="absence",
         )

@@ -6,10 +6,11 @@ import logging
 
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.deployments import check_deployments
-from hpc_agent.agent.loop import Backoff, Crew
-from hpc_agent.code_servers.berth import Berth
+from hpc_agent.agent.loop import Backoff
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.location_state import LocationState
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.agent_calls import Deployment
 from hpc_agent.dagster_plus.serdes import dumps, error_info
@@ -27,11 +28,11 @@ _LONGEST_REPEAT_SECONDS = 600.0
 class WorkspaceLoop:
     """Reconciles the fleet and looks after servers that are starting."""
 
-    def __init__(self, context: Context, fleet: Fleet, bring_up: BringUp, crew: Crew) -> None:
+    def __init__(self, context: Context, fleet: Fleet, bring_up: BringUp, tasks: Tasks) -> None:
         self._context = context
         self._fleet = fleet
         self._bring_up = bring_up
-        self._crew = crew
+        self._tasks = tasks
         self._checked = False
         self._repeats: dict[str, tuple[float, Backoff]] = {}
 
@@ -47,25 +48,25 @@ class WorkspaceLoop:
             answer = await agent_calls.workspace_entries(
                 context.api, question.deployments, queues=context.config.agent_queues.names
             )
-        berths = await self._fleet.reconcile(question, answer)
-        keys = {berth.server.key for berth in berths if berth.server is not None}
+        states = await self._fleet.reconcile(question, answer)
+        keys = {state.server.key for state in states if state.server is not None}
         self._repeats = {key: value for key, value in self._repeats.items() if key in keys}
-        for berth in berths:
-            if berth.server is not None:
-                self._look_after(berth, berth.server)
+        for state in states:
+            if state.server is not None:
+                self._look_after(state, state.server)
         return INTERVAL_SECONDS
 
-    def _look_after(self, berth: Berth, server: CodeServer) -> None:
+    def _look_after(self, state: LocationState, server: CodeServer) -> None:
         if server.status is ServerStatus.STARTING:
-            self._crew.start(f"code server {server.key}", self._bring_up.run(server))
-        elif server.status is ServerStatus.SERVING and _is_lost_there(berth):
+            self._tasks.start(f"code server {server.key}", self._bring_up.run(server))
+        elif server.status is ServerStatus.SERVING and _is_lost_there(state):
             if self._is_time_to_repeat(server):
-                self._crew.start(f"upload {server.key}", self._bring_up.upload_again(server))
-        elif server.status is ServerStatus.FAILED and not berth.location.entry.has_load_error:
-            words = describe(berth.job) if berth.job else "it failed"
+                self._tasks.start(f"upload {server.key}", self._bring_up.upload_again(server))
+        elif server.status is ServerStatus.FAILED and not state.location.entry.has_load_error:
+            words = describe(state.job) if state.job else "it failed"
             error = server.error or dumps(error_info(f"code server: {words}"))
             if self._is_time_to_repeat(server):
-                self._crew.start(f"error {server.key}", self._bring_up.tell_error(server, error))
+                self._tasks.start(f"error {server.key}", self._bring_up.tell_error(server, error))
         else:
             self._repeats.pop(server.key, None)
 
@@ -81,7 +82,7 @@ class WorkspaceLoop:
         return True
 
 
-def _is_lost_there(berth: Berth) -> bool:
+def _is_lost_there(state: LocationState) -> bool:
     """Whether the control plane shows an error, or old definitions, of what serves well here."""
-    entry = berth.location.entry
+    entry = state.location.entry
     return entry.has_load_error or entry.has_outdated_data

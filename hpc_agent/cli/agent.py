@@ -53,8 +53,8 @@ def start(config: ConfigOption = None) -> None:
 
 def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Show how the agent stands: whether it runs, its code servers, its jobs."""
-    from hpc_agent.agent.overview import read_status
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.status import read_status
 
     found = read_status(load_config(config))
     if json:
@@ -82,8 +82,8 @@ def jobs(
     json: JsonOption = False,
 ) -> None:
     """List the agent's jobs, newest first."""
-    from hpc_agent.agent.overview import read_history, read_jobs
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.status import read_history, read_jobs
 
     settings = load_config(config)
     if history is not None:
@@ -109,10 +109,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Print the output of a run worker or a code server."""
-    from hpc_agent.agent.cluster import files_of
     from hpc_agent.agent.journal import print_file
-    from hpc_agent.agent.overview import log_file
+    from hpc_agent.cluster.cluster import files_of
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.status import log_file
 
     if stream not in {"stdout", "stderr", "job"}:
         raise typer.BadParameter("must be stdout, stderr or job", param_hint="--stream")

@@ -123,7 +123,7 @@ def conformance(
     Exit code 1 when anything differs from what the client expects.
     """
     with errors_told():
-        from hpc_agent.control_plane.conformance.report import check, check_schema, lines
+        from hpc_agent.conformance.report import check, check_schema, lines
 
         found = check() if schema_file is None else check_schema(schema_file)
         typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(lines(found)))

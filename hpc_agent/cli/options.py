@@ -42,8 +42,8 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Show which source set which option: of a run as submitted, of a code location as of now."""
-    from hpc_agent.agent.explanation import explain as explained
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.options import explain as explained
 
     found = explained(load_config(config), name, deployment)
     if json:

@@ -17,8 +17,8 @@ NameArgument = Annotated[str, typer.Argument(help="As `template list` shows it."
 @app.command("list")
 def list_templates(config: ConfigOption = None, json: JsonOption = False) -> None:
     """List the job templates and the files that they come from."""
-    from hpc_agent.agent.rendered import template_files
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.scripts import template_files
 
     files = template_files(load_config(config))
     rows = [{"template": name, "file": str(path)} for name, path in files.items()]
@@ -31,8 +31,8 @@ def list_templates(config: ConfigOption = None, json: JsonOption = False) -> Non
 @app.command()
 def show(name: NameArgument, config: ConfigOption = None) -> None:
     """Print a template."""
-    from hpc_agent.agent.rendered import template_file
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.scripts import template_file
 
     print_line(template_file(load_config(config), name).read_text().rstrip("\n"))
 
@@ -48,8 +48,8 @@ def render(
     ] = False,
 ) -> None:
     """Print a job script with the values of a code location, of a run, or of an example."""
-    from hpc_agent.agent.rendered import render_for
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.scripts import render_for
 
     if sum((location is not None, run is not None, example)) != 1:
         raise typer.BadParameter("give one of --location, --run and --example")
@@ -64,8 +64,8 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Render templates and let bash, shellcheck and sbatch --test-only look at the scripts."""
-    from hpc_agent.agent.rendered import check_templates
     from hpc_agent.config import load_config
+    from hpc_agent.inspection.scripts import check_templates
 
     findings = check_templates(load_config(config), name)
     if json:

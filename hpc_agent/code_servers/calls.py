@@ -68,7 +68,7 @@ class Calls:
         return None
 
     async def _why_not(self, place: Place) -> str:
-        for berth in await self._fleet.berths():
-            if berth.place == place and berth.job is not None:
-                return f"The code server of {place[1]} is not up: {describe(berth.job)}"
+        for state in await self._fleet.states():
+            if state.place == place and state.job is not None:
+                return f"The code server of {place[1]} is not up: {describe(state.job)}"
         return f"There is no code server of {place[1]} yet"

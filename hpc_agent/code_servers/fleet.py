@@ -19,12 +19,12 @@ from typing import Any
 from sqlite_utils import Database
 
 from hpc_agent.code_servers import handover
-from hpc_agent.code_servers.berth import Berth, berth_of, place_of
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import DEMAND, STOPPED, Demand, Place
+from hpc_agent.code_servers.location_state import LocationState, place_of, state_of
 from hpc_agent.code_servers.packs import Packs
-from hpc_agent.code_servers.plan import new_server_key, plan_server
 from hpc_agent.code_servers.restarts import Restarts
+from hpc_agent.code_servers.server_plan import new_server_key, plan_server
 from hpc_agent.code_servers.workspace import CodeLocation, Question, Workspace
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.agent_calls import Deployment
@@ -121,16 +121,18 @@ class Fleet:
         """Whether the control plane has said that it has no such code location."""
         return place[0] in self._workspace.asked and place not in self._workspace.locations
 
-    async def reconcile(self, question: Question, answer: Iterable[Deployment]) -> list[Berth]:
+    async def reconcile(
+        self, question: Question, answer: Iterable[Deployment]
+    ) -> list[LocationState]:
         """Take over what is desired, start and retire servers; return how things stand."""
         self._workspace.take_over(question, answer)
         servers = await self._store.run(code_servers.not_retired)
         self._desired = self._workspace.desired(
             starting={place_of(s) for s in servers if s.status is ServerStatus.STARTING}
         )
-        for berth in await self.berths():
-            if self._wants_new_server(berth):
-                await self._start(berth)
+        for state in await self.states():
+            if self._wants_new_server(state):
+                await self._start(state)
         for server in servers:
             if place_of(server) not in self._desired:
                 self._say_farewell(server)
@@ -139,9 +141,9 @@ class Fleet:
         self._demand.forget()
         await self.remember()
         await self.announce()
-        return await self.berths()
+        return await self.states()
 
-    async def berths(self) -> list[Berth]:
+    async def states(self) -> list[LocationState]:
         """Return all desired code locations with their newest servers."""
 
         def read(db: Database) -> list[tuple[CodeServer, Job]]:
@@ -149,7 +151,7 @@ class Fleet:
 
         found = await self._store.run(read)
         return [
-            berth_of(place, location, found, note=self._notes.get(place))
+            state_of(place, location, found, note=self._notes.get(place))
             for place, location in self._desired.items()
         ]
 
@@ -261,17 +263,17 @@ class Fleet:
         if self._clock() - (server.ready_at or server.created_at) < limit:
             self._restarts.failed(server)
 
-    def _wants_new_server(self, berth: Berth) -> bool:
-        server = berth.server
-        if server is not None and server.version != berth.location.version:
+    def _wants_new_server(self, state: LocationState) -> bool:
+        server = state.server
+        if server is not None and server.version != state.location.version:
             return True
-        if not self._restarts.due((*berth.place, berth.location.version)):
+        if not self._restarts.due((*state.place, state.location.version)):
             return False
-        if server is None or berth.job is None or server.status is ServerStatus.FAILED:
+        if server is None or state.job is None or server.status is ServerStatus.FAILED:
             return True
         return server.status is ServerStatus.SERVING and handover.is_due(
             server,
-            berth.job,
+            state.job,
             now=self._clock(),
             drain_seconds=DRAIN_SECONDS,
             handover_seconds=self._config.code_servers.handover_seconds,
@@ -290,15 +292,15 @@ class Fleet:
             self._demand.seconds(is_branch=location.is_branch),
         )
 
-    async def _start(self, berth: Berth) -> None:
-        deployment, location = berth.place
+    async def _start(self, state: LocationState) -> None:
+        deployment, location = state.place
         now = self._clock()
         server = CodeServer(
             key=new_server_key(),
             deployment=deployment,
             location=location,
-            version=berth.location.version,
-            deploy_data=berth.location.entry.serialized_deployment_metadata,
+            version=state.location.version,
+            deploy_data=state.location.entry.serialized_deployment_metadata,
             status=ServerStatus.STARTING,
             error=None,
             created_at=now,
@@ -315,8 +317,8 @@ class Fleet:
         job = await self._prepare(server, job)
 
         def write(db: Database) -> None:
-            if berth.server is not None and berth.server.status is ServerStatus.FAILED:
-                code_servers.change(db, berth.server.key, status=ServerStatus.RETIRED)
+            if state.server is not None and state.server.status is ServerStatus.FAILED:
+                code_servers.change(db, state.server.key, status=ServerStatus.RETIRED)
             self._packs.insert(db, job)
             code_servers.insert(db, server)
 

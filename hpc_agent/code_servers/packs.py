@@ -15,13 +15,13 @@ from dataclasses import replace
 from sqlite_utils import Database
 
 from hpc_agent.config import CodeServers, Environment
-from hpc_agent.jobs import lifecycle
 from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan, JobPreparation
 from hpc_agent.store import jobs
 from hpc_agent.store.database import Store
 from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.workers import evidence
 
 
 class Packs:
@@ -56,7 +56,7 @@ class Packs:
         """
         if job.pack_key is not None:
             pack = jobs.get(db, job.pack_key)
-            job = replace(job, **lifecycle.observe_pack(job, pack, self._clock()))
+            job = replace(job, **evidence.observe_pack(job, pack, self._clock()))
         jobs.insert(db, job)
 
     async def _with_room(self, options: str) -> Job | None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from hpc_agent.agent.cluster import open_cluster
-from hpc_agent.agent.overview import read_jobs
+from hpc_agent.cluster.cluster import open_cluster
 from hpc_agent.config import AgentConfig, load_config
 from hpc_agent.demo.cluster import ClusterChoice, Say
 from hpc_agent.demo.processes import Child, wait_for
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.inspection.status import read_jobs
 from hpc_agent.slurm.scheduler import Scheduler
 
 EXAMPLE = Path(__file__).parent / "location"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_agent.agent.cluster import Cluster, open_cluster
+from hpc_agent.cluster.cluster import Cluster, open_cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.agent_state import gather_agent
 from hpc_agent.doctor.checks import CHECKS, Check, Facts

@@ -9,12 +9,12 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-from hpc_agent.agent.rendered import check_templates
 from hpc_agent.config import AgentConfig
 from hpc_agent.config.token import read_token
 from hpc_agent.doctor.control_groups import lowest_cpus, lowest_memory
 from hpc_agent.doctor.facts import DirectoryFacts, HostFacts, TemplateFacts
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.inspection.scripts import check_templates
 from hpc_agent.service import UNIT_NAME, unit_directory
 from hpc_agent.store.filesystem import NETWORK_TYPES, filesystem_type_of
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpc_agent.agent.cluster import Cluster
+from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import NodeFacts, ProbeFacts, Unknown
-from hpc_agent.doctor.plans import Kind, kinds_of_jobs
+from hpc_agent.doctor.probe_plan import Kind, kinds_of_jobs
 from hpc_agent.doctor.probe_relay import Announced, reachable_relay
 from hpc_agent.errors import HpcAgentError, SchedulerError
 from hpc_agent.jobs.directory import SCRIPT

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 
-from hpc_agent.agent.cluster import Cluster
 from hpc_agent.agent.relay import relay_settings
 from hpc_agent.agent.relay_port import RelayPortLoop
+from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.files import Files
 from hpc_agent.jobs.directory import RELAY_FILE, WorkDirectory

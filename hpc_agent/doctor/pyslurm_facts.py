@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_agent.agent.scheduler import pyslurm_process
+from hpc_agent.cluster.transports import pyslurm_process
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, PyslurmFacts, Unknown
 from hpc_agent.errors import SchedulerError

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from hpc_agent.agent.cluster import Cluster
+from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, SlurmFacts, Unknown
-from hpc_agent.doctor.plans import Kind, kinds_of_jobs, values_of
+from hpc_agent.doctor.probe_plan import Kind, kinds_of_jobs, values_of
 from hpc_agent.errors import SchedulerError, TemplateError
 from hpc_agent.files import Files
 from hpc_agent.jobs.directory import SCRIPT

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import ControllerFacts, PyslurmFacts, SlurmFacts
 from hpc_agent.doctor.finding import Finding, ok, problem, warning
-from hpc_agent.doctor.plans import kinds_of_jobs
+from hpc_agent.doctor.probe_plan import kinds_of_jobs
 from hpc_agent.jobs.options import Setting
 from hpc_agent.slurm.scheduler import PartitionInfo
 from hpc_agent.slurm.values import duration_or_none

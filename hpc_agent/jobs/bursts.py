@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from hpc_agent.store.arrays import Alike
+from hpc_agent.store.submissions import Alike
 
 GATHER_SECONDS = 0.2
 STREAM_GATHER_SECONDS = 1.0

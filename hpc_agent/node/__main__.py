@@ -1,4 +1,4 @@
-"""Run the node program: ``python3 node.pyz JOBDIR``; on a login node ``--outpost SETTINGS``."""
+"""Run the node program: ``python3 node.pyz JOBDIR``; on a login node ``--forward SETTINGS``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .spec import PACK, SpecError, read_spec
 
 def main() -> int:
     """Supervise the job of the directory named on the command line; return its exit code."""
-    if len(sys.argv) == 3 and sys.argv[1] == "--outpost":
-        from .outpost import run  # asyncio is not for every job to import
+    if len(sys.argv) == 3 and sys.argv[1] == "--forward":
+        from .forwarder import run  # asyncio is not for every job to import
 
         return run(sys.argv[2])
     if len(sys.argv) != 2:

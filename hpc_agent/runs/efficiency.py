@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpc_agent.jobs.lifecycle import ExitRecord
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.store.jobs import Job
+from hpc_agent.workers.evidence import ExitRecord
 
 _ACCOUNTING = "sacct"
 _EXIT_RECORD = "exit record"

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hpc_agent.errors import JobNotFoundError
-from hpc_agent.slurm import positions, sacct, sbatch, scancel, scontrol, sinfo, squeue, usage
+from hpc_agent.slurm import queue_position, sacct, sbatch, scancel, scontrol, sinfo, squeue, usage
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
@@ -107,13 +107,15 @@ class SlurmCli:
         """Return this user's jobs in the controller, also those it has not yet purged."""
         return self._queue.read(await self._query(squeue.arguments()))
 
-    async def positions(self, job_ids: Iterable[str]) -> Mapping[str, positions.Position]:
+    async def positions(self, job_ids: Iterable[str]) -> Mapping[str, queue_position.Position]:
         """Return where waiting jobs are among all users'; asks once whether these are hidden."""
         if self._hides_jobs is None:
-            self._hides_jobs = positions.are_hidden(await self._query(scontrol.config_arguments()))
+            self._hides_jobs = queue_position.are_hidden(
+                await self._query(scontrol.config_arguments())
+            )
         if self._hides_jobs:
             return {}
-        return positions.parse(await self._query(positions.arguments()), job_ids)
+        return queue_position.parse(await self._query(queue_position.arguments()), job_ids)
 
     async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
         """Return accounting records; [] on a cluster without accounting, which is remembered.

@@ -31,9 +31,9 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of
-from hpc_agent.slurm.positions import Position
 from hpc_agent.slurm.pyslurm_options import UnfitError, attributes_of
 from hpc_agent.slurm.pyslurm_process import Answer, AnswerLostError, CallError, PyslurmProcess
+from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 from hpc_agent.slurm.state import JobState

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hpc_agent.errors import JobNotFoundError, SchedulerError
-from hpc_agent.slurm.positions import Position
+from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from hpc_agent.agent.conclude import ConcludeLoop
-from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ControlPlaneError
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.identity import JobReport
-from hpc_agent.runs.plan import run_key
+from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, launches
 from hpc_agent.store.jobs import Phase
+from hpc_agent.workers.reports import JobReports
 from tests.agent.conftest import Bench
 
 RUN_ID = "r1"

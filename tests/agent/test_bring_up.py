@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.agent.loop import Crew
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.store import code_servers
@@ -127,15 +127,15 @@ async def test_error_that_the_control_plane_shows_of_a_serving_location_is_corre
             "workspaceEntries": [entry("a", hasLoadError=True).model_dump(by_alias=True)],
         }
         bench.control_plane.answer = {"data": {"deployments": [wrong]}}
-        crew = Crew()
-        loop = WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, crew)
+        tasks = Tasks()
+        loop = WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, tasks)
         for _ in range(3):
             await loop.step()
-            await crew.finish()
+            await tasks.finish()
         assert len(at.plane.results) == before + 1
         bench.clock.now += 15
         await loop.step()
-        await crew.finish()
+        await tasks.finish()
         assert len(at.plane.results) == before + 2
 
 
@@ -152,9 +152,9 @@ async def test_location_that_failed_here_and_shows_nothing_there_is_told_again(
             "workspaceEntries": [entry("a").model_dump(by_alias=True)],
         }
         bench.control_plane.answer = {"data": {"deployments": [shown]}}
-        crew = Crew()
-        await WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, crew).step()
-        await crew.finish()
+        tasks = Tasks()
+        await WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, tasks).step()
+        await tasks.finish()
         assert len(at.plane.results) == before + 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.agent.health import HealthLoop
-from hpc_agent.agent.loop import Crew
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.health import Health
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import code_servers, jobs
@@ -29,7 +29,7 @@ class Watched:
     harbour: Harbour
     server: CodeServer
     loop: HealthLoop
-    crew: Crew
+    tasks: Tasks
 
     async def set_state(self, state: JobState) -> None:
         """Let Slurm say so of its job."""
@@ -43,7 +43,7 @@ class Watched:
         """Let the loop look so often, and return how the server stands then."""
         for _ in range(times):
             await self.loop.step()
-            await self.crew.finish()
+            await self.tasks.finish()
             self.harbour.clock.now += 10
         found = await self.harbour.store.run(lambda db: code_servers.find(db, self.server.key))
         assert found is not None
@@ -67,9 +67,9 @@ async def watched(bench: Bench, mute: Path) -> AsyncIterator[Watched]:
     server = await harbour.serve(PLACE)
     harbour.tunnels.socket = mute
     health = Health(harbour.channels, patience_seconds=0.3, clock=bench.clock)
-    crew = Crew()
-    loop = HealthLoop(context, harbour.fleet, health, crew)
-    yield Watched(harbour=harbour, server=server, loop=loop, crew=crew)
+    tasks = Tasks()
+    loop = HealthLoop(context, harbour.fleet, health, tasks)
+    yield Watched(harbour=harbour, server=server, loop=loop, tasks=tasks)
     await harbour.channels.close()
 
 

@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from hpc_agent.agent.loop import Bell, Crew, repeat
+from hpc_agent.agent.loop import Bell, repeat
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import ControlPlaneUnavailableError, LeaseHeldError
 
 
@@ -58,7 +59,7 @@ async def test_bell_rung_early_is_not_lost() -> None:
 
 async def test_crew_takes_each_task_once() -> None:
     """One task for each name; an error in one leaves the others alone."""
-    crew = Crew()
+    tasks = Tasks()
     release = asyncio.Event()
     finished = []
 
@@ -68,10 +69,10 @@ async def test_crew_takes_each_task_once() -> None:
             raise ValueError(name)
         finished.append(name)
 
-    assert crew.start("good", work("good"))
-    assert not crew.start("good", work("again"))
-    assert crew.start("bad", work("bad"))
+    assert tasks.start("good", work("good"))
+    assert not tasks.start("good", work("again"))
+    assert tasks.start("bad", work("bad"))
     release.set()
-    await crew.finish()
+    await tasks.finish()
     assert finished == ["good"]
-    assert len(crew) == 0
+    assert len(tasks) == 0

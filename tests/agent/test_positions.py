@@ -6,15 +6,15 @@ import asyncio
 import json
 from typing import Any
 
-from hpc_agent.agent.changes import apply
-from hpc_agent.agent.overview import read_jobs
 from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.jobs import lifecycle
+from hpc_agent.inspection.status import read_jobs
 from hpc_agent.jobs.wording import describe
-from hpc_agent.slurm.positions import Position
+from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import JobKind, Phase
+from hpc_agent.workers import evidence
+from hpc_agent.workers.changes import apply
 from tests.agent.conftest import Bench
 
 WAITS: dict[str, Any] = {
@@ -81,7 +81,7 @@ async def test_position_is_in_the_list_of_jobs_and_goes_with_the_start(bench: Be
     await apply(
         bench.context,
         "run-1",
-        lambda job: lifecycle.observe_start(job, "c1", "7", 1000.0),
+        lambda job: evidence.observe_start(job, "c1", "7", 1000.0),
         source="job",
     )
     assert (await bench.job()).position is None

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.agent.loop import Crew
 from hpc_agent.agent.serve import ServeLoop
-from hpc_agent.runs.plan import run_key
+from hpc_agent.agent.tasks import Tasks
+from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.store import inbox, jobs, outbox
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.jobs import Job, JobKind, Phase
@@ -39,13 +39,13 @@ class Server:
     def __init__(self, bench: Bench, harbour: Harbour) -> None:
         self.bench = bench
         self.harbour = harbour
-        self.crew = Crew()
+        self.tasks = Tasks()
         self.loop = ServeLoop(
             bench.context,
             fleet=harbour.fleet,
             calls=harbour.calls,
             demand=harbour.demand,
-            crew=self.crew,
+            tasks=self.tasks,
         )
 
     async def ask(
@@ -64,7 +64,7 @@ class Server:
         store = self.bench.context.store
         await store.run(lambda db: inbox.receive(db, [request]))
         await self.loop.step()
-        await self.crew.finish()
+        await self.tasks.finish()
         answers = await self.bench.messages(outbox.RESPONSE)
         return json.loads(answers[-1])["response"] if answers else None
 
@@ -121,7 +121,7 @@ async def test_request_that_cannot_be_read_is_answered(server: Server) -> None:
     request = Request("q", "PING_LOCATION", "not JSON", "prod", False, 0.0)
     await server.bench.context.store.run(lambda db: inbox.receive(db, [request]))
     await server.loop.step()
-    await server.crew.finish()
+    await server.tasks.finish()
     assert len(await server.bench.messages(outbox.RESPONSE)) == 1
 
 
@@ -215,7 +215,7 @@ async def test_late_launch_waits_for_a_control_plane_that_is_away(server: Server
     server.bench.control_plane.status = 200
     server.run_has_status("STARTING")
     await server.loop.step()
-    await server.crew.finish()
+    await server.tasks.finish()
     assert await server.job() is not None
 
 
@@ -261,7 +261,7 @@ async def test_termination_makes_the_run_canceling(server: Server, status: str, 
     )
     await server.bench.context.store.run(lambda db: inbox.receive(db, [request]))
     await server.loop.step()
-    await server.crew.finish()
+    await server.tasks.finish()
     events = await server.bench.messages(outbox.EVENT)
     assert sum("PIPELINE_CANCELING" in event for event in events) == told
 

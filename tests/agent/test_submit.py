@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hpc_agent.agent.loop import Crew
 from hpc_agent.agent.submit import SEARCH_WINDOW_SECONDS, SubmitLoop
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import (
     SchedulerLimitError,
     SchedulerUnavailableError,
@@ -26,13 +26,13 @@ class Submitter:
     """The loop, stepped by hand."""
 
     def __init__(self, bench: Bench) -> None:
-        self.crew = Crew()
-        self.loop = SubmitLoop(bench.context, self.crew)
+        self.tasks = Tasks()
+        self.loop = SubmitLoop(bench.context, self.tasks)
 
     async def step(self) -> float:
         """Do one step and wait for the submissions that it started."""
         wait = await self.loop.step()
-        await self.crew.finish()
+        await self.tasks.finish()
         return wait
 
 
@@ -40,7 +40,7 @@ class Submitter:
 async def submitter(bench: Bench) -> AsyncIterator[Submitter]:
     made = Submitter(bench)
     yield made
-    await made.crew.dismiss()
+    await made.tasks.dismiss()
 
 
 async def answers(bench: Bench) -> list[str]:

@@ -19,8 +19,8 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import arrays
 from hpc_agent.store import jobs as job_store
+from hpc_agent.store import submissions
 from hpc_agent.store.jobs import Job, Phase
 from tests.agent.conftest import Bench
 from tests.agent.test_submit import Submitter, answers, told
@@ -33,7 +33,7 @@ LIMIT = SchedulerLimitError("QOSMaxSubmitJobPerUserLimit")
 async def submitter(bench: Bench) -> AsyncIterator[Submitter]:
     made = Submitter(bench)
     yield made
-    await made.crew.dismiss()
+    await made.tasks.dismiss()
 
 
 async def burst(bench: Bench, count: int, **changes: Any) -> list[Job]:
@@ -233,7 +233,7 @@ async def test_array_found_submitting_after_a_crash_is_searched_first(bench: Ben
     """The agent died between intent and answer; the next one knows only its database."""
     await burst(bench, 2)
     await bench.context.store.run(
-        lambda db: arrays.take(db, "x", "arr-1", limit=9, now=bench.clock.now)
+        lambda db: submissions.take(db, "x", "arr-1", limit=9, now=bench.clock.now)
     )
     bench.scheduler.found = [
         JobRecord(job_id="17_0", state=JobState.RUNNING, source="squeue", comment="arr-1")
@@ -248,7 +248,7 @@ async def test_task_that_has_told_of_its_start_needs_no_search(bench: Bench) -> 
     await burst(bench, 2)
 
     def write(db: Any) -> None:
-        arrays.take(db, "x", "arr-1", limit=9, now=bench.clock.now)
+        submissions.take(db, "x", "arr-1", limit=9, now=bench.clock.now)
         changes = {"phase": Phase.RUNNING, "job_id": "17_1"}
         job_store.change(db, "run-1", now=bench.clock.now, source="node", **changes)
 

@@ -15,11 +15,12 @@ import pytest
 
 from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.loop import Crew, repeat
+from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.submit import SubmitLoop
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.config import Environment
-from hpc_agent.jobs.arrays import likeness_of
+from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
@@ -102,20 +103,20 @@ class Site:
     @contextlib.asynccontextmanager
     async def loops(self) -> AsyncIterator[None]:
         """Run the loops as the agent does; leaving the block is the agent's sudden death."""
-        context, crew = self.context, Crew()
+        context, tasks = self.context, Tasks()
         bells = context.bells
-        tasks = [
-            asyncio.create_task(repeat("submit", SubmitLoop(context, crew).step, bells.submit)),
+        running = [
+            asyncio.create_task(repeat("submit", SubmitLoop(context, tasks).step, bells.submit)),
             asyncio.create_task(repeat("watch", WatchLoop(context).step, bells.watch)),
             asyncio.create_task(repeat("cancel", CancelLoop(context).step, bells.cancel)),
         ]
         try:
             yield
         finally:
-            for task in tasks:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await crew.dismiss()
+            await asyncio.gather(*running, return_exceptions=True)
+            await tasks.dismiss()
 
 
 def _plan(key: str, commands: tuple[str, ...], *, held: bool) -> JobPlan:

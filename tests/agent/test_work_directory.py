@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.agent.work_directory import check_work_directory
+from hpc_agent.cluster.work_directory import check_work_directory
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import WorkDirectory
 

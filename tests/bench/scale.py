@@ -30,7 +30,7 @@ import yaml
 
 from hpc_agent.config import Environment
 from hpc_agent.demo.processes import wait_for
-from hpc_agent.jobs.arrays import likeness_of
+from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
 from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.options import Setting

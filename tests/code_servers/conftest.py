@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.code_servers.berth import Berth
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.location_state import LocationState
 from hpc_agent.config import AgentConfig, parse_config
 from hpc_agent.dagster_plus.agent_calls import Deployment, WorkspaceEntry
 from hpc_agent.jobs.directory import WorkDirectory
@@ -80,7 +80,7 @@ class Harbour:
     rung: list[str]
     asked_for: asyncio.Event
 
-    async def reconcile(self, *deployments: Deployment) -> list[Berth]:
+    async def reconcile(self, *deployments: Deployment) -> list[LocationState]:
         """Let the fleet ask, and answer with those deployments that it asks for."""
         question = await self.fleet.question()
         asked = set(question.deployments)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.code_servers.fleet import DRAIN_SECONDS
-from hpc_agent.code_servers.heartbeats import server_heartbeats
+from hpc_agent.code_servers.server_statuses import server_heartbeats
 from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
 from hpc_agent.store import jobs, meta
 from hpc_agent.store.code_servers import ServerStatus
@@ -42,9 +42,9 @@ async def test_every_location_has_a_server_without_a_time_to_live(
 ) -> None:
     """The rule for full deployments: servers are there before anybody asks."""
     harbour = harbour_of(tmp_path, store)
-    berths = await harbour.reconcile(deployment("prod", entry("a"), entry("b")))
+    states = await harbour.reconcile(deployment("prod", entry("a"), entry("b")))
     assert places(list(await harbour.servers())) == {A, B}
-    assert [berth.place for berth in berths] == [A, B]
+    assert [state.place for state in states] == [A, B]
     assert "submit" in harbour.rung
 
 
@@ -280,11 +280,11 @@ async def test_location_that_cannot_run_here_says_why(
     config = fleet_config(tmp_path, environment={"python": None})
     harbour = make_harbour(config, store, Clock())
     text = json.dumps({"__class__": "CodeDeploymentMetadata", **metadata})
-    (berth,) = await harbour.reconcile(
+    (state,) = await harbour.reconcile(
         deployment("prod", entry("a", serializedDeploymentMetadata=text))
     )
-    assert berth.job is not None
-    assert berth.job.phase is Phase.REFUSED
-    assert words in berth.job.message
-    (heartbeat,) = server_heartbeats([berth], "prod")
+    assert state.job is not None
+    assert state.job.phase is Phase.REFUSED
+    assert words in state.job.message
+    (heartbeat,) = server_heartbeats([state], "prod")
     assert words in heartbeat["metadata"]["message"]

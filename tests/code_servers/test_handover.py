@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.code_servers.handover import is_due
-from hpc_agent.code_servers.heartbeats import server_heartbeats
+from hpc_agent.code_servers.server_statuses import server_heartbeats
 from hpc_agent.dagster_plus.serdes import dumps, error_info
 from hpc_agent.store import jobs
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
@@ -112,11 +112,11 @@ async def harbour_at_the_end_of_a_limit(tmp_path: Path, store: Store) -> tuple[H
 async def test_successor_comes_up_beside_the_incumbent(tmp_path: Path, store: Store) -> None:
     """Calls go to the old server until the new one is up, then to that; the old one goes."""
     harbour, old = await harbour_at_the_end_of_a_limit(tmp_path, store)
-    berths = await harbour.reconcile(PROD)
-    new = berths[0].server
+    states = await harbour.reconcile(PROD)
+    new = states[0].server
     assert new is not None and new.key != old.key
-    assert berths[0].incumbent is not None and berths[0].incumbent.key == old.key
-    heartbeat = server_heartbeats(berths, "prod")[0]
+    assert states[0].incumbent is not None and states[0].incumbent.key == old.key
+    heartbeat = server_heartbeats(states, "prod")[0]
     assert heartbeat["server_status"] == {"__enum__": "CloudCodeServerStatus.RUNNING"}
     assert "job 17" in heartbeat["metadata"]["message"]
     assert "its successor: waiting to be submitted" in heartbeat["metadata"]["message"]

@@ -14,7 +14,7 @@ import pytest
 
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.health import Health
-from hpc_agent.code_servers.heartbeats import server_heartbeats
+from hpc_agent.code_servers.server_statuses import server_heartbeats
 from hpc_agent.errors import CodeServerUnavailableError
 from hpc_agent.store import jobs
 from hpc_agent.store.code_servers import ServerStatus
@@ -134,15 +134,15 @@ async def test_replaced_server_leaves_its_place_and_the_reason(
     assert "prod/a: its code server has not answered for 120 s" in caplog.text
     job = await store.run(lambda db: jobs.get(db, old.key))
     assert job.terminate_at == harbour.clock.now
-    berths = await harbour.reconcile(prod)
+    states = await harbour.reconcile(prod)
     (new,) = await harbour.servers()
     assert (new.status, new.key == old.key) == (ServerStatus.STARTING, False)
-    (heartbeat,) = server_heartbeats(berths, "prod")
+    (heartbeat,) = server_heartbeats(states, "prod")
     assert "the one before it has not answered for 120 s" in heartbeat["metadata"]["message"]
     assert "the one before it has not answered for 120 s" in heartbeat["error"]["message"]
 
     await harbour.serve(PLACE)
-    (heartbeat,) = server_heartbeats(await harbour.fleet.berths(), "prod")
+    (heartbeat,) = server_heartbeats(await harbour.fleet.states(), "prod")
     assert "the one before it" not in heartbeat["metadata"]["message"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hpc_agent.code_servers.plan import plan_server
+from hpc_agent.code_servers.server_plan import plan_server
 from hpc_agent.config import parse_config
 
 CONFIG = parse_config(

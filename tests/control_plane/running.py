@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from hpc_agent.control_plane.conformance import stock_agent
+from hpc_agent.conformance import stock_agent
 
 CLI = [sys.executable, "-c", "from hpc_agent.cli.control_plane import app; app()"]
 PATIENCE_SECONDS = 150.0

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 from graphql import GraphQLSchema, parse, validate
 
-from hpc_agent.control_plane.conformance.documents import (
+from hpc_agent.conformance.documents import (
     COMMANDS_ELSEWHERE,
     ELSEWHERE,
     FROM_WEBSERVER,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpc_agent.control_plane.conformance import request_types
-from hpc_agent.control_plane.conformance.request_cases import (
+from hpc_agent.conformance import request_types
+from hpc_agent.conformance.request_cases import (
     REQUEST_CASES,
     RequestCase,
     RequestSetting,

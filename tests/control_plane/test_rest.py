@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpc_agent.control_plane.conformance import request_types
-from hpc_agent.control_plane.conformance.plane import running_plane
-from hpc_agent.control_plane.conformance.rest_cases import (
+from hpc_agent.conformance import request_types
+from hpc_agent.conformance.plane import running_plane
+from hpc_agent.conformance.rest_cases import (
     REST_CASES,
     RestCase,
     RestSetting,
     open_rest,
 )
-from hpc_agent.control_plane.conformance.sides import client_instance
+from hpc_agent.conformance.sides import client_instance
 
 # requests' sessions are closed by the stock client when it is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpc_agent.control_plane.conformance.case import StorageCase, difference
-from hpc_agent.control_plane.conformance.history import record_history
-from hpc_agent.control_plane.conformance.plane import running_plane
-from hpc_agent.control_plane.conformance.sides import Sides, open_sides
-from hpc_agent.control_plane.conformance.storage import (
+from hpc_agent.conformance.case import StorageCase, difference
+from hpc_agent.conformance.history import record_history
+from hpc_agent.conformance.plane import running_plane
+from hpc_agent.conformance.sides import Sides, open_sides
+from hpc_agent.conformance.storage import (
     CASES,
     LOCAL,
     NOT_CALLED,

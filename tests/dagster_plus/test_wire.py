@@ -26,7 +26,7 @@ from hpc_agent.dagster_plus import events, requests, responses
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.responses import Timing
 from hpc_agent.dagster_plus.serdes import dumps, error_info, error_info_of, is_error, packed
-from hpc_agent.runs.heartbeats import worker_statuses
+from hpc_agent.runs.worker_statuses import worker_statuses
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from hpc_agent.agent.overview import read_jobs
 from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
+from hpc_agent.inspection.status import read_jobs
 from tests.e2e.test_runs import engine_lines, nap
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]

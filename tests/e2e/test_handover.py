@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hpc_agent.agent.overview import read_jobs
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.inspection.status import read_jobs
 from tests.cluster import SlurmCluster
 from tests.e2e.conftest import running_stack
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.agent.overview import read_status
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import EXAMPLE, Stack, example_location
+from hpc_agent.inspection.status import read_status
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 

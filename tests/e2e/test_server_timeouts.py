@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.agent.overview import read_jobs
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack, example_location
+from hpc_agent.inspection.status import read_jobs
 from tests.e2e.conftest import running_stack
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]

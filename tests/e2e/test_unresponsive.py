@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from hpc_agent.agent.overview import read_jobs
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
+from hpc_agent.inspection.status import read_jobs
 from tests.e2e.conftest import running_stack
 from tests.e2e.test_runs import nap
 

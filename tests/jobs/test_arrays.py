@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.config import Environment
-from hpc_agent.jobs.arrays import likeness_of, prepare_array
+from hpc_agent.jobs.array_script import likeness_of, prepare_array
 from hpc_agent.jobs.directory import NodeSpec, WorkDirectory
 from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.options import Setting

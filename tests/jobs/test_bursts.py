@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.jobs.bursts import AT_ONCE, GATHER_SECONDS, STREAM_GATHER_SECONDS, Bursts
-from hpc_agent.store.arrays import Alike
+from hpc_agent.store.submissions import Alike
 
 NOW = 0.0
 LARGEST = 1001

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.code_servers.plan import plan_server
+from hpc_agent.code_servers.server_plan import plan_server
 from hpc_agent.config import AgentConfig, Environment, parse_config
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
-from hpc_agent.runs.plan import plan_run
+from hpc_agent.runs.worker_plan import plan_run
 from hpc_agent.store.jobs import JobKind
 
 LIMIT_SECONDS = 30.0

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.code_servers.plan import plan_server
+from hpc_agent.code_servers.server_plan import plan_server
 from hpc_agent.config import AgentConfig, load_config
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.layers import check_layers
 from hpc_agent.jobs.preparation import TEMPLATE_OF, JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
-from hpc_agent.runs.plan import plan_run
+from hpc_agent.runs.worker_plan import plan_run
 
 SITES = sorted((Path(__file__).parents[2] / "slurm" / "sites").glob("*/agent.yaml"))
 RUN = RunToLaunch(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.jobs.lifecycle import ExitRecord
 from hpc_agent.runs import efficiency
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.workers.evidence import ExitRecord
 
 GIB = 1 << 30
 

@@ -13,7 +13,7 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.layers import check_layers
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs.image import IMAGE_TAG
-from hpc_agent.runs.plan import plan_run
+from hpc_agent.runs.worker_plan import plan_run
 
 RUN = RunToLaunch(
     run_id="r-1",

@@ -12,7 +12,7 @@ from hpc_agent.config import AgentConfig, parse_config
 from hpc_agent.dagster_plus.requests import RunToLaunch, run_of
 from hpc_agent.errors import ConfigError, ControlPlaneError
 from hpc_agent.runs.conclusion import Verdict, failure_message, judge
-from hpc_agent.runs.plan import plan_run, run_key
+from hpc_agent.runs.worker_plan import plan_run, run_key
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job, JobKind, Phase
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hpc_agent.jobs import lifecycle
 from hpc_agent.jobs.wording import describe, describe_end
 from hpc_agent.runs.conclusion import Verdict, judge
 from hpc_agent.runs.recovery import cause_of
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.workers import evidence
 
 PAGE = Path(__file__).parents[2] / "docs" / "job-states.md"
 # How many tests make up the page; with fewer of them it is not judged.
@@ -66,7 +66,7 @@ def observed(state: JobState) -> Job:
         started_at=10.0,
     )
     record = JobRecord(job_id="17", state=state, source="squeue", nodes="c1", exit_code=1)
-    changes = dict(lifecycle.observe_record(job, record, 100.0))
+    changes = dict(evidence.observe_record(job, record, 100.0))
     values = {name: getattr(job, name) for name in job.__slots__}
     return Job(**(values | changes))
 

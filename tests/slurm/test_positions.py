@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hpc_agent.slurm.cli import SlurmCli
-from hpc_agent.slurm.positions import Position, are_hidden, parse
+from hpc_agent.slurm.queue_position import Position, are_hidden, parse
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import FIELD, RECORD
 from tests.slurm.conftest import WriteScript

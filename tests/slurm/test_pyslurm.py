@@ -13,7 +13,7 @@ import psutil
 import pytest
 from blockbuster import blockbuster_ctx
 
-from hpc_agent.agent.scheduler import open_runner, open_scheduler
+from hpc_agent.cluster.transports import open_runner, open_scheduler
 from hpc_agent.config import parse_config
 from hpc_agent.errors import (
     JobNotFoundError,

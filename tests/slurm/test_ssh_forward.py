@@ -44,7 +44,7 @@ class Outside:
     """Opens the port as the agent does."""
 
     def __init__(self, shared: SharedConnection, program: Path, server: Server) -> None:
-        self.argv = [sys.executable, str(program), "--outpost"]
+        self.argv = [sys.executable, str(program), "--forward"]
         self.port = RemotePort(shared, local_port=server.server_address[1])
 
     def open(self, **settings: Any) -> Listening:
@@ -132,7 +132,7 @@ def test_silent_connection_is_not_asked_again_and_again(
 
 
 def test_networks_that_are_not_allowed_are_sent_away(outside: Outside) -> None:
-    """The relay itself sees the loopback address only, so it is the outpost that looks."""
+    """The relay itself sees the loopback address only, so it is the forwarder that looks."""
     assert exchange(outside.open(allow=["127.0.0.0/8"]), b"x") == b"x"
 
 

@@ -1,0 +1,1 @@
+"""The cluster that agent.yaml names: its scheduler, its files, its account."""

@@ -1,0 +1,59 @@
+"""A state: one code location with the servers that it has at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hpc_agent.code_servers.demand import Place
+from hpc_agent.code_servers.workspace import CodeLocation
+from hpc_agent.store.code_servers import CodeServer, ServerStatus
+from hpc_agent.store.jobs import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocationState:
+    """One code location: what is wanted, and the newest server with its job, if any.
+
+    ``incumbent`` is the job of the server that serves the same version while that one starts.
+    ``note`` says why the server before it was given up, until the new one serves.
+    """
+
+    place: Place
+    location: CodeLocation
+    server: CodeServer | None
+    job: Job | None
+    incumbent: Job | None = None
+    note: str | None = None
+
+
+def state_of(
+    place: Place,
+    location: CodeLocation,
+    servers: Iterable[tuple[CodeServer, Job]],
+    *,
+    note: str | None,
+) -> LocationState:
+    """Put a code location and its servers, oldest first, together; other servers are left out."""
+    own = [(server, job) for server, job in servers if place_of(server) == place]
+    if not own:
+        return LocationState(place=place, location=location, server=None, job=None, note=note)
+    newest, job = own[-1]
+    incumbents = [
+        other_job
+        for other, other_job in own[:-1]
+        if other.status is ServerStatus.SERVING and other.version == newest.version
+    ]
+    return LocationState(
+        place=place,
+        location=location,
+        server=newest,
+        job=job,
+        incumbent=incumbents[-1] if incumbents else None,
+        note=note,
+    )
+
+
+def place_of(server: CodeServer) -> Place:
+    """Return the code location that a server serves."""
+    return server.deployment, server.location

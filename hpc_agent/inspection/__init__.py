@@ -1,0 +1,1 @@
+"""What commands read beside a running agent, which is not disturbed."""

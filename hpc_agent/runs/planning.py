@@ -1,0 +1,60 @@
+"""Plans the jobs of runs: the first, when a run is launched, and later attempts of the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.code_servers.server_plan import context_variables
+from hpc_agent.config import AgentConfig
+from hpc_agent.dagster_plus.requests import RunToLaunch
+from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.runs.worker_plan import plan_run
+from hpc_agent.store import code_servers
+from hpc_agent.store.jobs import Job
+
+
+async def plan_attempt(
+    context: Context,
+    run: RunToLaunch,
+    *,
+    deployment: str,
+    attempt: int = 1,
+    overrides: Mapping[str, str] | None = None,
+) -> JobPlan:
+    """Return the plan of an attempt; nothing is written yet. Raises ConfigError."""
+    return await context.store.run(
+        lambda db: plan_from(
+            db, context.config, run, deployment=deployment, attempt=attempt, overrides=overrides
+        )
+    )
+
+
+def plan_from(
+    db: Database,
+    config: AgentConfig,
+    run: RunToLaunch,
+    *,
+    deployment: str,
+    attempt: int = 1,
+    overrides: Mapping[str, str] | None = None,
+) -> JobPlan:
+    """Return the plan of an attempt, with what the run's code server was told of where it runs."""
+    server = code_servers.newest_of(db, deployment, run.location or "")
+    return plan_run(
+        config,
+        run,
+        deployment=deployment,
+        context=context_variables(json.loads(server.deploy_data)) if server else {},
+        attempt=attempt,
+        overrides=overrides,
+    )
+
+
+def overrides_of(job: Job) -> dict[str, str]:
+    """Return the options in which a job's attempt differs from the first."""
+    content: dict[str, str] = json.loads(job.overrides or "{}")
+    return content

@@ -1,0 +1,47 @@
+"""Where waiting jobs are in the queues of their partitions: no part of their history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from hpc_agent.slurm.queue_position import Position, waits_for_room
+from hpc_agent.store.jobs import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that waits in Slurm's queue, and the position that it had at the last look."""
+
+    key: str
+    job_id: str
+    position: Position | None
+
+
+def waiting(db: Database, *, since: float) -> list[Waiting]:
+    """Return the jobs that Slurm has had in its queue since then or longer, waiting for room."""
+    rows = db.execute(
+        "SELECT key, job_id, reason, position, position_among, position_partition FROM jobs "
+        "WHERE phase = ? AND job_id IS NOT NULL AND submitted_at <= ? AND placement != 'login'",
+        [Phase.QUEUED.value, since],
+    )
+    return [
+        Waiting(key, job_id, None if position is None else Position(position, among, partition))
+        for key, job_id, reason, position, among, partition in rows
+        if waits_for_room(reason)
+    ]
+
+
+def keep(db: Database, positions: Mapping[str, Position | None]) -> None:
+    """Write down where jobs are; None for a job that has no position."""
+    for key, position in positions.items():
+        values = (
+            (position.number, position.among, position.partition) if position else (None, None, "")
+        )
+        db.execute(
+            "UPDATE jobs SET position = ?, position_among = ?, position_partition = ? "
+            "WHERE key = ? AND phase = ?",
+            [*values, key, Phase.QUEUED.value],
+        )

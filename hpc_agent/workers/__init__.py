@@ -1,0 +1,1 @@
+"""The life of what the agent wants running: evidence, phases, last words."""
