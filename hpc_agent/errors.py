@@ -5,9 +5,12 @@
     │   └── UnknownDeploymentError      the control plane has no such deployment
     ├── TemplateError                 an sbatch template cannot be rendered
     ├── StoreError                    the state database
-    │   └── LeaseHeldError            another agent runs with this home directory
+    │   ├── LeaseHeldError            another agent runs with this home directory
+    │   └── UnreadableMessageError    a message that waits to go out cannot be read
+    ├── FilesUnavailableError         the work directory cannot be used now             (retry)
     ├── SchedulerError                a Slurm command or the local scheduler
     │   ├── SchedulerUnavailableError   controller away or too busy: nothing is known   (retry)
+    │   │   └── SchedulerUnreadableError    it answered, and its answer cannot be read
     │   ├── SchedulerLimitError         a submit limit is reached: back-pressure        (retry)
     │   ├── SubmitAmbiguousError        sbatch may or may not have made a job: search first
     │   ├── SubmitRefusedError          sbatch said no, in Slurm's own words
@@ -24,7 +27,8 @@
         └── CodeLocationLoadError         user code does not load; carries its traceback
 
 Errors of third parties are translated at one boundary each: ``slurm/``, ``dagster_plus/client.py``,
-``grpc/client.py``, ``store/``. ``retryable`` says whether the same call may succeed later.
+``grpc/client.py``, ``store/``, ``jobs/disk_trouble.py``. ``retryable`` says whether the same call
+may succeed later.
 """
 
 from __future__ import annotations
@@ -54,6 +58,16 @@ class LeaseHeldError(StoreError):
     """Another live agent holds the lease on this home directory."""
 
 
+class FilesUnavailableError(HpcAgentError):
+    """The work directory is full, read-only, stale or away: nothing in it was done or learned."""
+
+    retryable = True
+
+
+class UnreadableMessageError(StoreError):
+    """A message that waits to go out is no message: it will never be sent."""
+
+
 class SchedulerError(HpcAgentError):
     """A call to the scheduler failed."""
 
@@ -64,6 +78,10 @@ class SchedulerUnavailableError(SchedulerError):
     retryable = True
 
 
+class SchedulerUnreadableError(SchedulerUnavailableError):
+    """The answer cannot be read: as good as none, the message holds its text."""
+
+
 class SchedulerLimitError(SchedulerError):
     """A submit limit (association, QOS, MaxJobCount) is reached; wait and submit again."""
 
@@ -71,7 +89,15 @@ class SchedulerLimitError(SchedulerError):
 
 
 class SubmitAmbiguousError(SchedulerError):
-    """sbatch ended without telling whether it made a job."""
+    """sbatch ended without telling whether it made a job.
+
+    ``unknown_words``: it did answer, in words that nobody knows. They are a refusal when a search
+    that had time finds no job.
+    """
+
+    def __init__(self, message: str, *, unknown_words: bool = False) -> None:
+        super().__init__(message)
+        self.unknown_words = unknown_words
 
 
 class SubmitRefusedError(SchedulerError):

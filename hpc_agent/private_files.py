@@ -3,25 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+
+# Of file systems, and of container mounts, that know no hard links; link(2).
+LINKS_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
 def write_private(path: Path, data: bytes | str, *, durable: bool = False) -> None:
     """Write a file atomically with mode 0600; ``durable``: it is on disk when this returns."""
-    content = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
+    with _complete(path, data, durable=durable) as temporary:
+        temporary.replace(path)
+    if durable:
+        _sync_directory(path.parent)
+
+
+def create_private(path: Path, data: bytes | str) -> None:
+    """Make a file, complete and on disk. Raises FileExistsError when there is one already."""
+    with _complete(path, data, durable=True) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except OSError as error:
+            # A network file system may lose its answer and be asked again (open(2), O_EXCL).
+            if temporary.stat().st_nlink != 2:
+                if error.errno not in LINKS_REFUSED:
+                    raise
+                _create_in_place(path, data)
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _complete(path: Path, data: bytes | str, *, durable: bool) -> Iterator[Path]:
+    """Yield a file beside ``path`` with this content; nothing of it is left, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _fill(descriptor, data, durable=durable)
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):  # it has taken the other's place, or the disk is away
+            temporary.unlink()
+
+
+def _create_in_place(path: Path, data: bytes | str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _fill(descriptor, data, durable=True)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _fill(descriptor: int, data: bytes | str, *, durable: bool) -> None:
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+        file.write(data.encode() if isinstance(data, str) else data)
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    temporary.replace(path)
-    if durable:
-        _sync_directory(path.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cancel loop: whatever was asked to end and is not gone by its time is ended by scancel."""
+"""The cancel loop: whatever must end and is not gone by its time is ended by scancel."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import asyncio
 import logging
 
 from hpc_agent.agent.context import Context
+from hpc_agent.isolation import for_each
 from hpc_agent.store import jobs, tracking
-from hpc_agent.store.jobs import Job
+from hpc_agent.store.tracking import ToCancel
+from hpc_agent.store.workers import Worker
 
 log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60.0
 _SHORTEST_SECONDS = 0.2
+_WHILE_SOME_END_SECONDS = 30.0
 
 
 class CancelLoop:
-    """Ends jobs. Termination always ends here, even when the job has gone by itself."""
+    """Ends jobs, again and again until they are gone.
+
+    These are the jobs of workers that were asked to end, those that a worker has left behind, and
+    duplicates of the job that holds a worker's claim. A job is ended by id and name together: an id
+    that was reused never hits a stranger.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -25,27 +33,30 @@ class CancelLoop:
         """Cancel what is due; return the time to the next deadline."""
         context = self._context
         now = context.clock()
-        for job in await context.store.run(lambda db: jobs.to_cancel(db, now)):
-            await self._end(job)
-            key = job.key
-            await context.store.run(
-                lambda db, key=key: jobs.change(  # type: ignore[misc]
-                    db, key, now=now, source="scancel", cancelled_at=now
-                )
-            )
-            log.info("%s: job %s cancelled", job.key, job.job_id)
+        due = await context.store.run(lambda db: tracking.to_cancel(db, now))
+        failed = await for_each("scancel", due, self._end, name=lambda each: each.job.job_id)
+        if len(due) > len(failed):
             context.bells.watch.ring()
-        return await self._next_wait(now)
+        orders = await context.store.run(lambda db: tracking.orders_to_withdraw(db, now))
+        await for_each("withdraw from pack", orders, self._withdraw, name=lambda each: each.key)
+        return await self._next_wait(now, is_any_ending=bool(due or orders))
 
-    async def _end(self, job: Job) -> None:
-        """A job in a pack ends by itself when its order is taken back; its neighbours go on."""
-        if job.pack_key is None:
-            await self._context.scheduler.cancel(str(job.job_id))
-        else:
-            work = self._context.preparation.work
-            await asyncio.to_thread(work.withdraw_order, job.pack_key, job.key)
+    async def _end(self, each: ToCancel) -> None:
+        context, job = self._context, each.job
+        name = job.name or f"hpc-agent:{each.worker.array_key or each.worker.key}"
+        await context.scheduler.cancel(job.job_id, name=name)
+        now = context.clock()
+        await context.store.run(lambda db: jobs.change(db, job.id, cancelled_at=now))
+        why = "a duplicate" if each.is_duplicate else "no longer wanted"
+        log.info("%s: job %s is %s and was cancelled", each.worker.key, job.job_id, why)
 
-    async def _next_wait(self, now: float) -> float:
-        deadline = await self._context.store.run(tracking.next_deadline)
+    async def _withdraw(self, worker: Worker) -> None:
+        """One in a pack ends by itself when its order is taken back; its neighbours go on."""
+        work, pack_key = self._context.preparation.work, str(worker.pack_key)
+        await asyncio.to_thread(work.withdraw_order, pack_key, worker.key)
+
+    async def _next_wait(self, now: float, *, is_any_ending: bool) -> float:
+        deadline = await self._context.store.run(lambda db: tracking.next_deadline(db, now))
         wait = _IDLE_SECONDS if deadline is None else deadline - now
-        return min(max(wait, _SHORTEST_SECONDS), _IDLE_SECONDS)
+        longest = _WHILE_SOME_END_SECONDS if is_any_ending else _IDLE_SECONDS
+        return min(max(wait, _SHORTEST_SECONDS), longest)

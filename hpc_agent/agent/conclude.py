@@ -1,4 +1,4 @@
-"""The conclude loop: the last word on every job that is over, exactly once."""
+"""The conclude loop: the last word on every worker that is over, exactly once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Callable
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.code_servers.fleet import Fleet
-from hpc_agent.dagster_plus import agent_calls
-from hpc_agent.runs import run_log
+from hpc_agent.code_servers.life import ServerLife
+from hpc_agent.dagster_plus import agent_calls, responses
+from hpc_agent.errors import ControlPlaneUnavailableError
+from hpc_agent.isolation import for_each
 from hpc_agent.runs.attempts import Attempts, Successor
-from hpc_agent.runs.conclusion import Verdict, failure_message, judge
+from hpc_agent.runs.last_word import LastWord, RunEnd, failure_message, last_word, needs_status
 from hpc_agent.runs.recovery import NoMore
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, JobKind
+from hpc_agent.store import inbox, workers
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import answers, run_log
 
 log = logging.getLogger(__name__)
 
@@ -24,87 +26,105 @@ _RETRY_SECONDS = 2.0
 
 
 class ConcludeLoop:
-    """Closes runs that their workers left open, and tells the fleet of servers that ended.
+    """Closes runs that their workers left open, and tells of code servers that ended.
 
     ``spooled`` says whether the relay still holds events of a run: until they are delivered, the
     control plane cannot know how the run ended. ``revoke`` makes the relay forget what it believes
-    of a job's token: the job of an earlier attempt may write nothing more.
+    of a worker's token: that of an earlier attempt may write nothing more.
     """
 
     def __init__(
         self,
         context: Context,
-        fleet: Fleet,
+        life: ServerLife,
         *,
         spooled: Callable[[str], bool],
         revoke: Callable[[str], None],
     ) -> None:
         self._context = context
-        self._fleet = fleet
+        self._life = life
         self._spooled = spooled
         self._revoke = revoke
-        self._attempts = Attempts(context)
+        self._attempts = Attempts(
+            config=context.config,
+            store=context.store,
+            preparation=context.preparation,
+            clock=context.clock,
+        )
 
     async def step(self) -> float:
-        """Conclude what can be concluded."""
-        waiting = False
-        for job in await self._context.store.run(jobs.to_conclude):
-            if job.kind is JobKind.CODE_SERVER:
-                await self._fleet.job_over(job)
-                await self._close(job, Verdict.NOTHING, NoMore())
-                self._context.bells.workspace.ring()
-            elif job.kind is JobKind.PACK:
-                await self._close(job, Verdict.NOTHING, NoMore())
-            elif job.run_id is not None and self._spooled(job.run_id):
-                waiting = True
-            else:
-                await self._conclude_run(job)
-        return _RETRY_SECONDS if waiting else _IDLE_SECONDS
+        """Conclude what can be concluded; the rest is tried again."""
+        over = await self._context.store.run(workers.to_conclude)
+        failed = await for_each("conclude", over, self._conclude, name=lambda each: each.key)
+        return _RETRY_SECONDS if failed else _IDLE_SECONDS
 
-    async def _conclude_run(self, job: Job) -> None:
-        status = await agent_calls.run_status(
-            self._context.api, str(job.run_id), deployment=job.deployment
+    async def _conclude(self, worker: Worker) -> None:
+        if worker.kind is WorkerKind.RUN_WORKER:
+            await self._conclude_run(worker)
+            return
+        if worker.kind is WorkerKind.CODE_SERVER:
+            await self._life.worker_over(worker)
+        await self._close(worker, LastWord(run_end=RunEnd.NOTHING))
+
+    async def _conclude_run(self, worker: Worker) -> None:
+        run_id = str(worker.run_id)
+        is_request_open = await self._context.store.run(
+            lambda db: inbox.is_open(db, worker.request_id)
         )
-        verdict = judge(job, status)
-        no_more = NoMore()
-        if verdict is Verdict.FAILED:
-            successor = await self._attempts.successor_of(job)
+        status: str | None = None
+        if needs_status(worker, is_request_open=is_request_open):
+            if self._spooled(run_id):
+                raise ControlPlaneUnavailableError("events of its run wait for the control plane")
+            status = await agent_calls.run_status(
+                self._context.api, run_id, deployment=worker.deployment
+            )
+        word = last_word(worker, is_request_open=is_request_open, run_status=status)
+        if word.run_end is RunEnd.FAILED:
+            successor = await self._attempts.successor_of(worker)
             if isinstance(successor, Successor):
-                await self._hand_over(job, successor)
+                await self._hand_over(worker, successor)
                 return
-            no_more = successor
-            log.warning("run %s: %s", job.run_id, failure_message(job, no_more.reason))
-        await self._close(job, verdict, no_more)
-        self._context.bells.report.ring()
+            word = _with_reason(word, worker, successor)
+            log.warning("run %s: %s", run_id, word.message)
+        await self._close(worker, word)
 
-    async def _hand_over(self, job: Job, successor: Successor) -> None:
-        """Conclude a job whose run goes on in another, unless the run was terminated just now."""
-        now = self._context.clock()
+    async def _hand_over(self, worker: Worker, successor: Successor) -> None:
+        """Conclude a worker whose run goes on in another, unless it was terminated just now."""
+        now, wall = self._context.clock(), self._context.wall()
 
         def write(db: Database) -> bool:
-            if jobs.get(db, job.key).terminate_at is not None:
+            if workers.get(db, worker.key).terminate_at is not None:
                 return False
-            self._attempts.begin(db, job, successor, now=now)
-            jobs.change(db, job.key, now=now, source="agent", concluded_at=now)
+            answers.give(db, worker.request_id, responses.success(), now=wall)
+            self._attempts.begin(db, worker, successor, now=wall)
+            workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
             return True
 
         if await self._context.store.run(write):
-            self._revoke(job.key)
-            self._context.bells.submit.ring()
-            self._context.bells.measure.ring()
+            self._revoke(worker.key)
         else:
-            await self._close(job, Verdict.CANCELED, NoMore())
-        self._context.bells.report.ring()
+            await self._close(worker, LastWord(run_end=RunEnd.CANCELED, message="Run canceled."))
 
-    async def _close(self, job: Job, verdict: Verdict, no_more: NoMore) -> None:
-        now = self._context.clock()
+    async def _close(self, worker: Worker, word: LastWord) -> None:
+        now, wall = self._context.clock(), self._context.wall()
 
         def write(db: Database) -> None:
-            if verdict is Verdict.FAILED:
-                run_log.failed(db, job, failure_message(job, no_more.reason), now=now)
-            elif verdict is Verdict.CANCELED:
-                run_log.canceled(db, job, "Run canceled.", now=now)
-            jobs.change(db, job.key, now=now, source="agent", concluded_at=now)
+            answer = (
+                responses.success() if word.failure is None else responses.failure(word.failure)
+            )
+            answers.give(db, worker.request_id, answer, now=wall)
+            if word.run_end is RunEnd.FAILED:
+                run_log.failed(db, worker, word.message, now=wall)
+            elif word.run_end is RunEnd.CANCELED:
+                run_log.canceled(db, worker, word.message, now=wall)
+            workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
 
         await self._context.store.run(write)
-        self._context.bells.measure.ring()
+
+
+def _with_reason(word: LastWord, worker: Worker, no_more: NoMore) -> LastWord:
+    return LastWord(
+        run_end=word.run_end,
+        failure=word.failure,
+        message=failure_message(worker, no_more.reason),
+    )

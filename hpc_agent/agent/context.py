@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hpc_agent.agent.loop import Bell
+from hpc_agent.agent.bells import Bells
+from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.login_node import ClusterAndLoginNode
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
@@ -15,26 +16,12 @@ from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store.database import Store
-from hpc_agent.store.jobs import Job, Placement
+from hpc_agent.store.workers import Placement, Worker
+from hpc_agent.workers.changes import Changes
 
 # AGENT_HEARTBEAT_ERROR_LIMIT and DAGSTER_CLOUD_AGENT_ERROR_SIZE_LIMIT of the stock agent.
 _ERRORS_KEPT = 25
 _CHARACTERS_KEPT = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bells:
-    """One bell for each loop that others wake."""
-
-    serve: Bell = field(default_factory=Bell)
-    submit: Bell = field(default_factory=Bell)
-    watch: Bell = field(default_factory=Bell)
-    cancel: Bell = field(default_factory=Bell)
-    conclude: Bell = field(default_factory=Bell)
-    measure: Bell = field(default_factory=Bell)
-    report: Bell = field(default_factory=Bell)
-    workspace: Bell = field(default_factory=Bell)
-    heartbeat: Bell = field(default_factory=Bell)
 
 
 class RecentErrors:
@@ -58,7 +45,10 @@ class RecentErrors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The services of a running agent."""
+    """The services of a running agent.
+
+    ``clock`` measures waits and never steps; ``wall`` tells the time of day.
+    """
 
     config: AgentConfig
     agent_id: str
@@ -66,12 +56,14 @@ class Context:
     api: AgentApi
     scheduler: Scheduler
     preparation: JobPreparation
+    changes: Changes
     bells: Bells
     errors: RecentErrors = field(default_factory=RecentErrors)
-    clock: Callable[[], float] = time.time
+    clock: SteadyClock = field(default_factory=SteadyClock)
+    wall: Callable[[], float] = time.time
 
-    def scheduler_of(self, job: Job) -> Scheduler:
-        """Return the scheduler that a job is to be submitted to, or was."""
-        if job.placement is Placement.LOGIN and isinstance(self.scheduler, ClusterAndLoginNode):
+    def scheduler_of(self, worker: Worker) -> Scheduler:
+        """Return the scheduler that a worker is to be submitted to, or was."""
+        if worker.placement is Placement.LOGIN and isinstance(self.scheduler, ClusterAndLoginNode):
             return self.scheduler.login
         return self.scheduler

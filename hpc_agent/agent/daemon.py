@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent import __version__
+from hpc_agent.agent.bells import Bells
 from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.agent.conclude import ConcludeLoop
-from hpc_agent.agent.context import Bells, Context
+from hpc_agent.agent.context import Context
 from hpc_agent.agent.health import HealthLoop
 from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
@@ -37,14 +37,19 @@ from hpc_agent.agent.systemd import Notifier
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
+from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.cluster import open_cluster
 from hpc_agent.cluster.work_directory import check_work_directory
+from hpc_agent.cluster.work_directory_owner import claim_work_directory
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.health import Health
+from hpc_agent.code_servers.life import ServerLife
+from hpc_agent.code_servers.restarts import Restarts
+from hpc_agent.code_servers.starting import Starting
 from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
@@ -54,9 +59,10 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store import meta
+from hpc_agent.store import meta, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
+from hpc_agent.workers.changes import Changes, Signature
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +76,18 @@ class _NamedLoop:
     bell: Bell
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _CodeServers:
     fleet: Fleet
+    life: ServerLife
     channels: Channels
     demand: Demand
 
 
-async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
-    """Run the agent until ``stop`` is set.
+async def run_agent(
+    config: AgentConfig, stop: asyncio.Event, *, take_over_work_dir: bool = False
+) -> None:
+    """Run the agent until ``stop`` is set; ``take_over_work_dir`` from an agent that is lost.
 
     Raises ConfigError, StoreError (LeaseHeldError among them) at start; once it runs, only
     what ``loop.FATAL`` lists.
@@ -86,7 +95,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event) -> None:
     notifier = Notifier.from_environment()
     async with contextlib.AsyncExitStack() as stack:
         tasks = Tasks()
-        loops, context = await _open(config, stack, tasks)
+        loops, context = await _open(config, stack, tasks, take_over_work_dir)
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
@@ -103,7 +112,10 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 
 
 async def _open(
-    config: AgentConfig, stack: contextlib.AsyncExitStack, tasks: Tasks
+    config: AgentConfig,
+    stack: contextlib.AsyncExitStack,
+    tasks: Tasks,
+    take_over_work_dir: bool,
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
     token = TokenSource(config)
@@ -113,12 +125,20 @@ async def _open(
         check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
     )
     program = await asyncio.to_thread(build_node_program, work.lib, work.files)
-    store = Store(config.home)
+    bells, clock = Bells(), SteadyClock()
+    store = Store(config.home, on_news=bells.ring_for)
     await store.open()
     stack.push_async_callback(store.close)
     owner = str(uuid.uuid4())
-    identity = await _take_over(store, owner)
+    identity = await _take_over(store, owner, clock)
     stack.push_async_callback(store.run, lambda db: meta.release_lease(db, owner))
+    await asyncio.to_thread(
+        claim_work_directory,
+        work,
+        identity.agent_id,
+        home=config.home,
+        take_over=take_over_work_dir,
+    )
     api = await stack.enter_async_context(
         AgentApi(config.control_plane, token=token, agent_id=identity.agent_id)
     )
@@ -137,7 +157,17 @@ async def _open(
             node_python=config.node_python,
             account=cluster.account,
         ),
-        bells=Bells(),
+        changes=Changes(
+            store,
+            Signature(
+                scheduler=cluster.scheduler.name,
+                agent_id=identity.agent_id,
+                agent_label=config.label,
+            ),
+            clock=clock,
+        ),
+        bells=bells,
+        clock=clock,
     )
     opened = await stack.enter_async_context(
         open_relay(context, tokens, cluster=cluster, program=program)
@@ -146,30 +176,48 @@ async def _open(
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
     stack.push_async_callback(channels.close)
-    fleet = _make_fleet(context, channels, demand)
-    await fleet.recall()
-    return _loops(context, opened, _CodeServers(fleet, channels, demand), tasks, owner), context
+    servers = _code_servers(context, channels, demand)
+    await servers.fleet.recall()
+    return _loops(context, opened, servers, tasks, owner), context
 
 
-async def _take_over(store: Store, owner: str) -> Identity:
+async def _take_over(store: Store, owner: str, clock: SteadyClock) -> Identity:
     def take(db: Database) -> Identity:
-        meta.take_lease(db, owner, time.time())
+        now = clock()
+        meta.take_lease(db, owner, now)
+        tracking.bound_waits(db, now)
         return meta.identity(db)
 
     return await store.run(take)
 
 
-def _make_fleet(context: Context, channels: Channels, demand: Demand) -> Fleet:
-    return Fleet(
+def _code_servers(context: Context, channels: Channels, demand: Demand) -> _CodeServers:
+    restarts = Restarts(context.clock)
+    life = ServerLife(
+        store=context.store,
+        changes=context.changes,
+        channels=channels,
+        demand=demand,
+        restarts=restarts,
+        clock=context.clock,
+    )
+    starting = Starting(
         config=context.config,
         store=context.store,
         preparation=context.preparation,
-        channels=channels,
+        changes=context.changes,
+        clock=context.clock,
+    )
+    fleet = Fleet(
+        config=context.config,
+        store=context.store,
+        starting=starting,
+        life=life,
+        restarts=restarts,
         demand=demand,
         clock=context.clock,
-        on_submit=context.bells.submit.ring,
-        on_retire=context.bells.cancel.ring,
     )
+    return _CodeServers(fleet=fleet, life=life, channels=channels, demand=demand)
 
 
 def _loops(
@@ -180,7 +228,7 @@ def _loops(
         settings=context.config.code_servers,
         store=context.store,
         uploads=Uploads(context.api, context.config.code_servers),
-        fleet=fleet,
+        life=servers.life,
         channels=servers.channels,
         tunnels=relay,
         clock=context.clock,
@@ -190,6 +238,7 @@ def _loops(
         fleet=fleet,
         calls=Calls(
             fleet=fleet,
+            life=servers.life,
             channels=servers.channels,
             demand=servers.demand,
             on_demand=bells.workspace.ring,
@@ -210,7 +259,10 @@ def _loops(
         _NamedLoop(
             "conclude",
             ConcludeLoop(
-                context, fleet, spooled=relay.holds_events_of, revoke=opened.reports.forget
+                context,
+                servers.life,
+                spooled=relay.holds_events_of,
+                revoke=opened.reports.forget,
             ).step,
             bells.conclude,
         ),
@@ -230,7 +282,7 @@ def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[
     if patience is None:
         return []
     health = Health(servers.channels, patience_seconds=patience, clock=context.clock)
-    loop = HealthLoop(context, servers.fleet, health, tasks)
+    loop = HealthLoop(context, servers.life, health, tasks)
     return [_NamedLoop("health", loop.step, Bell())]
 
 

@@ -6,20 +6,21 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.tasks import Tasks
-from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.health import Health
+from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import code_servers, jobs
+from hpc_agent.store import code_servers, workers
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
 
 
 class HealthLoop:
     """Checks every serving code server, each in a task of its own."""
 
-    def __init__(self, context: Context, fleet: Fleet, health: Health, tasks: Tasks) -> None:
+    def __init__(self, context: Context, life: ServerLife, health: Health, tasks: Tasks) -> None:
         self._context = context
-        self._fleet = fleet
+        self._life = life
         self._health = health
         self._tasks = tasks
 
@@ -33,11 +34,8 @@ class HealthLoop:
 
     async def _check(self, server: CodeServer) -> None:
         silent = await self._health.check(server.key)
-        if silent is not None and await self._fleet.replace(
-            server, f"has not answered for {silent:.0f} s"
-        ):
-            self._context.bells.workspace.ring()
-            self._context.bells.heartbeat.ring()
+        if silent is not None:
+            await self._life.replace(server, f"has not answered for {silent:.0f} s")
 
 
 def _that_should_answer(db: Database) -> list[CodeServer]:
@@ -45,9 +43,9 @@ def _that_should_answer(db: Database) -> list[CodeServer]:
     return [
         server
         for server in code_servers.not_retired(db)
-        if server.status is ServerStatus.SERVING and _is_running(jobs.get(db, server.key))
+        if server.status is ServerStatus.SERVING and _is_running(workers.get(db, server.key))
     ]
 
 
-def _is_running(job: Job) -> bool:
-    return job.phase is Phase.RUNNING and job.state is JobState.RUNNING
+def _is_running(worker: Worker) -> bool:
+    return worker.phase is Phase.RUNNING and worker.state is JobState.RUNNING

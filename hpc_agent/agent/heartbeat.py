@@ -23,8 +23,9 @@ from hpc_agent.runs.worker_statuses import (
     worker_statuses,
     workers_without_messages,
 )
-from hpc_agent.store import jobs, tracking
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store import tracking, workers
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class _Workers:
 
     def __init__(self, spooled: Callable[[str], bool]) -> None:
         self._spooled = spooled
-        self._change = -1
+        self._change = (-1, -1)
         self._until = 0.0
         self._statuses: Statuses = {}
 
@@ -155,17 +156,16 @@ class _Workers:
             self._statuses = statuses_of(self._read(db, now))
         return self._statuses
 
-    def _read(self, db: Database, now: float) -> Iterator[Job]:
+    def _read(self, db: Database, now: float) -> Iterator[Worker]:
         phases = (Phase.INTENT, Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING)
-        for job in jobs.each_in_phase(db, *phases):
-            if job.kind is JobKind.RUN_WORKER:
-                yield job
-        for job in jobs.in_phase(db, Phase.LOST):
-            is_recent = now - (job.concluded_at or now) < _TELL_LOST_SECONDS
+        for worker in workers.each_in_phase(db, *phases):
+            if worker.kind is WorkerKind.RUN_WORKER:
+                yield worker
+        for worker in workers.lost_since(db, now - _TELL_LOST_SECONDS):
             # What the worker managed to send may say that its run ended well.
-            if job.kind is JobKind.RUN_WORKER and is_recent and not self._spooled(str(job.run_id)):
+            if not self._spooled(str(worker.run_id)):
                 self._until = now
-                yield job
+                yield worker
 
 
 def _without_messages(heartbeat: Packed) -> Packed:

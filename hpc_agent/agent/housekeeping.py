@@ -7,7 +7,8 @@ import asyncio
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.store import inbox, jobs, meta
+from hpc_agent.isolation import for_each
+from hpc_agent.store import inbox, meta, workers
 
 _LEASE_INTERVAL_SECONDS = meta.LEASE_SECONDS / 4
 _PURGE_INTERVAL_SECONDS = 3600.0
@@ -34,7 +35,10 @@ class HousekeepingLoop:
     async def _purge(self, now: float) -> None:
         def forget(db: Database) -> list[str]:
             inbox.purge(db, now)
-            return jobs.purge(db, now)
+            return workers.purge(db, now)
 
-        for key in await self._context.store.run(forget):
+        async def remove(key: str) -> None:
             await asyncio.to_thread(self._context.preparation.work.remove, key)
+
+        forgotten = await self._context.store.run(forget)
+        await for_each("purge", forgotten, remove, name=str)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hpc_agent.config import Logging
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import Files
 
 _FOLLOW_SECONDS = 0.5
@@ -42,10 +43,16 @@ def configure_logging(settings: Logging) -> None:
 
 
 def print_file(files: Files, path: Path, *, follow: bool) -> None:
-    """Copy a file to standard output; with ``follow`` go on as it grows, until interrupted."""
+    """Copy a job's output to standard output; with ``follow`` go on as it grows, until interrupted.
+
+    Raises HpcAgentError for what is no file of the job's own directory, or is not there any more.
+    """
     offset = 0
     while True:
-        chunk = files.read_from(path, offset, _CHUNK)
+        try:
+            chunk = files.read_from(path, offset, _CHUNK, within=path.parent.parent)
+        except OSError as error:
+            raise HpcAgentError(f"{path}: {error.strerror or error}") from error
         if chunk:
             offset += len(chunk)
             sys.stdout.buffer.write(chunk)

@@ -15,12 +15,12 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import SchedulerError
-from hpc_agent.runs import efficiency, run_log
-from hpc_agent.runs.efficiency import Efficiency
+from hpc_agent.isolation import for_each
+from hpc_agent.runs import efficiency
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job
-from hpc_agent.workers.evidence import ExitRecord
+from hpc_agent.store import workers
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers import run_log
 
 log = logging.getLogger(__name__)
 
@@ -41,47 +41,46 @@ class MeasureLoop:
         """Measure what has ended long enough ago; return when the next one is due."""
         now = self._context.clock()
         ended = await self._context.store.run(
-            lambda db: jobs.to_measure(db, since=now - _TOO_OLD_SECONDS)
+            lambda db: workers.to_measure(db, since=now - _TOO_OLD_SECONDS)
         )
-        due = [job for job in ended if now - (job.ended_at or now) >= _ASK_AFTER_SECONDS]
+        due = [worker for worker in ended if now - (worker.ended_at or now) >= _ASK_AFTER_SECONDS]
         if not due:
             return _ASK_AFTER_SECONDS if ended else _IDLE_SECONDS
         used = await self._usage(due)
-        waits = False
-        for job in due:
-            usage = used.get(str(job.job_id))
-            is_last = now - (job.ended_at or now) >= _GIVE_UP_AFTER_SECONDS
+        ready = []
+        for worker in due:
+            usage = used.get(str(worker.job_id))
+            is_last = now - (worker.ended_at or now) >= _GIVE_UP_AFTER_SECONDS
             if is_last or (usage is not None and usage.cpu_seconds is not None):
-                await self._tell(job, usage, now)
-            else:
-                waits = True
+                ready.append((worker, usage))
+        failed = await for_each("measure", ready, self._tell, name=lambda each: each[0].key)
+        waits = len(ready) < len(due) or failed
         return _ASK_AGAIN_SECONDS if waits else _ASK_AFTER_SECONDS
 
-    async def _usage(self, ended: Sequence[Job]) -> Mapping[str, Usage]:
-        """Ask accounting; where it is away nothing is known of any job, and time goes on."""
-        since = min(job.submitted_at or job.created_at for job in ended)
+    async def _usage(self, ended: Sequence[Worker]) -> Mapping[str, Usage]:
+        """Ask accounting; where it is away nothing is known of any worker, and time goes on."""
+        since = min(worker.submitted_at or worker.created_at for worker in ended)
         try:
             return await self._context.scheduler.usage(
-                [str(job.job_id) for job in ended],
-                since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=5),
+                [str(worker.job_id) for worker in ended],
+                since=datetime.fromtimestamp(since, UTC)
+                - self._context.clock.ahead()
+                - timedelta(minutes=5),
             )
         except SchedulerError as error:
             log.info("what %d jobs have used is not known yet: %s", len(ended), error)
             return {}
 
-    async def _tell(self, job: Job, usage: Usage | None, now: float) -> None:
-        work = self._context.preparation.work
-        content = await asyncio.to_thread(work.exit_record, job.key)
-        record = ExitRecord.from_json(content) if content else None
-        found = efficiency.measure(job, usage, record)
+    async def _tell(self, measured: tuple[Worker, Usage | None]) -> None:
+        worker, usage = measured
+        work, context = self._context.preparation.work, self._context
+        record = await asyncio.to_thread(work.exit_record, worker.key)
+        found = efficiency.measure(worker, usage, record)
+        line, entries = efficiency.describe(worker, found), efficiency.metadata(found)
 
         def write(db: Database) -> None:
-            self._write(db, job, found, now)
+            run_log.say_line(db, worker, line, now=context.wall(), metadata=entries)
+            now = context.clock()
+            workers.change(db, worker.key, now=now, source="agent", measured_at=now)
 
-        await self._context.store.run(write)
-        self._context.bells.report.ring()
-
-    def _write(self, db: Database, job: Job, found: Efficiency, now: float) -> None:
-        line, entries = efficiency.describe(job, found), efficiency.metadata(found)
-        run_log.say_line(db, job, line, now=now, metadata=entries)
-        jobs.change(db, job.key, now=now, source="agent", measured_at=now)
+        await context.store.run(write)

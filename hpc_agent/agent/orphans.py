@@ -12,9 +12,11 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls
-from hpc_agent.runs import run_log
-from hpc_agent.store import jobs, tracking
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.isolation import for_each
+from hpc_agent.store import tracking
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers import evidence, run_log
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +42,22 @@ class OrphansLoop:
         )
         if not asked:
             return _INTERVAL_SECONDS
-        workers = {str(job.run_id): job for job in asked}
         self._last_asked = str(asked[-1].run_id)
         self._forget(context.clock())
         # Grouped by deployment, since runs live in one.
-        for deployment in {job.deployment for job in asked}:
-            mine = [str(job.run_id) for job in asked if job.deployment == deployment]
-            over = await agent_calls.finished_runs(context.api, mine, deployment=deployment)
-            for run_id in over:
-                if not self._may_end_by_itself(workers[run_id]):
-                    await self._end(workers[run_id], over[run_id])
+        deployments = sorted({worker.deployment for worker in asked})
+
+        async def ask(deployment: str) -> None:
+            mine = {str(each.run_id): each for each in asked if each.deployment == deployment}
+            over = await agent_calls.finished_runs(context.api, list(mine), deployment=deployment)
+            ending = [
+                (mine[run_id], status)
+                for run_id, status in over.items()
+                if run_id in mine and not self._may_end_by_itself(mine[run_id])
+            ]
+            await for_each("orphans", ending, self._end, name=lambda each: each[0].key)
+
+        await for_each("orphans", deployments, ask, name=str)
         return _INTERVAL_SECONDS
 
     def _forget(self, now: float) -> None:
@@ -57,26 +65,28 @@ class OrphansLoop:
             run_id: at for run_id, at in self._seen_over.items() if now - at < _FORGET_SECONDS
         }
 
-    def _may_end_by_itself(self, job: Job) -> bool:
+    def _may_end_by_itself(self, worker: Worker) -> bool:
         """A run worker that has just closed its run is about to go."""
-        if job.phase is not Phase.RUNNING:
+        if worker.phase is not Phase.RUNNING:
             return False
         now = self._context.clock()
-        first_seen = self._seen_over.setdefault(str(job.run_id), now)
+        first_seen = self._seen_over.setdefault(str(worker.run_id), now)
         return now - first_seen < self._context.config.runs.grace_seconds
 
-    async def _end(self, job: Job, status: str) -> None:
-        context = self._context
-        now = context.clock()
+    async def _end(self, over: tuple[Worker, str]) -> None:
+        worker, status = over
+        context, now = self._context, self._context.clock()
 
         def write(db: Database) -> None:
-            if job.phase is Phase.QUEUED:
-                run_log.say_line(
-                    db, job, f"The run is {status}; cancelling job {job.job_id}.", now=now
-                )
-            jobs.change(db, job.key, now=now, source="control plane", terminate_at=now)
+            if worker.phase is Phase.QUEUED:
+                line = f"The run is {status}; cancelling job {worker.job_id}."
+                run_log.say_line(db, worker, line, now=context.wall())
+            context.changes.within(
+                db,
+                worker.key,
+                lambda worker, _: evidence.withdraw(worker, now, terminate_at=now),
+                source="control plane",
+            )
 
         await context.store.run(write)
-        log.info("%s: its run is %s, so job %s is ended", job.key, status, job.job_id)
-        context.bells.cancel.ring()
-        context.bells.report.ring()
+        log.info("%s: its run is %s, so its job %s is ended", worker.key, status, worker.job_id)

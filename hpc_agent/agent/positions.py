@@ -13,11 +13,11 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import SchedulerError
-from hpc_agent.runs import run_log
 from hpc_agent.slurm.queue_position import KnowsPositions, Position
-from hpc_agent.store import jobs, queue_positions
-from hpc_agent.store.jobs import Job, JobKind
+from hpc_agent.store import queue_positions, workers
 from hpc_agent.store.queue_positions import Waiting
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import run_log
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +63,16 @@ class PositionsLoop:
             return
         news = {each.key for each, position in moved if position and self._is_news(each, position)}
 
-        def write(db: Database) -> list[Job]:
+        def write(db: Database) -> list[Worker]:
             queue_positions.keep(db, {each.key: position for each, position in moved})
-            told = [job for job in jobs.with_keys(db, list(news)) if job.is_waiting]
-            for job in told:
-                if job.kind is JobKind.RUN_WORKER:
-                    run_log.waits(db, job, now=self._context.clock())
+            told = [worker for worker in workers.with_keys(db, list(news)) if worker.is_waiting]
+            for worker in told:
+                if worker.kind is WorkerKind.RUN_WORKER:
+                    run_log.waits(db, worker, now=self._context.wall())
             return told
 
         told = await self._context.store.run(write)
-        if any(job.kind is JobKind.RUN_WORKER for job in told):
-            self._context.bells.report.ring()
-        if any(job.kind is not JobKind.RUN_WORKER for job in told):
+        if any(worker.kind is not WorkerKind.RUN_WORKER for worker in told):
             self._context.bells.heartbeat.ring()
 
     def _is_news(self, each: Waiting, position: Position) -> bool:

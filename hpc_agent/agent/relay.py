@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from hpc_agent.agent.context import Context
+from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.relay_port import RelayPortLoop
 from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
@@ -18,7 +19,6 @@ from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
-from hpc_agent.workers.reports import JobReports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,14 @@ async def open_relay(
 def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
     """Return the relay's settings; what is said of addresses holds where jobs connect."""
     settings = config.relay
+    set_aside_after_seconds = config.control_plane.set_aside_after_seconds
     if is_forwarded:
         return RelaySettings(
             state_dir=config.home,
             work_dir=None,
             bind="127.0.0.1",
             spool_max_bytes=settings.spool_max_bytes,
+            set_aside_after_seconds=set_aside_after_seconds,
         )
     return RelaySettings(
         state_dir=config.home,
@@ -80,6 +82,7 @@ def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
         advertise=tuple(settings.advertise),
         allow=tuple(settings.allow),
         spool_max_bytes=settings.spool_max_bytes,
+        set_aside_after_seconds=set_aside_after_seconds,
     )
 
 

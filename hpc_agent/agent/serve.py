@@ -1,14 +1,23 @@
-"""The serve loop: every request that has no answer yet is worked on, each in a task of its own."""
+"""The serve loop: every request that has no answer yet is worked on, each in a task of its own.
+
+Requests about one run are worked on in the order in which they came: a termination that arrives
+with its launch finds what it is to end.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.agent.loop import Backoff
 from hpc_agent.agent.server_calls import SERVER_REQUESTS, call_server
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.calls import Calls
@@ -21,16 +30,21 @@ from hpc_agent.dagster_plus.serdes import Packed, error_info_of
 from hpc_agent.errors import (
     CodeServerUnavailableError,
     ControlPlaneAuthError,
+    ControlPlaneError,
     ControlPlaneUnavailableError,
+    FilesUnavailableError,
     HpcAgentError,
     SchedulerUnavailableError,
+    StoreError,
 )
-from hpc_agent.runs import answers
 from hpc_agent.runs.requests import RunRequests
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
+from hpc_agent.workers import answers, run_log
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _IDLE_SECONDS = 60.0
 # For a request that does not say when it expires: below the 60 s that callers usually wait.
@@ -39,12 +53,30 @@ _SERVER_WAIT_SECONDS = 50.0
 _EXPLAIN_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 1.0
 _TASK = "request "
+_LONGEST_RETRY_SECONDS = 15.0
+# Nothing is known, or nothing can be written: what is asked for may go another time.
+_COMES_BACK = (
+    ControlPlaneUnavailableError,
+    ControlPlaneAuthError,
+    SchedulerUnavailableError,
+    FilesUnavailableError,
+    StoreError,
+)
 _KNOWN = SERVER_REQUESTS | {
     requests.LAUNCH_RUN,
     requests.TERMINATE_RUN,
     requests.CHECK_FOR_WORKSPACE_UPDATES,
     requests.PING_LOCATION,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """A run that is no worker yet."""
+
+    deployment: str
+    run_id: str | None
+    job_name: str | None
 
 
 class ServeLoop:
@@ -58,51 +90,104 @@ class ServeLoop:
         self._calls = calls
         self._demand = demand
         self._tasks = tasks
-        self._runs = RunRequests(context)
+        self._runs = RunRequests(
+            config=context.config,
+            store=context.store,
+            api=context.api,
+            preparation=context.preparation,
+            scheduler=context.scheduler,
+            changes=context.changes,
+            clock=context.clock,
+            wall=context.wall,
+        )
+        self._queued_behind: set[str] = set()
 
     def load(self) -> int:
         """Return how many requests are worked on."""
         return self._tasks.count(_TASK)
 
     async def step(self) -> float:
-        """Start a task for every request without one."""
-        for request in await self._context.store.run(inbox.unanswered):
-            name = f"{_TASK}{request.request_id}"
-            if not self._tasks.is_busy(name):
-                self._tasks.start(name, self._serve(request))
+        """Start a task for every request without one; those of one run share one."""
+        in_turn: dict[str, list[Request]] = {}
+        for request in await self._context.store.run(inbox.to_serve):
+            in_turn.setdefault(_order_of(request), []).append(request)
+        for order, some in in_turn.items():
+            if self._tasks.is_busy(f"{_TASK}{order}"):
+                self._queued_behind.add(order)
+            else:
+                self._tasks.start(f"{_TASK}{order}", self._serve_in_turn(order, some))
         return _IDLE_SECONDS
 
+    async def _serve_in_turn(self, order: str, some: Sequence[Request]) -> None:
+        self._queued_behind.discard(order)
+        taken = {request.request_id for request in some}
+        for request in some:
+            await self._serve(request)
+        if order in self._queued_behind:
+            self._queued_behind.discard(order)
+            left = await self._context.store.run(inbox.to_serve)
+            for request in left:
+                if request.request_id not in taken and _order_of(request) == order:
+                    await self._serve(request)
+
     async def _serve(self, request: Request) -> None:
+        """Answer a request; where nothing is known yet, nothing is answered: it is tried again."""
+        started = self._context.wall()
+        response = await self._patiently(request, lambda: self._response_to(request))
+        if response is not None:
+            answer = response
+            await self._patiently(request, lambda: self._give(request, answer, started))
+
+    async def _patiently(self, request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do some work on a request, again until what it needs is there; the run is told why."""
+        backoff, told = Backoff(longest=_LONGEST_RETRY_SECONDS), ""
+        while True:
+            try:
+                return await work()
+            except _COMES_BACK as error:
+                words = str(error)
+                if words != told:
+                    log.warning("%s %s waits: %s", request.api, request.request_id, words)
+                    told = words
+                    with contextlib.suppress(StoreError):
+                        await self._tell_run(request, error)
+            await asyncio.sleep(backoff.next())
+
+    async def _response_to(self, request: Request) -> Packed | None:
+        """Return the answer, also where it is that something went wrong.
+
+        Raises what may be another time otherwise.
+        """
         context = self._context
-        started = context.clock()
         try:
-            response = await self._answer(request)
-        except (
-            ControlPlaneUnavailableError,
-            ControlPlaneAuthError,
-            SchedulerUnavailableError,
-        ) as error:
-            # Nothing is known, so nothing is answered: the next step takes it up again.
-            log.warning("%s %s waits: %s", request.api, request.request_id, error)
-            return
+            return await self._answer(request)
+        except _COMES_BACK:
+            raise
         except HpcAgentError as error:
             log.warning("%s %s: %s", request.api, request.request_id, error)
-            context.errors.add(context.clock(), f"{request.api}: {error}")
-            response = responses.failure(str(error))
+            context.errors.add(context.wall(), f"{request.api}: {error}")
+            return responses.failure(str(error))
         except Exception as error:
             log.exception("%s %s failed", request.api, request.request_id)
-            context.errors.add(context.clock(), f"{request.api}: {error!r}")
-            response = responses.failure(error_info_of(error))
-        if response is None:
-            return
-        answer = response
-        now = context.clock()
+            context.errors.add(context.wall(), f"{request.api}: {error!r}")
+            return responses.failure(error_info_of(error))
+
+    async def _give(self, request: Request, answer: Packed, started: float) -> None:
+        wall = self._context.wall()
 
         def write(db: Database) -> None:
-            answers.give(db, request.request_id, answer, now=now, started_at=started)
+            answers.give(db, request.request_id, answer, now=wall, started_at=started)
 
-        await context.store.run(write)
-        context.bells.report.ring()
+        await self._context.store.run(write)
+
+    async def _tell_run(self, request: Request, error: HpcAgentError) -> None:
+        """Let a run's log say what its launch waits for, unless it is the control plane itself."""
+        if request.api != requests.LAUNCH_RUN or isinstance(error, ControlPlaneError):
+            return
+        run = requests.run_of(requests.opened(request.body).args)
+        about = _Launch(request.deployment, run.run_id, run.job_name)
+        wall, line = self._context.wall(), f"The launch of the run waits: {error}"
+        await self._context.store.run(lambda db: run_log.say_line(db, about, line, now=wall))
 
     async def _answer(self, request: Request) -> Packed | None:
         """Return the answer, or None when whoever submits the job will give it."""
@@ -202,7 +287,17 @@ class ServeLoop:
         """Return the seconds until a request expires, by the control plane's clock."""
         if opened.expire_at is None:
             return _SERVER_WAIT_SECONDS
-        return opened.expire_at - self._context.api.server_time(self._context.clock())
+        return opened.expire_at - self._context.api.server_time(self._context.wall())
+
+
+def _order_of(request: Request) -> str:
+    """Return what requests have in common that must be worked on one after the other."""
+    if request.api not in {requests.LAUNCH_RUN, requests.TERMINATE_RUN}:
+        return request.request_id
+    try:
+        return f"run {requests.run_of(requests.opened(request.body).args).run_id}"
+    except Exception:  # noqa: BLE001 - whoever answers it says what is wrong with it
+        return request.request_id
 
 
 def _expired(request: Request, opened: Opened) -> str:

@@ -1,11 +1,10 @@
 """The submit loop: intents become jobs, each exactly once.
 
-A job is SUBMITTING before sbatch is called. Whoever finds one so (after a crash, or after an sbatch
-that ended without an answer) searches the scheduler for the job's key, or that of its array, over a
-grace window, since sbatch itself retries for up to 120 s (sbatch(1), "Slurm temporarily unable to
-accept job"), and only then submits again. One slow sbatch delays no other.
+A worker is SUBMITTING before sbatch is called. Whoever finds one so (after a crash, or after an
+sbatch that ended without an answer) searches the scheduler for its key, or that of its array, and
+only then submits again. One slow sbatch delays no other, and no search delays a submission.
 
-Jobs that are alike and due together are submitted as one job array.
+Workers that are alike and due together are submitted as one job array.
 """
 
 from __future__ import annotations
@@ -14,26 +13,28 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.agent.search import Search
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import SchedulerError
 from hpc_agent.jobs.array_script import new_array_key
 from hpc_agent.jobs.bursts import Bursts
-from hpc_agent.slurm.scheduler import array_id
-from hpc_agent.store import jobs, submissions
-from hpc_agent.store.jobs import Job, Phase
-from hpc_agent.workers.submission import Outcome, Submission, Verdict
+from hpc_agent.store import inbox, node_faults, submissions, workers
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers.submission import HELD_BACK_SECONDS, Outcome, Submission, Verdict
 
 log = logging.getLogger(__name__)
 
-SEARCH_WINDOW_SECONDS = 150.0
 _SEARCH_INTERVAL_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
 _AT_ONCE = 4
+# A call that takes longer gives its place to another: a hung sbatch delays nobody like it.
+_PLACE_SECONDS = 5.0
+_TOLD_AT_ONCE = 200
 
 
 class SubmitLoop:
@@ -42,39 +43,47 @@ class SubmitLoop:
     def __init__(self, context: Context, tasks: Tasks) -> None:
         self._context = context
         self._tasks = tasks
-        self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._submission = Submission(context)
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._submission = Submission(
+            changes=context.changes,
+            preparation=context.preparation,
+            scheduler_of=context.scheduler_of,
+            clock=context.clock,
+        )
+        self._search = Search(context, self._submission)
         self._bursts = Bursts()
         self._numbers = itertools.count()
         self._taking = asyncio.Lock()
         self._at_work: set[str] = set()
 
     async def step(self) -> float:
-        """Search for the jobs that may exist, then submit the ones that do not."""
+        """Start a search for each job that may exist, and submit the ones that do not."""
         context = self._context
-        for submission in await self._unsure():
-            await self._search(submission)
+        for name in await self._unsure():
+            self._tasks.start(f"search {name}", self._search.run(name))
         now = context.clock()
-        for job in await context.store.run(lambda db: jobs.to_submit(db, now)):
-            self._tasks.start(f"submit {job.key}", self._submit_single(job.key))
+        for key in await context.store.run(lambda db: submissions.single(db, now)):
+            self._tasks.start(f"submit {key}", self._submit_single(key))
         return min(await self._submit_alike(now), await self._next_wait(now))
 
     async def _unsure(self) -> list[str]:
         """Return the submissions that may have been made, and that nobody here is working on."""
         async with self._taking:
-            names = await self._context.store.run(submissions.submitting)
+            names = await self._context.store.run(submissions.unsure)
+            self._search.keep(names)
             return [name for name in names if name not in self._at_work]
 
     async def _next_wait(self, now: float) -> float:
-        due = await self._context.store.run(lambda db: jobs.next_due(db, now))
+        due = await self._context.store.run(lambda db: submissions.next_due(db, now))
         waits = [_SEARCH_INTERVAL_SECONDS] if self._at_work or await self._unsure() else []
         return min([*waits, *([] if due is None else [due - now])], default=_IDLE_SECONDS)
 
     async def _submit_alike(self, now: float) -> float:
         """Start what may go of each likeness; return how long the next of them gathers."""
         groups, more_coming = await self._context.store.run(
-            lambda db: (submissions.due(db, now), submissions.launches_coming(db))
+            lambda db: (submissions.due(db, now), inbox.has_launches(db))
         )
+        self._bursts.forget_old(now)
         is_burst = more_coming or any(
             group.count > 1 or self._bursts.is_stream(group.likeness, now) for group in groups
         )
@@ -82,13 +91,7 @@ class SubmitLoop:
         waits = [_IDLE_SECONDS]
         for group in groups:
             task = f"submit like {group.likeness} "
-            wait = self._bursts.wait(
-                group,
-                on_their_way=self._tasks.count(task),
-                more_coming=more_coming,
-                largest=largest,
-                now=now,
-            )
+            wait = self._bursts.wait(group, more_coming=more_coming, largest=largest, now=now)
             if wait == 0.0:
                 work = self._submit_burst(group.likeness, largest)
                 self._tasks.start(f"{task}{next(self._numbers)}", work)
@@ -106,36 +109,52 @@ class SubmitLoop:
             return 1
 
     async def _submit_single(self, key: str) -> None:
-        def take(db: Database) -> list[Job]:
-            if jobs.get(db, key).phase is not Phase.INTENT:
+        def take(db: Database) -> list[Worker]:
+            if workers.get(db, key).phase is not Phase.INTENT:
                 return []
             return [submissions.begin(db, key, now=self._context.clock())]
 
-        async with self._slots:
-            await self._submit(take)
+        await self._submit(take)
 
     async def _submit_burst(self, likeness: str, largest: int) -> None:
-        async with self._slots:
-            size = self._bursts.size(likeness, largest)
-            now, key = self._context.clock(), new_array_key()
-            self._bursts.begun(likeness, now)
+        size = self._bursts.size(likeness, largest)
+        now, key = self._context.clock(), new_array_key()
+        ticket = self._bursts.begun(likeness, now)
+        try:
             await self._submit(lambda db: submissions.take(db, likeness, key, limit=size, now=now))
+        finally:
+            self._bursts.ended(likeness, ticket)
         self._context.bells.submit.ring()
 
-    async def _submit(self, take: Callable[[Database], list[Job]]) -> None:
-        async with self._taking:
-            taken = await self._context.store.run(take)
-            if not taken:
-                return
-            name = submissions.submission_of(taken[0])
-            self._at_work.add(name)
+    async def _submit(self, take: Callable[[Database], list[Worker]]) -> None:
+        async with self._places:
+            async with self._taking:
+                taken = await self._context.store.run(take)
+                if not taken:
+                    return
+                name = submissions.key_of(taken[0])
+                self._at_work.add(name)
+            exclude = await self._failing_nodes()
+            call = asyncio.ensure_future(self._submission.call(taken, exclude=exclude))
+            try:
+                await asyncio.wait([call], timeout=_PLACE_SECONDS)
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
         try:
-            outcome = await self._submission.call(taken)
-            await self._conclude(taken, outcome)
+            await self._conclude(taken, await call)
         finally:
             self._at_work.discard(name)
 
-    async def _conclude(self, taken: Sequence[Job], outcome: Outcome) -> None:
+    async def _failing_nodes(self) -> Sequence[str]:
+        """Return the nodes on which jobs fail one after the other, to keep off for a while."""
+        minutes = self._context.config.scheduler.avoid_failing_nodes_minutes
+        if not minutes:
+            return ()
+        since = self._context.clock() - minutes * 60
+        return await self._context.store.run(lambda db: node_faults.to_avoid(db, since))
+
+    async def _conclude(self, taken: Sequence[Worker], outcome: Outcome) -> None:
         submission, words, size = self._submission, outcome.words, len(taken)
         likeness = taken[0].likeness or taken[0].key
         match outcome.verdict:
@@ -147,45 +166,39 @@ class SubmitLoop:
                 await submission.give_back(taken)
             case Verdict.LIMITED | Verdict.UNAVAILABLE:
                 self._bursts.limited(likeness, size)
-                await submission.hold_back([*taken, *await self._due_like(taken[0])], words)
+                self._bursts.hold(likeness, self._context.clock() + HELD_BACK_SECONDS)
+                await submission.hold_back(taken, words)
+                await self._tell_those_alike(taken[0], words)
             case Verdict.REFUSED if size > 1:
                 self._bursts.array_refused(likeness, words)
                 log.info("a job array was refused, trying a single job: %s", words)
                 await submission.give_back(taken)
             case Verdict.REFUSED:
                 is_for_all = self._bursts.job_refused(likeness, words)
-                others = await self._due_like(taken[0]) if is_for_all else []
+                others = await self._alike(taken[0]) if is_for_all else []
                 await submission.refuse([*taken, *others], words)
             case Verdict.UNCLEAR:
-                pass
+                self._search.doubtful(submissions.key_of(taken[0]), outcome)
+                await submission.doubt(taken, words)
 
-    async def _due_like(self, job: Job) -> list[Job]:
-        """Return the jobs to which applies what was said of this one."""
-        likeness, now = job.likeness, self._context.clock()
+    async def _alike(self, worker: Worker) -> list[Worker]:
+        """Return the workers to which applies what was said of this one."""
+        likeness = worker.likeness
         if likeness is None:
             return []
-        return await self._context.store.run(lambda db: submissions.due_like(db, likeness, now))
-
-    async def _search(self, name: str) -> None:
-        context = self._context
-        members = await context.store.run(lambda db: submissions.members(db, name))
-        unsure = [job for job in members if job.phase is Phase.SUBMITTING]
-        if not unsure:
-            return
-        known = next((job.job_id for job in members if job.job_id is not None), None)
-        if known is not None:
-            # A task that has told of its start is as good as sbatch's answer.
-            await self._submission.accept(unsure, array_id(known), source="node")
-            return
-        since = unsure[0].submitting_since or unsure[0].created_at
-        found = await context.scheduler_of(unsure[0]).find(
-            name, since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=1)
+        return await self._context.store.run(
+            lambda db: workers.with_keys(db, submissions.like(db, likeness))
         )
-        if found:
-            newest = max(
-                found, key=lambda record: record.submit_time or datetime.min.replace(tzinfo=UTC)
+
+    async def _tell_those_alike(self, worker: Worker, words: str) -> None:
+        """Let the runs of all that wait with it say why, once and not at each try."""
+        likeness = worker.likeness
+        while likeness is not None:
+            some = await self._context.store.run(
+                lambda db: workers.with_keys(
+                    db, submissions.to_be_told(db, str(likeness), words, _TOLD_AT_ONCE)
+                )
             )
-            await self._submission.accept(unsure, array_id(newest.job_id), source=newest.source)
-        elif context.clock() - since >= SEARCH_WINDOW_SECONDS:
-            log.info("%s: sbatch made no job; submitting again", name)
-            await self._submission.give_back(unsure, source="search")
+            if not some:
+                return
+            await self._submission.hold_back(some, words)

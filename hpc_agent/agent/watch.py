@@ -1,27 +1,29 @@
 """The watch loop: one query for all jobs, and evidence before any conclusion.
 
-Absence from the queue starts a search (accounting, the exit record, the controller's own memory);
-only a long absence under a controller that answers makes a job LOST. A failed query changes
-nothing.
+Absence from the queue starts a search (accounting, the exit record); only a long absence under a
+scheduler that answers makes an end of it. A failed query changes nothing, an answer that cannot be
+read says nothing of what is absent from it, and one job that cannot be judged stops no other.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.errors import JobNotFoundError
+from hpc_agent.agent.investigation import Investigation, Seen, name_of
+from hpc_agent.agent.unreadable import Unreadable
+from hpc_agent.errors import SchedulerError
+from hpc_agent.isolation import for_each
 from hpc_agent.slurm.scheduler import JobRecord
-from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs, tracking
+from hpc_agent.store import jobs, tracking, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.tracking import Tracked
-from hpc_agent.workers import evidence
-from hpc_agent.workers.changes import apply
-from hpc_agent.workers.evidence import ExitRecord
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers import adoption, evidence
+from hpc_agent.workers.adoption import Adopted
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,6 @@ _LOOK_INTO_QUEUE_AFTER_SECONDS = 1.0
 # After a restart all jobs are news; ten thousand rows at once would stay in the process's memory.
 _READ_AT_ONCE = 500
 
-# Of any other end (out of memory, timeout, preemption, …) Slurm knows more than the job did.
-_TOLD_BETTER_BY_EXIT_RECORD = frozenset({JobState.COMPLETED, JobState.FAILED})
-
 
 class WatchLoop:
     """Keeps the jobs' states true."""
@@ -44,7 +43,11 @@ class WatchLoop:
         self._context = context
         self._quiet_looks = 0
         self._tracked: Tracked | None = None
-        self._settled: dict[str, JobRecord] = {}
+        self._settled: dict[int, JobRecord] = {}
+        self._strangers: dict[str, JobRecord] = {}
+        self._unreadable = Unreadable(context.store)
+        self._investigation = Investigation(context, self._unreadable)
+        self._absences = self._investigation.absences
 
     async def step(self) -> float:
         """Look at all submitted jobs once."""
@@ -52,11 +55,22 @@ class WatchLoop:
         tracked = await self._track()
         if not tracked:
             return _IDLE_SECONDS
-        records = {record.job_id: record for record in await context.scheduler.queue()}
-        await self._observe_news(tracked, records)
-        for key in tracked.in_packs:
-            # Its state follows the pack's; that it has ended alone, it may fail to tell.
-            await self._read_exit_record(key)
+        try:
+            look = await context.scheduler.queue()
+        except SchedulerError:
+            self._absences.pause()
+            raise
+        await self._unreadable.note("squeue", look)
+        records = {record.job_id: record for record in look.records}
+        absent = await self._observe_news(tracked, records)
+        await self._adopt(look.records)
+        # The state of a server in a pack follows the pack's; that it has ended alone, it may fail
+        # to tell.
+        await for_each("watch", tracked.in_packs, self._read_packed, name=str)
+        if look.is_complete:
+            await self._investigation.look_for(absent)
+        else:
+            self._absences.pause()
         left = await self._track()
         is_quiet = earlier is not None and left.change == earlier.change
         self._quiet_looks = self._quiet_looks + 1 if is_quiet else 0
@@ -67,28 +81,45 @@ class WatchLoop:
         self._tracked = await self._context.store.run(lambda db: tracking.tracked(db, known))
         return self._tracked
 
-    async def _observe_news(self, tracked: Tracked, records: Mapping[str, JobRecord]) -> None:
-        """Take in what is not as it was at the last look, and search for what is absent."""
+    async def _observe_news(self, tracked: Tracked, records: Mapping[str, JobRecord]) -> list[Seen]:
+        """Take in what is not as it was at the last look; return what is absent."""
         settled = self._settled
-        keys = [
-            key
-            for job_id, key in tracked.keys.items()
-            if job_id not in records or settled.get(job_id) is not records[job_id]
+        news = [
+            identity
+            for job_id, identities in tracked.rows.items()
+            for identity in identities
+            if job_id not in records or settled.get(identity) is not records[job_id]
         ]
-        absent = []
-        for first in range(0, len(keys), _READ_AT_ONCE):
-            for job in await self._read(keys[first : first + _READ_AT_ONCE]):
-                record = records.get(str(job.job_id))
-                if record is None:
-                    absent.append(job)
-                else:
-                    await self._observe(job, record)
-        self._settled = {job_id: records[job_id] for job_id in tracked.keys if job_id in records}
-        if absent:
-            await self._investigate(absent)
+        all_rows = {identity for identities in tracked.rows.values() for identity in identities}
+        self._settled = {key: record for key, record in settled.items() if key in all_rows}
+        absent: list[Seen] = []
+        for first in range(0, len(news), _READ_AT_ONCE):
+            seen = await self._read(news[first : first + _READ_AT_ONCE], records)
+            absent += [each for each in seen if each.record is None]
+            present = [each for each in seen if each.record is not None]
+            self._absences.present(each.job.id for each in present)
+            failed = await for_each("watch", present, self._investigation.take_in, name=name_of)
+            unsettled = {each.job.id for each in failed}
+            for each in present:
+                if each.record is not None and each.job.id not in unsettled:
+                    self._settled[each.job.id] = each.record
+        return absent
 
-    async def _read(self, keys: Sequence[str]) -> Sequence[Job]:
-        return await self._context.store.run(lambda db: jobs.with_keys(db, keys))
+    async def _read(
+        self, identities: Sequence[int], records: Mapping[str, JobRecord]
+    ) -> list[Seen]:
+        def read(db: Database) -> list[tuple[Job, Worker]]:
+            found = jobs.with_ids(db, identities)
+            keys = list({job.worker_key for job in found})
+            by_key = {each.key: each for each in workers.with_keys(db, keys)}
+            return [(job, by_key[job.worker_key]) for job in found]
+
+        seen = []
+        for job, worker in await self._context.store.run(read):
+            record = records.get(job.job_id)
+            is_its_own = record is not None and evidence.belongs(record, worker, job)
+            seen.append(Seen(worker, job, record if is_its_own else None))
+        return seen
 
     def _next_wait(self, tracked: Tracked) -> float:
         """Look soon after a submission and at an end, when jobs change; slowly otherwise.
@@ -106,70 +137,38 @@ class WatchLoop:
         slowed: float = poll_seconds * 2 ** min(self._quiet_looks, 8)
         return min(slowed, max(poll_seconds, _QUIET_SECONDS))
 
-    async def _observe(self, job: Job, record: JobRecord) -> None:
-        if record.state is JobState.UNKNOWN:
-            log.warning("job %s: unknown state %r", job.job_id, record.raw_state)
-        if record.state in _TOLD_BETTER_BY_EXIT_RECORD and await self._read_exit_record(job.key):
-            return
+    async def _read_packed(self, key: str) -> None:
+        await self._investigation.read_exit_record(key)
+
+    async def _adopt(self, records: Iterable[JobRecord]) -> None:
+        """Take in jobs of ours that nobody knows of: of an old request, or of a lost answer."""
+        tracked = self._tracked.rows if self._tracked is not None else {}
+        unknown = [
+            record
+            for record in records
+            if not record.state.is_final
+            and self._strangers.get(record.job_id) is not record
+            and not any(
+                self._settled.get(identity) is record for identity in tracked.get(record.job_id, ())
+            )
+        ]
         now = self._context.clock()
-        if not evidence.observe_record(job, record, now):
-            return  # most looks find a job as it was: no transaction for that
-        await apply(
-            self._context,
-            job.key,
-            lambda job: evidence.observe_record(job, record, now),
-            source=record.source,
-        )
+        found = await self._context.store.run(lambda db: adoption.find(db, unknown))
 
-    async def _read_exit_record(self, key: str) -> bool:
-        """Take the node program's own record of the end; True when there is one."""
-        content = await asyncio.to_thread(self._context.preparation.work.exit_record, key)
-        if content is None:
-            return False
-        record, now = ExitRecord.from_json(content), self._context.clock()
-        await apply(
-            self._context,
-            key,
-            lambda job: evidence.observe_exit(job, record, now),
-            source="exit record",
-        )
-        return True
+        async def take_in(each: Adopted) -> None:
+            log.info("%s: job %s is known now", each.worker_key, each.job_id)
+            await self._context.changes.apply(
+                each.worker_key,
+                lambda worker, _: evidence.observe_submission(worker, each.job_id, now),
+                source="squeue",
+            )
 
-    async def _investigate(self, absent: Sequence[Job]) -> None:
-        since = min(job.submitted_at or job.created_at for job in absent)
-        found = await self._accounting([str(job.job_id) for job in absent], since)
-        for job in absent:
-            record = found.get(str(job.job_id))
-            if record is not None and record.state is not JobState.UNKNOWN:
-                await self._observe(job, record)
-            elif not await self._read_exit_record(job.key):
-                await self._ask_controller(job)
-
-    async def _accounting(self, job_ids: Sequence[str], since: float) -> Mapping[str, JobRecord]:
-        records = await self._context.scheduler.history(
-            job_ids, since=datetime.fromtimestamp(since, UTC) - timedelta(minutes=5)
-        )
-        return {record.job_id: record for record in records}
-
-    async def _ask_controller(self, job: Job) -> None:
-        scheduler = self._context.scheduler
-        if evidence.was_cancelled_without_trace(job):
-            await self._note_absence(job)
-            return
-        try:
-            record = await scheduler.show(str(job.job_id))
-        except JobNotFoundError:
-            if await scheduler.healthy():
-                await self._note_absence(job)
-        else:
-            await self._observe(job, record)
-
-    async def _note_absence(self, job: Job) -> None:
-        now = self._context.clock()
-        limit = self._context.config.scheduler.lost_after_seconds
-        await apply(
-            self._context,
-            job.key,
-            lambda job: evidence.absence(job, now, limit),
-            source="absence",
-        )
+        await for_each("adopt", found, take_in, name=lambda each: f"job {each.job_id}")
+        adopted = {each.job_id for each in found}
+        present = {record.job_id: record for record in unknown if record.job_id not in adopted}
+        known = {record.job_id: record for record in records}
+        self._strangers = {
+            job_id: record
+            for job_id, record in (self._strangers | present).items()
+            if known.get(job_id) is record
+        }

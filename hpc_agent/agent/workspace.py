@@ -63,7 +63,7 @@ class WorkspaceLoop:
             if self._is_time_to_repeat(server):
                 self._tasks.start(f"upload {server.key}", self._bring_up.upload_again(server))
         elif server.status is ServerStatus.FAILED and not state.location.entry.has_load_error:
-            words = describe(state.job) if state.job else "it failed"
+            words = describe(state.worker) if state.worker else "it failed"
             error = server.error or dumps(error_info(f"code server: {words}"))
             if self._is_time_to_repeat(server):
                 self._tasks.start(f"error {server.key}", self._bring_up.tell_error(server, error))

@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from hpc_agent.cli import agent, config, control_plane, demo, doctor, options, service, template
+from hpc_agent.cli import (
+    agent,
+    config,
+    control_plane,
+    demo,
+    doctor,
+    options,
+    outgoing,
+    service,
+    template,
+)
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error
 from hpc_agent.errors import ConfigError, HpcAgentError
 
@@ -23,6 +33,7 @@ doctor.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")
+app.add_typer(outgoing.app, name="outgoing")
 app.add_typer(service.app, name="service")
 app.add_typer(template.app, name="template")
 

@@ -31,7 +31,16 @@ def register(app: typer.Typer) -> None:
     app.command()(logs)
 
 
-def start(config: ConfigOption = None) -> None:
+def start(
+    config: ConfigOption = None,
+    take_over_work_dir: Annotated[
+        bool,
+        typer.Option(
+            "--take-over-work-dir",
+            help="Take work_dir from another agent whose home is lost for good.",
+        ),
+    ] = False,
+) -> None:
     """Run the agent in the foreground, until it is told to stop (Ctrl-C, SIGTERM).
 
     Jobs outlive the agent: the next start with the same home directory adopts them.
@@ -46,7 +55,7 @@ def start(config: ConfigOption = None) -> None:
     async def serve() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        await run_agent(settings, stop)
+        await run_agent(settings, stop, take_over_work_dir=take_over_work_dir)
 
     asyncio.run(serve())
 
@@ -64,6 +73,11 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     print_line(f"Agent {found.agent_id} {where}; control plane {found.control_plane}")
     counts = ", ".join(f"{count} {phase}" for phase, count in found.jobs_by_phase.items())
     print_line(f"Jobs: {counts or 'none'}; messages to send: {found.messages_waiting}")
+    if found.events_waiting:
+        print_line(f"Event writes of jobs that wait for the control plane: {found.events_waiting}")
+    if set_aside := found.messages_set_aside + found.events_set_aside:
+        print_line(f"Set aside, since the control plane does not take them: {set_aside} messages")
+        print_line("  (`hpc-agent outgoing` says why, and sends them again)")
     if found.code_servers:
         print_line("")
         print_table(["deployment", "location", "status", "job"], found.code_servers)

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.queue_position import KnowsPositions, Position
 from hpc_agent.slurm.scheduler import (
     JobRecord,
+    Look,
     NodeInfo,
     PartitionInfo,
     Scheduler,
     Usage,
+    found_in,
 )
 
 _PREFIX = "local-"
@@ -34,21 +37,27 @@ class ClusterAndLoginNode:
         """Return the cluster's version."""
         return await self._cluster.version()
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
         """Submit to the cluster; the login node's jobs are submitted to ``login``."""
-        return await self._cluster.submit(script, name=name, comment=comment)
+        return await self._cluster.submit(script, name=name, comment=comment, exclude=exclude)
 
     async def max_array_size(self) -> int:
         """Return the cluster's limit; the login node has no arrays."""
         return await self._cluster.max_array_size()
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         """Submit an array to the cluster."""
-        return await self._cluster.submit_array(script, name=name, comment=comment, size=size)
+        return await self._cluster.submit_array(
+            script, name=name, comment=comment, size=size, exclude=exclude
+        )
 
-    async def queue(self) -> Sequence[JobRecord]:
+    async def queue(self) -> Look:
         """Return the jobs of both."""
-        return [*await self.login.queue(), *await self._cluster.queue()]
+        return await self.login.queue() + await self._cluster.queue()
 
     async def positions(self, job_ids: Iterable[str]) -> Mapping[str, Position]:
         """Return the cluster's; the login node has no queue."""
@@ -56,11 +65,11 @@ class ClusterAndLoginNode:
             return {}
         return await self._cluster.positions(_sorted(job_ids)[1])
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
         """Ask each for its own jobs."""
         here, there = _sorted(job_ids)
-        found = [*await self.login.history(here, since=since)] if here else []
-        return [*found, *await self._cluster.history(there, since=since)] if there else found
+        found = await self.login.history(here, since=since) if here else Look()
+        return found + await self._cluster.history(there, since=since) if there else found
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         """Ask each for its own jobs."""
@@ -72,14 +81,17 @@ class ClusterAndLoginNode:
         """Return one job from whoever has it."""
         return await self._owner(job_id).show(job_id)
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Look into both, the cheap one first."""
-        found = await self.login.find(comment, since=since)
-        return found or await self._cluster.find(comment, since=since)
+    async def find(self, key: str, *, since: datetime) -> Look:
+        """Look into both; what is found here is told also when the cluster does not answer."""
+        found = await self.login.find(key, since=since)
+        try:
+            return found_in(found, await self._cluster.find(key, since=since))
+        except SchedulerUnavailableError as error:
+            return found_in(found, error)
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
         """End a job where it is."""
-        await self._owner(job_id).cancel(job_id)
+        await self._owner(job_id).cancel(job_id, name=name)
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal a job where it is."""

@@ -9,6 +9,7 @@ import secrets
 from hpc_agent.errors import ConfigError
 from hpc_agent.files import LocalFiles
 from hpc_agent.jobs.directory import WorkDirectory
+from hpc_agent.jobs.disk_trouble import files_unavailable, is_passing
 from hpc_agent.store.filesystem import filesystem_type_of, is_network
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> None:
     """Make the work directory and warn when compute nodes will hardly see it.
 
-    Raises ConfigError when it cannot be written, and what WorkDirectory raises but OSError.
+    Raises ConfigError when it cannot be written, FilesUnavailableError when it can another time.
     """
     try:
         work.make()
@@ -25,6 +26,8 @@ def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> 
         work.files.write(probe, "")
         work.files.remove(probe)
     except OSError as error:
+        if is_passing(error):
+            raise files_unavailable(work.path, error) from error
         raise ConfigError(f"work_dir: {work.path}: {error.strerror or error}") from None
     if not isinstance(work.files, LocalFiles):
         return  # whose it is and where it is, is seen on its own machine only

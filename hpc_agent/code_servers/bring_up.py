@@ -7,16 +7,17 @@ import logging
 from collections.abc import Callable
 
 from hpc_agent.code_servers.channels import Channels, Tunnels
-from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import CodeServers
 from hpc_agent.dagster_plus.serdes import dumps, error_info
 from hpc_agent.errors import CodeLocationLoadError, CodeServerError, ControlPlaneError
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store import code_servers, jobs
+from hpc_agent.store import code_servers, workers
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _LONGEST_RETRY_SECONDS = 30.0
 
 
 class BringUp:
-    """Waits for a server, uploads its definitions, and tells the fleet how it went."""
+    """Waits for a server, uploads its definitions, and tells how it went."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class BringUp:
         settings: CodeServers,
         store: Store,
         uploads: Uploads,
-        fleet: Fleet,
+        life: ServerLife,
         channels: Channels,
         tunnels: Tunnels,
         clock: Callable[[], float],
@@ -42,7 +43,7 @@ class BringUp:
         self._settings = settings
         self._store = store
         self._uploads = uploads
-        self._fleet = fleet
+        self._life = life
         self._channels = channels
         self._tunnels = tunnels
         self._clock = clock
@@ -59,7 +60,7 @@ class BringUp:
             try:
                 await self._upload(server)
             except CodeLocationLoadError as error:
-                if await self._fleet.mark_failed(server, error.serialized_error, restart=False):
+                if await self._life.mark_failed(server, error.serialized_error, restart=False):
                     await self.tell_error(server, error.serialized_error)
             except (ControlPlaneError, CodeServerError) as error:
                 log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
@@ -68,12 +69,12 @@ class BringUp:
                 await asyncio.sleep(retry)
                 retry = min(retry * 2, _LONGEST_RETRY_SECONDS)
             else:
-                await self._fleet.mark_serving(server)
+                await self._life.mark_serving(server)
 
     async def upload_again(self, server: CodeServer) -> None:
         """Send the definitions of a serving location once more: the control plane lost them."""
         await self._upload(server)
-        self._fleet.note_upload(server)
+        self._life.note_upload(server)
 
     async def tell_error(self, server: CodeServer, serialized_error: str) -> None:
         """Show why a location does not load; tries until the control plane has taken it."""
@@ -97,24 +98,24 @@ class BringUp:
         return current is not None and current.status is ServerStatus.STARTING
 
     async def _is_too_late(self, server: CodeServer) -> bool:
-        job = await self._store.run(lambda db: jobs.get(db, server.key))
-        problem = self._lateness(job)
+        worker = await self._store.run(lambda db: workers.get(db, server.key))
+        problem = self._lateness(worker)
         if problem is None:
             return False
         serialized = dumps(error_info(problem))
-        if await self._fleet.mark_failed(server, serialized):
+        if await self._life.mark_failed(server, serialized):
             await self.tell_error(server, serialized)
         return True
 
-    def _lateness(self, job: Job) -> str | None:
+    def _lateness(self, worker: Worker) -> str | None:
         """Two clocks: time in the queue, and time since the job runs."""
         now = self._clock()
         queue_limit = self._settings.queue_timeout_seconds
-        if job.phase is Phase.RUNNING and job.started_at is not None:
+        if worker.phase is Phase.RUNNING and worker.started_at is not None:
             limit = self._settings.startup_timeout_seconds
-            if now - job.started_at > limit:
-                return f"The code server did not answer within {limit:.0f} s ({describe(job)})"
-        waited = now - (job.submitted_at or now)
-        if job.phase is Phase.QUEUED and queue_limit is not None and waited > queue_limit:
-            return f"The code server waited {queue_limit:.0f} s in the queue ({describe(job)})"
+            if now - worker.started_at > limit:
+                return f"The code server did not answer within {limit:.0f} s ({describe(worker)})"
+        waited = now - (worker.submitted_at or now)
+        if worker.phase is Phase.QUEUED and queue_limit is not None and waited > queue_limit:
+            return f"The code server waited {queue_limit:.0f} s in the queue ({describe(worker)})"
         return None

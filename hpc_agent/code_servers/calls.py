@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand, Place
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
 from hpc_agent.grpc.client import CodeServerClient
 from hpc_agent.jobs.wording import describe
@@ -21,9 +22,16 @@ class Calls:
     """Lends clients. ``on_demand`` wakes whoever starts servers."""
 
     def __init__(
-        self, *, fleet: Fleet, channels: Channels, demand: Demand, on_demand: Callable[[], None]
+        self,
+        *,
+        fleet: Fleet,
+        life: ServerLife,
+        channels: Channels,
+        demand: Demand,
+        on_demand: Callable[[], None],
     ) -> None:
         self._fleet = fleet
+        self._life = life
         self._channels = channels
         self._demand = demand
         self._on_demand = on_demand
@@ -54,7 +62,7 @@ class Calls:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 raise CodeServerUnavailableError(await self._why_not(place))
-            await self._fleet.changed(min(left, _LOOK_SECONDS))
+            await self._life.changed(min(left, _LOOK_SECONDS))
 
     async def _usable(self, place: Place) -> CodeServer | None:
         servers = await self._fleet.servers_of(place)
@@ -69,6 +77,6 @@ class Calls:
 
     async def _why_not(self, place: Place) -> str:
         for state in await self._fleet.states():
-            if state.place == place and state.job is not None:
-                return f"The code server of {place[1]} is not up: {describe(state.job)}"
+            if state.place == place and state.worker is not None:
+                return f"The code server of {place[1]} is not up: {describe(state.worker)}"
         return f"There is no code server of {place[1]} yet"

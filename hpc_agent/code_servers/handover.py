@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from hpc_agent.store.code_servers import CodeServer
-from hpc_agent.store.jobs import Job
+from hpc_agent.store.workers import Worker
 
 _SAFETY_SECONDS = 30.0
 
 
 def is_due(
     server: CodeServer,
-    job: Job,
+    worker: Worker,
     *,
     now: float,
     drain_seconds: float,
@@ -21,13 +21,13 @@ def is_due(
     Without ``handover_seconds`` the server's own time in the queue and to its first answer, twice,
     is taken for its successor's.
     """
-    if job.started_at is None or job.deadline_at is None:
+    if worker.started_at is None or worker.deadline_at is None:
         return False
     margin = handover_seconds
     if margin is None:
-        asked_at = job.submitted_at or job.created_at
-        way_up = max((server.ready_at or job.started_at) - asked_at, 0.0)
+        asked_at = worker.submitted_at or worker.created_at
+        way_up = max((server.ready_at or worker.started_at) - asked_at, 0.0)
         margin = 2 * way_up + drain_seconds + _SAFETY_SECONDS
     # Half of its life at most, or servers of a short limit would do nothing but hand over.
-    margin = min(margin, (job.deadline_at - job.started_at) / 2)
-    return now >= job.deadline_at - margin
+    margin = min(margin, (worker.deadline_at - worker.started_at) / 2)
+    return now >= worker.deadline_at - margin

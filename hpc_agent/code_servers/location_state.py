@@ -1,4 +1,4 @@
-"""A state: one code location with the servers that it has at the moment."""
+"""How a code location stands: one code location with the servers that it has at the moment."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from dataclasses import dataclass
 from hpc_agent.code_servers.demand import Place
 from hpc_agent.code_servers.workspace import CodeLocation
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
-from hpc_agent.store.jobs import Job
+from hpc_agent.store.workers import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocationState:
-    """One code location: what is wanted, and the newest server with its job, if any.
+    """One code location: what is wanted, and the newest server with its worker, if any.
 
-    ``incumbent`` is the job of the server that serves the same version while that one starts.
+    ``incumbent`` is the worker of the server that serves the same version while that one starts.
     ``note`` says why the server before it was given up, until the new one serves.
     """
 
     place: Place
     location: CodeLocation
     server: CodeServer | None
-    job: Job | None
-    incumbent: Job | None = None
+    worker: Worker | None
+    incumbent: Worker | None = None
     note: str | None = None
 
 
 def state_of(
     place: Place,
     location: CodeLocation,
-    servers: Iterable[tuple[CodeServer, Job]],
+    servers: Iterable[tuple[CodeServer, Worker]],
     *,
     note: str | None,
 ) -> LocationState:
     """Put a code location and its servers, oldest first, together; other servers are left out."""
-    own = [(server, job) for server, job in servers if place_of(server) == place]
+    own = [(server, worker) for server, worker in servers if place_of(server) == place]
     if not own:
-        return LocationState(place=place, location=location, server=None, job=None, note=note)
-    newest, job = own[-1]
+        return LocationState(place=place, location=location, server=None, worker=None, note=note)
+    newest, worker = own[-1]
     incumbents = [
-        other_job
-        for other, other_job in own[:-1]
+        other_worker
+        for other, other_worker in own[:-1]
         if other.status is ServerStatus.SERVING and other.version == newest.version
     ]
     return LocationState(
         place=place,
         location=location,
         server=newest,
-        job=job,
+        worker=worker,
         incumbent=incumbents[-1] if incumbents else None,
         note=note,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hpc_agent.store.code_servers import CodeServer
 
@@ -36,6 +36,12 @@ class Restarts:
         """Let the next start of this edition be a first one."""
         self._failures.pop(edition_of(server), None)
         self._due_at.pop(edition_of(server), None)
+
+    def keep(self, places: Collection[tuple[str, str]]) -> None:
+        """Forget the editions of code locations that are gone."""
+        for edition in [each for each in self._due_at if each[:2] not in places]:
+            self._failures.pop(edition, None)
+            del self._due_at[edition]
 
     def due(self, edition: Edition) -> bool:
         """Whether a server may be started."""

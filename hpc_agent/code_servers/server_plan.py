@@ -15,7 +15,7 @@ from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.interpreter import container_settings, dagster_api, has_image, python_of
 from hpc_agent.jobs.layers import server_layers, settle
 from hpc_agent.jobs.preparation import JobPlan
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.store.workers import WorkerKind
 
 # Field of CodeLocationDeployData → variable of `dagster api grpc` (get_grpc_server_env of
 # dagster_cloud/workspace/user_code_launcher/utils.py).
@@ -63,7 +63,7 @@ def plan_server(
     working_directory = environment.working_directory or data.get("working_directory")
     spec = NodeSpec(
         key=key,
-        kind=JobKind.CODE_SERVER,
+        kind=WorkerKind.CODE_SERVER,
         argv=[
             *dagster_api(
                 environment,

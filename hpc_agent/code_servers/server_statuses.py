@@ -32,7 +32,7 @@ def without_messages(heartbeats: Iterable[Packed]) -> list[Packed]:
 def _heartbeat(state: LocationState) -> Packed:
     server = state.server
     status = _STATUS[server.status] if server else "STARTING"
-    words = describe(state.job) if state.job else "not started yet"
+    words = describe(state.worker) if state.worker else "not started yet"
     if state.note:
         words += f"; {state.note}"
     error: Packed | None = None

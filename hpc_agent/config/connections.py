@@ -20,6 +20,7 @@ class ControlPlane(Section):
     proxy: str | None = None
     timeout_seconds: Seconds = 60
     long_poll_seconds: Annotated[float, Field(ge=0, le=300)] = 30
+    set_aside_after_seconds: Seconds = 3600
 
     @field_validator("url")
     @classmethod

@@ -81,6 +81,7 @@ class Scheduler(Section):
     arrays: bool = True
     local_slots: Annotated[int, Field(ge=1)] = 4
     lost_after_seconds: Seconds = 300
+    avoid_failing_nodes_minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 60
 
     @model_validator(mode="after")
     def _knows_where_to(self) -> Self:

@@ -27,7 +27,8 @@ telemetry:
 nux:
   enabled: false
 
-# A launch waits for the agent's answer, so launches must not wait for each other.
+# A launch waits for the agent's answer, so launches must not wait for each other. While the gateway
+# does not answer, runs go back into the queue: without retries the daemon marks them as failed.
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
@@ -35,6 +36,8 @@ run_coordinator:
     dequeue_interval_seconds: 1
     dequeue_use_threads: true
     dequeue_num_workers: 8
+    max_user_code_failure_retries: 100000
+    user_code_failure_retry_delay: 10
 
 run_monitoring:
   enabled: true

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, dumps, enum_member
-from hpc_agent.errors import ControlPlaneError
+from hpc_agent.errors import ControlPlaneError, ControlPlaneRefusedError
+from hpc_agent.outgoing.text import storable
+
+log = logging.getLogger(__name__)
 
 _POP_REQUESTS = """
     mutation GetUserCloudRequests($forBranchDeployments: Boolean, $forFullDeployments: [String!], $limit: Int, $agentQueues: [String]) {
@@ -90,14 +95,45 @@ class _Answer(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True)
 
 
+def _is_text(value: str) -> str:
+    if storable(value) != value:
+        raise ValueError("is no text: it holds half of a surrogate pair")
+    return value
+
+
+# JSON can spell text that no database takes.
+_Text = Annotated[str, AfterValidator(_is_text)]
+
+
 class PoppedRequest(_Answer):
     """A request as the control plane hands it out."""
 
-    request_id: str
-    request_api: str
-    request_body: str
-    deployment_name: str
+    request_id: _Text
+    request_api: _Text
+    request_body: _Text
+    deployment_name: _Text
     is_branch_deployment: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableRequest:
+    """A request that was handed out and cannot be read; ``request_id`` None cannot be answered."""
+
+    request_id: str | None
+    request_api: str
+    deployment_name: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Popped:
+    """What one poll brought. It is not handed out again, so that no part of it may be lost."""
+
+    requests: list[PoppedRequest]
+    unreadable: list[UnreadableRequest]
+
+    def __bool__(self) -> bool:
+        return bool(self.requests or self.unreadable)
 
 
 class WorkspaceEntry(_Answer):
@@ -125,9 +161,13 @@ async def pop_requests(
     branch_deployments: bool,
     queues: Queues,
     wait_seconds: float,
-) -> list[PoppedRequest]:
-    """Take requests. What is taken and then lost is lost: write it down before anything else."""
-    data = await api.graphql(
+) -> Popped:
+    """Take requests. What is taken and then lost is lost: write it down before anything else.
+
+    Requests that come with an error beside them, or with one among them that cannot be read, are
+    taken all the same.
+    """
+    content = await api.graphql_answer(
         _POP_REQUESTS,
         {
             "forBranchDeployments": branch_deployments,
@@ -136,8 +176,14 @@ async def pop_requests(
         },
         wait_seconds=wait_seconds,
     )
-    popped = _dig(data, "userCloudAgent", "popUserCloudAgentRequests")
-    return _validated(PoppedRequest, popped)
+    items = _dig(content, "data", "userCloudAgent", "popUserCloudAgentRequests")
+    if content.get("errors") and not items:
+        raise ControlPlaneRefusedError(f"GraphQL: {content['errors']}")
+    if not isinstance(items, list):
+        raise ControlPlaneError("the control plane's answer holds no list of requests")
+    if content.get("errors"):
+        log.warning("requests came with errors beside them: %s", content["errors"])
+    return _popped(items)
 
 
 async def workspace_entries(
@@ -219,6 +265,33 @@ def _dig(data: Mapping[str, Any], *path: str) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def _popped(items: Sequence[object]) -> Popped:
+    popped = Popped([], [])
+    for item in items:
+        try:
+            popped.requests.append(PoppedRequest.model_validate(item))
+        except ValidationError as error:
+            popped.unreadable.append(_unreadable(item, error))
+    return popped
+
+
+def _unreadable(item: object, error: ValidationError) -> UnreadableRequest:
+    """Return what can be read of a request, enough to say that it cannot be carried out."""
+
+    def text(name: str) -> str | None:
+        value = item.get(name) if isinstance(item, Mapping) else None
+        # An id with half of a surrogate pair in it could not be answered under the same id.
+        return value if isinstance(value, str) and value and storable(value) == value else None
+
+    faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    return UnreadableRequest(
+        request_id=text("requestId"),
+        request_api=text("requestApi") or "",
+        deployment_name=text("deploymentName"),
+        reason="; ".join(faults) or str(error),
+    )
 
 
 def _validated(model: type[Value], content: object) -> list[Value]:

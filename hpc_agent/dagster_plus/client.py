@@ -7,21 +7,22 @@ status is looked at. httpx errors become errors of ours here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import json
 import platform
 import ssl
+import string
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 from hpc_agent import __version__
 from hpc_agent.config import ControlPlane
-from hpc_agent.dagster_plus.serdes import Packed
+from hpc_agent.dagster_plus.serdes import Packed, dumps
 from hpc_agent.errors import (
     ConfigError,
     ControlPlaneAuthError,
@@ -29,6 +30,7 @@ from hpc_agent.errors import (
     ControlPlaneRefusedError,
     ControlPlaneUnavailableError,
 )
+from hpc_agent.outgoing.verdict import maintenance
 
 # What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
 RETRY_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
@@ -118,34 +120,68 @@ class AgentApi:
         ``wait_seconds`` asks for a long poll (RFC 7240 ``Prefer: wait``); whoever does not know it
         answers at once.
         """
-        headers = self.headers(deployment)
-        if idempotency_key:
-            headers |= {"Idempotency-Key": idempotency_key, "X-Event-Write": "true"}
-        if wait_seconds:
-            headers["Prefer"] = f"wait={wait_seconds:.0f}"
-        response = await self._send(
-            "POST",
-            "/graphql",
-            headers=headers,
-            json={"query": document, "variables": variables},
-            timeout=self._settings.timeout_seconds + wait_seconds + _POLL_MARGIN_SECONDS,
+        content = await self.graphql_answer(
+            document,
+            variables,
+            deployment=deployment,
+            idempotency_key=idempotency_key,
+            wait_seconds=wait_seconds,
         )
-        content = _json_object(response)
         if content.get("errors"):
             raise ControlPlaneRefusedError(f"GraphQL: {content['errors']}")
         data = content.get("data")
         return data if isinstance(data, dict) else {}
+
+    async def graphql_answer(
+        self, document: str, variables: Mapping[str, Any], **more: Any
+    ) -> dict[str, Any]:
+        """Execute a document and return the answer: it may hold both ``data`` and ``errors``."""
+        response = await self.send_graphql(document, variables, **more)
+        _check(response)
+        return _json_object(response)
+
+    async def send_graphql(
+        self,
+        document: str,
+        variables: Mapping[str, Any],
+        *,
+        deployment: str | None = None,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+    ) -> httpx.Response:
+        """Send a document and return the answer, whatever it says.
+
+        Raises ControlPlaneUnavailableError when none came.
+        """
+        headers = self.headers(deployment) | {"Content-Type": "application/json"}
+        if idempotency_key:
+            # Headers are ASCII; the key stays the same at each attempt.
+            key = quote(idempotency_key, safe=string.printable)
+            headers |= {"Idempotency-Key": key, "X-Event-Write": "true"}
+        if wait_seconds:
+            headers["Prefer"] = f"wait={wait_seconds:.0f}"
+        return await self._send(
+            "POST",
+            "/graphql",
+            headers=headers,
+            # Not httpx's own JSON, which stops at half of a surrogate pair.
+            content=dumps({"query": document, "variables": variables}).encode(),
+            timeout=self._settings.timeout_seconds + wait_seconds + _POLL_MARGIN_SECONDS,
+        )
 
     async def get(self, path: str, *, deployment: str, parameters: Mapping[str, Any]) -> Packed:
         """GET a REST endpoint and return its JSON object."""
         response = await self._send(
             "GET", path, headers=self.headers(deployment), params=dict(parameters)
         )
+        _check(response)
         return _json_object(response)
 
     async def put_json(self, path: str, content: Packed, *, deployment: str) -> Packed:
         """PUT a JSON object and return the JSON object that is answered."""
-        response = await self._send("PUT", path, headers=self.headers(deployment), json=content)
+        headers = self.headers(deployment) | {"Content-Type": "application/json"}
+        response = await self._send("PUT", path, headers=headers, content=dumps(content).encode())
+        _check(response)
         return _json_object(response)
 
     async def put_compressed(
@@ -155,25 +191,33 @@ class AgentApi:
 
         Returns the answer as it came: that to an answer of ours is not promised to be JSON.
         """
-        body = await asyncio.to_thread(zlib.compress, content.encode())
-        response = await self._send(
-            "PUT", path, headers=self.headers(deployment), files={file_name: body}
-        )
+        response = await self.send_compressed(path, file_name, content, deployment=deployment)
+        _check(response)
         return response.text
+
+    async def send_compressed(
+        self, path: str, file_name: str, content: str, *, deployment: str
+    ) -> httpx.Response:
+        """Do as ``put_compressed`` does, and return the answer, whatever it says."""
+        body = await asyncio.to_thread(zlib.compress, content.encode())
+        # With its type said, since httpx reads /etc/mime.types to guess one.
+        file = ("upload", body, "application/octet-stream")
+        return await self._send(
+            "PUT", path, headers=self.headers(deployment), files={file_name: file}
+        )
 
     async def put_presigned(self, url: str, body: bytes) -> None:
         """PUT to a pre-signed address, which takes no token of ours."""
-        await self._send("PUT", url, content=body)
+        _check(await self._send("PUT", url, content=body))
 
     async def _send(self, method: str, url: str, **arguments: Any) -> httpx.Response:
         try:
             response = await self.http.request(method, url, **arguments)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             where = self._settings.url
             reason = str(error) or type(error).__name__
             raise ControlPlaneUnavailableError(f"{where}: {reason}") from error
         self._note_time(response)
-        _check(response)
         return response
 
     def _note_time(self, response: httpx.Response) -> None:
@@ -204,7 +248,7 @@ def _check(response: httpx.Response) -> None:
     if status in {401, 403}:
         raise ControlPlaneAuthError(f"the control plane refuses the agent token ({words})")
     if status in RETRY_STATUSES:
-        raise ControlPlaneUnavailableError(_maintenance(response.text) or words)
+        raise ControlPlaneUnavailableError(maintenance(response.text) or words)
     raise ControlPlaneStatusError(words, status)
 
 
@@ -217,24 +261,6 @@ def _json_object(response: httpx.Response) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise ControlPlaneError(f"{response.request.url.path}: the answer is not a JSON object")
-    if maintenance := _maintenance(response.text):
-        raise ControlPlaneUnavailableError(maintenance)
+    if notice := maintenance(response.text):
+        raise ControlPlaneUnavailableError(notice)
     return content
-
-
-def _maintenance(text: str) -> str | None:
-    """Say what an operator's notice says, whatever the status that it comes with.
-
-    The stock client looks for it in every answer (dagster_cloud_cli/core/graphql_client.py:
-    DagsterCloudMaintenanceException).
-    """
-    if '"maintenance"' not in text:
-        return None
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    notice = content.get("maintenance") if isinstance(content, dict) else None
-    if not isinstance(notice, dict):
-        return None
-    return f"the control plane is in maintenance: {notice.get('message')}"

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from hpc_agent.outgoing.text import storable_json
+
 Packed = dict[str, Any]
 
 
@@ -26,7 +28,7 @@ def packed_enum(class_name: str, member: str) -> Packed:
 
 def dumps(value: object) -> str:
     """Return the JSON text that ``deserialize_value`` reads."""
-    return json.dumps(value, separators=(",", ":"))
+    return storable_json(json.dumps(value, separators=(",", ":")))
 
 
 def class_of(value: object) -> str | None:

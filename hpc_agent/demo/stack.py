@@ -244,7 +244,7 @@ async def _see_end(scheduler: Scheduler, mine: set[str]) -> None:
     while time.monotonic() < deadline:
         left = [
             record
-            for record in await scheduler.queue()
+            for record in (await scheduler.queue()).records
             if record.job_id in mine and not record.state.is_final
         ]
         if not left:

@@ -90,7 +90,7 @@ def judge_backlog(config: AgentConfig, agent: AgentFacts) -> Finding:
         return warning(
             f"the control plane has refused {agent.refused_messages} messages and "
             f"{agent.rejected_events} event writes; they are kept",
-            "The agent's log has the reasons.",
+            "`hpc-agent outgoing` says why, and sends them again or drops them.",
         )
     if agent.oldest_message_seconds > _OLD_SECONDS:
         return warning(

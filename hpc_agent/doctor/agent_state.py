@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import AgentFacts
+from hpc_agent.relay.spool import FILE_NAME as SPOOL_FILE
 from hpc_agent.store import meta
 from hpc_agent.store.database import FILE_NAME
 
-_SPOOL = "relay-spool.sqlite"
 _NONE_YET = AgentFacts(
     running_on=None,
     damage=None,
@@ -47,7 +47,7 @@ def _read(home: Path) -> AgentFacts:
         (refused,) = state.execute(
             "SELECT count(*) FROM outbox WHERE refused IS NOT NULL"
         ).fetchone()
-    spooled, oldest_event, rejected = _spool(home / _SPOOL)
+    spooled, oldest_event, rejected = _spool(home / SPOOL_FILE)
     since = min((at for at in (oldest, oldest_event) if at is not None), default=now)
     alive = lease is not None and now - lease[1] < meta.LEASE_SECONDS
     return AgentFacts(
@@ -66,8 +66,15 @@ def _spool(path: Path) -> tuple[int, float | None, int]:
     if not path.exists():
         return 0, None, 0
     with _opened(path) as spool:
-        waiting, oldest = spool.execute("SELECT count(*), min(spooled_at) FROM writes").fetchone()
-        (rejected,) = spool.execute("SELECT count(*) FROM rejected").fetchone()
+        columns = [name for _, name, *_ in spool.execute("PRAGMA table_info(writes)")]
+        if "refused" not in columns:  # of an older agent, which this version has not started yet
+            return 0, None, 0
+        waiting, oldest = spool.execute(
+            "SELECT count(*), min(spooled_at) FROM writes WHERE refused IS NULL"
+        ).fetchone()
+        (rejected,) = spool.execute(
+            "SELECT count(*) FROM writes WHERE refused IS NOT NULL"
+        ).fetchone()
     return waiting, oldest, rejected
 
 

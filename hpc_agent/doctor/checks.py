@@ -14,6 +14,7 @@ from hpc_agent.doctor.facts import (
     ControlPlaneFacts,
     HostFacts,
     NodeFacts,
+    OutputFacts,
     ProbeFacts,
     PyslurmFacts,
     SlurmFacts,
@@ -23,6 +24,7 @@ from hpc_agent.doctor.finding import Finding
 
 Facts = (
     ControllerFacts
+    | OutputFacts
     | PyslurmFacts
     | SlurmFacts
     | HostFacts
@@ -50,6 +52,7 @@ GROUPS: dict[type[Facts], str] = {
     HostFacts: "This machine",
     TemplateFacts: "This machine",
     ControllerFacts: "Slurm",
+    OutputFacts: "Slurm",
     PyslurmFacts: "Slurm",
     SlurmFacts: "Slurm",
     ProbeFacts: "Compute nodes (by a probe job)",
@@ -105,6 +108,12 @@ CHECKS: tuple[Check, ...] = (
         "Slurm's commands, its version, its controller",
         ControllerFacts,
         _slurm.judge_controller,
+    ),
+    Check(
+        "output",
+        "whether something else prints into the output of Slurm's commands",
+        OutputFacts,
+        _slurm.judge_output,
     ),
     Check(
         "pyslurm",

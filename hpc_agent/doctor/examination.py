@@ -17,6 +17,7 @@ from hpc_agent.doctor.facts import (
     ControlPlaneFacts,
     HostFacts,
     NodeFacts,
+    OutputFacts,
     ProbeFacts,
     PyslurmFacts,
     SlurmFacts,
@@ -28,6 +29,7 @@ from hpc_agent.doctor.host import gather_host, gather_templates
 from hpc_agent.doctor.probe import probe_nodes
 from hpc_agent.doctor.pyslurm_facts import gather_pyslurm
 from hpc_agent.doctor.slurm import gather_controller, gather_slurm
+from hpc_agent.doctor.slurm_output import gather_output
 from hpc_agent.errors import ConfigError, SchedulerError
 
 Found = Mapping[type[Facts], Sequence[Facts] | Unknown]
@@ -95,7 +97,7 @@ async def _gather(
         found[TemplateFacts] = [await asyncio.to_thread(gather_templates, config)]
     agent = await asyncio.to_thread(gather_agent, config)
     found[AgentFacts] = [agent]
-    if kinds & {ControllerFacts, PyslurmFacts, SlurmFacts, ProbeFacts, NodeFacts}:
+    if kinds & {ControllerFacts, OutputFacts, PyslurmFacts, SlurmFacts, ProbeFacts, NodeFacts}:
         say("asking Slurm")
         asking = _Asking(config, wish, say, agent_runs=agent.running_on is not None)
         found |= await asking.gather(kinds)
@@ -120,6 +122,7 @@ class _Asking:
             controller = ControllerFacts(version="", error=str(error))
             return {
                 ControllerFacts: [controller],
+                OutputFacts: away,
                 PyslurmFacts: away,
                 SlurmFacts: away,
                 ProbeFacts: away,
@@ -131,6 +134,9 @@ class _Asking:
         found: dict[type[Facts], Sequence[Facts] | Unknown] = {
             ControllerFacts: controller if isinstance(controller, Unknown) else [controller]
         }
+        if OutputFacts in kinds:
+            output = await gather_output(self.config, cluster.runner)
+            found[OutputFacts] = output if isinstance(output, Unknown) else [output]
         if PyslurmFacts in kinds:
             pyslurm = await gather_pyslurm(self.config, cluster.runner, controller)
             found[PyslurmFacts] = pyslurm if isinstance(pyslurm, Unknown) else [pyslurm]

@@ -37,6 +37,17 @@ class PyslurmFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFacts:
+    """What Slurm's commands print that is not theirs, by command.
+
+    ``strange`` was told apart from their output, ``unreadable`` may have been a part of it.
+    """
+
+    strange: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unreadable: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmFacts:
     """A Slurm as its commands describe it.
 

@@ -30,6 +30,7 @@ _LOOK_INTO_QUEUE_SECONDS = 1.0
 # NFS clients may keep what they know of a directory for a minute (acdirmax of nfs(5)). A job that
 # failed has said why; one that was completed has written its answer.
 _COMPLETED_SECONDS, _FAILED_SECONDS = 65.0, 1.0
+_PRINTED_BYTES = 1 << 20
 
 
 async def probe_nodes(
@@ -145,7 +146,12 @@ async def _wait(errand: _Errand, job_id: str, submitted_at: float) -> NodeFacts 
     while time.time() - submitted_at < errand.timeout_seconds:
         content = await asyncio.to_thread(_answer, errand)
         if content is not None:
-            return _facts(content, errand.partition, submitted_at, seen_at=time.time())
+            try:
+                return _facts(content, errand.partition, submitted_at, seen_at=time.time())
+            except (KeyError, TypeError) as error:
+                return Unknown(
+                    f"the answer of probe job {job_id} is not what a probe writes: {error}"
+                )
         if time.monotonic() >= look_at:
             look_at = time.monotonic() + _LOOK_INTO_QUEUE_SECONDS
             news, is_over = await _news(errand.cluster.scheduler, job_id)
@@ -179,15 +185,19 @@ def _answer(errand: _Errand) -> dict[str, Any] | None:
         content = json.loads(errand.cluster.files.read(errand.directory / "answer.json"))
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError) as error:
+        raise HpcAgentError(f"{errand.directory}/answer.json is not what a probe writes") from error
     return content if isinstance(content, dict) else None
 
 
 def _tail(errand: _Errand) -> str:
     path = errand.directory / OUTPUT
     try:
-        printed = errand.cluster.files.read(path).decode(errors="replace")
-    except OSError:
+        printed = errand.cluster.files.read_from(path, 0, _PRINTED_BYTES).decode(errors="replace")
+    except FileNotFoundError:
         return f"{path} was not written: does the node see work_dir?"
+    except OSError as error:
+        return str(error)
     return " / ".join(printed.strip().splitlines()[-3:]) or "it printed nothing"
 
 

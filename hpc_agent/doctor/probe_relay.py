@@ -16,6 +16,7 @@ from hpc_agent.agent.relay import relay_settings
 from hpc_agent.agent.relay_port import RelayPortLoop
 from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import Files
 from hpc_agent.jobs.directory import RELAY_FILE, WorkDirectory
 from hpc_agent.jobs.node_program import build_node_program
@@ -101,8 +102,12 @@ def _no_credentials(deployment: str) -> Mapping[str, str]:
 
 
 def _announced(files: Files, directory: Path) -> Announced:
-    content = json.loads(files.read(directory / RELAY_FILE))
-    return Announced(addresses=content["addresses"], certificate=content["certificate"])
+    path = directory / RELAY_FILE
+    try:
+        content = json.loads(files.read(path))
+        return Announced(addresses=content["addresses"], certificate=content["certificate"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise HpcAgentError(f"{path} is not what an agent writes: {error!r}") from error
 
 
 def _last_port(config: AgentConfig) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpc_agent.config import AgentConfig
-from hpc_agent.doctor.facts import ControllerFacts, PyslurmFacts, SlurmFacts
+from hpc_agent.doctor.facts import ControllerFacts, OutputFacts, PyslurmFacts, SlurmFacts
 from hpc_agent.doctor.finding import Finding, ok, problem, warning
 from hpc_agent.doctor.probe_plan import kinds_of_jobs
+from hpc_agent.doctor.slurm_output import words_of
 from hpc_agent.jobs.options import Setting
 from hpc_agent.slurm.scheduler import PartitionInfo
 from hpc_agent.slurm.values import duration_or_none
@@ -31,6 +32,28 @@ def judge_controller(config: AgentConfig, controller: ControllerFacts) -> Findin
     if all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < _OLDEST:
         return warning(f"{controller.version}", "Only 22.05 and newer are tested.")
     return ok(f"{controller.version}, and the controller is up")
+
+
+_SILENCE = (
+    "Have it print nothing, or to standard error alone: a wrapper of the site's in the command's "
+    "place (`type -a COMMAND` names it; scheduler.bin_dir can name a directory without it), or a "
+    "start-up file of the shell (.bashrc, /etc/profile.d) where transport is ssh."
+)
+
+
+def judge_output(config: AgentConfig, output: OutputFacts) -> Finding:
+    """Lines of others are put aside; what cannot be read keeps jobs from being seen as gone."""
+    if output.unreadable:
+        return problem(
+            f"the output of Slurm's commands cannot be read: {words_of(output.unreadable)}",
+            f"No job is taken for absent meanwhile. {_SILENCE}",
+        )
+    if output.strange:
+        return warning(
+            f"lines in the output of Slurm's commands are not Slurm's: {words_of(output.strange)}",
+            _SILENCE,
+        )
+    return ok("nothing else prints into the output of Slurm's commands")
 
 
 def judge_pyslurm(config: AgentConfig, pyslurm: PyslurmFacts) -> Finding:

@@ -12,9 +12,9 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.layers import run_layers, server_layers, settle
-from hpc_agent.store import jobs
+from hpc_agent.store import workers
 from hpc_agent.store.database import read_only
-from hpc_agent.store.jobs import Job, JobKind
+from hpc_agent.store.workers import Worker, WorkerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +54,12 @@ def explain(config: AgentConfig, name: str, deployment: str | None = None) -> li
     ]
 
 
-def _run_job(config: AgentConfig, name: str) -> Job | None:
+def _run_job(config: AgentConfig, name: str) -> Worker | None:
     db = _database(config)
     if db is None:
         return None
-    row = db.execute(
-        "SELECT key FROM jobs WHERE kind = ? AND ? IN (key, job_id, run_id) "
-        "ORDER BY created_at DESC LIMIT 1",
-        [JobKind.RUN_WORKER.value, name],
-    ).fetchone()
-    return jobs.get(db, row[0]) if row else None
+    worker = workers.named(db, name)
+    return worker if worker is not None and worker.kind is WorkerKind.RUN_WORKER else None
 
 
 def _is_served(config: AgentConfig, location: str) -> bool:

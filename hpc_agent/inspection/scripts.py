@@ -16,7 +16,7 @@ from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.template_check import Finding
 from hpc_agent.runs.planning import overrides_of, plan_from
-from hpc_agent.store import jobs, launches
+from hpc_agent.store import launches, workers
 from hpc_agent.store.database import read_only
 
 
@@ -63,7 +63,7 @@ def check_templates(config: AgentConfig, name: str | None = None) -> list[Findin
 def _plan_of_run(config: AgentConfig, run_id: str) -> JobPlan:
     """Plan a run again from what its launch said. Raises HpcAgentError when it is not known."""
     db = read_only(config.home)
-    arguments, job = launches.find(db, run_id), jobs.of_run(db, run_id)
+    arguments, job = launches.find(db, run_id), workers.of_run(db, run_id)
     if arguments is None or job is None:
         raise HpcAgentError(
             f"run {run_id}: this agent knows no launch of it; `hpc-agent jobs --all` lists its runs"

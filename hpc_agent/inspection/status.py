@@ -14,11 +14,12 @@ from hpc_agent.code_servers.demand import STOPPED
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import Files
+from hpc_agent.inspection.outgoing import OUTBOX, SPOOL, count_outgoing
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store import code_servers, jobs, meta, outbox
+from hpc_agent.store import code_servers, meta, node_faults, workers
 from hpc_agent.store.database import read_only
-from hpc_agent.store.jobs import Job
+from hpc_agent.store.workers import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,37 +33,51 @@ class AgentStatus:
     jobs_by_phase: dict[str, int]
     code_servers: list[dict[str, Any]]
     messages_waiting: int
+    avoided_nodes: list[dict[str, Any]]
+    unreadable: dict[str, list[str]]
+    messages_set_aside: int
+    events_waiting: int
+    events_set_aside: int
 
 
 def read_status(config: AgentConfig) -> AgentStatus:
     """Read an agent's status. Raises StoreError when it has never run."""
     db = read_only(config.home)
     lease = db.execute("SELECT host, pid, heartbeat_at FROM lease").fetchone()
+    outgoing = count_outgoing(config.home)
+    messages, events = outgoing[OUTBOX.name], outgoing[SPOOL.name]
     alive = lease is not None and time.time() - lease[2] < meta.LEASE_SECONDS
     return AgentStatus(
         agent_id=meta.get(db, "agent_id"),
         control_plane=config.control_plane.url,
         running_on=lease[0] if alive else None,
         pid=lease[1] if alive else None,
-        jobs_by_phase={phase.value: count for phase, count in jobs.count_by_phase(db).items()},
+        jobs_by_phase={phase.value: count for phase, count in workers.count_by_phase(db).items()},
         code_servers=[
             *(_server_row(db, server) for server in code_servers.not_retired(db)),
             *_stopped_rows(db),
         ],
-        messages_waiting=outbox.count_waiting(db),
+        avoided_nodes=_avoided_rows(config, db),
+        unreadable=json.loads(meta.get(db, meta.UNREADABLE) or "{}"),
+        messages_waiting=messages.waiting,
+        messages_set_aside=messages.set_aside,
+        events_waiting=events.waiting,
+        events_set_aside=events.set_aside,
     )
 
 
 def read_jobs(config: AgentConfig, *, limit: int, everything: bool) -> list[dict[str, Any]]:
     """Return jobs, newest first; without ``everything`` only those that are not concluded."""
     db = read_only(config.home)
-    return [_job_row(job) for job in jobs.recent(db, limit=limit, include_concluded=everything)]
+    return [
+        _job_row(worker) for worker in workers.recent(db, limit=limit, include_concluded=everything)
+    ]
 
 
 def read_history(config: AgentConfig, name: str) -> list[dict[str, Any]]:
     """Return the state history of one job."""
     db = read_only(config.home)
-    job = find_job(db, name)
+    worker = find_worker(db, name)
     return [
         {
             "at": entry.at,
@@ -71,7 +86,7 @@ def read_history(config: AgentConfig, name: str) -> list[dict[str, Any]]:
             "reason": entry.reason,
             "source": entry.source,
         }
-        for entry in jobs.history(db, job.key)
+        for entry in workers.history(db, worker.key)
     ]
 
 
@@ -80,30 +95,27 @@ def log_file(config: AgentConfig, files: Files, name: str, stream: str) -> Path:
 
     Raises HpcAgentError when there is no such job or no such file yet.
     """
-    job = find_job(read_only(config.home), name)
+    worker = find_worker(read_only(config.home), name)
     file = {"job": "slurm.out"}.get(stream, stream)
-    path = WorkDirectory(config.work_dir).of(job.key) / file
+    work = WorkDirectory(config.work_dir)
+    path = work.of(worker.key) / file
     try:
-        files.read_from(path, 0, 1)
+        files.read_from(path, 0, 1, within=work.jobs)
     except OSError as error:
         reason = "does not exist yet" if isinstance(error, FileNotFoundError) else str(error)
-        raise HpcAgentError(f"{path}: {reason}: {describe(job)}") from None
+        raise HpcAgentError(f"{path}: {reason}: {describe(worker)}") from None
     return path
 
 
-def find_job(db: Database, name: str) -> Job:
-    """Return the job with this key, job id, run id, or code location. Raises HpcAgentError."""
-    row = db.execute(
-        "SELECT key FROM jobs WHERE ? IN (key, job_id, run_id) "
-        "OR (kind = 'code_server' AND location = ?) ORDER BY created_at DESC LIMIT 1",
-        [name, name],
-    ).fetchone()
-    if row is None:
+def find_worker(db: Database, name: str) -> Worker:
+    """Return the worker with this key, job id, run id, or code location. Raises HpcAgentError."""
+    worker = workers.named(db, name)
+    if worker is None:
         raise HpcAgentError(
             f"no job {name!r}: give a run id, a job id, a key or a code location; "
             "`hpc-agent jobs --all` lists them"
         )
-    return jobs.get(db, row[0])
+    return worker
 
 
 def _server_row(db: Database, server: code_servers.CodeServer) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def _server_row(db: Database, server: code_servers.CodeServer) -> dict[str, Any]
         "deployment": server.deployment,
         "location": server.location,
         "status": server.status.value,
-        "job": describe(jobs.get(db, server.key)),
+        "job": describe(workers.get(db, server.key)),
         "key": server.key,
     }
 
@@ -130,29 +142,45 @@ def _stopped_rows(db: Database) -> list[dict[str, Any]]:
     ]
 
 
-def _position(job: Job) -> dict[str, Any] | None:
+def _avoided_rows(config: AgentConfig, db: Database) -> list[dict[str, Any]]:
+    """Nodes on which jobs have failed one after the other, and until when they are kept off."""
+    seconds = config.scheduler.avoid_failing_nodes_minutes * 60
+    return [
+        {
+            "node": fault.node,
+            "failures": fault.count,
+            "reason": fault.reason,
+            "avoided_until": fault.last_at + seconds,
+        }
+        for fault in node_faults.suspects(db, time.time() - seconds)
+        if seconds
+    ]
+
+
+def _position(worker: Worker) -> dict[str, Any] | None:
     """Where in the queue a waiting job was at the last look."""
-    if job.position is None or not job.is_waiting:
+    job = worker.job
+    if job is None or job.position is None or not worker.is_waiting:
         return None
     return {"position": job.position, "of": job.position_among, "partition": job.position_partition}
 
 
-def _job_row(job: Job) -> dict[str, Any]:
+def _job_row(worker: Worker) -> dict[str, Any]:
     return {
-        "key": job.key,
-        "job_id": job.job_id,
-        "kind": job.kind.value,
-        "deployment": job.deployment,
-        "location": job.location,
-        "run_id": job.run_id,
-        "phase": job.phase.value,
-        "state": job.state.value,
-        "reason": job.reason,
-        "position": _position(job),
-        "nodes": job.nodes,
-        "created_at": job.created_at,
-        "submitted_at": job.submitted_at,
-        "started_at": job.started_at,
-        "ended_at": job.ended_at,
-        "description": describe(job),
+        "key": worker.key,
+        "job_id": worker.job_id,
+        "kind": worker.kind.value,
+        "deployment": worker.deployment,
+        "location": worker.location,
+        "run_id": worker.run_id,
+        "phase": worker.phase.value,
+        "state": worker.state.value,
+        "reason": worker.reason,
+        "position": _position(worker),
+        "nodes": worker.nodes,
+        "created_at": worker.created_at,
+        "submitted_at": worker.submitted_at,
+        "started_at": worker.started_at,
+        "ended_at": worker.ended_at,
+        "description": describe(worker),
     }

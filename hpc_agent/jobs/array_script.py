@@ -97,15 +97,9 @@ def prepare_array(work: WorkDirectory, array_key: str, keys: Sequence[str]) -> P
 
     Raises what WorkDirectory raises.
     """
-    directory, files = work.of(array_key), work.files
-    files.remove_tree(directory)
-    files.make_directory(directory)
-    for index, key in enumerate(keys):
-        files.symlink(f"../{key}", directory / str(index))
-    script = work.script_of(array_key)
-    task_script = files.read(work.script_of(keys[0])).decode()
-    files.write(script, array_script(task_script, array_key=array_key, directory=directory))
-    return script
+    directory = work.link_tasks(array_key, keys)
+    text = array_script(work.script(keys[0]), array_key=array_key, directory=directory)
+    return work.write_script(array_key, text)
 
 
 def _command(interpreter: str) -> str:

@@ -9,6 +9,7 @@ array that is refused is tried as single jobs.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -23,19 +24,26 @@ _STREAM_SECONDS = 2.0
 AT_ONCE = 4
 # An array of so many that goes through ends the caution that a submit limit has called for.
 _PLENTY = 500
+# An sbatch that has said nothing for so long is no reason for others like it to wait.
+_HUNG_SECONDS = 5.0
+_REMEMBERED_SECONDS = 24 * 3600.0
 
 
 @dataclass(slots=True)
 class _Standing:
     """What the scheduler has said of one likeness; ``refusal`` is what it said to an array.
 
-    ``begun`` are the times of its last submissions.
+    ``begun`` are the times of its last submissions, ``on_their_way`` when those began that have no
+    answer yet. Until ``held_until`` nothing is tried. ``used_at`` is when it was last asked for.
     """
 
     allowed: int | None = None
     refusal: str | None = None
     one_by_one: bool = False
+    held_until: float = 0.0
+    used_at: float = 0.0
     begun: deque[float] = field(default_factory=lambda: deque(maxlen=_STREAM_SUBMISSIONS))
+    on_their_way: dict[int, float] = field(default_factory=dict)
 
 
 class Bursts:
@@ -43,6 +51,7 @@ class Bursts:
 
     def __init__(self) -> None:
         self._standings: dict[str, _Standing] = {}
+        self._tickets = itertools.count()
 
     def size(self, likeness: str, largest: int) -> int:
         """Return how many jobs the next submission may hold; ``largest`` is the longest array."""
@@ -51,14 +60,16 @@ class Bursts:
             return 1
         return max(min(largest, standing.allowed or largest), 1)
 
-    def wait(
-        self, due: Alike, *, on_their_way: int, more_coming: bool, largest: int, now: float
-    ) -> float | None:
+    def wait(self, due: Alike, *, more_coming: bool, largest: int, now: float) -> float | None:
         """Return the seconds until the next submission; None for after one that is on its way.
 
-        ``more_coming`` says that more launches have been received than have become jobs.
+        ``more_coming`` says that more launches have been received than have become workers.
         """
         standing, size = self._of(due.likeness), self.size(due.likeness, largest)
+        standing.used_at = now
+        if now < standing.held_until:
+            return standing.held_until - now
+        on_their_way = sum(now - at < _HUNG_SECONDS for at in standing.on_their_way.values())
         is_probing = standing.allowed is not None or standing.refusal is not None
         if on_their_way >= (1 if is_probing else AT_ONCE):
             return None
@@ -69,9 +80,28 @@ class Bursts:
         gather_seconds = STREAM_GATHER_SECONDS if is_stream else GATHER_SECONDS
         return max(due.oldest + gather_seconds - now, 0.0)
 
-    def begun(self, likeness: str, now: float) -> None:
-        """A submission of a likeness begins."""
-        self._of(likeness).begun.append(now)
+    def begun(self, likeness: str, now: float) -> int:
+        """A submission of a likeness begins; return its number for ``ended``."""
+        standing, ticket = self._of(likeness), next(self._tickets)
+        standing.begun.append(now)
+        standing.on_their_way[ticket] = now
+        return ticket
+
+    def ended(self, likeness: str, ticket: int) -> None:
+        """A submission has its answer."""
+        self._of(likeness).on_their_way.pop(ticket, None)
+
+    def hold(self, likeness: str, until: float) -> None:
+        """Try nothing of a likeness until then."""
+        self._of(likeness).held_until = until
+
+    def forget_old(self, now: float) -> None:
+        """Forget what was said of likenesses that have not been asked for in a day."""
+        self._standings = {
+            likeness: standing
+            for likeness, standing in self._standings.items()
+            if standing.on_their_way or now - standing.used_at < _REMEMBERED_SECONDS
+        }
 
     def is_stream(self, likeness: str, now: float) -> bool:
         """Whether jobs of a likeness have been coming one after the other just now."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpc_agent.files import Files, LocalFiles
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.hostile_files import UnfitFileError
+from hpc_agent.jobs.disk_trouble import told_of
+from hpc_agent.jobs.exit_record import MAX_BYTES, Claim, ExitRecord
+from hpc_agent.store.workers import WorkerKind
+
+log = logging.getLogger(__name__)
 
 SCRIPT = "job.sh"
 RELAY_FILE = "relay.json"
@@ -21,7 +26,7 @@ class NodeSpec:
     """What the node program does; the fields of ``spec.json``."""
 
     key: str
-    kind: JobKind
+    kind: WorkerKind
     argv: Sequence[str]
     environment: Mapping[str, str]
     working_directory: str | None
@@ -60,7 +65,8 @@ class NodeSpec:
 class WorkDirectory:
     """The agent's directory on the file system that compute nodes share. Its methods block.
 
-    They raise OSError, and SchedulerUnavailableError when the machine that has it is away.
+    They raise FilesUnavailableError when the file system refuses what should be possible, and
+    SchedulerUnavailableError when the machine that has it is away: then nothing is known of a job.
     """
 
     def __init__(self, path: Path, files: Files | None = None) -> None:
@@ -70,7 +76,7 @@ class WorkDirectory:
         self.lib = path / "lib"
 
     def make(self) -> None:
-        """Make the directories, private to this user."""
+        """Make the directories, private to this user. Raises OSError."""
         for directory in (self.path, self.jobs, self.lib):
             self.files.make_directory(directory)
 
@@ -83,33 +89,85 @@ class WorkDirectory:
         return self.of(key) / SCRIPT
 
     def prepare(self, spec: NodeSpec, *, token: str, program: Path) -> Path:
-        """Make a job's directory with everything but its script; safe to repeat after a crash."""
-        files, directory = self.files, self.of(spec.key)
-        files.make_directory(directory)
-        files.write(directory / "token", token)
-        files.write(directory / "spec.json", spec.to_json())
-        files.link(program, directory / "node.pyz")
-        files.symlink(f"../../{RELAY_FILE}", directory / RELAY_FILE)
-        if spec.kind is JobKind.PACK:
-            files.make_directory(directory / ORDERS)
+        """Make a job's directory with everything but its script.
+
+        Safe to repeat after a crash, or after it stopped half-way because the disk was full.
+        """
+        with told_of(self.path):
+            files, directory = self.files, self._made(spec.key)
+            files.write(directory / "token", token)
+            files.write(directory / "spec.json", spec.to_json())
+            files.link(program, directory / "node.pyz")
+            files.symlink(f"../../{RELAY_FILE}", directory / RELAY_FILE)
+            if spec.kind is WorkerKind.PACK:
+                files.make_directory(directory / ORDERS, parents=False)
+        return directory
+
+    def write_script(self, key: str, text: str) -> Path:
+        """Write the script of a job, or of an array, whose directory is there; return its path."""
+        path = self.script_of(key)
+        with told_of(self.path):
+            self.files.write(path, text)
+        return path
+
+    def script(self, key: str) -> str:
+        """Return the script of a job as it was written."""
+        with told_of(self.path):
+            return self.files.read(self.script_of(key), within=self.jobs).decode(errors="replace")
+
+    def link_tasks(self, array_key: str, keys: Sequence[str]) -> Path:
+        """Make the directory of an array anew, with a link for each index; return it."""
+        directory = self.of(array_key)
+        with told_of(self.path):
+            self.files.remove_tree(directory)
+            self._made(array_key)
+            for index, key in enumerate(keys):
+                self.files.symlink(f"../{key}", directory / str(index))
         return directory
 
     def order(self, pack_key: str, key: str) -> None:
-        """Let a pack start a server. Raises OSError when the pack's directory is gone."""
-        self.files.touch(self.of(pack_key) / ORDERS / key)
+        """Let a pack start a server."""
+        with told_of(self.path):
+            self.files.touch(self.of(pack_key) / ORDERS / key)
 
     def withdraw_order(self, pack_key: str, key: str) -> None:
         """Let a pack end a server."""
-        self.files.remove(self.of(pack_key) / ORDERS / key)
+        with told_of(self.path):
+            self.files.remove(self.of(pack_key) / ORDERS / key)
 
-    def exit_record(self, key: str) -> dict[str, Any] | None:
-        """Return a job's exit record, or None when there is none."""
-        try:
-            content = json.loads(self.files.read(self.of(key) / "exit.json"))
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+    def exit_record(self, key: str) -> ExitRecord | None:
+        """Return a job's exit record; None when there is none, or nonsense in its place.
+
+        Whose it is, it says itself: an earlier start, or another job of this key, may have left it.
+        """
+        record = ExitRecord.parse(self._left_by_job(key, "exit.json"))
+        return None if record is not None and record.outcome == "duplicate" else record
+
+    def claim(self, key: str) -> Claim | None:
+        """Return which start of a job has it; None when none has, or nobody can say."""
+        return Claim.parse(self._left_by_job(key, "claim"))
 
     def remove(self, key: str) -> None:
-        """Remove a job's directory."""
+        """Remove a job's directory, as far as that is possible."""
         self.files.remove_tree(self.of(key))
+
+    def _made(self, key: str) -> Path:
+        """Make a job's directory where `jobs` is: without it, the file system is not mounted."""
+        directory = self.of(key)
+        if not self.files.is_directory(directory, follow=False):
+            self.files.remove(directory)  # a link or a file in the way, as user code may leave it
+            self.files.make_directory(directory, parents=False)
+        return directory
+
+    def _left_by_job(self, key: str, name: str) -> bytes | None:
+        path = self.of(key) / name
+        with told_of(self.path):
+            try:
+                return self.files.read(path, limit=MAX_BYTES, within=self.jobs)
+            except UnfitFileError as error:
+                log.warning("job %s: %s is taken for absent: %s", key, name, error)
+                return None
+            except FileNotFoundError:
+                if not self.files.is_directory(self.jobs):
+                    raise  # everything seems absent where the file system is not mounted
+                return None

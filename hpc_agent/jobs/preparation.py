@@ -14,13 +14,13 @@ from hpc_agent.jobs.interpreter import is_in_bundle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.store.workers import WorkerKind
 
 OUTPUT = "slurm.out"
 TEMPLATE_OF = {
-    JobKind.RUN_WORKER: "run_worker.sbatch.j2",
-    JobKind.CODE_SERVER: "code_server.sbatch.j2",
-    JobKind.PACK: "pack.sbatch.j2",
+    WorkerKind.RUN_WORKER: "run_worker.sbatch.j2",
+    WorkerKind.CODE_SERVER: "code_server.sbatch.j2",
+    WorkerKind.PACK: "pack.sbatch.j2",
 }
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -84,9 +84,7 @@ class JobPreparation:
             plan, directory=directory, node_python=self._node_python, account=self._account
         )
         text = self._templates.render(TEMPLATE_OF[plan.spec.kind], values)
-        script = JobScript(self.work.script_of(key), text)
-        self.work.files.write(script.path, text)
-        return script
+        return JobScript(self.work.write_script(key, text), text)
 
 
 def script_values(

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from hpc_agent.jobs import reasons
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Job, Phase, Placement
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Placement, Worker
 
 _END_ADVICE = {
     JobState.OUT_OF_MEMORY: "it used more memory than it asked for; raise dagster-hpc/mem",
@@ -20,11 +21,14 @@ _END_ADVICE = {
 }
 
 
-def describe_waiting(job: Job) -> str:
+def describe_waiting(worker: Worker) -> str:
     """Return for example ``PENDING (Priority: jobs of …), expected to start 14:03 UTC``."""
-    words = reasons.in_words(job.reason)
-    reason = f"{job.reason}: {words}" if words else job.reason
-    text = f"{job.state.value} ({reason})" if reason and reason != "None" else job.state.value
+    words = reasons.in_words(worker.reason)
+    reason = f"{worker.reason}: {words}" if words else worker.reason
+    text = f"{worker.state.value} ({reason})" if reason and reason != "None" else worker.state.value
+    job = worker.job
+    if job is None:
+        return text
     if job.expected_start:
         start = datetime.fromtimestamp(job.expected_start, UTC)
         text += f", expected to start {start:%Y-%m-%d %H:%M} UTC"
@@ -34,56 +38,58 @@ def describe_waiting(job: Job) -> str:
     return text
 
 
-def describe(job: Job) -> str:
+def describe(worker: Worker) -> str:
     """Return one line on where a job is now."""
-    name = _name(job)
-    match job.phase:
+    name = _name(worker)
+    match worker.phase:
         case Phase.INTENT:
-            return f"waiting to be submitted{': ' + job.reason if job.reason else ''}"
+            return f"waiting to be submitted{': ' + worker.reason if worker.reason else ''}"
         case Phase.SUBMITTING:
             return "being submitted"
         case Phase.QUEUED:
-            return f"{name}, {describe_waiting(job)}"
+            return f"{name}, {describe_waiting(worker)}"
         case Phase.RUNNING:
-            return f"{name}, {job.state.value} on {job.nodes or 'a node'}"
+            return f"{name}, {worker.state.value} on {worker.nodes or 'a node'}"
         case _:
-            return f"{name}, {describe_end(job)}"
+            return f"{name}, {describe_end(worker)}"
 
 
-def _name(job: Job) -> str:
-    if job.placement is Placement.LOGIN:
+def _name(worker: Worker) -> str:
+    if worker.placement is Placement.LOGIN:
         return "process of the login node"
-    name = f"job {job.job_id}" if job.job_id else "job"
-    return f"{name} (a pack)" if job.pack_key else name
+    name = f"job {worker.job_id}" if worker.job_id else "job"
+    return f"{name} (a pack)" if worker.pack_key else name
 
 
-def describe_end(job: Job) -> str:
+def describe_end(worker: Worker) -> str:
     """Return how a job ended and, where there is something to do, what."""
-    match job.phase:
+    match worker.phase:
         case Phase.REFUSED:
-            return f"refused: {job.message}"
+            return f"refused: {worker.message}"
         case Phase.WITHDRAWN:
             return "withdrawn before it was submitted"
         case Phase.LOST:
-            return f"lost: {job.message}"
+            return f"lost: {worker.message}"
         case _:
             pass
-    text = job.state.value
-    if job.state is JobState.CANCELLED and job.terminate_at is not None:
+    text = worker.state.value
+    if worker.state is JobState.CANCELLED and worker.terminate_at is not None:
         return f"{text} as requested"
-    if job.state is JobState.FAILED:
-        text += f" ({_exit_words(job)})"
-    advice = _END_ADVICE.get(job.state)
-    if job.state is JobState.OUT_OF_MEMORY and job.placement is not Placement.JOB:
-        advice = f"{job.message}; raise code_servers.{job.placement.value}.memory_mb"
+    if worker.state is JobState.FAILED:
+        text += f" ({_exit_words(worker)})"
+    advice = _END_ADVICE.get(worker.state)
+    if worker.state is JobState.OUT_OF_MEMORY and worker.placement is not Placement.JOB:
+        advice = f"{worker.message}; raise code_servers.{worker.placement.value}.memory_mb"
     if advice:
         text += f": {advice}"
-    return f"{text}\n{job.message}" if job.message and job.state is JobState.FAILED else text
+    return (
+        f"{text}\n{worker.message}" if worker.message and worker.state is JobState.FAILED else text
+    )
 
 
-def _exit_words(job: Job) -> str:
-    if job.signal:
-        return f"ended by signal {job.signal}"
-    if job.exit_code is not None:
-        return f"exit code {job.exit_code}"
+def _exit_words(worker: Worker) -> str:
+    if worker.signal:
+        return f"ended by signal {worker.signal}"
+    if worker.exit_code is not None:
+        return f"exit code {worker.exit_code}"
     return "exit code unknown"

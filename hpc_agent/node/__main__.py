@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -28,7 +29,8 @@ def main() -> int:
             return Pack(job_dir, spec).run()
         return NodeProgram(job_dir, spec).run()
     except SpecError as error:
-        sys.stderr.write("hpc-agent node: %s\n" % error)
+        with contextlib.suppress(OSError):  # a full disk
+            os.write(2, ("hpc-agent node: %s\n" % error).encode("utf-8", "backslashreplace"))
         return 2
 
 

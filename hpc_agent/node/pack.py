@@ -10,12 +10,13 @@ import os
 import signal
 import subprocess
 import time
-from typing import Dict, List, Set
+from typing import Any, Dict, List, Set
 
 from . import records, signals
 from .child import before_exec
+from .job_files import open_output, write_json
 from .journal import log
-from .records import Ending, exit_record, start_record, write_json
+from .records import Ending, exit_record, start_record
 from .spec import Spec
 
 ORDERS = "servers"
@@ -38,7 +39,7 @@ class Pack:
     def run(self) -> int:
         """Serve orders until a signal asks for the end, or nobody orders anything any more."""
         signals.block()
-        write_json(os.path.join(self._job_dir, "start.json"), start_record(self._context))
+        self._note("start.json", start_record(self._context))
         log("pack %s on %s" % (self._spec.key, self._context.hostname))
         idle_since = time.monotonic()
         reason = "no server was ordered for %g s" % self._spec.idle_seconds
@@ -54,8 +55,15 @@ class Pack:
         self._end_all()
         log(reason)
         ending = Ending(records.EXITED, reason=reason, exit_code=0)
-        write_json(os.path.join(self._job_dir, "exit.json"), exit_record(self._context, ending))
+        self._note("exit.json", exit_record(self._context, ending))
         return 0
+
+    def _note(self, name: str, record: Dict[str, Any]) -> None:
+        """Write a record; the servers go on without it."""
+        try:
+            write_json(os.path.join(self._job_dir, name), record)
+        except OSError as error:
+            log("cannot write %s: %s" % (name, error))
 
     def _is_idle(self, since: float) -> bool:
         return time.monotonic() - since > self._spec.idle_seconds
@@ -85,7 +93,7 @@ class Pack:
         self._seen.add(key)
         directory = os.path.join(os.path.dirname(self._job_dir), key)
         try:
-            with open(os.path.join(directory, "slurm.out"), "ab") as output:
+            with os.fdopen(open_output(os.path.join(directory, "slurm.out")), "ab") as output:
                 self._servers[key] = subprocess.Popen(
                     [_BASH, os.path.join(directory, "job.sh")],
                     cwd=directory,

@@ -9,25 +9,30 @@ import socket
 import tempfile
 import threading
 import time
+import traceback
 from typing import Any, Dict, Optional, Tuple
 
 from . import records, signals
-from .child import Child, cpu_seconds, max_rss_kb, supervise
+from .child import Child, Output, cpu_seconds, max_rss_kb, supervise
 from .claim import ClaimRefused, claim
+from .disk import DiskTrouble, Interrupted, patiently
+from .job_files import read_tail, write_json
 from .journal import log
 from .memory import MemoryLimit
 from .proxy import LoopbackProxy
-from .records import Ending, exit_record, start_record, write_json
+from .records import STDERR_TAIL_BYTES, Ending, exit_record, start_record
 from .relay_client import RelayClient
 from .reports import Reporter, ReportFailed
-from .spec import CODE_SERVER, Spec, read_token
+from .spec import CODE_SERVER, DISK_SECONDS, Spec, read_token
 from .tunnel import Tunnels
 
 EXIT_REPORT_SECONDS = 30.0
 TERMINATED_REPORT_SECONDS = 5.0
+DUPLICATE_REPORT_SECONDS = 5.0
 READY_REPORT_SECONDS = 24 * 3600.0
 EX_TEMPFAIL = 75  # sysexits.h: the agent could not be reached, the run was not started
 EX_CANNOT_START = 127
+EX_SOFTWARE = 70  # sysexits.h
 _SOCKET_NAME_MAX = 107  # sun_path, unix(7)
 
 
@@ -43,6 +48,8 @@ class NodeProgram:
         self._relay_file = self._path("relay.json")
         self._client = RelayClient(self._relay_file)
         self._reporter = Reporter(self._client, self._token, self._context)
+        self._interruption = _Interruption()
+        self._child: Optional[Child] = None
         self._reached = False
         self._resumes = False
 
@@ -50,39 +57,74 @@ class NodeProgram:
         """Run the job and return the exit code for Slurm: the child's, or 128 + its signal."""
         signals.block()
         try:
-            claim(self._job_dir, self._context)
+            patiently(
+                "cannot claim the job",
+                lambda: claim(self._job_dir, self._context),
+                self._spec.relay_timeout_seconds,
+                self._interruption.pause,
+            )
         except ClaimRefused as refused:
             return self._refuse_duplicate(refused)
+        except (DiskTrouble, Interrupted) as error:
+            return self._not_claimed(error)
         log(
             "job %s on %s, Slurm job %s"
             % (self._spec.key, self._context.hostname, self._context.slurm_job_id or "-")
         )
-        tmp = _node_local_directory()
         try:
-            code, ending = self._claimed(tmp)
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
+            code, ending = self._run_in_tmp()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the agent is told of an end)
+            code, ending = self._broken(error)
         self._finish(ending)
         return code
+
+    def _run_in_tmp(self) -> Tuple[int, Ending]:
+        try:
+            tmp = _node_local_directory()
+        except OSError as error:
+            reason = "no directory for temporary files on %s: %s" % (self._context.hostname, error)
+            log(reason)
+            return EX_TEMPFAIL, Ending(records.NOT_STARTED, reason=reason)
+        try:
+            return self._claimed(tmp)
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
 
     def _claimed(self, tmp: str) -> Tuple[int, Ending]:
         refusal = self._ask_to_start()
         if refusal is not None:
             return refusal
+        try:
+            output = patiently(
+                "cannot write the job directory",
+                self._note_start,
+                self._spec.relay_timeout_seconds,
+                self._interruption.pause,
+            )
+        except (DiskTrouble, Interrupted) as error:
+            return self._not_started(error)
+        try:
+            return self._run_child(tmp, output)
+        finally:
+            output.close()
+
+    def _note_start(self) -> Output:
+        write_json(self._path("start.json"), start_record(self._context))
+        return Output(self._job_dir)
+
+    def _run_child(self, tmp: str, output: Output) -> Tuple[int, Ending]:
         proxy = LoopbackProxy(self._client, self._token, self._context.restart_count)
         server_socket = os.path.join(tmp, "grpc.sock")
         environment = self._environment(proxy.address, server_socket, tmp)
         words = self._spec.resume_argv if self._resumes else self._spec.argv
         argv = [_fill(word, server_socket, tmp) for word in words]
-        write_json(self._path("start.json"), start_record(self._context))
         try:
-            child = Child(
-                argv, environment, self._spec.working_directory, self._job_dir, self._spec.nice
-            )
+            child = Child(argv, environment, self._spec.working_directory, output, self._spec.nice)
         except (OSError, ValueError) as error:
             reason = "cannot start %s: %s" % (argv[0], error)
             log(reason)
             return EX_CANNOT_START, Ending(records.EXITED, reason=reason, exit_code=EX_CANNOT_START)
+        self._child = child
         log("started %s as process %d" % (os.path.basename(argv[0]), child.pid))
         proxy.start()
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
@@ -93,9 +135,35 @@ class NodeProgram:
             tunnels.stop()
         return self._ended(child.poll() or 0, asked, memory.verdict if memory else None)
 
+    def _not_started(self, error: Exception) -> Tuple[int, Ending]:
+        log("not started: %s" % error)
+        if isinstance(error, Interrupted):
+            reason = "ended by a signal before it started (%s)" % error
+            return 128 + signal.SIGTERM, Ending(records.NOT_STARTED, reason=reason)
+        reason = "the job directory cannot be used from %s: %s" % (self._context.hostname, error)
+        return EX_TEMPFAIL, Ending(records.NOT_STARTED, reason=reason)
+
+    def _not_claimed(self, error: Exception) -> int:
+        """Tell the agent alone: exit.json is for whoever has the claim, and that is not known."""
+        code, ending = self._not_started(error)
+        self._reached = True
+        self._report_exit(exit_record(self._context, ending))
+        self._client.close()
+        return code
+
+    def _broken(self, error: Exception) -> Tuple[int, Ending]:
+        """End the job, since nobody would look after it any more."""
+        for line in traceback.format_exception(type(error), error, error.__traceback__):
+            log(line.rstrip())
+        if self._child is not None:
+            self._child.signal_group(signal.SIGKILL)
+        outcome = records.NOT_STARTED if self._child is None else records.EXITED
+        reason = "the node program failed: %r" % error
+        return EX_SOFTWARE, Ending(outcome, reason=reason, exit_code=EX_SOFTWARE)
+
     def _ask_to_start(self) -> Optional[Tuple[int, Ending]]:
         """Report the start; return how it ends when it must not go on."""
-        interruption = _Interruption()
+        interruption = self._interruption
         try:
             answer = self._reporter.report(
                 "started", self._spec.relay_timeout_seconds, interruption.pause
@@ -183,25 +251,57 @@ class NodeProgram:
             max_rss_kb=max_rss_kb(),
             cpu_seconds=cpu_seconds(),
             ended_on=signal.Signals(asked).name if asked is not None else None,
-            stderr_tail=records.tail(self._path("stderr")),
+            stderr_tail=read_tail(self._path("stderr"), STDERR_TAIL_BYTES),
         )
         return (128 + number if number is not None else status), ending
 
     def _refuse_duplicate(self, refused: ClaimRefused) -> int:
-        """Exit harmlessly; exit.json belongs to the claimant."""
+        """Tell who this is, and exit harmlessly; exit.json belongs to the claimant."""
         log("duplicate: %s" % refused)
         record = exit_record(self._context, Ending(records.DUPLICATE, reason=str(refused)))
+        record["claimed_by"] = refused.claimed_by
         name = "duplicate-%s.json" % (self._context.slurm_job_id or os.getpid())
-        write_json(self._path(name), record)
+        self._write(name, record)
+        # In a thread: a relay that takes the report and never answers must not keep the node.
+        telling = threading.Thread(
+            target=self._report_duplicate, args=(refused,), name="duplicate", daemon=True
+        )
+        telling.start()
+        telling.join(2 * DUPLICATE_REPORT_SECONDS)
         return 0
 
+    def _report_duplicate(self, refused: ClaimRefused) -> None:
+        try:
+            self._reporter.report(
+                "duplicate", DUPLICATE_REPORT_SECONDS, _sleep, claimed_by=refused.claimed_by
+            )
+        except ReportFailed as error:
+            log("could not report the duplicate: %s" % error)
+
     def _finish(self, ending: Ending) -> None:
+        """Leave the exit record and report it; the one is enough where the other cannot be."""
         record = exit_record(self._context, ending)
-        write_json(self._path("exit.json"), record)
-        self._report_exit(record)
+        is_written = self._write("exit.json", record)
+        is_told = self._report_exit(record)
+        if not is_written:
+            patience = 0.0 if is_told else DISK_SECONDS
+            self._write("exit.json", record, patience)
         self._client.close()
 
-    def _report_exit(self, record: Dict[str, Any]) -> None:
+    def _write(self, name: str, record: Dict[str, Any], give_up_after: float = 0.0) -> bool:
+        try:
+            patiently(
+                "cannot write %s" % name,
+                lambda: write_json(self._path(name), record),
+                give_up_after,
+                _Interruption().pause,
+            )
+        except (DiskTrouble, Interrupted) as error:
+            log(str(error))
+            return False
+        return True
+
+    def _report_exit(self, record: Dict[str, Any]) -> bool:
         # An agent that was never reached gets one more try; the exit record says the same.
         patience = EXIT_REPORT_SECONDS if self._reached else 0.0
         if record["outcome"] == records.TERMINATED:
@@ -210,7 +310,9 @@ class NodeProgram:
         try:
             self._reporter.report("exited", patience, _Interruption().pause, exit=record)
         except ReportFailed as error:
-            log("could not report the end, the exit record says it: %s" % error)
+            log("could not report the end: %s" % error)
+            return False
+        return True
 
     def _path(self, name: str) -> str:
         return os.path.join(self._job_dir, name)

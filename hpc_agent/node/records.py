@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
 STDERR_TAIL_BYTES = 4096
+# What the environment holds is not always text, and the agent takes no report that is none.
+_NOT_OF_A_NAME = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
+_NOT_OF_AN_ID = re.compile("[^A-Za-z0-9_.+-]")
 
 EXITED = "exited"
 TERMINATED = "terminated"
@@ -52,8 +54,8 @@ def current_context(key: str) -> JobContext:
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return JobContext(
         key=key,
-        hostname=node_name(os.environ),
-        slurm_job_id=_slurm_job_id(),
+        hostname=_NOT_OF_A_NAME.sub("?", node_name(os.environ))[:255],
+        slurm_job_id=_NOT_OF_AN_ID.sub("_", _slurm_job_id())[:100],
         restart_count=int(restarts) if restarts.isdigit() else 0,
         started_at=time.time(),
     )
@@ -94,13 +96,14 @@ def start_record(context: JobContext) -> Dict[str, Any]:
 
 def exit_record(context: JobContext, ending: Ending) -> Dict[str, Any]:
     """Return the contents of ``exit.json``."""
+    reason = ending.reason.encode("utf-8", "replace").decode("utf-8")
     return {
         "version": 1,
         "key": context.key,
         "exit_code": ending.exit_code,
         "signal": ending.signal,
         "outcome": ending.outcome,
-        "reason": ending.reason,
+        "reason": reason,
         "started_at": context.started_at,
         "ended_at": time.time(),
         "hostname": context.hostname,
@@ -145,36 +148,3 @@ def _cpus(text: str) -> Optional[int]:
 
 def _integer(text: Optional[str]) -> Optional[int]:
     return int(text) if text is not None and text.isdigit() else None
-
-
-def write_json(path: str, document: Dict[str, Any]) -> None:
-    """Replace a file atomically and durably: a reader sees the old one or all of the new one."""
-    # Not host and pid: in OCI bundles, every node program is process 1 of the same host name.
-    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_directory(os.path.dirname(path))
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def tail(path: str, size: int = STDERR_TAIL_BYTES) -> str:
-    """Return the last bytes of a file as text, "" when there is none."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - size))
-            return file.read(size).decode("utf-8", "replace")
-    except OSError:
-        return ""

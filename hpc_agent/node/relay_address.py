@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any, Dict, Tuple
+
+from .job_files import read_regular
 
 CONNECT_SECONDS = 5.0
 HTTP = "http/1.1"
@@ -29,15 +30,13 @@ class RelayAddress:
 def read_address(path: str) -> RelayAddress:
     """Read ``relay.json`` afresh: a restarted agent replaces it. Raises RelayUnreachable."""
     try:
-        # The file is replaced on another host: opening its directory revalidates NFS caches.
-        os.listdir(os.path.dirname(os.path.realpath(path)))
-        with open(path, encoding="utf-8") as file:
-            document: Dict[str, Any] = json.load(file)
+        # A link, and the file that it leads to is replaced on another host.
+        document: Dict[str, Any] = json.loads(read_regular(path, follow=True).decode("utf-8"))
         if document["version"] != 1:
             raise ValueError("version %r, expected 1" % document["version"])  # noqa: TRY301
         addresses = tuple(_host_and_port(address) for address in document["addresses"])
         return RelayAddress(addresses=addresses, certificate=str(document["certificate"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RelayUnreachable("cannot read %s: %s" % (path, error)) from error
 
 

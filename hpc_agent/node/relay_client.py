@@ -115,14 +115,19 @@ class Exchange:
         self._reusable = not response.will_close
         self.response = response
 
-    def read(self) -> bytes:
-        """Return the whole body and close. Raises NoAnswer."""
+    def read(self, limit: int) -> bytes:
+        """Return the whole body and close. Raises NoAnswer, also for more than ``limit`` bytes."""
         try:
-            return self.response.read()
+            body = self.response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer("the relay's answer broke off: %r" % error) from error
         finally:
             self.close()
+        if len(body) > limit:
+            raise NoAnswer("the relay's answer is larger than %d bytes" % limit)
+        if self.response.length:  # http.client says nothing when it was asked for some bytes only
+            raise NoAnswer("the relay's answer broke off after %d bytes" % len(body))
+        return body
 
     def close(self) -> None:
         """Give the connection back, or close it when the answer was not read to its end."""

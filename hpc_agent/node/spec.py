@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Dict, Optional, Tuple
+
+from .disk import DiskTrouble, patiently
+from .job_files import read_regular
 
 RUN_WORKER = "run_worker"
 CODE_SERVER = "code_server"
 PACK = "pack"
+DISK_SECONDS = 60.0
 
 
 class SpecError(Exception):
@@ -41,7 +47,7 @@ def read_spec(job_dir: str) -> Spec:
     try:
         document = json.loads(read_text(path))
         return _parse(document)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SpecError("%s is not a valid job specification: %r" % (path, error)) from error
 
 
@@ -55,16 +61,26 @@ def read_token(job_dir: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """Read a file, listing its directory first: NFS caches the absence of a name for a while.
-
-    Raises SpecError.
-    """
+    """Read a file of the job directory. Raises SpecError, for a disk that is away after a while."""
     try:
-        os.listdir(os.path.dirname(path))
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise SpecError("cannot read %s: %s" % (path, error.strerror)) from error
+        content = patiently(
+            "cannot read the job directory", partial(read_regular, path), DISK_SECONDS, _sleep
+        )
+        return content.decode("utf-8")
+    except DiskTrouble as error:
+        raise SpecError("cannot read %s: %s" % (path, _words(error))) from error
+    except ValueError as error:
+        raise SpecError("cannot read %s: %s" % (path, error)) from error
+
+
+def _words(error: DiskTrouble) -> str:
+    cause = error.__cause__
+    return (isinstance(cause, OSError) and cause.strerror) or str(cause or error)
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def _parse(document: Dict[str, Any]) -> Spec:

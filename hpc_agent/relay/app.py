@@ -26,7 +26,13 @@ from hpc_agent.errors import (
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.documents import calls
-from hpc_agent.relay.event_writes import EventWrite, acknowledgement, is_event_write, is_read
+from hpc_agent.relay.event_writes import (
+    EventWrite,
+    acknowledgement,
+    is_event_write,
+    is_read,
+    storable_body,
+)
 from hpc_agent.relay.identity import (
     IDEMPOTENCY_HEADER,
     RESTART_HEADER,
@@ -109,7 +115,7 @@ class RelayApp:
         body = json.dumps({"query": document, "variables": variables}).encode()
         wanted = calls(document)
         if is_event_write(wanted):
-            write = _event_write(identity, request, body)
+            write = _event_write(identity, request, storable_body(body))
             return await self._deliver(write, acknowledgement(wanted))
         patient = IDEMPOTENCY_HEADER in request.headers or is_read(wanted)
         return _streaming(await self._open(identity, request, body, patient=patient))

@@ -7,55 +7,57 @@ one run there is no order to keep.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import random
-from collections import defaultdict
-from collections.abc import Sequence
 
 import httpx
 
-from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError, StoreError
+from hpc_agent.errors import ControlPlaneRefusedError, HpcAgentError
+from hpc_agent.outgoing.drain import Drain
+from hpc_agent.outgoing.verdict import Fate, Verdict, of_error, of_graphql, of_rest
 from hpc_agent.relay.event_writes import EventWrite
-from hpc_agent.relay.spool import Pending, Spool
+from hpc_agent.relay.spool import Spool
 from hpc_agent.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.5
-_MAX_PAUSE = 30.0
-_STREAMS_AT_ONCE = 8
-# HTTP 500 and GraphQL errors may pass, or be the fault of this one write: with the back-off these
-# attempts take about two minutes, then the write must not hold up those behind it any longer.
-_MAX_ATTEMPTS = 10
+# The stock dagster-cloud client waits 60 s for an answer: by then its write is on disk.
+_STRAIGHT_ON_SECONDS = 45.0
+_DEADLINE_SECONDS = 60.0
 
 
 class Delivery:
-    """Delivers event writes, and drains the spool with back-off: ``run`` is its loop."""
+    """Delivers event writes, and drains the spool: ``run`` is its loop."""
 
-    def __init__(self, upstream: Upstream, spool: Spool) -> None:
+    def __init__(self, upstream: Upstream, spool: Spool, *, patience_seconds: float) -> None:
         self._upstream = upstream
         self._spool = spool
-        self._away = False
         self._work = asyncio.Event()
+        self._drain = Drain(
+            "event spool",
+            spool,
+            self.send,
+            news=self._news,
+            patience_seconds=patience_seconds,
+            deadline_seconds=_DEADLINE_SECONDS,
+        )
 
     @property
     def away(self) -> bool:
         """Whether the control plane did not take the last write it was sent."""
-        return self._away
+        return self._drain.is_away
 
     async def deliver(self, write: EventWrite) -> httpx.Response | None:
         """Deliver a write and return the answer, or None when it is on disk instead.
 
         Raises ControlPlaneRefusedError, or StoreError (SpoolFullError) when it is neither.
         """
-        if not self._away and not self._spool.holds(write.stream):
-            try:
-                answer = await self._upstream.store(write)
-                if answer.status_code < 500:
-                    return answer
-            except ControlPlaneUnavailableError as error:
-                self._note_away(error)
+        if self._may_go_straight_on(write):
+            verdict, answer = await self._try(write)
+            self._drain.note(verdict)
+            if verdict.fate is Fate.SENT:
+                return answer
+            if verdict.fate is Fate.NEVER:
+                raise ControlPlaneRefusedError(verdict.words)
         try:
             await self._spool.put(write)
         finally:
@@ -64,86 +66,39 @@ class Delivery:
 
     async def run(self) -> None:
         """Drain the spool whenever it holds something; ends only by cancellation."""
-        pause = _FIRST_PAUSE
-        while True:
-            if not self._spool.pending:
-                self._work.clear()
-                self._away = False
-                await self._work.wait()
-            try:
-                drained = await self._round()
-            except StoreError as error:
-                log.error("%s", error)  # noqa: TRY400  (the message says it all)
-                drained = False
-            if drained:
-                pause = _FIRST_PAUSE
-                continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-            pause = min(pause * 2, _MAX_PAUSE)
+        await self._drain.run()
 
-    async def _round(self) -> bool:
-        """Send the oldest writes; return whether all of them are settled."""
-        streams: dict[str, list[Pending]] = defaultdict(list)
-        for pending in await self._spool.head():
-            streams[pending.stream].append(pending)
-        slots = asyncio.Semaphore(_STREAMS_AT_ONCE)
-        settled = await asyncio.gather(*(self._send(s, slots) for s in streams.values()))
-        return all(settled)
+    def _may_go_straight_on(self, write: EventWrite) -> bool:
+        """Whether nothing is to be sent before; while others wait, the spool's loop asks for them.
 
-    async def _send(self, writes: Sequence[Pending], slots: asyncio.Semaphore) -> bool:
-        async with slots:
-            for pending in writes:
-                try:
-                    if not await self._settle(pending):
-                        return False
-                except ControlPlaneUnavailableError as error:
-                    self._note_away(error)
-                    return False
-        return True
+        With an empty spool nobody else would find out that the control plane is back.
+        """
+        others_wait = self._drain.is_away and self._spool.pending > 0
+        return not others_wait and not self._spool.holds(write.stream)
 
-    async def _settle(self, pending: Pending) -> bool:
-        write = await self._spool.load(pending)
+    async def _try(self, write: EventWrite) -> tuple[Verdict, httpx.Response | None]:
         try:
-            answer = await self._upstream.store(write)
-        except ControlPlaneRefusedError as error:
-            await self._reject(pending, str(error))
-            return True
-        self._note_back()
-        errors = _failure(answer)
-        if errors is None:
-            await self._spool.remove(pending)
-            return True
-        if pending.attempts + 1 >= _MAX_ATTEMPTS:
-            await self._reject(pending, errors)
-            return True
-        await self._spool.count_attempt(pending)
-        return False
+            async with asyncio.timeout(_STRAIGHT_ON_SECONDS):
+                answer = await self._upstream.store(write)
+        except (TimeoutError, HpcAgentError) as error:
+            return of_error(error), None
+        except Exception as error:
+            log.exception("unexpected error while sending %s", write.idempotency_key)
+            return Verdict(Fate.DOUBT, repr(error)), None
+        return _verdict(write, answer), answer
 
-    async def _reject(self, pending: Pending, reason: str) -> None:
-        self._note_back()
-        log.error("the control plane refuses an event write of %s: %s", pending.stream, reason)
-        await self._spool.reject(pending, reason)
+    async def send(self, write: EventWrite) -> Verdict:
+        """Send a spooled write and return the verdict of the answer."""
+        return _verdict(write, await self._upstream.store(write))
 
-    def _note_away(self, error: Exception) -> None:
-        if not self._away:
-            log.warning("event writes are spooled until the control plane is back: %s", error)
-        self._away = True
-
-    def _note_back(self) -> None:
-        if self._away:
-            log.info("the control plane is back: %d spooled event writes", self._spool.pending)
-        self._away = False
+    async def _news(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        except TimeoutError:
+            pass
+        self._work.clear()
 
 
-def _failure(answer: httpx.Response) -> str | None:
-    """Return what a control plane that is up says is wrong, None when it took the write."""
-    if answer.status_code >= 500:
-        return f"HTTP {answer.status_code}: {answer.text[:2000]}"
-    if b'"errors"' not in answer.content:
-        return None
-    try:
-        document = answer.json()
-    except ValueError:
-        return None
-    errors = document.get("errors") if isinstance(document, dict) else None
-    return json.dumps(errors)[:2000] if errors else None
+def _verdict(write: EventWrite, answer: httpx.Response) -> Verdict:
+    return of_graphql(answer) if write.path == "/graphql" else of_rest(answer)

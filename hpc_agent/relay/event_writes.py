@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
+from hpc_agent.outgoing.text import storable_values
 from hpc_agent.relay.documents import Call
 
 _MUTATIONS = frozenset({"StoreEvent", "StoreEventBatch"})
@@ -48,6 +49,17 @@ def is_read(wanted: Sequence[Call]) -> bool:
 def acknowledgement(wanted: Sequence[Call]) -> dict[str, Any]:
     """Return what the control plane answers to such a document."""
     return {"data": {"eventLogs": {call.name: {"ok": True} for call in wanted}}}
+
+
+def storable_body(body: bytes) -> bytes:
+    """Return a GraphQL request whose text any database takes.
+
+    User code logs what it likes, names of files that are not UTF-8 among it. Half of a surrogate
+    pair would be refused by the control plane for ever, and hold up all later events of its run.
+    """
+    if b"\\ud" not in body:  # as json.dumps spells it, pairs included
+        return body
+    return json.dumps(storable_values(json.loads(body))).encode()
 
 
 def runs_of_records(records: Any) -> list[Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
+
+from hpc_agent.jobs.exit_record import Claim
 
 TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (a header's name)
 DEPLOYMENT_HEADER = "Dagster-Cloud-Deployment"
@@ -45,15 +47,31 @@ class JobDirectory(Protocol):
         """
 
 
-class JobReport(BaseModel):
-    """What a node program reports of its job; ``exit`` is the exit record (architecture.md)."""
+def _claim(content: object) -> Claim | None:
+    return Claim.parse(content) if isinstance(content, dict) else None
 
-    event: Literal["started", "ready", "exited"]
-    hostname: str = ""
-    slurm_job_id: str = ""
-    restart_count: int = 0
-    pid: int | None = None
+
+_HostName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+_SlurmJobId = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9_.+-]*$")]
+_Count = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class JobReport(BaseModel):
+    """What a node program reports of its job; ``exit`` is the exit record (architecture.md).
+
+    User code has the token too and can send one: ``exit`` is for ExitRecord.parse alone, and
+    ``claimed_by``, which comes with "duplicate", is None where it says nothing.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    event: Literal["started", "ready", "exited", "duplicate"]
+    hostname: _HostName = ""
+    slurm_job_id: _SlurmJobId = ""
+    restart_count: _Count = 0
+    pid: _Count | None = None
     exit: dict[str, Any] | None = None
+    claimed_by: Annotated[Claim | None, PlainValidator(_claim)] = None
 
 
 class ReportAnswer(BaseModel):

@@ -88,7 +88,7 @@ class Listener:
 
     def _busy(self) -> bool:
         """Whether an answer is being made or sent. An idle peer need not confirm TLS's end."""
-        unsent = (c.transport.get_write_buffer_size() for c in self._state.connections)
+        unsent = (unsent_bytes(c.transport) for c in self._state.connections)
         return bool(self._state.tasks) or any(unsent)
 
     def protocol_for(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
@@ -113,6 +113,18 @@ class Listener:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._allow)
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """Return how much a connection has still to send.
+
+    A TLS transport that was closed twice has forgotten its protocol, and fails when asked
+    (asyncio/sslproto.py of Python 3.11, _SSLProtocolTransport.close).
+    """
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:
+        return 0
 
 
 class _Switch(asyncio.Protocol):

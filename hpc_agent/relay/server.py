@@ -23,7 +23,7 @@ from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.identity import JobDirectory, OnReport
 from hpc_agent.relay.listener import HTTP, TUNNEL, Listener
 from hpc_agent.relay.settings import RelaySettings
-from hpc_agent.relay.spool import Spool
+from hpc_agent.relay.spool import FILE_NAME, Spool
 from hpc_agent.relay.tunnels import Tunnels
 from hpc_agent.relay.upstream import Upstream
 
@@ -48,9 +48,7 @@ class Relay:
         self._directory = directory
         self._upstream = upstream
         self._on_report = on_report
-        self._spool = Spool(
-            settings.state_dir / "relay-spool.sqlite", max_bytes=settings.spool_max_bytes
-        )
+        self._spool = Spool(settings.state_dir / FILE_NAME, max_bytes=settings.spool_max_bytes)
         self._stack = contextlib.AsyncExitStack()
         self._tunnels: Tunnels
         self._delivery: Delivery
@@ -114,7 +112,9 @@ class Relay:
         stack.callback(prepared.listening.close)
         if prepared.temporary is not None:
             stack.push_async_callback(asyncio.to_thread, prepared.temporary.cleanup)
-        self._delivery = Delivery(self._upstream, self._spool)
+        self._delivery = Delivery(
+            self._upstream, self._spool, patience_seconds=settings.set_aside_after_seconds
+        )
         drain = asyncio.create_task(self._delivery.run(), name="relay spool drain")
         drain.add_done_callback(_note_failure)
         stack.push_async_callback(_cancel, drain)

@@ -27,6 +27,9 @@ class RelaySettings:
     allow: tuple[Network, ...] = ()
     socket_dir: Path | None = None
     spool_max_bytes: int = 4 << 30
+    # For how long an event write is tried again that the control plane answers with an error of its
+    # own; see control_plane.set_aside_after_seconds.
+    set_aside_after_seconds: float = 3600.0
     # How long reads wait here for a control plane that is away: the stock client comes back six
     # times only, so each time should count. With an attempt's time it must stay below its 60 s.
     patience_seconds: float = 20.0

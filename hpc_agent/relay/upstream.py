@@ -10,11 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from hpc_agent.errors import (
-    ControlPlaneRefusedError,
-    ControlPlaneUnavailableError,
-    HpcAgentError,
-)
+from hpc_agent.errors import ControlPlaneUnavailableError, HpcAgentError
 from hpc_agent.relay.event_writes import EventWrite
 from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOPE_HEADER
 
@@ -24,8 +20,6 @@ _TRANSFER_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _GATEWAY_ERRORS = frozenset({502, 503, 504})
 _FIRST_PAUSE = 0.2
 _MAX_PAUSE = 5.0
-# 401 and 403 mean that the agent's token is refused (for now), not that the write is wrong.
-_COME_BACK = frozenset({401, 403, 408, 409, 425, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +39,10 @@ class Upstream:
         self, method: str, path: str, *, deployment: str, headers: Mapping[str, str], content: bytes
     ) -> httpx.Response:
         """Send a request and return its answer unread. Raises ControlPlaneUnavailableError."""
-        merged = httpx.Headers(dict(headers))
+        # As bytes, which is what they were: httpx takes text for ASCII.
+        merged = httpx.Headers(
+            {name.encode("latin-1"): each.encode("latin-1") for name, each in headers.items()}
+        )
         try:
             merged.update(dict(self.credentials(deployment)))
         except HpcAgentError as error:
@@ -88,10 +85,9 @@ class Upstream:
             pause = min(pause * 2, _MAX_PAUSE)
 
     async def store(self, write: EventWrite) -> httpx.Response:
-        """Deliver an event write and return the answer, read (success, or HTTP 500).
+        """Deliver an event write and return the whole answer, whatever it says.
 
-        Raises ControlPlaneUnavailableError when it should be delivered again later, and
-        ControlPlaneRefusedError when that would be of no use.
+        Raises ControlPlaneUnavailableError when none came.
         """
         headers = dict(write.headers) | {IDEMPOTENCY_HEADER: write.idempotency_key}
         answer = await self.open(
@@ -107,12 +103,6 @@ class Upstream:
             raise ControlPlaneUnavailableError(f"its answer broke off: {error!r}") from error
         finally:
             await answer.aclose()
-        if answer.status_code in _COME_BACK or answer.status_code > 504 or _in_maintenance(answer):
-            raise ControlPlaneUnavailableError(
-                f"the control plane answered HTTP {answer.status_code}: {answer.text[:300]}"
-            )
-        if 400 <= answer.status_code < 500:
-            raise ControlPlaneRefusedError(f"HTTP {answer.status_code}: {answer.text[:2000]}")
         return answer
 
     async def transfer(
@@ -132,17 +122,7 @@ class Upstream:
 async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
     try:
         return await client.send(request, stream=True)
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ControlPlaneUnavailableError(
             f"cannot reach {request.url.host}: {error or repr(error)}"
         ) from error
-
-
-def _in_maintenance(answer: httpx.Response) -> bool:
-    if b'"maintenance"' not in answer.content:
-        return False
-    try:
-        document = answer.json()
-    except ValueError:
-        return False
-    return isinstance(document, dict) and "maintenance" in document

@@ -1,117 +1,149 @@
-"""The next attempt of a run whose job Slurm has ended: a new job, where the policy wants one."""
+"""The next attempt of a run whose job Slurm has ended: a new worker, where the policy wants one."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlite_utils import Database
 
-from hpc_agent.agent.context import Context
+from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
-from hpc_agent.jobs.preparation import JobPlan
-from hpc_agent.runs import run_log
+from hpc_agent.jobs.preparation import JobPlan, JobPreparation
 from hpc_agent.runs.planning import overrides_of, plan_attempt
 from hpc_agent.runs.recovery import Asked, NextAttempt, NoMore, cause_of, decide, policies_of
-from hpc_agent.store import jobs, launches
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store import launches, workers
+from hpc_agent.store.database import Store
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import run_log
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Successor:
-    """A job that goes on with a run, prepared but not yet an intent."""
+    """A worker that goes on with a run, prepared but not yet an intent."""
 
-    job: Job
+    worker: Worker
     decision: NextAttempt
 
 
 class Attempts:
     """Prepares further attempts, and makes intents of them."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        store: Store,
+        preparation: JobPreparation,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._preparation = preparation
+        self._clock = clock
 
-    async def successor_of(self, job: Job) -> Successor | NoMore:
+    async def successor_of(self, worker: Worker) -> Successor | NoMore:
         """Decide on the next attempt and write its job directory, which may be repeated.
 
         NoMore has the reason for the user where the policy wanted an attempt and there is none.
         """
-        if cause_of(job) is None:
+        if cause_of(worker) is None:
             return NoMore()
-        content = await self._context.store.run(lambda db: launches.find(db, str(job.run_id)))
+        content = await self._store.run(lambda db: launches.find(db, str(worker.run_id)))
         if content is None:
             return NoMore()
         run = RunToLaunch(**content)
         try:
-            decision = await self._decide(job, run)
+            decision = await self._decide(worker, run)
             if isinstance(decision, NoMore):
                 return decision
-            plan = await self._plan(job, run, decision)
-            await self._context.preparation.prepare(plan)
+            plan = await self._plan(worker, run, decision)
+            await self._preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return NoMore(reason=f"there is no further attempt: {error}")
-        return Successor(job=self._intent(job, plan, decision), decision=decision)
+        return Successor(worker=self._intent(worker, plan, decision), decision=decision)
 
-    def begin(self, db: Database, ended: Job, successor: Successor, *, now: float) -> None:
+    def begin(self, db: Database, ended: Worker, successor: Successor, *, now: float) -> None:
         """Make an intent of a prepared attempt, as part of a transaction, and tell the run."""
-        if jobs.insert(db, successor.job):
-            run_log.next_attempt(db, ended, successor.decision, now=now)
+        if workers.insert(db, successor.worker):
+            decision = successor.decision
+            run_log.say_line(
+                db,
+                ended,
+                f"Job {ended.job_id} ended: {ended.state.value}; attempt {decision.number} of "
+                f"{decision.limit} is submitted{_more(decision)}.",
+                now=now,
+                metadata={
+                    "attempt": decision.number,
+                    "of": decision.limit,
+                    **decision.overrides,
+                },
+            )
             log.info(
                 "run %s: job %s ended %s; attempt %d of %d",
                 ended.run_id,
                 ended.job_id,
                 ended.state.value,
-                successor.decision.number,
-                successor.decision.limit,
+                decision.number,
+                decision.limit,
             )
 
-    async def _decide(self, job: Job, run: RunToLaunch) -> NextAttempt | NoMore:
-        policies = policies_of(self._context.config.runs.retries, run.tags)
+    async def _decide(self, worker: Worker, run: RunToLaunch) -> NextAttempt | NoMore:
+        policies = policies_of(self._config.runs.retries, run.tags)
         plan = await plan_attempt(
-            self._context,
+            self._store,
+            self._config,
             run,
-            deployment=job.deployment,
-            attempt=job.attempt,
-            overrides=overrides_of(job),
+            deployment=worker.deployment,
+            attempt=worker.attempt,
+            overrides=overrides_of(worker),
         )
         asked = Asked(
             options={setting.option: setting.value for setting in plan.settings},
-            time_limit_seconds=_time_limit(job),
+            time_limit_seconds=_time_limit(worker),
         )
-        return decide(job, policies, asked)
+        return decide(worker, policies, asked)
 
-    async def _plan(self, job: Job, run: RunToLaunch, decision: NextAttempt) -> JobPlan:
+    async def _plan(self, worker: Worker, run: RunToLaunch, decision: NextAttempt) -> JobPlan:
         return await plan_attempt(
-            self._context,
+            self._store,
+            self._config,
             run,
-            deployment=job.deployment,
+            deployment=worker.deployment,
             attempt=decision.number,
-            overrides=overrides_of(job) | decision.overrides,
+            overrides=overrides_of(worker) | decision.overrides,
         )
 
-    def _intent(self, job: Job, plan: JobPlan, decision: NextAttempt) -> Job:
-        return Job(
+    def _intent(self, worker: Worker, plan: JobPlan, decision: NextAttempt) -> Worker:
+        return Worker(
             key=plan.spec.key,
-            kind=JobKind.RUN_WORKER,
+            kind=WorkerKind.RUN_WORKER,
             phase=Phase.INTENT,
-            deployment=job.deployment,
-            location=job.location,
-            run_id=job.run_id,
-            job_name=job.job_name,
-            created_at=self._context.clock(),
+            deployment=worker.deployment,
+            location=worker.location,
+            run_id=worker.run_id,
+            job_name=worker.job_name,
+            created_at=self._clock(),
             attempt=decision.number,
-            overrides=json.dumps(overrides_of(job) | decision.overrides),
+            overrides=json.dumps(overrides_of(worker) | decision.overrides),
             settings=options.to_json(plan.settings),
         )
 
 
-def _time_limit(job: Job) -> float | None:
+def _time_limit(worker: Worker) -> float | None:
     """Return the limit that Slurm gave: whole minutes, from a start that it knows in seconds."""
-    if job.deadline_at is None or job.started_at is None:
+    if worker.deadline_at is None or worker.started_at is None:
         return None
-    return max(1, round((job.deadline_at - job.started_at) / 60)) * 60.0
+    return max(1, round((worker.deadline_at - worker.started_at) / 60)) * 60.0
+
+
+def _more(decision: NextAttempt) -> str:
+    changes = ", ".join(f"{each.option} {each.new} (was {each.old})" for each in decision.changes)
+    return f" with {changes}" if changes else ""

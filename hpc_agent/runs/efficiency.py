@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hpc_agent.jobs.exit_record import ExitRecord
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.store.jobs import Job
-from hpc_agent.workers.evidence import ExitRecord
+from hpc_agent.store.workers import Worker
 
 _ACCOUNTING = "sacct"
 _EXIT_RECORD = "exit record"
@@ -56,17 +56,17 @@ class Efficiency:
         return self.nodes * self.elapsed / 3600 if self.nodes else None
 
 
-def measure(job: Job, usage: Usage | None, record: ExitRecord | None) -> Efficiency:
+def measure(worker: Worker, usage: Usage | None, record: ExitRecord | None) -> Efficiency:
     """Put together what accounting and the node program's exit record know."""
     has_figures = usage is not None and (usage.cpu_seconds or usage.max_rss_bytes)
     usage = usage or Usage()
     given = record.allocation if record else None
-    started, ended = job.started_at or 0.0, job.ended_at or 0.0
-    rss = job.max_rss_kb or (record.max_rss_kb if record else None)
-    cpu_seconds = job.cpu_seconds or (record.cpu_seconds if record else None)
+    started, ended = worker.started_at or 0.0, worker.ended_at or 0.0
+    rss = worker.max_rss_kb or (record.max_rss_kb if record else None)
+    cpu_seconds = worker.cpu_seconds or (record.cpu_seconds if record else None)
     return Efficiency(
         elapsed=max(usage.elapsed_seconds or 0.0, ended - started),
-        queue_wait=max(started - (job.submitted_at or started), 0.0),
+        queue_wait=max(started - (worker.submitted_at or started), 0.0),
         source=_ACCOUNTING if has_figures else _EXIT_RECORD,
         cpus=usage.allocated_cpus or (given.cpus if given else None),
         cpu_seconds=usage.cpu_seconds if has_figures else cpu_seconds,
@@ -103,7 +103,7 @@ def advice(found: Efficiency) -> list[str]:
     return [*_memory_advice(found), *_cpu_advice(found), *_gpu_advice(found)]
 
 
-def describe(job: Job, found: Efficiency) -> str:
+def describe(worker: Worker, found: Efficiency) -> str:
     """Return the line of the run's log."""
     shares = [
         f"{name} {share:.0%}"
@@ -114,7 +114,7 @@ def describe(job: Job, found: Efficiency) -> str:
         )
         if share is not None
     ]
-    text = f"Job {job.job_id} used {', '.join(shares) or 'an amount that nobody measured'}"
+    text = f"Job {worker.job_id} used {', '.join(shares) or 'an amount that nobody measured'}"
     return ". ".join([text, *advice(found)]) + "."
 
 

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 
 from sqlite_utils import Database
 
-from hpc_agent.agent.context import Context
 from hpc_agent.code_servers.server_plan import context_variables
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs.worker_plan import plan_run
 from hpc_agent.store import code_servers
-from hpc_agent.store.jobs import Job
+from hpc_agent.store.database import Store
+from hpc_agent.store.workers import Worker
 
 
 async def plan_attempt(
-    context: Context,
+    store: Store,
+    config: AgentConfig,
     run: RunToLaunch,
     *,
     deployment: str,
@@ -26,9 +27,9 @@ async def plan_attempt(
     overrides: Mapping[str, str] | None = None,
 ) -> JobPlan:
     """Return the plan of an attempt; nothing is written yet. Raises ConfigError."""
-    return await context.store.run(
+    return await store.run(
         lambda db: plan_from(
-            db, context.config, run, deployment=deployment, attempt=attempt, overrides=overrides
+            db, config, run, deployment=deployment, attempt=attempt, overrides=overrides
         )
     )
 
@@ -54,7 +55,7 @@ def plan_from(
     )
 
 
-def overrides_of(job: Job) -> dict[str, str]:
-    """Return the options in which a job's attempt differs from the first."""
-    content: dict[str, str] = json.loads(job.overrides or "{}")
+def overrides_of(worker: Worker) -> dict[str, str]:
+    """Return the options in which a worker's attempt differs from the first."""
+    content: dict[str, str] = json.loads(worker.overrides or "{}")
     return content

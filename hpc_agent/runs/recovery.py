@@ -19,7 +19,8 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.options import TAG_PREFIX
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import duration_or_none, parse_memory
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
 
 _TAG_START = TAG_PREFIX + "on-"
 _MEBIBYTE = 1 << 20
@@ -84,33 +85,33 @@ class Asked:
     time_limit_seconds: float | None = None
 
 
-def cause_of(job: Job) -> Cause | None:
+def cause_of(worker: Worker) -> Cause | None:
     """Return why Slurm ended a job; None when it was not Slurm."""
-    if job.phase is not Phase.ENDED or job.terminate_at is not None:
+    if worker.phase is not Phase.ENDED or worker.terminate_at is not None:
         return None
-    return _CAUSES.get(job.state)
+    return _CAUSES.get(worker.state)
 
 
-def decide(job: Job, policies: Retries, asked: Asked) -> NextAttempt | NoMore:
+def decide(worker: Worker, policies: Retries, asked: Asked) -> NextAttempt | NoMore:
     """Say whether a run whose job is over gets a further attempt.
 
     A ``requeue`` that Slurm has not made by itself is made good by a new job of the same size.
     """
-    cause = cause_of(job)
+    cause = cause_of(worker)
     if cause is None:
         return NoMore()
     policy: Retry = getattr(policies, cause.value)
     if policy.action == "fail":
         tag = TAG_PREFIX + cause.value.replace("_", "-")
         return NoMore(reason=f"with {tag}: resubmit such a run goes on in another job")
-    made = job.attempt + job.restart_count
+    made = worker.attempt + worker.restart_count
     if made >= policy.limit:
         return NoMore(reason=f"all {policy.limit} attempts of {cause.value} are used up")
     if isinstance(policy, RetryWithMemory):
-        return _with_more(job, policy.limit, _more_memory(policy, asked))
+        return _with_more(worker, policy.limit, _more_memory(policy, asked))
     if isinstance(policy, RetryWithTime):
-        return _with_more(job, policy.limit, _more_time(policy, asked))
-    return NextAttempt(number=job.attempt + 1, limit=policy.limit)
+        return _with_more(worker, policy.limit, _more_time(policy, asked))
+    return NextAttempt(number=worker.attempt + 1, limit=policy.limit)
 
 
 def may_restart(policies: Retries, restart_count: int) -> str | None:
@@ -183,10 +184,10 @@ def _first_problem(error: ValidationError) -> str:
     return f"{where}: {message} (got {problem['input']!r})" if where else message
 
 
-def _with_more(job: Job, limit: int, change: Change | NoMore) -> NextAttempt | NoMore:
+def _with_more(worker: Worker, limit: int, change: Change | NoMore) -> NextAttempt | NoMore:
     if isinstance(change, NoMore):
         return change
-    return NextAttempt(number=job.attempt + 1, limit=limit, changes=(change,))
+    return NextAttempt(number=worker.attempt + 1, limit=limit, changes=(change,))
 
 
 def _more_memory(policy: RetryWithMemory, asked: Asked) -> Change | NoMore:

@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 from sqlite_utils import Database
 
-from hpc_agent.agent.context import Context
+from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus import agent_calls, responses
+from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
-from hpc_agent.runs import run_log
-from hpc_agent.runs.conclusion import FINISHED
+from hpc_agent.jobs.preparation import JobPreparation
+from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.planning import plan_attempt
 from hpc_agent.runs.worker_plan import run_key
-from hpc_agent.store import jobs, launches
+from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.store import inbox, launches, workers
+from hpc_agent.store.database import Store
 from hpc_agent.store.inbox import Request
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import answers, evidence, run_log
+from hpc_agent.workers.changes import Changes
+from hpc_agent.workers.evidence import Change
 
 # DagsterRunStatus of runs that no worker has taken up.
 _TO_BE_STARTED = frozenset({"QUEUED", "NOT_STARTED", "MANAGED", "STARTING"})
+# More than the node program's own grace: it closes the run and goes by itself.
+_MARGIN_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequests:
-    """Turns requests about runs into jobs to submit and jobs to end."""
+    """Turns requests about runs into workers to submit and workers to end.
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    ``clock`` measures waits, ``wall`` tells the time of day.
+    """
+
+    config: AgentConfig
+    store: Store
+    api: AgentApi
+    preparation: JobPreparation
+    scheduler: Scheduler
+    changes: Changes
+    clock: Callable[[], float]
+    wall: Callable[[], float]
 
     async def launch(
         self, request: Request, run: RunToLaunch, *, is_late: bool = False
@@ -42,11 +62,10 @@ class RunRequests:
         """Note the intent to run a run. None: the answer follows when its job is submitted.
 
         A launch that comes late starts what is still to be started. Raises ControlPlaneError when
-        it cannot be known whether something is.
+        it cannot be known whether something is, FilesUnavailableError when its directory cannot be
+        written now.
         """
-        context = self._context
-        now = context.clock()
-        known = await context.store.run(lambda db: jobs.find(db, run_key(run.run_id)))
+        known = await self.store.run(lambda db: workers.find(db, run_key(run.run_id)))
         if known is not None:
             return await self._launch_again(request, known)
         if is_late:
@@ -54,62 +73,64 @@ class RunRequests:
             if outcome is not None:
                 return outcome
         try:
-            plan = await plan_attempt(context, run, deployment=request.deployment)
-            script = await context.preparation.prepare(plan)
+            plan = await plan_attempt(self.store, self.config, run, deployment=request.deployment)
+            script = await self.preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return responses.failure(str(error))
-        job = Job(
+        worker = Worker(
             key=plan.spec.key,
-            kind=JobKind.RUN_WORKER,
+            kind=WorkerKind.RUN_WORKER,
             phase=Phase.INTENT,
             deployment=request.deployment,
             location=run.location,
             run_id=run.run_id,
             job_name=run.job_name,
             request_id=request.request_id,
-            created_at=now,
+            created_at=self.clock(),
             settings=options.to_json(plan.settings),
             likeness=await asyncio.to_thread(likeness_of, script, plan.spec.key),
         )
 
         def write(db: Database) -> None:
             launches.keep(db, run.run_id, request.deployment, asdict(run))
-            jobs.insert(db, job)
+            workers.insert(db, worker)
+            inbox.hand_over(db, request.request_id, worker.key)
 
-        await context.store.run(write)
-        context.bells.submit.ring()
+        await self.store.run(write)
         return None
 
     async def terminate(
         self, request: Request, run: RunToLaunch, *, is_late: bool = False
     ) -> Packed:
-        """Ask a run's job to end: by signal and after a grace period by scancel.
+        """Ask a run's worker to end, whatever it is doing.
 
-        Late or not, a run that goes on is ended; of one that is over nothing is said any more.
+        A termination that comes late still ends; of a run that is over nothing is said any more.
         """
-        context = self._context
         if is_late and await self._status(request, run) in {None, *FINISHED}:
             return responses.success()
-        now = context.clock()
-        grace = context.config.runs.grace_seconds
+        now, wall = self.clock(), self.wall()
 
-        def write(db: Database) -> Job | None:
-            job = jobs.of_run(db, run.run_id)
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            grace = self.config.runs.grace_seconds + _MARGIN_SECONDS
+            deadline = now + grace if worker.phase is Phase.RUNNING else now
+            return evidence.withdraw(worker, now, terminate_at=deadline)
+
+        def write(db: Database) -> Worker | None:
+            worker = workers.of_run(db, run.run_id)
+            if worker is None:
+                self._cancel_unknown(db, request, run, now)
+                return None
             # One that is over but not concluded yet could still be followed by another attempt.
-            if job is None or job.concluded_at is not None or job.terminate_at is not None:
-                return job
-            run_log.say_line(db, job, "Termination requested; ending the run's job.", now=now)
+            if worker.concluded_at is not None or worker.terminate_at is not None:
+                return worker
+            run_log.say_line(db, worker, "Termination requested; ending the run's job.", now=wall)
             if run.status != "CANCELING":
-                run_log.canceling(db, job, now=now)
-            return jobs.change(db, job.key, now=now, source="request", **_ending(job, now, grace))
+                run_log.canceling(db, worker, now=wall)
+            return self.changes.within(db, worker.key, observe, source="request")
 
-        job = await context.store.run(write)
-        if job is None:
-            await self._cancel_unknown(request, run, now)
-        elif job.phase is Phase.RUNNING and job.job_id is not None:
-            await self._signal(job.job_id)
-        for bell in (context.bells.cancel, context.bells.conclude, context.bells.report):
-            bell.ring()
+        worker = await self.store.run(write)
+        if worker is not None and worker.phase is Phase.RUNNING and worker.job_id is not None:
+            await self._signal(worker.job_id)
         return responses.success()
 
     async def _late_launch(self, request: Request, run: RunToLaunch) -> Packed | None:
@@ -123,14 +144,12 @@ class RunRequests:
             return None
         log.info("run %s: its launch has expired and it is %s: not started", run.run_id, status)
         if status == "CANCELING":
-            await self._cancel_unknown(request, run, self._context.clock())
-            self._context.bells.conclude.ring()
+            now = self.clock()
+            await self.store.run(lambda db: self._cancel_unknown(db, request, run, now))
         return responses.success()
 
     async def _status(self, request: Request, run: RunToLaunch) -> str | None:
-        return await agent_calls.run_status(
-            self._context.api, run.run_id, deployment=request.deployment
-        )
+        return await agent_calls.run_status(self.api, run.run_id, deployment=request.deployment)
 
     async def _signal(self, job_id: str) -> None:
         """Let the run worker close its run; should that fail, scancel follows all the same.
@@ -138,48 +157,45 @@ class RunRequests:
         SIGTERM would not say who asks: Slurm sends it to preempt, and then the run may go on.
         """
         try:
-            await self._context.scheduler.signal(job_id, "INT")
+            await self.scheduler.signal(job_id, "INT")
         except SchedulerError as error:
             log.warning("job %s could not be signalled: %s", job_id, error)
 
-    async def _launch_again(self, request: Request, job: Job) -> Packed | None:
+    async def _launch_again(self, request: Request, worker: Worker) -> Packed | None:
         """The same launch was handed out twice: its job is there, or on its way."""
-        if job.phase in {Phase.INTENT, Phase.SUBMITTING}:
-            await self._context.store.run(
-                lambda db: jobs.change(
-                    db,
-                    job.key,
-                    now=self._context.clock(),
-                    source="request",
-                    request_id=request.request_id,
-                )
-            )
-            self._context.bells.submit.ring()
-            return None
-        if job.phase is Phase.REFUSED:
-            return responses.failure(job.message)
-        return responses.success()
+        if worker.phase is Phase.REFUSED:
+            return responses.failure(worker.message)
+        if worker.phase not in {Phase.INTENT, Phase.SUBMITTING}:
+            return responses.success()
+        wall = self.wall()
 
-    async def _cancel_unknown(self, request: Request, run: RunToLaunch, now: float) -> None:
-        """No job of ours: nothing can be running, so the run is canceled right away."""
-        nobody = Job(
+        def write(db: Database) -> None:
+            if worker.request_id != request.request_id:
+                answers.give(db, worker.request_id, responses.success(), now=wall)
+            workers.change(
+                db, worker.key, now=wall, source="request", request_id=request.request_id
+            )
+            inbox.hand_over(db, request.request_id, worker.key)
+
+        await self.store.run(write)
+        return None
+
+    def _cancel_unknown(self, db: Database, request: Request, run: RunToLaunch, now: float) -> None:
+        """No worker of ours: nothing can be running, so the run is canceled right away."""
+        nobody = Worker(
             key=run_key(run.run_id),
-            kind=JobKind.RUN_WORKER,
-            phase=Phase.WITHDRAWN,
+            kind=WorkerKind.RUN_WORKER,
+            phase=Phase.INTENT,
             deployment=request.deployment,
             location=run.location,
             run_id=run.run_id,
             job_name=run.job_name,
             created_at=now,
-            ended_at=now,
-            terminate_at=now,
         )
-        await self._context.store.run(lambda db: jobs.insert(db, nobody))
-
-
-def _ending(job: Job, now: float, grace: float) -> dict[str, Any]:
-    if job.phase is Phase.INTENT:
-        return {"phase": Phase.WITHDRAWN, "ended_at": now, "terminate_at": now}
-    # A few seconds more than the node program's own grace: it closes the run and goes by itself.
-    deadline = now + grace + 5.0 if job.phase is Phase.RUNNING else now
-    return {"terminate_at": deadline}
+        if workers.insert(db, nobody):
+            self.changes.within(
+                db,
+                nobody.key,
+                lambda worker, _: evidence.withdraw(worker, now, terminate_at=now),
+                source="request",
+            )

@@ -26,7 +26,7 @@ from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs.image import IMAGE_TAG, with_image
 from hpc_agent.runs.recovery import policies_of, signals_left_open
 from hpc_agent.slurm.values import duration_or_none
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.store.workers import WorkerKind
 
 
 def run_key(run_id: str, attempt: int = 1) -> str:
@@ -83,7 +83,7 @@ def plan_run(
     )
     spec = NodeSpec(
         key=run_key(run.run_id, attempt),
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
         argv=[*api, "execute_run", dumps(packed("ExecuteRunArgs", **arguments))],
         environment=context or {},

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from hpc_agent.dagster_plus.serdes import Packed, packed, packed_enum
 from hpc_agent.jobs.wording import describe
-from hpc_agent.runs.conclusion import failure_message
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.runs.last_word import failure_message
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
 
 # RUN_WORKER_STATUS_MESSAGE_LIMIT of the stock agent.
 _MESSAGE_CHARACTERS = 1000
@@ -20,15 +21,15 @@ _FAILED = packed_enum("WorkerStatus", "FAILED")
 Statuses = dict[str, list[Packed]]
 
 
-def statuses_of(workers: Iterable[Job]) -> Statuses:
+def statuses_of(workers: Iterable[Worker]) -> Statuses:
     """Return the statuses of runs whose jobs are not over, or were lost.
 
     A job that waits in the queue is a healthy worker: whoever takes it for dead would fail a run
     that then executes all the same (dagster #29101).
     """
     statuses: Statuses = {}
-    for job in workers:
-        statuses.setdefault(job.deployment, []).append(_status(job))
+    for worker in workers:
+        statuses.setdefault(worker.deployment, []).append(_status(worker))
     return statuses
 
 
@@ -47,14 +48,14 @@ def workers_without_messages(statuses: Packed) -> Packed:
     return {**statuses, "statuses": [{**each, "message": ""} for each in statuses["statuses"]]}
 
 
-def _status(job: Job) -> Packed:
-    is_lost = job.phase is Phase.LOST
+def _status(worker: Worker) -> Packed:
+    is_lost = worker.phase is Phase.LOST
     return packed(
         "CloudRunWorkerStatus",
-        run_id=job.run_id,
+        run_id=worker.run_id,
         status_type=_FAILED if is_lost else _RUNNING,
-        message=(failure_message(job) if is_lost else describe(job))[:_MESSAGE_CHARACTERS],
+        message=(failure_message(worker) if is_lost else describe(worker))[:_MESSAGE_CHARACTERS],
         # A lost job says nothing against the run: another one may do.
         transient=is_lost,
-        run_worker_id=job.job_id,
+        run_worker_id=worker.job_id,
     )

@@ -9,12 +9,27 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from hpc_agent.errors import JobNotFoundError
+from hpc_agent.errors import (
+    JobNotFoundError,
+    SchedulerUnavailableError,
+    SchedulerUnreadableError,
+)
 from hpc_agent.slurm import queue_position, sacct, sbatch, scancel, scontrol, sinfo, squeue, usage
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
+from hpc_agent.slurm.printed import unreadable
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id, is_called
+from hpc_agent.slurm.said_once import SaidOnce
+from hpc_agent.slurm.scheduler import (
+    JobRecord,
+    Look,
+    NodeInfo,
+    PartitionInfo,
+    Usage,
+    array_id,
+    found_in,
+    is_called,
+)
 from hpc_agent.slurm.values import ENVIRONMENT
 
 logger = logging.getLogger(__name__)
@@ -72,6 +87,7 @@ class SlurmCli:
         self._max_array_size: int | None = None
         self._hides_jobs: bool | None = None
         self._queue = squeue.Reader()
+        self._said = SaidOnce()
 
     @property
     def name(self) -> str:
@@ -82,9 +98,14 @@ class SlurmCli:
         """Return for example ``slurm 24.11.5``."""
         return sinfo.parse_version(await self._query(sinfo.version_arguments()))
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
         """Run sbatch once; see Scheduler.submit for the errors."""
-        return await self._sbatch(sbatch.arguments(script, name=name, comment=comment))
+        excluded = await self._excluded(script, exclude)
+        return await self._sbatch(
+            sbatch.arguments(script, name=name, comment=comment, exclude=excluded)
+        )
 
     async def max_array_size(self) -> int:
         """Return what the controller allows; asked once and remembered."""
@@ -97,15 +118,18 @@ class SlurmCli:
         """Return the site's plugins that run inside sbatch, "" without any."""
         return scontrol.parse_cli_filters(await self._query(scontrol.config_arguments()))
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         """Run sbatch once for all tasks; see Scheduler.submit_array."""
+        excluded = await self._excluded(script, exclude)
         return await self._sbatch(
-            sbatch.arguments(script, name=name, comment=comment, array_size=size)
+            sbatch.arguments(script, name=name, comment=comment, array_size=size, exclude=excluded)
         )
 
-    async def queue(self) -> Sequence[JobRecord]:
+    async def queue(self) -> Look:
         """Return this user's jobs in the controller, also those it has not yet purged."""
-        return self._queue.read(await self._query(squeue.arguments()))
+        return self._noted("squeue", self._queue.read(await self._query(squeue.arguments())))
 
     async def positions(self, job_ids: Iterable[str]) -> Mapping[str, queue_position.Position]:
         """Return where waiting jobs are among all users'; asks once whether these are hidden."""
@@ -117,18 +141,18 @@ class SlurmCli:
             return {}
         return queue_position.parse(await self._query(queue_position.arguments()), job_ids)
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
-        """Return accounting records; [] on a cluster without accounting, which is remembered.
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
+        """Return accounting records; none on a cluster without accounting, which is remembered.
 
         Tasks are asked for by their array: sacct knows those that were cancelled in the queue by
         no id of their own (22.05: a record ``17_[3-9]``, which ``--jobs=17_3`` does not select).
         """
         wanted = set(job_ids)
         ids = sorted({array_id(job_id) for job_id in wanted})
-        records: list[JobRecord] = []
+        look = Look()
         for first in range(0, len(ids), _JOBS_PER_SACCT):
-            records += await self._accounting(ids[first : first + _JOBS_PER_SACCT], since)
-        return [record for record in records if record.job_id in wanted]
+            look += await self._accounting(ids[first : first + _JOBS_PER_SACCT], since)
+        return look.only(lambda job: job.job_id in wanted)
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         """Return what jobs have used, by one sacct that lists their steps as well."""
@@ -136,27 +160,40 @@ class SlurmCli:
         used: dict[str, Usage] = {}
         for first in range(0, len(ids), _JOBS_PER_SACCT):
             part = ids[first : first + _JOBS_PER_SACCT]
-            used |= usage.parse(await self._sacct(usage.arguments(part, since=since)))
+            stdout = await self._sacct(usage.arguments(part, since=since))
+            used |= {} if stdout is None else usage.parse(stdout)
         return used
 
     async def show(self, job_id: str) -> JobRecord:
         """Return one job by scontrol."""
-        record = scontrol.parse_job(await self._query(scontrol.show_arguments(job_id)))
+        shown = await self._query(scontrol.show_arguments(job_id))
+        record = scontrol.parse_job(shown)
         if record is None:
-            raise JobNotFoundError(f"scontrol printed no job {job_id}")
+            raise unreadable("scontrol", shown)
         # A task that waits may be shown as all that wait with it (ArrayTaskId=3-9).
         return replace(record, job_id=job_id)
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs that are called so: those of the queue, else those of accounting."""
-        found = [job for job in await self.queue() if is_called(job, comment)]
-        if found:
-            return found
-        return [job for job in await self._accounting(None, since) if is_called(job, comment)]
+    async def find(self, key: str, *, since: datetime) -> Look:
+        """Return the jobs that are called so, of the queue and of accounting."""
+        queued = (await self.queue()).only(lambda job: is_called(job, key))
+        try:
+            accounted = await self._accounting(None, since)
+        except SchedulerUnavailableError as error:
+            return found_in(queued, error)
+        return found_in(queued, accounted.only(lambda job: is_called(job, key)))
 
-    async def cancel(self, job_id: str) -> None:
-        """Run scancel; a job that is unknown or has ended needs none."""
-        await self._order(scancel.cancel_arguments(job_id), job_id, missing_is_error=False)
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
+        """Run scancel; a job that is unknown or has ended needs none.
+
+        Whose name a task of an array has, squeue says first: see scancel.cancel_arguments.
+        """
+        if name is not None and array_id(job_id) != job_id:
+            if not await self._has_name(job_id, name):
+                return
+            name = None
+        await self._order(
+            scancel.cancel_arguments(job_id, name=name), job_id, missing_is_error=False
+        )
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the batch script. Raises JobNotFoundError when the controller knows no job."""
@@ -171,9 +208,17 @@ class SlurmCli:
         return sinfo.parse_nodes(await self._query(sinfo.node_arguments()))
 
     async def healthy(self) -> bool:
-        """Whether a controller answers; no answer is False, not an error."""
+        """Whether a controller answers; no answer is False, not an error.
+
+        Raises SchedulerUnreadableError for an answer that is neither yes nor no.
+        """
         result = await self._run(scontrol.ping_arguments(), self._query_timeout)
-        return scontrol.is_up(result.stdout)
+        try:
+            return scontrol.is_up(result.stdout)
+        except SchedulerUnreadableError:
+            if result.succeeded:
+                raise
+            return False
 
     async def _sbatch(self, argv: list[str]) -> str:
         # As it is here: sbatch hands SLURM_TIME_FORMAT on to the job, and reads --begin by TZ.
@@ -183,13 +228,42 @@ class SlurmCli:
             raise submit_error(result)
         return job_id
 
-    async def _accounting(self, job_ids: list[str] | None, since: datetime) -> list[JobRecord]:
-        return sacct.parse(await self._sacct(sacct.arguments(job_ids, since=since)))
+    async def _excluded(self, script: Path, exclude: Sequence[str]) -> str | None:
+        """Return all nodes that a job is not to use; the script's own are read where sbatch is."""
+        if not exclude:
+            return None
+        shown = await self._run(["cat", "--", str(script)], self._query_timeout)
+        if not shown.succeeded and (shown.returncode is None or shown.returncode < 0):
+            raise query_error(shown)
+        excluded = sbatch.merged_exclude(shown.stdout, exclude)
+        if excluded is None:
+            logger.warning("%s excludes nodes by a file: %s are not", script, ",".join(exclude))
+        return excluded
 
-    async def _sacct(self, argv: list[str]) -> str:
-        """Return what sacct prints, nothing on a cluster without accounting."""
+    async def _has_name(self, job_id: str, name: str) -> bool:
+        """Whether the controller has a job under this name. Raises when it does not tell."""
+        try:
+            stdout = await self._query(squeue.arguments(job_id))
+        except JobNotFoundError:
+            return False
+        look = self._noted("squeue", squeue.parse(stdout)).only(lambda job: job.job_id == job_id)
+        if not look.records and not look.is_complete:
+            raise unreadable("squeue", stdout)
+        return any(job.name == name for job in look.records)
+
+    async def _accounting(self, job_ids: list[str] | None, since: datetime) -> Look:
+        stdout = await self._sacct(sacct.arguments(job_ids, since=since))
+        return Look() if stdout is None else self._noted("sacct", sacct.parse(stdout))
+
+    def _noted(self, command: str, look: Look) -> Look:
+        self._said.noise(command, look.noise)
+        self._said.unreadable(command, look.unreadable)
+        return look
+
+    async def _sacct(self, argv: list[str]) -> str | None:
+        """Return what sacct prints, None on a cluster without accounting."""
         if self._clock() < self._no_accounting_until:
-            return ""
+            return None
         result = await self._run(argv, self._query_timeout)
         if _has_no_accounting(result):
             logger.info(
@@ -198,7 +272,7 @@ class SlurmCli:
                 self._accounting_retry,
             )
             self._no_accounting_until = self._clock() + self._accounting_retry
-            return ""
+            return None
         if not result.succeeded or meaning_of(result.stderr) is Meaning.UNAVAILABLE:
             raise query_error(result)
         return result.stdout

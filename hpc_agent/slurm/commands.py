@@ -13,6 +13,11 @@ from typing import Protocol
 NOT_FOUND = 127
 """The return code of a command that does not exist, as shells and ssh report it."""
 
+_LOOK_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 2.0
+MOST_BYTES = 256 << 20
+"""More is no answer: squeue prints less than half a kilobyte for each job."""
+
 _KEPT_SLURM_VARIABLES = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
 _DROPPED_PREFIXES = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_")
 
@@ -60,13 +65,20 @@ class CommandRunner(Protocol):
 class ProcessRunner:
     """Runs commands as child processes of this one."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, *, most_bytes: int = MOST_BYTES
+    ) -> None:
+        """Take this process's environment when none is given; ``most_bytes`` may be printed."""
+        self._most_bytes = most_bytes
         self._environment = clean_environment(os.environ if environment is None else environment)
 
     async def run(
         self, argv: Sequence[str], *, environment: Mapping[str, str], timeout_seconds: float
     ) -> CommandResult:
-        """Run in a process group of its own, which is killed as a whole at the deadline."""
+        """Run in a process group of its own, which is killed as a whole at the deadline.
+
+        It is killed as well when it prints without end.
+        """
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -84,13 +96,13 @@ class ProcessRunner:
                 stdout="",
                 stderr=f"command not found ({error.strerror}) on PATH={path}",
             )
-        output, errors = bytearray(), bytearray()
+        output, errors = _Printed(self._most_bytes), _Printed(self._most_bytes)
         killed = await _finish(process, output, errors, timeout_seconds)
         return CommandResult(
             argv=tuple(argv),
             returncode=None if killed else process.returncode,
-            stdout=output.decode(errors="replace"),
-            stderr=errors.decode(errors="replace"),
+            stdout=output.text.decode(errors="replace"),
+            stderr=errors.text.decode(errors="replace"),
             timeout_seconds=timeout_seconds,
         )
 
@@ -108,31 +120,58 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+class _Printed:
+    """What a command has printed into one stream, up to a limit."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.text = bytearray()
+        self.most_bytes = most_bytes
+
+
 async def _finish(
-    process: asyncio.subprocess.Process, output: bytearray, errors: bytearray, seconds: float
+    process: asyncio.subprocess.Process, output: _Printed, errors: _Printed, seconds: float
 ) -> bool:
-    """Read until the process ends; return whether it had to be killed."""
+    """Read until the process ends; return whether it had to be killed.
+
+    What it leaves behind is waited for a short time only: a daemon that has its standard output, or
+    a process that the kernel cannot kill as long as a file system hangs.
+    """
     assert process.stdout is not None and process.stderr is not None  # noqa: S101  # both are pipes
-    reading = asyncio.gather(
-        _drain(process.stdout, output), _drain(process.stderr, errors), process.wait()
-    )
+    reading: set[asyncio.Task[object]] = {
+        asyncio.create_task(_drain(process.stdout, output, process.pid)),
+        asyncio.create_task(_drain(process.stderr, errors, process.pid)),
+        asyncio.create_task(process.wait()),  # for the ends of both pipes, too
+    }
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.shield(reading)
+            while process.returncode is None and not all(task.done() for task in reading):
+                await asyncio.wait(reading, timeout=_LOOK_SECONDS)
     except TimeoutError:
-        _kill_group(process.pid)
-        await reading
         return True
-    except asyncio.CancelledError:
-        _kill_group(process.pid)
-        await reading
-        raise
+    finally:
+        if process.returncode is None:
+            _kill_group(process.pid)
+        await _leave(process, reading)
     return False
 
 
-async def _drain(stream: asyncio.StreamReader, target: bytearray) -> None:
+async def _leave(process: asyncio.subprocess.Process, reading: set[asyncio.Task[object]]) -> None:
+    """Take the last words, and give back what is still open then."""
+    _, pending = await asyncio.wait(reading, timeout=_LAST_WORDS_SECONDS)
+    for task in pending:
+        task.cancel()
+    if pending:
+        # There is no public way to let go of pipes that others hold open.
+        process._transport.close()  # type: ignore[attr-defined]
+        await asyncio.wait(pending)
+
+
+async def _drain(stream: asyncio.StreamReader, printed: _Printed, pid: int) -> None:
     while chunk := await stream.read(65536):
-        target += chunk
+        printed.text += chunk
+        if len(printed.text) > printed.most_bytes:
+            _kill_group(pid)
+            return
 
 
 def _kill_group(pid: int) -> None:

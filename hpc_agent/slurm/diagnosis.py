@@ -1,12 +1,15 @@
 """What the messages of Slurm's commands mean: one table, read from top to bottom.
 
-The texts are Slurm's own, from ``src/common/slurm_errno.c`` and ``src/sbatch/sbatch.c`` of 22.05 to
-25.05; they have not changed for years, unlike exit codes, which are 1 for everything.
+The texts are Slurm's own, from ``src/common/slurm_errno.c``, ``src/common/slurm_opt.c`` and
+``src/sbatch/sbatch.c`` of 22.05 to 26.05; they have not changed for years, unlike exit codes, which
+are 1 for everything. What is in no row means nothing: it is neither a refusal nor a limit.
 """
 
 from __future__ import annotations
 
 import enum
+import errno
+import os
 import re
 from dataclasses import dataclass
 
@@ -18,6 +21,7 @@ from hpc_agent.errors import (
     SubmitAmbiguousError,
     SubmitRefusedError,
 )
+from hpc_agent.slurm import sbatch
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult
 
 
@@ -59,18 +63,20 @@ RULES: tuple[Rule, ...] = (
         r"|Message receive failure|Unexpected message rec|Header lengths are longer"
         r"|Insane message length|Communication shutdown failure|Failed to send entire message"
         r"|controller \((send|receive|shutdown) failure\)|Protocol authentication error"
-        r"|Connection reset|Broken pipe|endpoint is not connected",
+        r"|Connection reset|Broken pipe|endpoint is not connected"
+        r"|Connection timed out (reading|writing)|Connection forced closed|(Read|Write) would block"
+        r"|Received zero length message|Received message length < 0",
         Meaning.AMBIGUOUS,
         "the connection was made, so slurmctld may have acted on the request",
     ),
     _rule(
-        r"(Assoc|QOS)\w*Submit\w*Limit",
+        r"\b(Assoc|QOS|Max)\w*(Submit|Jobs)\w*|\b(Association|QOS)JobLimit",
         Meaning.LIMIT,
-        "AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit, …:"
-        " too many jobs in the queue; it frees itself",
+        "AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit, AssocGrpJobsLimit,"
+        " MaxSubmitJobsPerAccount, …: too many jobs, be they ours or not; it frees itself",
     ),
     _rule(
-        r"(Assoc|QOS)(Max|Min|Grp)\w+",
+        r"\b(Assoc|QOS)(Max|Min|Grp)\w+|\bMax\w+PerAccount|\bMaxMemPerLimit",
         Meaning.REFUSED,
         "any other limit is on what this one job asks for (DenyOnLimit): waiting does not help",
     ),
@@ -79,6 +85,15 @@ RULES: tuple[Rule, ...] = (
         r"|Job creation temporarily disabled|Job step creation temporarily disabled",
         Meaning.LIMIT,
         "sbatch.c: MaxJobCount is reached or slurmctld is busy; 15 retries within sbatch failed",
+    ),
+    _rule(
+        r"Unable to create job record, try again|Requested nodes are busy"
+        r"|System submissions disabled|breached requested QOS usage threshold"
+        r"|Burst Buffer resource limit exceeded|Licenses currently unavailable"
+        r"|Required node not available|Partition in DOWN state|maintenance reservation"
+        r"|Requested reservation (is in use|not usable now)",
+        Meaning.LIMIT,
+        "what is asked for is taken or out of service now, and comes back",
     ),
     _rule(
         r"Job violates accounting/QOS policy",
@@ -115,7 +130,10 @@ RULES: tuple[Rule, ...] = (
         r"|Connection timed out|No route to host|Network is unreachable|standby mode"
         r"|persistent connection|talking to the database|munge"
         r"|configuration source|DNS SRV|Incompatible versions|Unable to resolve"
-        r"|not accepting requests|command not found",
+        r"|not accepting requests|command not found"
+        r"|I/O error writing script/environment to file|Communication connection failure"
+        r"|authentication credential|authentication (agent|public key)"
+        r"|different controller|database connection|Unable to establish control",
         Meaning.UNAVAILABLE,
         "nothing reached slurmctld or slurmdbd, or they could not act on it",
     ),
@@ -130,25 +148,78 @@ def meaning_of(message: str) -> Meaning | None:
     return None
 
 
+# What sbatch says before it asks the controller at all (slurm_opt.c, opt.c, sbatch.c).
+_BEFORE_ASKING = re.compile(
+    r"^sbatch: (?:error|fatal): (?:"
+    r"Unable to open file|Batch script|This does not look like a batch script|The Slurm controller"
+    r" does not allow scripts|Script arguments not permitted|Change from #SLURM|Invalid|Malformed"
+    r"|Numeric argument|Unable to (?:add|process) option|Unrecogni[sz]ed|Incompatible|Maximum node"
+    r" count|Priority must|Too few processes|Cannot specify|don't specify|Failure getting NodeNames"
+    r"|cli_filter plugin terminated|Plugin stack|Failed to initialize plugin stack|spank:|lua:"
+    r"|getcwd failed|memory allocation failure|Internal parsing error"
+    r"|.*\b(?:mutually exclusive|is not valid|only permitted by|unrecogni[sz]ed .*argument)"
+    r")|^sbatch: (?:unrecognized|invalid) option|^sbatch: option '.*' (?:requires|doesn't|is ambig)"
+    r'|^Try "sbatch --help"',
+    re.IGNORECASE | re.MULTILINE,
+)
+_FAILED = re.compile(r"^sbatch: error: Batch job submission failed: (?P<why>.+)$", re.MULTILINE)
+# errno of the C library: then it is the connection that failed, in an unknown place.
+_OF_THE_SYSTEM = frozenset({"Success", "No error", *map(os.strerror, errno.errorcode)})
+
+
 def submit_error(result: CommandResult) -> SchedulerError:
     """Say why sbatch made no job, or that it may have made one.
 
-    Only sbatch's own refusal counts as "no job". A killed sbatch, or one that ended without a
-    word, may have made a job. A connection error after sbatch has begun to retry is ambiguous as
-    well: the first try may have got through.
+    Only words that are known to be a refusal count as "no job". A killed sbatch, one that ended
+    without a word, and one that told an id and failed, may have made a job; so may one whose words
+    nobody knows, for example those of a wrapper. A connection error after sbatch has begun to retry
+    is ambiguous as well: the first try may have got through.
     """
     words = result.describe()
     if result.returncode == NOT_FOUND:
         return SchedulerUnavailableError(f"{words}. {_NOT_FOUND_ADVICE}")
-    ended_by_itself = result.returncode is not None and result.returncode > 0
-    meaning = meaning_of(result.stderr)
-    if not ended_by_itself or not result.stderr.strip() or meaning is Meaning.AMBIGUOUS:
+    if result.returncode is None or result.returncode < 0:
         return SubmitAmbiguousError(f"{words}; sbatch told no job id, but a job may exist")
+    printed = " ".join(result.stdout.split())[:300]
+    if printed and (result.returncode == 0 or sbatch.parse(result.stdout) is not None):
+        return SubmitAmbiguousError(
+            f"{words}; sbatch printed {printed!r}: a job may exist",
+            unknown_words=result.returncode == 0,
+        )
+    if result.returncode == 0 or not result.stderr.strip():
+        return SubmitAmbiguousError(
+            f"{words}; sbatch told no job id, but a job may exist",
+            unknown_words=bool(printed or result.stderr.strip()),
+        )
+    return _failure(_own_lines(result.stderr), words)
+
+
+def _failure(said: str, words: str) -> SchedulerError:
+    meaning = meaning_of(said)
     if meaning is Meaning.LIMIT:
         return SchedulerLimitError(words)
     if meaning is Meaning.UNAVAILABLE:
         return SchedulerUnavailableError(words)
-    return SubmitRefusedError(words)
+    if meaning is Meaning.REFUSED or (meaning is not Meaning.AMBIGUOUS and _is_refusal(said)):
+        return SubmitRefusedError(words)
+    is_known = meaning is Meaning.AMBIGUOUS
+    return SubmitAmbiguousError(
+        f"{words}; sbatch did not say no, so a job may exist", unknown_words=not is_known
+    )
+
+
+def _is_refusal(said: str) -> bool:
+    reasons = [match["why"].strip() for match in _FAILED.finditer(said)]
+    if reasons:
+        return reasons[-1] not in _OF_THE_SYSTEM
+    return _BEFORE_ASKING.search(said) is not None
+
+
+def _own_lines(stderr: str) -> str:
+    """Return what sbatch itself said; all of it where nothing is marked as its own."""
+    lines = stderr.splitlines()
+    own = [line for line in lines if line.startswith(("sbatch:", "slurm", 'Try "sbatch'))]
+    return "\n".join(own or lines)
 
 
 def query_error(result: CommandResult) -> SchedulerError:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hpc_agent.errors import SubmitRefusedError
 from hpc_agent.slurm.local_jobs import LocalJobs
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
+from hpc_agent.slurm.said_once import SaidOnce
+from hpc_agent.slurm.scheduler import JobRecord, Look, NodeInfo, PartitionInfo, Usage, is_called
 
 # As MinJobAge does for slurmctld: ended jobs stay visible in the queue for a while.
 _VISIBLE = timedelta(minutes=5)
@@ -27,6 +28,7 @@ class LocalScheduler:
         """Use a directory on a local disk; jobs that are there are adopted."""
         self._slots = slots or os.cpu_count() or 1
         self._root = root.resolve()
+        self._said = SaidOnce()
         self._jobs = LocalJobs(self._root, slots=self._slots, grace_seconds=grace_seconds)
 
     @property
@@ -38,30 +40,33 @@ class LocalScheduler:
         """Return for example ``local Linux 6.1``."""
         return f"local {platform.system()} {platform.release()}"
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
-        """Queue a job script and return an id like ``local-7``."""
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
+        """Queue a job script and return an id like ``local-7``; there is no node to choose."""
         return await asyncio.to_thread(self._jobs.submit, script, name=name, comment=comment)
 
     async def max_array_size(self) -> int:
         """Return 0: here a submission costs nothing, so there are no arrays."""
         return 0
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         """Raise SubmitRefusedError."""
         raise SubmitRefusedError("the local scheduler has no job arrays")
 
-    async def queue(self) -> Sequence[JobRecord]:
+    async def queue(self) -> Look:
         """Return waiting, running and recently ended jobs; starts workers that are missing."""
         await asyncio.to_thread(self._jobs.start_workers)
-        records = await asyncio.to_thread(self._jobs.records)
+        look = await self._look()
         oldest = datetime.now(UTC) - _VISIBLE
-        return [job for job in records if job.end_time is None or job.end_time >= oldest]
+        return look.only(lambda job: job.end_time is None or job.end_time >= oldest)
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
         """Return these jobs, a week back."""
         wanted = set(job_ids)
-        records = await asyncio.to_thread(self._jobs.records)
-        return [job for job in records if job.job_id in wanted]
+        return (await self._look()).only(lambda job: job.job_id in wanted)
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         """Return {}: nothing is accounted here, the exit records have the figures."""
@@ -71,15 +76,13 @@ class LocalScheduler:
         """Return one job. Raises JobNotFoundError."""
         return await asyncio.to_thread(self._jobs.record, job_id)
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs with this comment, or named ``hpc-agent:COMMENT``."""
-        name = f"hpc-agent:{comment}"
-        records = await asyncio.to_thread(self._jobs.records)
-        return [job for job in records if comment == job.comment or name == job.name]
+    async def find(self, key: str, *, since: datetime) -> Look:
+        """Return the jobs that are called so."""
+        return (await self._look()).only(lambda job: is_called(job, key))
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
         """End the job by SIGTERM, and by SIGKILL after the grace time."""
-        await asyncio.to_thread(self._jobs.cancel, job_id)
+        await asyncio.to_thread(self._jobs.cancel, job_id, name)
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the script's own process."""
@@ -115,3 +118,8 @@ class LocalScheduler:
     async def healthy(self) -> bool:
         """Whether jobs can be queued here, that is, the directory can be written."""
         return await asyncio.to_thread(os.access, self._root, os.W_OK)
+
+    async def _look(self) -> Look:
+        look = await asyncio.to_thread(self._jobs.look)
+        self._said.unreadable("the local scheduler", look.unreadable)
+        return look

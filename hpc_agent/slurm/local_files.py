@@ -17,22 +17,24 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 JOB_VARIABLE = "HPC_AGENT_LOCAL_JOB"
 """In the environment of every process of a job: the job's directory, to find them all again."""
 
 _POLL_SECONDS = 0.05
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to run, as queued."""
+    """What to run, as queued; ``script`` is the path that was given."""
 
     job_id: str
     name: str
@@ -47,6 +49,7 @@ class Job:
     warning_signal: str | None = None
     warning_seconds: int = 0
     grace_seconds: float = 10.0
+    script: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,13 @@ class End:
     reason: str = ""
 
 
+_Kept = TypeVar("_Kept", Job, Start, End)
+
+
+class UnreadableError(Exception):
+    """A file of a job that is there and makes no sense."""
+
+
 class JobDirectory:
     """The directory of one job; a record that is not there (yet) is None."""
 
@@ -78,20 +88,25 @@ class JobDirectory:
     @property
     def job(self) -> Job | None:
         """The job as queued."""
-        content = _read(self.path / "job.json")
-        return None if content is None else Job(**content)
+        return _read(self.path / "job.json", Job)
 
     @property
     def start(self) -> Start | None:
         """The start record."""
-        content = _read(self.path / "start.json")
-        return None if content is None else Start(**content)
+        return _read(self.path / "start.json", Start)
 
     @property
     def end(self) -> End | None:
         """The end record."""
-        content = _read(self.path / "end.json")
-        return None if content is None else End(**content)
+        return _read(self.path / "end.json", End)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the job is to be started; not one whose files cannot be read."""
+        try:
+            return self.job is not None and self.start is None and self.end is None
+        except UnreadableError:
+            return False
 
     @property
     def is_cancel_requested(self) -> bool:
@@ -122,9 +137,9 @@ class JobDirectory:
 
 def job_directories(root: Path) -> list[JobDirectory]:
     """Return the directories of all jobs, oldest first."""
-    paths = (root / "jobs").glob("local-*")
-    ordered = sorted(paths, key=lambda path: int(path.name.removeprefix("local-")))
-    return [JobDirectory(path) for path in ordered]
+    numbers = [path.name.removeprefix("local-") for path in (root / "jobs").glob("local-*")]
+    ordered = sorted(int(number) for number in numbers if _NUMBER.fullmatch(number))
+    return [JobDirectory(root / "jobs" / f"local-{number}") for number in ordered]
 
 
 @contextlib.contextmanager
@@ -175,9 +190,16 @@ def end_processes(directory: JobDirectory, *, grace_seconds: float) -> None:
             remaining = directory.processes()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, kind: type[_Kept]) -> _Kept | None:
+    """Return what a file keeps, None without one. Raises UnreadableError.
+
+    What a later version has added is passed over.
+    """
+    known = {each.name for each in fields(kind)}
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        return kind(**{name: value for name, value in content.items() if name in known})
     except FileNotFoundError:
         return None
-    return content
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UnreadableError(f"{path} cannot be read: {error}") from error

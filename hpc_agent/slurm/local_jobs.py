@@ -16,13 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import hpc_agent
-from hpc_agent.errors import JobNotFoundError, SchedulerError, SubmitRefusedError
+from hpc_agent.errors import (
+    JobNotFoundError,
+    SchedulerError,
+    SchedulerUnreadableError,
+    SubmitRefusedError,
+)
 from hpc_agent.slurm.local_files import (
     JOB_VARIABLE,
     End,
     Job,
     JobDirectory,
     Start,
+    UnreadableError,
     end_processes,
     job_directories,
     living_pid,
@@ -30,7 +36,8 @@ from hpc_agent.slurm.local_files import (
     send,
 )
 from hpc_agent.slurm.local_script import Script, expand, parse_script
-from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.printed import shortened
+from hpc_agent.slurm.scheduler import JobRecord, Look
 from hpc_agent.slurm.state import JobState
 
 _POLL_SECONDS = 0.02
@@ -63,35 +70,58 @@ class LocalJobs:
             directory = JobDirectory(self._root / "jobs" / job_id)
             directory.path.mkdir(mode=0o700)
             (directory.path / "script").write_text(content)
-            directory.write(self._job(job_id, parsed, name=name, comment=comment))
+            directory.write(
+                self._job(job_id, script.absolute(), parsed, name=name, comment=comment)
+            )
         self.start_workers()
         return job_id
 
     def start_workers(self) -> None:
         """Start a worker for each waiting job that finds a free slot; safe at any time."""
         with locked(self._root):
-            waiting = sum(1 for job in self._unended() if job.job and not job.start and not job.end)
+            waiting = sum(directory.is_waiting for directory in self._unended())
             for number in range(self._slots):
                 if waiting > 0 and self._start_worker(self._root / "slots" / str(number)):
                     waiting -= 1
 
-    def records(self) -> list[JobRecord]:
+    def look(self) -> Look:
         """Return all jobs that are on disk, oldest first."""
-        found = [self._record(directory) for directory in job_directories(self._root)]
-        return [record for record in found if record is not None]
+        records, unreadable = [], []
+        for directory in job_directories(self._root):
+            try:
+                record = self._record(directory)
+            except UnreadableError as error:
+                unreadable.append(str(error))
+                continue
+            if record is not None:
+                records.append(record)
+        return Look(tuple(records), shortened(unreadable))
 
     def record(self, job_id: str) -> JobRecord:
-        """Return one job. Raises JobNotFoundError."""
-        record = self._record(self._directory(job_id))
+        """Return one job. Raises JobNotFoundError, or SchedulerUnreadableError."""
+        try:
+            record = self._record(self._directory(job_id))
+        except UnreadableError as error:
+            raise SchedulerUnreadableError(str(error)) from error
         if record is None:
             raise JobNotFoundError(f"no job {job_id} in {self._root}")
         return record
 
-    def cancel(self, job_id: str) -> None:
-        """End a job: at once when it waits, by its worker when it runs."""
+    def cancel(self, job_id: str, name: str | None = None) -> None:
+        """End a job: at once when it waits, by its worker when it runs.
+
+        With a name, only when it has that name. Raises SchedulerUnreadableError.
+        """
         try:
-            directory = self._directory(job_id)
+            self._cancel(self._directory(job_id), name)
         except JobNotFoundError:
+            return
+        except UnreadableError as error:
+            raise SchedulerUnreadableError(str(error)) from error
+
+    def _cancel(self, directory: JobDirectory, name: str | None) -> None:
+        job = directory.job if name is not None else None
+        if name is not None and (job is None or job.name != name):
             return
         with locked(self._root):
             if directory.end is not None:
@@ -113,7 +143,12 @@ class LocalJobs:
         number = getattr(signal, f"SIG{name.removeprefix('SIG')}", None)
         if not isinstance(number, signal.Signals):
             raise SchedulerError(f"no signal is called {name!r}; give for example TERM or USR1")
-        directory = self._directory(job_id)
+        try:
+            self._signal(self._directory(job_id), number)
+        except UnreadableError as error:
+            raise SchedulerUnreadableError(str(error)) from error
+
+    def _signal(self, directory: JobDirectory, number: int) -> None:
         deadline = time.monotonic() + _BATCH_START_SECONDS
         while directory.end is None:
             start = directory.start
@@ -126,7 +161,8 @@ class LocalJobs:
                     return
                 break
             time.sleep(_POLL_SECONDS)
-        raise JobNotFoundError(f"job {job_id} is not running, so it cannot be signaled")
+        name = directory.path.name
+        raise JobNotFoundError(f"job {name} is not running, so it cannot be signaled")
 
     def _directory(self, job_id: str) -> JobDirectory:
         prefix, _, number = job_id.partition("-")
@@ -149,7 +185,10 @@ class LocalJobs:
         if start is not None and living_pid(start.worker) is None:
             self._settle_orphan(directory)
         end = directory.end
-        record = _to_record(job, start, end)
+        try:
+            record = _to_record(job, start, end)
+        except (ArithmeticError, OSError, TypeError, ValueError) as error:
+            raise UnreadableError(f"{directory.path} cannot be read: {error}") from error
         if end is not None:
             self._ended[job_id] = record
         return record
@@ -178,7 +217,7 @@ class LocalJobs:
         partial.replace(path)
         return f"local-{number}"
 
-    def _job(self, job_id: str, script: Script, *, name: str, comment: str) -> Job:
+    def _job(self, job_id: str, path: Path, script: Script, *, name: str, comment: str) -> Job:
         user = pwd.getpwuid(os.getuid())
         directory = Path(script.working_directory or Path.cwd())
         facts = {
@@ -192,6 +231,7 @@ class LocalJobs:
             name=name,
             comment=comment,
             submit_time=time.time(),
+            script=str(path),
             argv=list(script.interpreter),
             working_directory=str(directory),
             output=str(expand(script.output, directory=directory, **facts)),
@@ -246,9 +286,9 @@ class LocalJobs:
 
     def _remove_old(self) -> None:
         for directory in job_directories(self._root):
-            end = directory.end
-            if end is not None and end.end_time < time.time() - _KEEP_SECONDS:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UnreadableError):
+                end = directory.end
+                if end is not None and end.end_time < time.time() - _KEEP_SECONDS:
                     shutil.rmtree(directory.path)
 
 
@@ -274,4 +314,6 @@ def _to_record(job: Job, start: Start | None, end: End | None) -> JobRecord:
         start_time=datetime.fromtimestamp(start.start_time, UTC) if start else None,
         end_time=datetime.fromtimestamp(end.end_time, UTC) if end else None,
         time_limit_seconds=job.time_limit_seconds,
+        script=job.script,
+        working_directory=job.working_directory,
     )

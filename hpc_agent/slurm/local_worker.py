@@ -49,7 +49,7 @@ def _take(root: Path, slot: int) -> JobDirectory | None:
     """
     with locked(root):
         for directory in job_directories(root):
-            if directory.job and not directory.start and not directory.end:
+            if directory.is_waiting:
                 worker = identity(os.getpid()) or ""
                 directory.write(Start(start_time=time.time(), worker=worker))
                 return directory

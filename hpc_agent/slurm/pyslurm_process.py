@@ -273,6 +273,8 @@ class _Helper:
         try:
             async with asyncio.timeout(seconds):
                 line = await self._answers.readline()
+        except ValueError as error:  # longer than the reader's limit: no answer of the helper is
+            raise AnswerLostError(f"pyslurm's answer to {what} cannot be read: {error}") from None
         except TimeoutError:
             raise AnswerLostError(
                 f"pyslurm gave no answer to {what} within {of or seconds:g} s, and was killed"
@@ -280,7 +282,13 @@ class _Helper:
         if not line.endswith(b"\n"):
             await self._end()
             raise AnswerLostError(f"the process of pyslurm {self.ending} during {what}")
-        content: dict[str, Any] = json.loads(line)
+        try:
+            content: object = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            words = line[:_LAST_BYTES].decode(errors="replace")
+            raise AnswerLostError(f"pyslurm's answer to {what} cannot be read: {words}")
         return content
 
     async def _end(self) -> None:

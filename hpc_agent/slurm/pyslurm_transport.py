@@ -35,9 +35,9 @@ from hpc_agent.slurm.pyslurm_options import UnfitError, attributes_of
 from hpc_agent.slurm.pyslurm_process import Answer, AnswerLostError, CallError, PyslurmProcess
 from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.rate import TokenBucket
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
+from hpc_agent.slurm.scheduler import JobRecord, Look, NodeInfo, PartitionInfo, Usage
 from hpc_agent.slurm.state import JobState
-from hpc_agent.slurm.values import parse_text
+from hpc_agent.slurm.values import parse_job_id, parse_text
 
 Description = Mapping[str, str | int | bool | list[str]]
 
@@ -80,27 +80,35 @@ class PyslurmScheduler:
         """Return for example ``slurm 24.11.5``."""
         return await self._cli.version()
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
         """Submit by pyslurm, or by sbatch what pyslurm cannot; see Scheduler.submit."""
-        attributes = await self._attributes(script, {"name": name, "comment": comment})
+        own = {"name": name, "comment": comment}
+        attributes = None if exclude else await self._attributes(script, own)
         job_id = await self._submit(script, attributes)
-        return job_id or await self._cli.submit(script, name=name, comment=comment)
+        return job_id or await self._cli.submit(script, name=name, comment=comment, exclude=exclude)
 
     async def max_array_size(self) -> int:
         """Return what the controller allows."""
         return await self._cli.max_array_size()
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         """Submit all tasks at once, like ``submit``."""
         own = {"name": name, "comment": comment, "array": f"0-{size - 1}"}
-        job_id = await self._submit(script, await self._attributes(script, own))
-        return job_id or await self._cli.submit_array(script, name=name, comment=comment, size=size)
+        attributes = None if exclude else await self._attributes(script, own)
+        job_id = await self._submit(script, attributes)
+        return job_id or await self._cli.submit_array(
+            script, name=name, comment=comment, size=size, exclude=exclude
+        )
 
-    async def queue(self) -> Sequence[JobRecord]:
+    async def queue(self) -> Look:
         """Return this user's jobs by squeue."""
         return await self._cli.queue()
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
         """Return accounting records by sacct."""
         return await self._cli.history(job_ids, since=since)
 
@@ -123,15 +131,18 @@ class PyslurmScheduler:
             raise JobNotFoundError(f"pyslurm: no job {job_id} ({_words(answer)})")
         return await self._cli.show(job_id)
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs with this comment or name by squeue, then sacct."""
-        return await self._cli.find(comment, since=since)
+    async def find(self, key: str, *, since: datetime) -> Look:
+        """Return the jobs that are called so by squeue and sacct."""
+        return await self._cli.find(key, since=since)
 
-    async def cancel(self, job_id: str) -> None:
-        """End a job; pyslurm says nothing of one that is unknown or has ended, as is right here."""
-        answer = await self._ask("cancel", job_id)
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
+        """End a job; pyslurm says nothing of one that is unknown or has ended, as is right here.
+
+        scancel is what looks at names.
+        """
+        answer = await self._ask("cancel", job_id) if name is None else None
         if answer is None or answer.error is not None:
-            await self._cli.cancel(job_id)
+            await self._cli.cancel(job_id, name=name)
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the batch script by scancel."""
@@ -186,7 +197,14 @@ class PyslurmScheduler:
         except AnswerLostError as error:
             raise SubmitAmbiguousError(f"{error}; a job may exist") from error
         if answer.error is None:
-            return str(answer.result)
+            job_id = parse_job_id(str(answer.result))
+            if job_id is None:
+                raise SubmitAmbiguousError(
+                    f"pyslurm answered {str(answer.result)[:100]!r}, which is no job id; a job may"
+                    " exist",
+                    unknown_words=True,
+                )
+            return job_id
         if may_have_made_a_job(answer.error):
             raise SubmitAmbiguousError(f"pyslurm: {_words(answer)}; a job may exist")
         logger.info("pyslurm did not submit %s (%s): sbatch tries", script, _words(answer))
@@ -219,6 +237,15 @@ def may_have_made_a_job(error: CallError) -> bool:
 
 def read_record(job_id: str, values: Mapping[str, Any]) -> JobRecord | None:
     """Read what the helper says of a job; None when scontrol knows better."""
+    try:
+        return _read_record(job_id, values)
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        logger.info("pyslurm described job %s in a way that cannot be read: %r", job_id, error)
+        return None
+
+
+def _read_record(job_id: str, values: Mapping[str, Any]) -> JobRecord | None:
+    """Raise what reading raises, for values that are of other kinds than pyslurm's."""
     state = JobState.parse(values["state"] or "")
     if values["is_array"] or (state.is_final and state is not JobState.COMPLETED):
         return None

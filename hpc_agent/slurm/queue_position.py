@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from hpc_agent.slurm.values import FIELD, RECORD
+from hpc_agent.slurm.printed import read_records, split, unreadable
+from hpc_agent.slurm.scontrol import settings
+from hpc_agent.slurm.values import FIELD, RECORD, integer
 
 # The other reasons are about something that no queue brings.
 _FOR_ROOM = frozenset({"", "None", "Priority", "Resources", "Licenses", "ReqNodeNotAvail"})
 _FIELDS = ("JobArrayID", "PriorityLong", "Partition", "Reason")
-_JOB_ID = re.compile(r"(\d{1,18})(?:_(\d{1,9}))?")
-_HIDDEN = re.compile(r"^PrivateData\s*=.*\bjobs\b", re.MULTILINE)
+_JOB_ID = re.compile(r"([0-9]{1,18})(?:_([0-9]{1,9}))?")
 _HELD = 0
 
 
@@ -42,12 +43,15 @@ def arguments() -> list[str]:
     """Build the one query for all pending jobs, in hidden partitions too."""
     ends = [FIELD] * (len(_FIELDS) - 1) + [RECORD]
     columns = ",".join(f"{field}:0{end}" for field, end in zip(_FIELDS, ends, strict=True))
-    return ["squeue", "--all", "--noheader", "--array", "--states=PENDING", f"--Format={columns}"]
+    return ["squeue", "--all", "--array", "--states=PENDING", f"--Format={columns}"]
 
 
 def are_hidden(config: str) -> bool:
-    """Whether ``scontrol show config`` says that users do not see each other's jobs."""
-    return _HIDDEN.search(config) is not None
+    """Whether ``scontrol show config`` says that users do not see each other's jobs.
+
+    Raises SchedulerUnreadableError.
+    """
+    return "jobs" in re.findall(r"\w+", settings(config).get("PrivateData", ""))
 
 
 def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
@@ -56,16 +60,18 @@ def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
     A job that waits for something else than room has no position and takes none: one that is held
     (priority 0), has a begin time, depends on another or is over a limit. Of several partitions,
     the one counts in which a job is furthest ahead. Records that cannot be read are left out.
+    Raises SchedulerUnreadableError when none can be.
     """
     wanted = set(job_ids)
     queues: dict[str, list[tuple[int, int, int, str]]] = defaultdict(list)
-    for text in stdout.split(RECORD):
-        fields = [field.strip() for field in text.split(FIELD)]
-        match = _JOB_ID.fullmatch(fields[0])
-        if len(fields) != len(_FIELDS) or match is None or not _is_number(fields[1]):
-            continue
-        priority = int(fields[1])
-        if priority == _HELD or not waits_for_room(fields[3]):
+    printed = read_records(stdout, len(_FIELDS))
+    if not printed.has_header:
+        raise unreadable("squeue", stdout)
+    for row in printed.rows:
+        taken = split(row, len(_FIELDS))
+        fields = [field.strip() for field in taken[0]] if taken is not None else [""] * 4
+        match, priority = _JOB_ID.fullmatch(fields[0]), integer(fields[1])
+        if match is None or priority is None or priority == _HELD or not waits_for_room(fields[3]):
             continue
         entry = (-priority, int(match[1]), int(match[2] or 0), fields[0])
         for partition in set(fields[2].split(",")) - {""}:
@@ -82,7 +88,3 @@ def parse(stdout: str, job_ids: Iterable[str]) -> dict[str, Position]:
 def waits_for_room(reason: str) -> bool:
     """Whether a pending job with this reason is in line, and would start if it were the first."""
     return reason.partition(",")[0] in _FOR_ROOM
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 20

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc_agent.errors import (
     JobNotFoundError,
     SchedulerError,
     SchedulerUnavailableError,
+    SchedulerUnreadableError,
     SubmitAmbiguousError,
     SubmitRefusedError,
 )
@@ -22,11 +23,23 @@ from hpc_agent.slurm.diagnosis import Meaning, meaning_of
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.rest_client import Answer, AnswerLostError, RestClient, Target, unavailable
 from hpc_agent.slurm.rest_token import Token
-from hpc_agent.slurm.rest_values import number, text, words
+from hpc_agent.slurm.rest_values import NOT_AS_DOCUMENTED, number, words
 from hpc_agent.slurm.rest_versions import DIALECTS, Dialect, is_up
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage, array_id, is_called
+from hpc_agent.slurm.said_once import SaidOnce
+from hpc_agent.slurm.scheduler import (
+    JobRecord,
+    Look,
+    NodeInfo,
+    PartitionInfo,
+    Usage,
+    array_id,
+    found_in,
+    is_called,
+)
 
 logger = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
 
 # A request line has room for some thousands of characters.
 _JOBS_PER_QUERY = 250
@@ -69,6 +82,7 @@ class SlurmRest:
         self._submit_timeout = submit_timeout_seconds
         self._max_array_size: int | None = None
         self._has_told_of_warnings = False
+        self._said = SaidOnce()
 
     async def close(self) -> None:
         """Give back what is open."""
@@ -86,9 +100,11 @@ class SlurmRest:
         release = (meta.get("slurm") or meta.get("Slurm") or {}).get("release")
         return f"slurm {release}" if release else "slurm"
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
         """Post the script with its options; see Scheduler.submit for the errors."""
-        return await self._submit(script, name=name, comment=comment)
+        return await self._submit(script, name=name, comment=comment, exclude=exclude)
 
     async def max_array_size(self) -> int:
         """Return what slurm.conf says where the API has it (v0.0.45), else Slurm's default."""
@@ -98,26 +114,30 @@ class SlurmRest:
             self._max_array_size = _DEFAULT_MAX_ARRAY_SIZE if size is None else size
         return self._max_array_size
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         """Post the script once for all tasks; see Scheduler.submit_array."""
-        return await self._submit(script, name=name, comment=comment, array_size=size)
+        return await self._submit(
+            script, name=name, comment=comment, exclude=exclude, array_size=size
+        )
 
-    async def queue(self) -> Sequence[JobRecord]:
+    async def queue(self) -> Look:
         """Return this user's jobs in the controller, also those it has not yet purged.
 
         slurmrestd sends the jobs of all users.
         """
         user = await self._client.user()
-        return rest_jobs.of_queue(_jobs(await self._get("/jobs/")), user=user)
+        return self._noted(rest_jobs.of_queue(_entries(await self._get("/jobs/")), user=user))
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
-        """Return accounting records; [] on a cluster without accounting.
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
+        """Return accounting records; none on a cluster without accounting.
 
         Tasks are asked for by their array, as sacct is.
         """
         wanted = set(job_ids)
-        found = rest_jobs.of_accounting(await self._accounted(wanted, since))
-        return [record for record in found if record.job_id in wanted]
+        look = self._noted(rest_jobs.of_accounting(await self._accounted(wanted, since)))
+        return look.only(lambda job: job.job_id in wanted)
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         """Return what jobs have used, by the accounting of their steps."""
@@ -138,25 +158,39 @@ class SlurmRest:
             answer = await self._ask("GET", "/jobs/")
             if not answer.succeeded:
                 raise unavailable(answer)
-        for job in _jobs(answer.content):
-            for record in rest_jobs.controller_records(job):
-                if record.job_id == job_id:
-                    return record
-        for job in _jobs(answer.content):  # an array's own id: the first of its tasks
-            if text(job.get("job_id")) == job_id:
-                return replace(rest_jobs.controller_records(job)[0], job_id=job_id)
+        look = rest_jobs.of_controller(_entries(answer.content))
+        for record in look.records:
+            if record.job_id == job_id:
+                return record
+        for record in look.records:  # an array's own id: the first of its tasks
+            if array_id(record.job_id) == job_id:
+                return replace(record, job_id=job_id)
+        if not look.is_complete:
+            raise SchedulerUnreadableError(
+                f"slurmrestd: job {job_id} cannot be read: {'; '.join(look.unreadable)}"
+            )
         raise JobNotFoundError(f"slurmrestd: the controller knows no job {job_id}")
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs with this comment, or named ``hpc-agent:COMMENT``: see SlurmCli.find."""
-        found = [job for job in await self.queue() if is_called(job, comment)]
-        if found:
-            return found
-        accounted = rest_jobs.of_accounting(await self._accounted(None, since))
-        return [job for job in accounted if is_called(job, comment)]
+    async def find(self, key: str, *, since: datetime) -> Look:
+        """Return the jobs that are called so, of the queue and of accounting."""
+        queued = (await self.queue()).only(lambda job: is_called(job, key))
+        try:
+            accounted = rest_jobs.of_accounting(await self._accounted(None, since))
+        except SchedulerUnavailableError as error:
+            return found_in(queued, error)
+        return found_in(queued, self._noted(accounted).only(lambda job: is_called(job, key)))
 
-    async def cancel(self, job_id: str) -> None:
-        """End the job; one that is unknown or has ended needs nothing."""
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
+        """End the job; one that is unknown or has ended needs nothing.
+
+        What its name is, is asked before: an order takes no name.
+        """
+        if name is not None:
+            try:
+                if (await self.show(job_id)).name != name:
+                    return
+            except JobNotFoundError:
+                return
         answer = await self._ask("DELETE", f"/job/{job_id}")
         if not answer.succeeded and meaning_of(answer.error) not in _GONE:
             raise unavailable(answer)
@@ -184,13 +218,14 @@ class SlurmRest:
         dialect = await self._dialect()
         listed = _list(await self._get("/partitions/"), "partitions")
         nodes = await self.nodes()
-        found = [dialect.partition(content) for content in listed]
+        found = [_read(dialect.partition, content) for content in listed]
         return [replace(each, states=_states(each.name, nodes)) for each in found]
 
     async def nodes(self) -> Sequence[NodeInfo]:
         """Return the nodes."""
         dialect = await self._dialect()
-        return [dialect.node(content) for content in _list(await self._get("/nodes/"), "nodes")]
+        listed = _list(await self._get("/nodes/"), "nodes")
+        return [_read(dialect.node, content) for content in listed]
 
     async def healthy(self) -> bool:
         """Whether a controller answers; no answer is False, not an error."""
@@ -202,7 +237,13 @@ class SlurmRest:
         return any(is_up(ping) for ping in _list(content, "pings"))
 
     async def _submit(
-        self, script: Path, *, name: str, comment: str, array_size: int | None = None
+        self,
+        script: Path,
+        *,
+        name: str,
+        comment: str,
+        exclude: Sequence[str],
+        array_size: int | None = None,
     ) -> str:
         try:
             content = await asyncio.to_thread(script.read_text)
@@ -221,6 +262,7 @@ class SlurmRest:
             directory=script.parent,
             name=name,
             comment=comment,
+            exclude=exclude,
             array_size=array_size,
         )
         try:
@@ -240,9 +282,7 @@ class SlurmRest:
             "processes of a job only, not its batch script alone"
         )
 
-    async def _accounted(
-        self, job_ids: Iterable[str] | None, since: datetime
-    ) -> list[Mapping[str, Any]]:
+    async def _accounted(self, job_ids: Iterable[str] | None, since: datetime) -> list[Any]:
         """Return the accounting records of these jobs, or of all of this user."""
         if not (await self._client.api()).has_accounting:
             return []
@@ -250,7 +290,7 @@ class SlurmRest:
             user = await self._client.user()
             return await self._accounting_query({}, since, user=user)
         arrays = sorted({array_id(job_id) for job_id in job_ids})
-        found = []
+        found: list[Any] = []
         for first in range(0, len(arrays), _JOBS_PER_QUERY):
             steps = ",".join(arrays[first : first + _JOBS_PER_QUERY])
             found += await self._accounting_query({"step": steps}, since)
@@ -258,7 +298,7 @@ class SlurmRest:
 
     async def _accounting_query(
         self, query: Mapping[str, str], since: datetime, *, user: str | None = None
-    ) -> list[Mapping[str, Any]]:
+    ) -> list[Any]:
         dialect = await self._dialect()
         start = f"uts{since.astimezone(UTC).timestamp():.0f}"
         answer = await self._ask(
@@ -271,8 +311,12 @@ class SlurmRest:
             return []
         if not answer.succeeded:
             raise unavailable(answer)
-        jobs = _jobs(answer.content)
-        return jobs if user is None else [job for job in jobs if job.get("user") == user]
+        jobs = _entries(answer.content)
+        return jobs if user is None else [job for job in jobs if _is_of(job, user)]
+
+    def _noted(self, look: Look) -> Look:
+        self._said.unreadable("slurmrestd", look.unreadable)
+        return look
 
     async def _dialect(self) -> Dialect:
         return DIALECTS[(await self._client.api()).version]
@@ -291,16 +335,33 @@ class SlurmRest:
             raise SchedulerUnavailableError(str(error)) from error
 
 
-def _jobs(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return _list(content, "jobs")
+def _entries(content: Mapping[str, Any]) -> list[Any]:
+    """Return the jobs of an answer, of whatever kind they are. Raises SchedulerUnreadableError."""
+    found = content.get("jobs")
+    if not isinstance(found, list):
+        raise SchedulerUnreadableError("slurmrestd: the answer has no jobs")
+    return found
+
+
+def _is_of(job: Any, user: str) -> bool:
+    """Whether a job of accounting is this user's; what is no job may be anybody's."""
+    return not isinstance(job, Mapping) or not job.get("user") or job["user"] == user
 
 
 def _list(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return a list of the answer. Raises SchedulerUnavailableError for an answer without it."""
+    """Return a list of the answer. Raises SchedulerUnreadableError for an answer without it."""
     found = content.get(key)
-    if not isinstance(found, list):
-        raise SchedulerUnavailableError(f"slurmrestd: the answer has no {key}")
-    return [each for each in found if isinstance(each, Mapping)]
+    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+        raise SchedulerUnreadableError(f"slurmrestd: the answer has no {key} that can be read")
+    return found
+
+
+def _read(read: Callable[[Mapping[str, Any]], _Read], content: Mapping[str, Any]) -> _Read:
+    """Return what an entry says. Raises SchedulerUnreadableError."""
+    try:
+        return read(content)
+    except NOT_AS_DOCUMENTED as error:
+        raise SchedulerUnreadableError(f"slurmrestd: {str(content)[:200]}: {error!r}") from error
 
 
 def max_array_size_in(content: Mapping[str, Any]) -> int | None:

@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpc_agent.slurm.rest_values import exit_code, job_state, moment, number, text
-from hpc_agent.slurm.scheduler import JobRecord, Usage, task_id
+from hpc_agent.slurm.printed import shortened
+from hpc_agent.slurm.rest_values import (
+    NOT_AS_DOCUMENTED,
+    exit_code,
+    job_state,
+    moment,
+    number,
+    text,
+)
+from hpc_agent.slurm.sacct import last_attempts, script_in
+from hpc_agent.slurm.scheduler import JobRecord, Look, Usage, array_id, task_id
 from hpc_agent.slurm.state import JobState
-from hpc_agent.slurm.values import parse_job_ids, parse_text
+from hpc_agent.slurm.values import integer, parse_job_id, parse_job_ids, parse_text
 
 Json = Mapping[str, Any]
 
 
-def of_queue(jobs: Iterable[Json], *, user: str) -> list[JobRecord]:
-    """Return the records of one user's jobs; each task of an array that waits is one."""
-    return [
-        record for job in jobs if job.get("user_name") == user for record in controller_records(job)
-    ]
+def of_queue(jobs: Sequence[Any], *, user: str) -> Look:
+    """Return one user's jobs; each task of an array that waits is one.
+
+    A name that slurmrestd cannot find out (``user_name`` is null) is that of the number that this
+    user's other jobs have.
+    """
+    entries = [job for job in jobs if isinstance(job, Mapping)]
+    own = {number(job.get("user_id")) for job in entries if job.get("user_name") == user} - {None}
+
+    def may_be_own(job: Any) -> bool:
+        if not isinstance(job, Mapping) or job.get("user_name"):
+            return not isinstance(job, Mapping) or job["user_name"] == user
+        return not own or number(job.get("user_id")) in own
+
+    look = of_controller([job for job in jobs if may_be_own(job)])
+    if own:
+        return look
+    nameless = [job for job in entries if not job.get("user_name")]
+    ids = {text(job.get("job_id")) for job in nameless}
+    whose = [f"whose job is {job_id}?" for job_id in sorted(ids)]
+    return look.only(lambda job: array_id(job.job_id) not in ids) + Look(
+        unreadable=shortened(whose)
+    )
+
+
+def of_controller(jobs: Iterable[Any]) -> Look:
+    """Return all jobs of the controller."""
+    return _look(jobs, controller_records)
+
+
+def _look(jobs: Iterable[Any], read: Callable[[Json], list[JobRecord]]) -> Look:
+    records: list[JobRecord] = []
+    unreadable = []
+    for job in jobs:
+        try:
+            found = read(job)
+        except NOT_AS_DOCUMENTED as error:
+            unreadable.append(f"{str(job)[:200]}: {error!r}")
+            continue
+        records += found
+    return Look(tuple(records), shortened(unreadable))
 
 
 def controller_records(job: Json) -> list[JobRecord]:
     """Read a job of the controller: one record, or one for each of the tasks that it stands for."""
-    state, raw_state = job_state(job.get("job_state"))
+    state, raw_state = _state(job.get("job_state"))
     code, signal = exit_code(job.get("exit_code")) if state.is_final else (None, None)
     start, minutes = moment(job.get("start_time")), number(job.get("time_limit"))
     record = JobRecord(
-        job_id=text(job.get("job_id")),
+        job_id=_id(job),
         state=state,
         source="slurmrestd",
         raw_state=raw_state,
@@ -44,39 +89,62 @@ def controller_records(job: Json) -> list[JobRecord]:
         expected_start=start if state.is_waiting else None,
         time_limit_seconds=minutes * 60 if minutes is not None else None,
         restarts=number(job.get("restart_cnt")) or 0,
+        script=text(job.get("command")),
+        working_directory=text(job.get("current_working_directory")),
     )
     array, task = number(job.get("array_job_id")), number(job.get("array_task_id"))
     return _each_task(record, array, task, text(job.get("array_task_string")))
 
 
-def of_accounting(jobs: Iterable[Json]) -> list[JobRecord]:
-    """Return the records of the last attempt of each job."""
-    latest: dict[str, JobRecord] = {}
-    for job in jobs:
-        for record in _accounting_records(job):
-            earlier = latest.get(record.job_id)
-            if earlier is None or _submitted(record) >= _submitted(earlier):
-                latest[record.job_id] = record
-    return list(latest.values())
+def of_accounting(jobs: Iterable[Any]) -> Look:
+    """Return the last attempt of each job; see sacct.last_attempts."""
+    look = _look(jobs, _accounting_records)
+    return replace(look, records=last_attempts(look.records))
 
 
-def usage_of(jobs: Iterable[Json]) -> dict[str, Usage]:
-    """Return what the last attempt of each job has used, by job id."""
+def usage_of(jobs: Iterable[Any]) -> dict[str, Usage]:
+    """Return what the last attempt of each job has used, by id; without what cannot be read."""
     found: dict[str, tuple[float, Usage]] = {}
     for job in jobs:
-        submitted = number(_at(job, "time", "submission")) or 0
-        for record in _accounting_records(job):
-            if record.job_id not in found or submitted >= found[record.job_id][0]:
-                found[record.job_id] = (submitted, _usage(job))
+        try:
+            submitted = number(_at(job, "time", "submission")) or 0
+            ids, used = [record.job_id for record in _accounting_records(job)], _usage(job)
+        except NOT_AS_DOCUMENTED:
+            continue
+        for job_id in ids:
+            if job_id not in found or submitted >= found[job_id][0]:
+                found[job_id] = (submitted, used)
     return {job_id: used for job_id, (_, used) in found.items()}
 
 
+def _id(job: Json) -> str:
+    """Return the id. Raises ValueError."""
+    job_id = parse_job_id(text(job.get("job_id")))
+    if job_id is None:
+        raise ValueError(f"job_id: {job.get('job_id')}")
+    return job_id
+
+
+def _state(value: Any) -> tuple[JobState, str]:
+    """Return the state, which may be one of the future. Raises ValueError for none."""
+    state, raw = job_state(value)
+    if not raw.strip():
+        raise ValueError(f"state: {value}")
+    return state, raw
+
+
+def _canceller(job: Json) -> int | None:
+    """Return the uid of who cancelled a job; of names, only that of root is known here."""
+    who = text(job.get("kill_request_user"))
+    return 0 if who == "root" else integer(who)
+
+
 def _accounting_records(job: Json) -> list[JobRecord]:
-    state, raw_state = job_state(_at(job, "state", "current"))
+    state, raw_state = _state(_at(job, "state", "current"))
     code, signal = _end(job, state) if state.is_final else (None, None)
     minutes = number(_at(job, "time", "limit"))
     record = JobRecord(
-        job_id=text(job.get("job_id")),
+        job_id=_id(job),
         state=state,
         source="slurmdbd",
         raw_state=raw_state,
@@ -92,6 +160,9 @@ def _accounting_records(job: Json) -> list[JobRecord]:
         start_time=moment(_at(job, "time", "start")),
         end_time=moment(_at(job, "time", "end")),
         time_limit_seconds=minutes * 60 if minutes is not None else None,
+        script=script_in(text(job.get("submit_line"))),
+        working_directory=text(job.get("working_directory")),
+        cancelled_by=_canceller(job) if state is JobState.CANCELLED else None,
     )
     array = number(_at(job, "array", "job_id"))
     task = number(_at(job, "array", "task_id"))
@@ -116,6 +187,8 @@ def _each_task(
     if not waiting:
         return [record]
     ids = parse_job_ids(f"{array}_[{waiting.strip('[]')}]")
+    if not ids:  # slurmrestd cuts the list at 64 characters, unless its SLURM_BITSTR_LEN is 0
+        raise ValueError(f"tasks: {waiting}")
     return [replace(record, job_id=each) for each in ids]
 
 
@@ -169,7 +242,3 @@ def _at(content: Any, *keys: str) -> Any:
             return None
         content = content.get(key)
     return content
-
-
-def _submitted(record: JobRecord) -> float:
-    return record.submit_time.timestamp() if record.submit_time else 0.0

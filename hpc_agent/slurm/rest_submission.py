@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hpc_agent.slurm.rest_client import UNSPECIFIED, Answer, unavailable
 from hpc_agent.slurm.rest_options import UntranslatableError, translate
 from hpc_agent.slurm.rest_values import number
 from hpc_agent.slurm.rest_versions import Dialect
+from hpc_agent.slurm.sbatch import joined_nodes
 
 # slurmrestd refuses a job without environment. It has what --export=NIL leaves: see sbatch(1).
 _ENVIRONMENT = {"SLURM_EXPORT_ENV": "NIL"}
@@ -50,6 +52,7 @@ def body(
     directory: Path,
     name: str,
     comment: str,
+    exclude: Sequence[str] = (),
     array_size: int | None = None,
 ) -> dict[str, Any]:
     """Return what to post for a script that lies in ``directory``.
@@ -58,7 +61,7 @@ def body(
     """
     try:
         interpreter_of(text)
-        options = read_options(text)
+        options = _excluding(read_options(text), exclude)
         properties = {**translate(options, dialect.options), **dialect.work_out(options)}
     except UntranslatableError as error:
         raise SubmitRefusedError(
@@ -74,6 +77,13 @@ def body(
     if array_size is not None:
         properties["array"] = f"0-{array_size - 1}"
     return {"script": text, "job": properties}
+
+
+def _excluding(options: dict[str, str], exclude: Sequence[str]) -> dict[str, str]:
+    own = options.get("exclude")
+    if not exclude or (own is not None and "/" in own):  # a file of nodes: the script's own counts
+        return options
+    return {**options, "exclude": joined_nodes(own, exclude)}
 
 
 def read_options(text: str) -> dict[str, str]:
@@ -117,7 +127,10 @@ def _error(answer: Answer) -> SchedulerError:
         or meaning is Meaning.AMBIGUOUS
         or answer.error_numbers == {UNSPECIFIED}
     ):
-        return SubmitAmbiguousError(f"{words}; no job id came back, but a job may exist")
+        return SubmitAmbiguousError(
+            f"{words}; no job id came back, but a job may exist",
+            unknown_words=meaning is None and answer.is_from_slurm,
+        )
     if meaning is Meaning.LIMIT:
         return SchedulerLimitError(words)
     if meaning is Meaning.UNAVAILABLE:

@@ -6,6 +6,7 @@ Up to v0.0.38 a number is a number, or null; since v0.0.39 it is mostly an objec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,12 +20,23 @@ _NO_NUMBER = frozenset(
 )
 
 
+NOT_AS_DOCUMENTED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+"""What reading an entry raises whose values are of other kinds than in the documents."""
+
+
 def number(value: Any) -> int | None:
     """Return a number; None for one that is not set, or infinite."""
     if isinstance(value, Mapping):
         is_set = value.get("set") is True and value.get("infinite") is not True
         return number(value.get("number")) if is_set else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return None if value in _NO_NUMBER else int(value)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 
-def cancel_arguments(job_id: str) -> list[str]:
-    """Build the command that ends a job in whatever state it is."""
-    return ["scancel", job_id]
+def cancel_arguments(job_id: str, *, name: str | None = None) -> list[str]:
+    """Build the command that ends a job in whatever state it is, with a name only if it has that.
+
+    Not for a task of an array with a name: ``scancel --name=NAME 17_3`` ends all tasks that wait
+    (22.05 to 26.05: the filter chooses records, and tasks that wait share one).
+    """
+    return ["scancel", *([] if name is None else [f"--name={name}"]), job_id]
 
 
 def signal_arguments(job_id: str, signal: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.state import JobState
 
 
@@ -28,6 +29,9 @@ class JobRecord:
     ``source`` names the command it came from (``squeue``, ``sacct``, ``scontrol``), or is
     ``pyslurm`` or ``local``.
     Times are timezone-aware UTC. ``exit_code`` and ``signal`` are those of the batch script.
+    ``script`` is its path as the scheduler has it, perhaps with arguments behind it.
+    ``cancelled_by`` is the uid of ``CANCELLED by 0``, which only accounting knows. A requeue gives
+    a job a new ``submit_time``, and one more of ``restarts``.
     """
 
     job_id: str
@@ -47,14 +51,76 @@ class JobRecord:
     expected_start: datetime | None = None
     time_limit_seconds: int | None = None
     restarts: int = 0
+    script: str = ""
+    working_directory: str = ""
+    cancelled_by: int | None = None
 
 
-def is_called(job: JobRecord, comment: str) -> bool:
-    """Whether a job has this comment, or the name ``hpc-agent:COMMENT``.
+def name_of(key: str) -> str:
+    """Return the name of the job with this key."""
+    return f"hpc-agent:{key}"
 
-    The name is what remains where accounting does not store comments (AccountingStoreFlags).
+
+def is_called(job: JobRecord, key: str) -> bool:
+    """Whether a job is that of a key, by any mark that it carries.
+
+    Accounting may not store comments (AccountingStoreFlags), and a site's job_submit plugin may
+    rewrite comment and name; then the directory tells, which is named after the key. Where the
+    script is known to lie elsewhere the working directory is no mark: what a run submits itself
+    inherits it.
     """
-    return job.comment == comment or job.name == f"hpc-agent:{comment}"
+    script = PurePosixPath(job.script)
+    is_elsewhere = script.is_absolute() and script.parent.name != key
+    return bool(key) and (
+        job.comment == key
+        or job.name == name_of(key)
+        or script.parent.name == key
+        or (PurePosixPath(job.working_directory).name == key and not is_elsewhere)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the scheduler's jobs has shown.
+
+    ``unreadable``: pieces of the answer that may have been records. A job that is not among the
+    ``records`` may be in one of them, so its absence teaches nothing. ``noise``: lines that are
+    surely no records, such as a banner before the output, and were put aside. Both are cut short.
+    """
+
+    records: tuple[JobRecord, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    noise: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a job that is not here is absent."""
+        return not self.unreadable
+
+    def __add__(self, other: Look) -> Look:
+        """Return both looks as one."""
+        return Look(
+            (*self.records, *other.records),
+            (*self.unreadable, *other.unreadable),
+            (*self.noise, *other.noise),
+        )
+
+    def only(self, wanted: Callable[[JobRecord], bool]) -> Look:
+        """Return the look without the records that are not wanted."""
+        return replace(self, records=tuple(filter(wanted, self.records)))
+
+
+def found_in(queued: Look, accounted: Look | SchedulerUnavailableError) -> Look:
+    """Return what a search has found in the queue and in accounting.
+
+    Raises the error of an accounting that does not answer, unless the queue has something.
+    """
+    if isinstance(accounted, SchedulerUnavailableError):
+        if not queued.records:
+            raise accounted
+        return queued + Look(unreadable=(str(accounted),))
+    known = {job.job_id for job in queued.records}
+    return queued + accounted.only(lambda job: job.job_id not in known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +182,14 @@ class Scheduler(Protocol):
     async def version(self) -> str:
         """Return the scheduler's version, for example ``slurm 24.11.5``."""
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
         """Submit a job script and return the job id.
 
         The script's own ``#SBATCH`` lines carry all options; ``name`` and ``comment`` go on the
         command line, and ``--export=NIL`` keeps the caller's environment out of the job.
+        ``exclude`` are nodes that it is not to use, besides those that the script excludes.
         Raises SubmitRefusedError, SubmitAmbiguousError, SchedulerLimitError or
         SchedulerUnavailableError.
         """
@@ -131,18 +200,27 @@ class Scheduler(Protocol):
         A transport without arrays returns 0, and nobody calls its ``submit_array``.
         """
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         """Submit a script as a job array of the tasks 0 to ``size - 1``; return the array's id.
 
         Task k is the job ``task_id(ID, k)``. All tasks are submitted, or none. Raises what
         ``submit`` raises.
         """
 
-    async def queue(self) -> Sequence[JobRecord]:
-        """Return all jobs of this user that the controller holds, in one query."""
+    async def queue(self) -> Look:
+        """Look at all jobs of this user that the controller holds, in one query.
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
-        """Return accounting records (last attempt of each job), [] without accounting."""
+        Those that ended a short while ago and those in hidden partitions are among them.
+        """
+
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
+        """Look into accounting for these jobs; empty without accounting.
+
+        Of each job the last attempt. Two of one id are two jobs, of different names, the newer one
+        last: a controller that has lost its state gives ids again.
+        """
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         """Return what ended jobs have used (last attempt of each), {} without accounting.
@@ -153,11 +231,19 @@ class Scheduler(Protocol):
     async def show(self, job_id: str) -> JobRecord:
         """Return one job from the controller. Raises JobNotFoundError when it knows none."""
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
-        """Return the jobs with exactly this comment (or name): queue first, then history."""
+    async def find(self, key: str, *, since: datetime) -> Look:
+        """Look for all jobs that are called so, in the queue and in accounting.
 
-    async def cancel(self, job_id: str) -> None:
-        """End the job, whatever it is doing; a job that has ended already is not an error."""
+        One that both know is here once, as the queue has it. Raises when nothing was found and one
+        of the two did not answer; what was found without the other is a look that is incomplete.
+        """
+
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
+        """End the job, whatever it is doing; a job that has ended already is not an error.
+
+        With a name, only when the scheduler has the job under this name: an id that was given
+        again may be a stranger's.
+        """
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Send a signal (``TERM``) to the job's batch process only."""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from hpc_agent.slurm.printed import unreadable
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.slurm.values import duration_or_none, parse_exit_code, parse_text, parse_time
+from hpc_agent.slurm.values import (
+    duration_or_none,
+    integer,
+    parse_exit_code,
+    parse_text,
+    parse_time,
+)
 
 # Name and comment are free text: they may hold spaces, newlines and things that look like fields.
-# Each is found by the fields that Slurm prints around it; the rest are single words.
+# Each is found by the fields that Slurm prints around it; the rest are single words, but for the
+# user and the group: those of a directory service have spaces (``DOMAIN\\domain users(1000)``).
+_HEAD = re.compile(r"^JobId=(\d{1,18})(?: ArrayJobId=(\d{1,18}) ArrayTaskId=(\S+))? ", re.MULTILINE)
 _NAME = re.compile(
-    r"\bJobName=(.*?) UserId=\S+\(\d+\) GroupId=\S+\(\d+\) MCS_label=\S+ Priority=\d+ ", re.DOTALL
+    r"\bJobName=(.*?) UserId=[^=]*\(\d+\) GroupId=[^=]*\(\d+\) MCS_label=[^=]* Priority=\d+ ",
+    re.DOTALL,
 )
+_SETTING = re.compile(r"^(\w+)\s*= (.*)$", re.MULTILINE)
+_CONTROLLER = re.compile(r"^Slurmctld\(\S+\) at .* (?P<state>UP|DOWN)\s*$", re.MULTILINE)
 _COMMENT = re.compile(
     r" Comment=(.*?)\s+(?:StdErr|StdIn|StdOut|AdminComment|SystemComment|Power|TresPerNode)=",
     re.DOTALL,
@@ -30,23 +43,37 @@ def config_arguments() -> list[str]:
     return ["scontrol", "show", "config"]
 
 
+def settings(stdout: str) -> Mapping[str, str]:
+    """Read the configuration, which is printed in alphabetical order.
+
+    Raises SchedulerUnreadableError when it is none, or has no end.
+    """
+    found = {name: value.strip() for name, value in _SETTING.findall(stdout)}
+    if "ClusterName" not in found or "SLURM_VERSION" not in found:
+        raise unreadable("scontrol", stdout)
+    return found
+
+
 def parse_max_array_size(stdout: str) -> int:
     """Return how many tasks an array may have: indices are below MaxArraySize (slurm.conf(5)).
 
-    The number of tasks may have a bound of its own, SchedulerParameters=max_array_tasks.
+    The number of tasks may have a bound of its own, SchedulerParameters=max_array_tasks. Raises
+    SchedulerUnreadableError.
     """
-    sizes = [
-        int(size)
-        for pattern in (r"^MaxArraySize\s*=\s*(\d+)", r"\bmax_array_tasks=(\d+)")
-        for size in re.findall(pattern, stdout, re.MULTILINE)
-    ]
-    return min(sizes, default=0)
+    found = settings(stdout)
+    size = integer(found.get("MaxArraySize", ""))
+    if size is None:
+        raise unreadable("scontrol", stdout)
+    bounds = re.findall(r"\bmax_array_tasks=(\d{1,9})", found.get("SchedulerParameters", ""))
+    return min([size, *map(int, bounds)])
 
 
 def parse_cli_filters(stdout: str) -> str:
-    """Return the plugins that run inside sbatch (``CliFilterPlugins``), "" without any."""
-    match = re.search(r"^CliFilterPlugins\s*=\s*(\S+)", stdout, re.MULTILINE)
-    return parse_text(match[1]) if match else ""
+    """Return the plugins that run inside sbatch (``CliFilterPlugins``), "" without any.
+
+    Raises SchedulerUnreadableError.
+    """
+    return parse_text(settings(stdout).get("CliFilterPlugins", ""))
 
 
 def ping_arguments() -> list[str]:
@@ -55,14 +82,20 @@ def ping_arguments() -> list[str]:
 
 
 def is_up(stdout: str) -> bool:
-    """Whether any controller is up: ``Slurmctld(primary) at head is UP``."""
-    return any(line.strip().endswith(" is UP") for line in stdout.splitlines())
+    """Whether any controller is up: ``Slurmctld(primary) at head is UP``.
+
+    Raises SchedulerUnreadableError when it says so of none, neither up nor down.
+    """
+    states = _CONTROLLER.findall(stdout)
+    if not states:
+        raise unreadable("scontrol ping", stdout)
+    return "UP" in states
 
 
 def parse_job(stdout: str) -> JobRecord | None:
     """Read one job; None when the text holds none."""
     name = _NAME.search(stdout)
-    head = re.match(r"\s*JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ", stdout)
+    head = _HEAD.search(stdout)
     if name is None or head is None:
         return None
     fields = stdout[name.end() :]
@@ -91,7 +124,9 @@ def parse_job(stdout: str) -> JobRecord | None:
         end_time=parse_time(_word(fields, "EndTime")) if state.is_final else None,
         expected_start=start if state.is_waiting else None,
         time_limit_seconds=duration_or_none(_word(fields, "TimeLimit")),
-        restarts=int(restarts) if restarts.isdigit() else 0,
+        restarts=integer(restarts) or 0,
+        script=_word(fields, " Command"),
+        working_directory=_word(fields, " WorkDir"),
     )
 
 

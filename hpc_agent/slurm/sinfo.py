@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
+from hpc_agent.slurm.printed import read_records, split, unreadable
 from hpc_agent.slurm.scheduler import NodeInfo, PartitionInfo
-from hpc_agent.slurm.values import FIELD, duration_or_none
+from hpc_agent.slurm.values import FIELD, RECORD, duration_or_none, integer
 
 _PARTITION_FIELDS = ("%R", "%P", "%a", "%D", "%C", "%l", "%F")
 _NODE_FIELDS = ("%N", "%T", "%c", "%m", "%R", "%G")
+_VERSION = re.compile(r"^slurm\S* (\d+\.\d\S*)$", re.MULTILINE)
+_COUNTS = re.compile(r"(\S+?)/(\S+?)/(\S+?)/(\S+)")
 
 
 def version_arguments() -> list[str]:
@@ -17,26 +20,33 @@ def version_arguments() -> list[str]:
 
 
 def partition_arguments() -> list[str]:
-    """Build the query for one line per partition."""
-    return ["sinfo", "--noheader", f"--format={FIELD.join(_PARTITION_FIELDS)}"]
+    """Build the query for one record per partition, hidden ones too."""
+    return ["sinfo", "--all", f"--format={FIELD.join(_PARTITION_FIELDS)}{RECORD}"]
 
 
 def node_arguments() -> list[str]:
-    """Build the query for one line per node and partition."""
-    return ["sinfo", "--noheader", "--Node", f"--format={FIELD.join(_NODE_FIELDS)}"]
+    """Build the query for one record per node and partition."""
+    return ["sinfo", "--all", "--Node", f"--format={FIELD.join(_NODE_FIELDS)}{RECORD}"]
 
 
 def parse_version(stdout: str) -> str:
-    """Return ``slurm 22.05.8`` of ``slurm-wlm 22.05.8``."""
-    words = stdout.split()
-    return f"slurm {words[-1]}" if words else "slurm"
+    """Return ``slurm 22.05.8`` of ``slurm-wlm 22.05.8``. Raises SchedulerUnreadableError."""
+    versions = _VERSION.findall(stdout)
+    if not versions:
+        raise unreadable("sinfo", stdout)
+    return f"slurm {versions[-1]}"
 
 
 def parse_partitions(stdout: str) -> list[PartitionInfo]:
-    """Read the partitions; CPUs and nodes are totals, ``states`` counts nodes."""
+    """Read the partitions; CPUs and nodes are totals, ``states`` counts nodes.
+
+    Raises SchedulerUnreadableError.
+    """
     found = []
     for name, marked, available, nodes, cpus, limit, counts in _rows(stdout, 7):
-        allocated, idle, other, _ = counts.split("/")
+        match = _COUNTS.fullmatch(counts)
+        if match is None:
+            raise unreadable("sinfo", stdout)
         found.append(
             PartitionInfo(
                 name=name,
@@ -45,14 +55,14 @@ def parse_partitions(stdout: str) -> list[PartitionInfo]:
                 nodes=_number(nodes),
                 cpus=_number(cpus.rpartition("/")[2]),
                 max_time_seconds=duration_or_none(limit),
-                states=f"{allocated} allocated, {idle} idle, {other} other",
+                states=f"{match[1]} allocated, {match[2]} idle, {match[3]} other",
             )
         )
     return found
 
 
 def parse_nodes(stdout: str) -> list[NodeInfo]:
-    """Read the nodes, each with all partitions it is in."""
+    """Read the nodes, each with all partitions it is in. Raises SchedulerUnreadableError."""
     partitions: dict[str, list[str]] = {}
     rows = {}
     for row in _rows(stdout, 6):
@@ -71,13 +81,15 @@ def parse_nodes(stdout: str) -> list[NodeInfo]:
     ]
 
 
-def _rows(stdout: str, width: int) -> Iterable[list[str]]:
-    for line in stdout.splitlines():
-        fields = line.split(FIELD)
-        if len(fields) == width:
-            yield fields
+def _rows(stdout: str, width: int) -> list[list[str]]:
+    printed = read_records(stdout, width)
+    taken = [split(row, width) for row in printed.rows]
+    rows = [fields for each in taken if each is not None for fields in (each[0],)]
+    # The last line without its end may be the beginning of a name.
+    if printed.unreadable or len(rows) < len(taken) or not stdout.endswith("\n"):
+        raise unreadable("sinfo", stdout)
+    return rows
 
 
 def _number(text: str) -> int:
-    digits = text.rstrip("+")
-    return int(digits) if digits.isdigit() else 0
+    return integer(text.rstrip("+")) or 0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from hpc_agent.slurm.commands import CommandResult
+from hpc_agent.slurm.commands import MOST_BYTES, CommandResult
 from hpc_agent.slurm.ssh_shared import SharedConnection
 
 if TYPE_CHECKING:
@@ -126,6 +126,6 @@ def _drain(
             chunk = read(65536)
         except TimeoutError:
             return
-        if not chunk:
-            return
+        if not chunk or len(target) > MOST_BYTES:
+            return  # the command is then over its deadline
         target += chunk

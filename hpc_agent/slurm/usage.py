@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from hpc_agent.slurm.printed import read_lines, split, unreadable
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.slurm.values import FIELD, parse_size
+from hpc_agent.slurm.values import FIELD, integer, parse_job_id, parse_size
 
 _FIELDS = (
     "JobID",
@@ -22,7 +24,8 @@ _FIELDS = (
     "TRESUsageInAve",
     "TRESUsageInMax",
 )
-_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+_CLOCK = re.compile(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9}(?:\.[0-9]+)?)")
+_STEP = re.compile(r"(?P<job>[0-9_+]+)\.[a-z0-9_+]+")
 
 _Row = Mapping[str, str]
 _Number = TypeVar("_Number", int, float)
@@ -32,7 +35,6 @@ def arguments(job_ids: Iterable[str], *, since: datetime) -> list[str]:
     """Build the query; without ``--allocations``, since only steps have a MaxRSS."""
     return [
         "sacct",
-        "--noheader",
         "--duplicates",
         "--parsable2",
         f"--delimiter={FIELD}",
@@ -43,10 +45,13 @@ def arguments(job_ids: Iterable[str], *, since: datetime) -> list[str]:
 
 
 def parse(stdout: str) -> dict[str, Usage]:
-    """Return what the last attempt of each job has used; jobs that run are left out."""
+    """Return what the last attempt of each job has used; what cannot be read is left out.
+
+    Raises SchedulerUnreadableError when nothing can be.
+    """
     used: dict[str, Usage] = {}
-    for allocation, steps in _attempts(stdout):
-        used[allocation["JobID"]] = _usage(allocation, steps)
+    for job_id, (allocation, steps) in _last_attempts(stdout).items():
+        used[job_id] = _usage(allocation, steps)
     return used
 
 
@@ -59,23 +64,30 @@ def parse_cpu_time(text: str) -> float | None:
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
-def _attempts(stdout: str) -> Iterator[tuple[_Row, Sequence[_Row]]]:
-    """Yield each allocation with its steps (``17.batch``, ``17.0``), which sacct lists below it."""
-    allocation: _Row | None = None
+def _last_attempts(stdout: str) -> dict[str, tuple[_Row, Sequence[_Row]]]:
+    """Return each job's last allocation with its steps (``17.batch``, ``17.0``).
+
+    sacct lists the steps below their allocation; those that follow another job's, or a row that
+    cannot be read, are nobody's.
+    """
+    printed = read_lines(stdout, len(_FIELDS))
+    if not printed.has_header:
+        raise unreadable("sacct", stdout)
+    found: dict[str, tuple[_Row, Sequence[_Row]]] = {}
+    current: str | None = None
     steps: list[_Row] = []
-    for line in stdout.splitlines():
-        fields = line.split(FIELD)
-        if len(fields) != len(_FIELDS):
-            continue
-        row = dict(zip(_FIELDS, fields, strict=True))
-        if "." in row["JobID"]:
+    for text in printed.rows:
+        taken = split(text, len(_FIELDS))
+        row = dict(zip(_FIELDS, taken[0], strict=True)) if taken is not None else {}
+        word = row.get("JobID", "")
+        step = _STEP.fullmatch(word)
+        if step is None:
+            current, steps = parse_job_id(word), []
+            if current is not None:
+                found[current] = (row, steps)
+        elif step["job"] == current:
             steps.append(row)
-            continue
-        if allocation is not None:
-            yield allocation, steps
-        allocation, steps = row, []
-    if allocation is not None:
-        yield allocation, steps
+    return found
 
 
 def _usage(job: _Row, steps: Sequence[_Row]) -> Usage:
@@ -116,11 +128,12 @@ def _largest(values: Iterable[_Number | None]) -> _Number | None:
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    return integer(text) if text else None
 
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None

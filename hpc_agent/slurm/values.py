@@ -6,58 +6,102 @@ Sources: the output field sections of squeue(1), sacct(1) and scontrol(1).
 from __future__ import annotations
 
 import re
+import secrets
 from datetime import UTC, datetime
 
-FIELD = "\x1f"
-RECORD = "\x1e"
-"""Separators that no sane job name contains: ASCII unit separator and record separator."""
+_OURS = secrets.token_hex(2)
+FIELD = f"\x1f{_OURS}"
+RECORD = f"\x1e{_OURS}"
+"""Separators that no text of a job contains: ASCII unit separator and record separator, and letters
+that are others in each process, so that nobody can write them into a name or a comment."""
 
-ENVIRONMENT = {"TZ": "UTC", "SLURM_TIME_FORMAT": "%s"}
-"""Makes all commands print times as seconds since 1970, whatever the site's time zone is."""
+ENVIRONMENT = {"TZ": "UTC", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+"""Makes all commands print times as seconds since 1970, whatever the site's time zone is, and the
+tasks of an array in full, which are cut at 64 characters else (squeue(1), sacct(1))."""
 
 _ABSENT = frozenset({"", "(null)", "n/a", "none", "unknown", "invalid", "not_set", "0"})
 _UNLIMITED = frozenset(
     {"unlimited", "infinite", "partition_limit", "not_set", "invalid", "n/a", ""}
 )
-_ARRAY = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[^\]%]+)(?:%\d+)?\]")
+_JOB = re.compile(r"[0-9]{1,18}(?:_[0-9]{1,9}|\+[0-9]{1,9})?")
+_ARRAY = re.compile(r"(?P<array>[0-9]{1,18})_\[(?P<tasks>[^\]%]+)(?:%[0-9]+)?\]")
+_TASKS = re.compile(r"(?P<first>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9})(?::(?P<step>[0-9]{1,9}))?)?")
+# The largest MaxArraySize is 4,000,001 (slurm.conf(5)); a record for each task must fit in memory.
+_MOST_TASKS = 200_000
+_LONGEST_NUMBER = 18
+_LONGEST_DURATION = 100 * 366 * 86400
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-_SIZE = re.compile(r"([0-9.]+)([KMGTP]?)")
-_DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})(?:\.\d+)?")
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]*)?|\.[0-9]+)([KMGTP]?)")
+_DURATION = re.compile(
+    r"(?:(?P<days>[0-9]{1,9})-)?(?P<clock>[0-9]{1,12}(?::[0-9]{1,9}){0,2})(?:\.[0-9]+)?"
+)
+
+
+def parse_job_id(text: str) -> str | None:
+    """Return the id of one job (``17``, ``17_3``, ``17+0`` of a heterogeneous one), else None."""
+    word = text.strip()
+    return word if _JOB.fullmatch(word) else None
 
 
 def parse_job_ids(text: str) -> list[str]:
     """Return the jobs of a record: ``17`` and ``17_3`` are one, ``17_[3-5,9%2]`` are many.
 
     sacct writes the tasks of an array that wait in one record, with the most that may run at once
-    behind the ``%``, and the step of a range behind ``:``.
+    behind the ``%``, and the step of a range behind ``:``. Returns none for what is no id, and for
+    a list that was cut (``17_[3,5,...]``): nobody knows who is in it.
     """
     match = _ARRAY.fullmatch(text.strip())
     if match is None:
-        return [text.strip()]
+        one = parse_job_id(text)
+        return [] if one is None else [one]
     indices: list[int] = []
     for part in match["tasks"].split(","):
-        first, _, rest = part.partition("-")
-        last, _, step = rest.partition(":")
-        if not all(word.isdigit() for word in (first, last or "0", step or "0")):
-            return [text.strip()]
-        indices += range(int(first), int(last or first) + 1, int(step or 1))
+        found = _range_of(part)
+        if found is None or len(indices) + len(found) > _MOST_TASKS:
+            return []
+        indices += found
     return [f"{match['array']}_{index}" for index in indices]
+
+
+def _range_of(tasks: str) -> range | None:
+    match = _TASKS.fullmatch(tasks)
+    if match is None or match["step"] == "0":
+        return None
+    first = int(match["first"])
+    return range(first, int(match["last"] or first) + 1, int(match["step"] or 1))
+
+
+def integer(text: str) -> int | None:
+    """Return a number that is written in ASCII digits and is not absurdly long, else None."""
+    word = text.strip()
+    is_number = word.isascii() and word.isdigit() and len(word) <= _LONGEST_NUMBER
+    return int(word) if is_number else None
 
 
 def parse_time(text: str) -> datetime | None:
     """Return an aware UTC time; None for ``N/A``, ``Unknown``, ``None`` and the like.
 
-    Takes seconds since 1970 and ISO 8601 without zone, which is then read as UTC.
+    Takes seconds since 1970 and ISO 8601 without zone, which is then read as UTC. None as well for
+    what is no time.
     """
+    try:
+        return read_time(text)
+    except ValueError:
+        return None
+
+
+def read_time(text: str) -> datetime | None:
+    """Return what ``parse_time`` does. Raises ValueError for what is no time."""
     word = text.strip()
     if word.lower() in _ABSENT:
         return None
+    seconds = integer(word)
     try:
-        if word.isdigit():
-            return datetime.fromtimestamp(int(word), UTC)
+        if seconds is not None:
+            return datetime.fromtimestamp(seconds, UTC)
         return datetime.fromisoformat(word).replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
-        return None
+        raise ValueError(f"not a time: {text[:50]!r}") from None
 
 
 def parse_duration(text: str) -> int | None:
@@ -86,9 +130,10 @@ def parse_duration(text: str) -> int | None:
 def duration_or_none(text: str) -> int | None:
     """Return the seconds of a duration; None for unlimited ones and for those nobody can read."""
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError:
         return None
+    return seconds if seconds is not None and seconds <= _LONGEST_DURATION else None
 
 
 def parse_size(text: str) -> int | None:
@@ -104,14 +149,13 @@ def parse_memory(text: str) -> int | None:
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:
     """Return exit code and signal of ``3:0``, ``0:9`` or squeue's raw wait status ``768``."""
-    word = text.strip()
-    code, colon, number = word.partition(":")
-    if not code.isdigit() or (colon and not number.isdigit()):
+    first, colon, second = text.partition(":")
+    code, number = integer(first), integer(second)
+    if code is None or (colon and number is None):
         return None, None
     if not colon:
-        status = int(code)
-        return status >> 8, status & 0x7F or None
-    return int(code), int(number) or None
+        return code >> 8, code & 0x7F or None
+    return code, number or None
 
 
 def parse_text(text: str) -> str:

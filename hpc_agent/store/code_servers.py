@@ -80,7 +80,7 @@ def newest_of(db: Database, deployment: str, location: str) -> CodeServer | None
 def not_retired(db: Database) -> list[CodeServer]:
     """Return the servers that count, oldest first."""
     rows = db.execute(
-        f"{_SELECT} WHERE status != ? ORDER BY created_at", [ServerStatus.RETIRED.value]
+        f"{_SELECT} WHERE status != '{ServerStatus.RETIRED.value}' ORDER BY created_at"
     )
     return [_server(row) for row in rows]
 

@@ -12,7 +12,9 @@ from typing import TypeVar
 from sqlite_utils import Database
 
 from hpc_agent.errors import StoreError
+from hpc_agent.store import news
 from hpc_agent.store.filesystem import refuse_network_filesystem
+from hpc_agent.store.news import Topic
 from hpc_agent.store.schema import MIGRATIONS
 
 Result = TypeVar("Result")
@@ -25,10 +27,14 @@ class Store:
 
     ``run`` takes a function of the open database, so that several statements commit together. It
     returns only after the commit is on disk (``synchronous=FULL``): what it did is durable.
+    ``on_news`` is then told what has changed, so that nobody need remember whom to wake.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(
+        self, home: Path, *, on_news: Callable[[frozenset[Topic]], None] = lambda _: None
+    ) -> None:
         self._path = home / FILE_NAME
+        self._on_news = on_news
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._database: Database | None = None
 
@@ -43,7 +49,10 @@ class Store:
 
     async def run(self, work: Callable[[Database], Result]) -> Result:
         """Run ``work`` in a transaction of its own and return what it returns."""
-        return await self._call(lambda: self._in_transaction(work))
+        result, changed = await self._call(lambda: self._in_transaction(work))
+        if changed:
+            self._on_news(changed)
+        return result
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:
@@ -63,24 +72,30 @@ class Store:
         connection.execute("PRAGMA foreign_keys=ON")
         self._database = Database(connection)
         MIGRATIONS.apply(self._database)
+        news.watch(self._database)
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.conn.close()
             self._database = None
 
-    def _in_transaction(self, work: Callable[[Database], Result]) -> Result:
+    def _in_transaction(
+        self, work: Callable[[Database], Result]
+    ) -> tuple[Result, frozenset[Topic]]:
         if self._database is None:
             raise StoreError(f"{self._path} is not open")
         connection = self._database.conn
         connection.execute("BEGIN IMMEDIATE")
         try:
             result = work(self._database)
+            changed = news.take(self._database)
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # A full disk may end the transaction by itself (sqlite.org/lang_transaction.html).
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
-        return result
+        return result, changed
 
 
 def read_only(home: Path) -> Database:

@@ -37,13 +37,35 @@ def receive(db: Database, requests: Iterable[Request]) -> list[Request]:
     return fresh
 
 
-def unanswered(db: Database) -> list[Request]:
-    """Return the requests without an answer, oldest first."""
+def to_serve(db: Database) -> list[Request]:
+    """Return the requests that are neither answered nor become a worker, oldest first."""
     rows = db.execute(
         "SELECT request_id, api, body, deployment, is_branch_deployment, received_at "
-        "FROM inbox WHERE answered_at IS NULL ORDER BY received_at, rowid"
+        "FROM inbox WHERE answered_at IS NULL AND worker_key IS NULL ORDER BY received_at, rowid"
     )
     return [_request(row) for row in rows]
+
+
+def has_launches(db: Database) -> bool:
+    """Whether launches have been received that are no intents yet."""
+    row = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM inbox WHERE answered_at IS NULL AND worker_key IS NULL "
+        "AND api = 'LAUNCH_RUN')"
+    ).fetchone()
+    return bool(row[0])
+
+
+def hand_over(db: Database, request_id: str, worker_key: str) -> None:
+    """Note that a request has become a worker, whose submission or end answers it."""
+    db.execute("UPDATE inbox SET worker_key = ? WHERE request_id = ?", [worker_key, request_id])
+
+
+def is_open(db: Database, request_id: str | None) -> bool:
+    """Whether a request waits for its answer."""
+    row = db.execute(
+        "SELECT 1 FROM inbox WHERE request_id = ? AND answered_at IS NULL", [request_id]
+    ).fetchone()
+    return row is not None
 
 
 def find(db: Database, request_id: str) -> Request | None:

@@ -21,3 +21,8 @@ def find(db: Database, run_id: str) -> dict[str, Any] | None:
     """Return the arguments with which a run was launched."""
     row = db.execute("SELECT arguments FROM launches WHERE run_id = ?", [run_id]).fetchone()
     return json.loads(row[0]) if row else None
+
+
+def forget(db: Database, run_id: str) -> None:
+    """Forget how a run was launched."""
+    db.execute("DELETE FROM launches WHERE run_id = ?", [run_id])

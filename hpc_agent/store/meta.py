@@ -13,6 +13,8 @@ from sqlite_utils import Database
 from hpc_agent.errors import LeaseHeldError
 
 LEASE_SECONDS = 60.0
+# Name of a remembered value: what the scheduler's commands print that is no record (JSON).
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

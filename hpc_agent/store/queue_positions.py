@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent.slurm.queue_position import Position, waits_for_room
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.phases import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +22,28 @@ class Waiting:
 
 def waiting(db: Database, *, since: float) -> list[Waiting]:
     """Return the jobs that Slurm has had in its queue since then or longer, waiting for room."""
-    rows = db.execute(
-        "SELECT key, job_id, reason, position, position_among, position_partition FROM jobs "
-        "WHERE phase = ? AND job_id IS NOT NULL AND submitted_at <= ? AND placement != 'login'",
+    found = db.execute(
+        "SELECT w.key, j.job_id, j.reason, j.position, j.position_among, j.position_partition "
+        "FROM workers AS w JOIN jobs AS j ON j.id = w.current_job AND j.worker_key = w.key "
+        "WHERE w.concluded_at IS NULL AND w.phase = ? AND j.submitted_at <= ? "
+        "AND w.placement != 'login'",
         [Phase.QUEUED.value, since],
     )
     return [
-        Waiting(key, job_id, None if position is None else Position(position, among, partition))
-        for key, job_id, reason, position, among, partition in rows
+        Waiting(key, job_id, None if number is None else Position(number, among, partition))
+        for key, job_id, reason, number, among, partition in found
         if waits_for_room(reason)
     ]
 
 
 def keep(db: Database, positions: Mapping[str, Position | None]) -> None:
-    """Write down where jobs are; None for a job that has no position."""
+    """Write down where jobs are; None for a worker whose job has no position."""
     for key, position in positions.items():
         values = (
             (position.number, position.among, position.partition) if position else (None, None, "")
         )
         db.execute(
             "UPDATE jobs SET position = ?, position_among = ?, position_partition = ? "
-            "WHERE key = ? AND phase = ?",
+            "WHERE id = (SELECT current_job FROM workers WHERE key = ? AND phase = ?)",
             [*values, key, Phase.QUEUED.value],
         )

@@ -117,3 +117,140 @@ def positions(db: Database) -> None:
         "ALTER TABLE jobs ADD COLUMN position_partition TEXT NOT NULL DEFAULT ''",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def workers_and_jobs(db: Database) -> None:
+    """Part what the agent wants running from what the scheduler has: one table became two.
+
+    SQLite before 3.35 drops no columns (RHEL 9 has 3.34), so the tables are made anew. Children go
+    before their parent: dropping ``jobs`` first would delete their rows as well. The job of a
+    worker that has told its end may be in the queue still, until the worker is concluded.
+    """
+    for statement in (
+        """CREATE TABLE workers (
+            key TEXT PRIMARY KEY, kind TEXT NOT NULL, phase TEXT NOT NULL,
+            deployment TEXT NOT NULL, location TEXT, run_id TEXT, job_name TEXT,
+            request_id TEXT, created_at REAL NOT NULL,
+            submitting_since REAL, not_before REAL NOT NULL DEFAULT 0,
+            waits_for TEXT NOT NULL DEFAULT '',
+            placement TEXT NOT NULL DEFAULT 'job', pack_key TEXT,
+            pack_options TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 1,
+            overrides TEXT NOT NULL DEFAULT '', settings TEXT NOT NULL DEFAULT '',
+            likeness TEXT, array_key TEXT, array_index INTEGER,
+            current_job INTEGER, is_claimed INTEGER NOT NULL DEFAULT 0,
+            started_at REAL, ended_at REAL, outcome TEXT, exit_code INTEGER, signal INTEGER,
+            message TEXT NOT NULL DEFAULT '', cpu_seconds REAL, max_rss_kb INTEGER,
+            terminate_at REAL, concluded_at REAL, measured_at REAL)""",
+        """INSERT INTO workers (
+            key, kind, phase, deployment, location, run_id, job_name, request_id, created_at,
+            submitting_since, not_before, waits_for, placement, pack_key, pack_options, attempt,
+            overrides, settings, likeness, array_key, array_index, is_claimed, started_at, ended_at,
+            outcome, exit_code, signal, message, cpu_seconds, max_rss_kb, terminate_at,
+            concluded_at, measured_at)
+          SELECT key, kind, phase, deployment, location, run_id, job_name, request_id, created_at,
+            submitting_since, not_before,
+            CASE WHEN phase IN ('intent', 'submitting') OR job_id IS NULL THEN reason ELSE '' END,
+            placement, pack_key, pack_options, attempt, overrides, settings, likeness, array_key,
+            array_index, phase = 'running', started_at, ended_at,
+            CASE WHEN phase = 'ended' THEN state END, exit_code, signal, message, cpu_seconds,
+            max_rss_kb, terminate_at, concluded_at, measured_at
+          FROM jobs ORDER BY rowid""",
+        """CREATE TABLE scheduler_jobs (
+            id INTEGER PRIMARY KEY,
+            worker_key TEXT NOT NULL REFERENCES workers (key) ON DELETE CASCADE,
+            job_id TEXT NOT NULL, submitted_at REAL NOT NULL, submit_time REAL,
+            name TEXT NOT NULL DEFAULT '', state TEXT NOT NULL DEFAULT 'UNKNOWN',
+            reason TEXT NOT NULL DEFAULT '', partition TEXT NOT NULL DEFAULT '',
+            nodes TEXT NOT NULL DEFAULT '', started_at REAL, ended_at REAL, deadline_at REAL,
+            expected_start REAL, restart_count INTEGER NOT NULL DEFAULT 0, exit_code INTEGER,
+            signal INTEGER, absent_seconds REAL NOT NULL DEFAULT 0, cancelled_at REAL,
+            is_over INTEGER NOT NULL DEFAULT 0, position INTEGER, position_among INTEGER,
+            position_partition TEXT NOT NULL DEFAULT '')""",
+        """INSERT INTO scheduler_jobs (
+            worker_key, job_id, submitted_at, state, reason, partition, nodes, started_at, ended_at,
+            deadline_at, expected_start, restart_count, exit_code, signal, cancelled_at, is_over,
+            position, position_among, position_partition)
+          SELECT key, job_id, coalesce(submitted_at, created_at), state, reason, partition, nodes,
+            started_at, ended_at, deadline_at, expected_start, restart_count, exit_code, signal,
+            cancelled_at, concluded_at IS NOT NULL OR phase NOT IN ('queued', 'running', 'ended'),
+            position, position_among, position_partition
+          FROM jobs WHERE job_id IS NOT NULL AND pack_key IS NULL ORDER BY rowid""",
+        """CREATE TABLE worker_history (
+            id INTEGER PRIMARY KEY, key TEXT NOT NULL REFERENCES workers (key) ON DELETE CASCADE,
+            at REAL NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
+            reason TEXT NOT NULL, source TEXT NOT NULL)""",
+        "INSERT INTO worker_history SELECT id, key, at, phase, state, reason, source "
+        "FROM job_states",
+        """CREATE TABLE servers (
+            key TEXT PRIMARY KEY REFERENCES workers (key) ON DELETE CASCADE,
+            deployment TEXT NOT NULL, location TEXT NOT NULL, version TEXT NOT NULL,
+            deploy_data TEXT NOT NULL, status TEXT NOT NULL, error TEXT,
+            created_at REAL NOT NULL, ready_at REAL)""",
+        "INSERT INTO servers SELECT key, deployment, location, version, deploy_data, status, "
+        "error, created_at, ready_at FROM code_servers",
+        "DROP TABLE job_states",
+        "DROP TABLE code_servers",
+        "DROP TABLE jobs",
+        "ALTER TABLE servers RENAME TO code_servers",
+        "ALTER TABLE scheduler_jobs RENAME TO jobs",
+        "CREATE INDEX jobs_worker ON jobs (worker_key)",
+        """UPDATE workers SET current_job = (
+            SELECT id FROM jobs WHERE worker_key = coalesce(workers.pack_key, workers.key))""",
+        # What a loop asks again and again is found by an index over live rows alone.
+        "CREATE INDEX workers_open_phase ON workers (phase) WHERE concluded_at IS NULL",
+        "CREATE INDEX workers_open_kind ON workers (kind, phase) WHERE concluded_at IS NULL",
+        "CREATE INDEX workers_open_run ON workers (run_id) WHERE concluded_at IS NULL",
+        "CREATE INDEX workers_intents ON workers (likeness, created_at, not_before, pack_key) "
+        "WHERE phase = 'intent'",
+        "CREATE INDEX workers_due ON workers (not_before) WHERE phase = 'intent'",
+        "CREATE INDEX workers_unsure ON workers (submitting_since) WHERE phase = 'submitting'",
+        "CREATE INDEX workers_ending ON workers (terminate_at) "
+        "WHERE terminate_at IS NOT NULL AND concluded_at IS NULL",
+        "CREATE INDEX workers_to_measure ON workers (ended_at) WHERE measured_at IS NULL",
+        "CREATE INDEX workers_concluded ON workers (concluded_at) WHERE concluded_at IS NOT NULL",
+        "CREATE INDEX workers_run ON workers (run_id)",
+        "CREATE INDEX workers_location ON workers (location, created_at)",
+        "CREATE INDEX workers_created ON workers (created_at)",
+        "CREATE INDEX workers_request ON workers (request_id) WHERE request_id IS NOT NULL",
+        "CREATE INDEX workers_pack ON workers (pack_key, phase) "
+        "WHERE pack_key IS NOT NULL AND concluded_at IS NULL",
+        "CREATE INDEX workers_array ON workers (array_key) WHERE array_key IS NOT NULL",
+        "CREATE INDEX jobs_id ON jobs (job_id)",
+        "CREATE INDEX jobs_live ON jobs (worker_key) WHERE NOT is_over",
+        "CREATE INDEX worker_history_key ON worker_history (key)",
+        "CREATE INDEX code_servers_location ON code_servers (deployment, location, created_at)",
+        "CREATE INDEX code_servers_live ON code_servers (created_at) WHERE status != 'retired'",
+        "ALTER TABLE inbox ADD COLUMN worker_key TEXT",
+        "UPDATE inbox SET worker_key = (SELECT key FROM workers "
+        "WHERE workers.request_id = inbox.request_id AND workers.concluded_at IS NULL) "
+        "WHERE answered_at IS NULL",
+        "DROP INDEX inbox_open",
+        "CREATE INDEX inbox_open ON inbox (received_at) "
+        "WHERE answered_at IS NULL AND worker_key IS NULL",
+        "CREATE INDEX inbox_answered ON inbox (answered_at) WHERE answered_at IS NOT NULL",
+    ):
+        db.execute(statement)
+
+
+@MIGRATIONS()
+def node_faults(db: Database) -> None:
+    """Nodes on which jobs failed one after the other, without the job's own fault."""
+    db.execute(
+        "CREATE TABLE node_faults (node TEXT PRIMARY KEY, count INTEGER NOT NULL, "
+        "last_at REAL NOT NULL, reason TEXT NOT NULL)"
+    )
+
+
+@MIGRATIONS()
+def outgoing(db: Database) -> None:
+    """Since when a message is set aside, for how long it was answered with errors; streams."""
+    for statement in (
+        "ALTER TABLE outbox ADD COLUMN refused_at REAL",
+        "ALTER TABLE outbox ADD COLUMN doubted REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN trouble TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX outbox_streams ON outbox (order_key, id) WHERE refused IS NULL",
+        "CREATE INDEX outbox_refused ON outbox (refused_at) WHERE refused IS NOT NULL",
+        "UPDATE outbox SET refused_at = created_at WHERE refused IS NOT NULL",
+    ):
+        db.execute(statement)

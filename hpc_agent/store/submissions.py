@@ -1,4 +1,4 @@
-"""Jobs that are alike, and the job arrays that they are submitted in."""
+"""Intents that are due, workers that are alike, and the submissions that they are made in."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store import jobs, workers
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
 
-_DUE = f"phase = '{Phase.INTENT.value}' AND not_before <= ? AND likeness"
+_INTENT = f"phase = '{Phase.INTENT.value}'"
+_SUBMITTING = f"phase = '{Phase.SUBMITTING.value}'"
+_DUE = f"{_INTENT} AND not_before <= ? AND likeness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,50 +25,71 @@ class Alike:
     oldest: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One call of sbatch of which it is not known how it ended.
+
+    ``key`` names it to the scheduler; ``jobs`` are those of its workers that are known.
+    """
+
+    key: str
+    since: float
+    workers: tuple[Worker, ...]
+    jobs: tuple[Job, ...]
+
+
+def single(db: Database, now: float, limit: int = 100) -> list[str]:
+    """Return intents that are due and like no other, oldest first."""
+    found = db.execute(
+        f"SELECT key FROM workers WHERE {_INTENT} AND not_before <= ? AND pack_key IS NULL "  # noqa: S608
+        "AND likeness IS NULL ORDER BY created_at LIMIT ?",
+        [now, limit],
+    )
+    return [key for (key,) in found]
+
+
+def next_due(db: Database, now: float) -> float | None:
+    """Return when the next intent is due that is not due yet."""
+    row = db.execute(
+        f"SELECT min(not_before) FROM workers WHERE {_INTENT} AND not_before > ?",  # noqa: S608
+        [now],
+    ).fetchone()
+    return None if row[0] is None else float(row[0])
+
+
 def due(db: Database, now: float) -> list[Alike]:
     """Return the likenesses of which intents are due, the oldest first."""
-    rows = db.execute(
-        "SELECT likeness, count(*), min(max(created_at, not_before)) FROM jobs "  # noqa: S608
+    found = db.execute(
+        "SELECT likeness, count(*), min(max(created_at, not_before)) FROM workers "  # noqa: S608
         f"WHERE {_DUE} IS NOT NULL GROUP BY likeness ORDER BY min(created_at)",
         [now],
     )
-    return [Alike(*row) for row in rows]
+    return [Alike(*row) for row in found]
 
 
-def launches_coming(db: Database) -> bool:
-    """Whether launches have been received that are no intents yet."""
-    row = db.execute(
-        "SELECT EXISTS (SELECT 1 FROM inbox WHERE answered_at IS NULL AND api = 'LAUNCH_RUN' "
-        "AND request_id NOT IN (SELECT request_id FROM jobs WHERE phase IN (?, ?) "
-        "AND request_id IS NOT NULL))",
-        [Phase.INTENT.value, Phase.SUBMITTING.value],
-    ).fetchone()
-    return bool(row[0])
-
-
-def take(db: Database, likeness: str, array_key: str, *, limit: int, now: float) -> list[Job]:
+def take(db: Database, likeness: str, array_key: str, *, limit: int, now: float) -> list[Worker]:
     """Note that these intents are about to be submitted: as one array, or a single one as it is.
 
     They are the oldest that are due, at most ``limit``; the order is that of the array's tasks.
     """
-    rows = db.execute(
-        f"SELECT key FROM jobs WHERE {_DUE} = ? "  # noqa: S608
+    found = db.execute(
+        f"SELECT key FROM workers WHERE {_DUE} = ? "  # noqa: S608
         "ORDER BY created_at, rowid LIMIT ?",
         [now, likeness, limit],
     ).fetchall()
     return [
         begin(db, key, now=now, array_key=array_key, index=index)
-        if len(rows) > 1
+        if len(found) > 1
         else begin(db, key, now=now)
-        for index, (key,) in enumerate(rows)
+        for index, (key,) in enumerate(found)
     ]
 
 
 def begin(
     db: Database, key: str, *, now: float, array_key: str | None = None, index: int | None = None
-) -> Job:
-    """Note that a job is about to be submitted."""
-    return jobs.change(
+) -> Worker:
+    """Note that a worker is about to be submitted."""
+    return workers.change(
         db,
         key,
         now=now,
@@ -76,28 +101,46 @@ def begin(
     )
 
 
-def due_like(db: Database, likeness: str, now: float) -> list[Job]:
-    """Return the intents of a likeness that are due."""
-    keys = db.execute(f"SELECT key FROM jobs WHERE {_DUE} = ?", [now, likeness])  # noqa: S608
-    return [jobs.get(db, key) for (key,) in keys.fetchall()]
-
-
-def submission_of(job: Job) -> str:
-    """Return the key that names a job's submission to the scheduler: its array's, or its own."""
-    return job.array_key or job.key
-
-
-def submitting(db: Database) -> list[str]:
-    """Return the submissions of which it is not known how they ended, the oldest first."""
-    rows = db.execute(
-        "SELECT coalesce(array_key, key) AS name FROM jobs WHERE phase = ? "
-        "GROUP BY name ORDER BY min(submitting_since)",
-        [Phase.SUBMITTING.value],
+def to_be_told(db: Database, likeness: str, reason: str, limit: int) -> list[str]:
+    """Return the intents of a likeness that have not been told what they wait for."""
+    found = db.execute(
+        f"SELECT key FROM workers WHERE {_INTENT} AND likeness = ? AND waits_for != ? LIMIT ?",  # noqa: S608
+        [likeness, reason, limit],
     )
-    return [name for (name,) in rows]
+    return [key for (key,) in found]
 
 
-def members(db: Database, submission: str) -> list[Job]:
-    """Return the jobs of a submission, in the order of an array's indices."""
-    single = jobs.find(db, submission)
-    return [single] if single is not None else jobs.of_array(db, submission)
+def like(db: Database, likeness: str) -> list[str]:
+    """Return the intents of a likeness."""
+    found = db.execute(f"SELECT key FROM workers WHERE {_INTENT} AND likeness = ?", [likeness])  # noqa: S608
+    return [key for (key,) in found]
+
+
+def key_of(worker: Worker) -> str:
+    """Return the key that names a worker's submission to the scheduler: its array's, or its own."""
+    return worker.array_key or worker.key
+
+
+def unsure(db: Database) -> list[str]:
+    """Return the submissions of which it is not known how they ended, the oldest first."""
+    found = db.execute(
+        "SELECT coalesce(array_key, key) AS name FROM workers "  # noqa: S608
+        f"WHERE {_SUBMITTING} GROUP BY name ORDER BY min(submitting_since)"
+    )
+    return [name for (name,) in found]
+
+
+def submission(db: Database, key: str) -> Submission | None:
+    """Return a submission of which it is not known how it ended; None when that is known now."""
+    alone = workers.find(db, key)
+    members = [alone] if alone is not None else workers.of_array(db, key)
+    open_ones = [worker for worker in members if worker.phase is Phase.SUBMITTING]
+    if not open_ones:
+        return None
+    known = [job for worker in members for job in jobs.of_worker(db, worker.key)]
+    return Submission(
+        key=key,
+        since=min(worker.submitting_since or worker.created_at for worker in open_ones),
+        workers=tuple(open_ones),
+        jobs=tuple(known),
+    )

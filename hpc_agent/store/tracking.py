@@ -1,7 +1,6 @@
 """What the loops ask of all live jobs at once: cheap with ten thousand of them.
 
-A row of ``jobs`` has some forty columns; reading all of them at each look costs more than all the
-rest of an idle agent.
+Reading all columns of all of them at each look would cost more than all the rest of an idle agent.
 """
 
 from __future__ import annotations
@@ -11,35 +10,56 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store import jobs, workers
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import FINAL, Phase
+from hpc_agent.store.workers import Worker
 
-_LIVE = f"phase IN ('{Phase.QUEUED.value}', '{Phase.RUNNING.value}')"
+# A worker that is over has told its end; its job leaves the queue a moment later.
+STRAY_SECONDS = 120.0
+_CANCEL_AGAIN_SECONDS = 30.0
+_LONGEST_HOLD_SECONDS = 60.0
+_LONGEST_DRAIN_SECONDS = 600.0
+
+_FINAL = ", ".join(f"'{phase.value}'" for phase in FINAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracked:
     """The jobs that the scheduler has, and what decides when to look at them again.
 
-    ``keys`` are their keys by job id, without the jobs that live in others (packs), which are
-    ``in_packs``. ``youngest`` is when the last of them was submitted. ``change`` is the number of
-    the last change that this takes into account.
+    ``rows`` are their rows by job id, more than one where an id was reused. ``in_packs`` are the
+    workers that live in the jobs of others. ``youngest`` is when the last of the jobs became known.
+    ``change`` is the number of the last change that this takes into account.
     """
 
-    change: int
-    keys: dict[str, str]
+    change: tuple[int, int]
+    rows: dict[str, list[int]]
     in_packs: tuple[str, ...]
     youngest: float
     is_any_waiting: bool
     is_any_leaving: bool
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.in_packs)
+        return bool(self.rows or self.in_packs)
 
 
-def last_change(db: Database) -> int:
-    """Return the number of the last change of any job's phase, state or reason."""
-    return int(db.execute("SELECT coalesce(max(id), 0) FROM job_states").fetchone()[0])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToCancel:
+    """A job that is to be ended, and why it is."""
+
+    worker: Worker
+    job: Job
+    is_duplicate: bool
+
+
+def last_change(db: Database) -> tuple[int, int]:
+    """Return the numbers of the last change of a worker and of the last job that became known."""
+    row = db.execute(
+        "SELECT (SELECT coalesce(max(id), 0) FROM worker_history), "
+        "(SELECT coalesce(max(id), 0) FROM jobs)"
+    ).fetchone()
+    return int(row[0]), int(row[1])
 
 
 def tracked(db: Database, known: Tracked | None) -> Tracked:
@@ -47,31 +67,81 @@ def tracked(db: Database, known: Tracked | None) -> Tracked:
     change = last_change(db)
     if known is not None and known.change == change:
         return known
-    rows = db.execute(
-        "SELECT job_id, key, pack_key IS NOT NULL, submitted_at, phase, state FROM jobs "  # noqa: S608
-        f"WHERE {_LIVE} AND job_id IS NOT NULL"
+    found = db.execute(
+        "SELECT job_id, id, submitted_at, state, started_at FROM jobs WHERE NOT is_over"
     ).fetchall()
+    by_id: dict[str, list[int]] = {}
+    for job_id, identity, *_ in found:
+        by_id.setdefault(job_id, []).append(identity)
+    packed = db.execute(
+        "SELECT key FROM workers "
+        "WHERE pack_key IS NOT NULL AND concluded_at IS NULL AND phase = ? ORDER BY rowid",
+        [Phase.RUNNING.value],
+    )
     return Tracked(
         change=change,
-        keys={row[0]: row[1] for row in rows if not row[2]},
-        in_packs=tuple(row[1] for row in rows if row[2]),
-        youngest=max((row[3] or 0.0 for row in rows), default=0.0),
-        is_any_waiting=any(row[4] == Phase.QUEUED.value for row in rows),
-        is_any_leaving=any(row[5] == JobState.COMPLETING.value for row in rows),
+        rows=by_id,
+        in_packs=tuple(key for (key,) in packed),
+        youngest=max((row[2] for row in found), default=0.0),
+        is_any_waiting=any(row[4] is None for row in found),
+        is_any_leaving=any(row[3] == JobState.COMPLETING.value for row in found),
     )
 
 
-def next_deadline(db: Database) -> float | None:
-    """Return when the next live job that was asked to end is to be ended."""
+def to_cancel(db: Database, now: float) -> list[ToCancel]:
+    """Return the jobs that must end: of workers asked to, of workers that are over, duplicates.
+
+    One that scancel has not ended is cancelled again after a while.
+    """
+    found = db.execute(
+        "SELECT j.id, w.key, w.is_claimed AND w.current_job != j.id FROM jobs AS j "  # noqa: S608
+        "JOIN workers AS w ON w.key = j.worker_key WHERE NOT j.is_over "
+        "AND (j.cancelled_at IS NULL OR j.cancelled_at <= ?) AND ("
+        f"(w.terminate_at IS NOT NULL AND (w.terminate_at <= ? OR w.phase IN ({_FINAL}))) "
+        f"OR (w.phase IN ({_FINAL}) AND w.ended_at <= ?) "
+        "OR (w.is_claimed AND w.current_job != j.id))",
+        [now - _CANCEL_AGAIN_SECONDS, now, now - STRAY_SECONDS],
+    ).fetchall()
+    return [
+        ToCancel(worker=workers.get(db, key), job=jobs.get(db, identity), is_duplicate=bool(other))
+        for identity, key, other in found
+    ]
+
+
+def orders_to_withdraw(db: Database, now: float) -> list[Worker]:
+    """Return the workers in packs that were asked to end, and whose time to do so is over."""
+    found = db.execute(
+        "SELECT key FROM workers WHERE pack_key IS NOT NULL AND terminate_at IS NOT NULL "
+        "AND concluded_at IS NULL AND terminate_at <= ?",
+        [now],
+    ).fetchall()
+    return [workers.get(db, key) for (key,) in found]
+
+
+def bound_waits(db: Database, now: float) -> None:
+    """Let no wait be longer than it can be, at a start: the clock may have been set back."""
+    db.execute(
+        "UPDATE workers SET not_before = min(not_before, ?), "
+        "submitting_since = min(submitting_since, ?), terminate_at = min(terminate_at, ?) "
+        "WHERE concluded_at IS NULL",
+        [now + _LONGEST_HOLD_SECONDS, now, now + _LONGEST_DRAIN_SECONDS],
+    )
+
+
+def next_deadline(db: Database, now: float) -> float | None:
+    """Return when the next live worker that was asked to end is to be ended."""
     row = db.execute(
-        "SELECT min(terminate_at) FROM jobs "  # noqa: S608
-        f"WHERE {_LIVE} AND terminate_at IS NOT NULL AND cancelled_at IS NULL"
+        "SELECT min(terminate_at) FROM workers WHERE terminate_at IS NOT NULL "  # noqa: S608
+        f"AND concluded_at IS NULL AND terminate_at > ? AND phase NOT IN ({_FINAL})",
+        [now],
     ).fetchone()
     return None if row[0] is None else float(row[0])
 
 
-def runs_to_ask_for(db: Database, after: str, limit: int) -> list[Job]:
+def runs_to_ask_for(db: Database, after: str, limit: int) -> list[Worker]:
     """Return live run workers that nobody has asked to end, by run id, round and round."""
-    following = jobs.live_workers(db, after=after, limit=limit)
+    following = workers.live_run_workers(db, after=after, limit=limit)
     left = limit - len(following)
-    return following + (jobs.live_workers(db, up_to=after, limit=left) if left and after else [])
+    return following + (
+        workers.live_run_workers(db, up_to=after, limit=left) if left and after else []
+    )

@@ -1,105 +1,164 @@
-"""Applies observations to jobs: the store, the run's log and the bells, in one place."""
+"""Applies changes to workers and their jobs: the store, the run's log and answers, in one place."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from sqlite_utils import Database
 
-from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import responses
-from hpc_agent.runs import answers, run_log
-from hpc_agent.store import jobs
-from hpc_agent.store.jobs import Job, JobKind
-from hpc_agent.workers import evidence
-from hpc_agent.workers.evidence import Changes
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store import jobs, node_faults, workers
+from hpc_agent.store.database import Store
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import answers, evidence, run_log
+from hpc_agent.workers.evidence import NOTHING, Change
 
-Observe = Callable[[Job], Changes]
+Observe = Callable[[Worker, Sequence[Job]], Change]
+"""Gets a worker and its own jobs as they are then: between an observation and its effect, another
+one may have ended them."""
 
 # So that an array of a thousand does not keep the store from all others for long.
-_JOBS_PER_TRANSACTION = 200
+_WORKERS_PER_TRANSACTION = 200
+_NODE_FAULTS = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.LAUNCH_FAILED})
+_NOT_SUBMITTED = frozenset({Phase.INTENT, Phase.SUBMITTING})
 
 
-async def apply(context: Context, key: str, observe: Observe, *, source: str) -> Job:
-    """Change a job, and tell and wake whoever it concerns, in one transaction.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What a run's log and tags say of who runs it."""
 
-    ``observe`` gets the job as it is then: between an observation and its effect, another one may
-    have ended the job.
-    """
-    (job,) = await apply_to_all(context, [key], observe, source=source)
-    return job
+    scheduler: str
+    agent_id: str
+    agent_label: str | None
 
 
-async def apply_to_all(
-    context: Context, keys: Sequence[str], observe: Observe, *, source: str
-) -> list[Job]:
-    """Change many jobs as ``apply`` does one, in a few transactions."""
-    now = context.clock()
-    changed: list[Job] = []
-    for first in range(0, len(keys), _JOBS_PER_TRANSACTION):
-        some = keys[first : first + _JOBS_PER_TRANSACTION]
-        pairs = await context.store.run(
-            lambda db, some=some: [  # type: ignore[misc]
-                _change(db, context, key, observe, now=now, source=source) for key in some
-            ]
+class Changes:
+    """Changes workers, and tells whoever it concerns in the same transaction."""
+
+    def __init__(
+        self,
+        store: Store,
+        signature: Signature,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Take two clocks: waits are measured by ``clock``, ``wall`` tells the time of day."""
+        self._store = store
+        self._signature = signature
+        self._clock = clock
+        self._wall = wall
+
+    async def apply(self, key: str, observe: Observe, *, source: str) -> Worker:
+        """Change one worker. Raises KeyError when there is none."""
+        (worker,) = await self.apply_to_all([key], observe, source=source)
+        return worker
+
+    async def apply_to_all(
+        self, keys: Sequence[str], observe: Observe, *, source: str
+    ) -> list[Worker]:
+        """Change many workers as ``apply`` does one, in a few transactions."""
+        changed: list[Worker] = []
+        for first in range(0, len(keys), _WORKERS_PER_TRANSACTION):
+            some = keys[first : first + _WORKERS_PER_TRANSACTION]
+            changed += await self._store.run(
+                lambda db, some=some: [  # type: ignore[misc]
+                    self.within(db, key, observe, source=source) for key in some
+                ]
+            )
+        return changed
+
+    def within(self, db: Database, key: str, observe: Observe, *, source: str) -> Worker:
+        """Change a worker as part of a transaction."""
+        before, own = workers.get(db, key), jobs.of_worker(db, key)
+        change = observe(before, own)
+        if change is NOTHING:
+            return before
+        now = self._clock()
+        if change.job_id is not None:
+            self._change_job(db, before, change, now)
+        if change.phase is not None or change.worker:
+            workers.change(
+                db, key, now=now, source=source, phase=change.phase, **dict(change.worker)
+            )
+        after = (
+            workers.note(db, before, now=now, source=source)
+            if _only_job(change)
+            else (workers.get(db, key))
         )
-        for before, after in pairs:
-            if before != after:
-                _ring(context, before, after)
-            changed.append(after)
-    return changed
+        if after.kind is WorkerKind.PACK:
+            self._take_along(db, after, source)
+        if after.kind is WorkerKind.RUN_WORKER:
+            self._tell(db, before, after, self._wall())
+        _judge_node(db, before, after, now)
+        return after
+
+    def _change_job(self, db: Database, worker: Worker, change: Change, now: float) -> None:
+        job_id = str(change.job_id)
+        job = jobs.live_of(db, worker.key, job_id)
+        if job is None and change.phase is Phase.ENDED and worker.job_id == job_id:
+            job = worker.job
+        if job is None:
+            job = jobs.insert(db, worker.key, job_id, now=worker.submitting_since or now)
+        if change.job:
+            job = jobs.change(db, job.id, **dict(change.job))
+        if change.is_current or change.is_claim:
+            is_claimed = change.is_claim or (worker.is_claimed and worker.job_id == job_id)
+            workers.set_current(db, worker.key, job, is_claimed=is_claimed)
+
+    def _take_along(self, db: Database, pack: Worker, source: str) -> None:
+        """The servers in a pack have its job, and follow it."""
+        for server in workers.in_pack(db, pack.key):
+            self.follow_pack(db, server.key, pack, source=source)
+
+    def follow_pack(self, db: Database, key: str, pack: Worker, *, source: str) -> None:
+        """Bring a server to where its pack is."""
+        now = self._clock()
+        if pack.job is not None:
+            workers.share_job(db, key, pack.job)
+        change = evidence.observe_pack(workers.get(db, key), pack, now)
+        if change is not NOTHING:
+            workers.change(
+                db, key, now=now, source=source, phase=change.phase, **dict(change.worker)
+            )
+
+    def _tell(self, db: Database, before: Worker, after: Worker, now: float) -> None:
+        if before.phase in _NOT_SUBMITTED and after.job is not None and _is_submitted(after):
+            signature = self._signature
+            run_log.submitted(
+                db,
+                after,
+                scheduler=signature.scheduler.capitalize(),
+                agent_id=signature.agent_id,
+                agent_label=signature.agent_label,
+                now=now,
+            )
+            answers.give(db, after.request_id, responses.success(), now=now)
+        if after.phase.is_final and not before.phase.is_final:
+            run_log.ended(db, after, now=now)
+        elif not after.phase.is_final:
+            run_log.changed(db, before, after, now=now)
 
 
-def _change(
-    db: Database, context: Context, key: str, observe: Observe, *, now: float, source: str
-) -> tuple[Job, Job]:
-    before = jobs.get(db, key)
-    changes = observe(before)
-    if not changes:
-        return before, before
-    after = jobs.change(db, key, now=now, source=source, **changes)
-    if after.kind is JobKind.PACK:
-        _take_along(db, after, now, source)
-    if after.kind is JobKind.RUN_WORKER:
-        _tell(db, context, before, after, now)
-    return before, after
+def _judge_node(db: Database, before: Worker, after: Worker, now: float) -> None:
+    """A node on which a job starts is a good one; one that ends jobs by itself may not be."""
+    node = after.nodes
+    if not node or "[" in node or "," in node:
+        return
+    if after.is_claimed and not before.is_claimed:
+        node_faults.clear(db, node)
+    elif after.outcome in _NODE_FAULTS and before.outcome is None and after.pack_key is None:
+        node_faults.note(db, node, f"job {after.job_id}: {after.state.value}", now)
 
 
-def _take_along(db: Database, pack: Job, now: float, source: str) -> None:
-    for job in jobs.in_pack(db, pack.key):
-        changes = evidence.observe_pack(job, pack, now)
-        if changes:
-            jobs.change(db, job.key, now=now, source=source, **changes)
+def _only_job(change: Change) -> bool:
+    return change.phase is None and not change.worker
 
 
-def _tell(db: Database, context: Context, before: Job, after: Job, now: float) -> None:
-    if before.job_id is None and after.job_id is not None:
-        run_log.submitted(
-            db,
-            after,
-            scheduler=context.scheduler.name.capitalize(),
-            agent_id=context.agent_id,
-            agent_label=context.config.label,
-            now=now,
-        )
-        answers.give(db, after.request_id, responses.success(), now=now)
-    if after.phase.is_final and not before.phase.is_final:
-        run_log.ended(db, after, now=now)
-    elif not after.phase.is_final:
-        run_log.changed(db, before, after, now=now)
-
-
-def _ring(context: Context, before: Job, after: Job) -> None:
-    bells = context.bells
-    if after.kind is JobKind.RUN_WORKER:
-        bells.report.ring()
-    elif after.phase is not before.phase:
-        bells.workspace.ring()
-        bells.heartbeat.ring()
-    if before.job_id is None and after.job_id is not None:
-        bells.watch.ring()
-        bells.cancel.ring()
-    if after.phase.is_final:
-        bells.conclude.ring()
-    else:
-        bells.submit.ring()
+def _is_submitted(worker: Worker) -> bool:
+    return worker.phase.is_submitted or worker.phase is Phase.ENDED

@@ -1,7 +1,7 @@
-"""One call of sbatch, for one job or for the tasks of one array, and what follows from its answer.
+"""One call of sbatch, for one worker or for the tasks of one array, and what its answer means.
 
-The jobs are SUBMITTING before the call. Each ends as it would alone: submitted, held back, refused,
-given back, or left for the search when sbatch ended without an answer.
+The workers are SUBMITTING before the call. Each ends as it would alone: submitted, held back,
+refused, given back, or left for the search when sbatch ended without an answer.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlite_utils import Database
-
-from hpc_agent.agent.context import Context
-from hpc_agent.dagster_plus import responses
 from hpc_agent.errors import (
+    FilesUnavailableError,
     SchedulerError,
     SchedulerLimitError,
     SchedulerUnavailableError,
     SubmitAmbiguousError,
 )
 from hpc_agent.jobs import array_script
-from hpc_agent.runs import answers
-from hpc_agent.slurm.scheduler import task_id
-from hpc_agent.store import jobs
+from hpc_agent.jobs.preparation import JobPreparation
+from hpc_agent.slurm.scheduler import Scheduler, task_id
 from hpc_agent.store.jobs import Job
+from hpc_agent.store.submissions import key_of
+from hpc_agent.store.workers import Worker
 from hpc_agent.workers import evidence
-from hpc_agent.workers.changes import Observe, apply_to_all
-from hpc_agent.workers.evidence import Changes
+from hpc_agent.workers.changes import Changes, Observe
+from hpc_agent.workers.evidence import Change
 
 log = logging.getLogger(__name__)
 
-_HELD_BACK_SECONDS = 10.0
+HELD_BACK_SECONDS = 10.0
 
 
 class Verdict(enum.Enum):
@@ -48,104 +46,119 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What sbatch said, and in which words; ``words`` of an accepted one are the job's id."""
+    """What sbatch said, and in which words; ``words`` of an accepted one are the job's id.
+
+    ``is_unknown``: nobody knows the words of an unclear answer, and they may be a refusal.
+    """
 
     verdict: Verdict
     words: str
+    is_unknown: bool = False
 
 
 class Submission:
-    """Calls sbatch, and carries out what its answer means for each job."""
+    """Calls sbatch, and carries out what its answer means for each worker."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self,
+        *,
+        changes: Changes,
+        preparation: JobPreparation,
+        scheduler_of: Callable[[Worker], Scheduler],
+        clock: Callable[[], float],
+    ) -> None:
+        self._changes = changes
+        self._preparation = preparation
+        self._scheduler_of = scheduler_of
+        self._clock = clock
 
-    async def call(self, taken: Sequence[Job]) -> Outcome:
-        """Submit a single job, or several as the array that they belong to."""
+    async def call(self, taken: Sequence[Worker], *, exclude: Sequence[str] = ()) -> Outcome:
+        """Submit a single worker, or several as the array that they belong to."""
         try:
-            return Outcome(Verdict.ACCEPTED, await self._sbatch(taken))
+            return Outcome(Verdict.ACCEPTED, await self._sbatch(taken, exclude))
         except SchedulerLimitError as error:
             return Outcome(Verdict.LIMITED, str(error))
-        except SchedulerUnavailableError as error:
+        except (SchedulerUnavailableError, FilesUnavailableError) as error:
             return Outcome(Verdict.UNAVAILABLE, str(error))
         except SubmitAmbiguousError as error:
             log.warning("%s: sbatch ended without an answer, searching: %s", _name(taken), error)
-            return Outcome(Verdict.UNCLEAR, str(error))
+            return Outcome(Verdict.UNCLEAR, str(error), is_unknown=error.unknown_words)
         except SchedulerError as error:
             return Outcome(Verdict.REFUSED, str(error))
 
-    async def accept(self, taken: Sequence[Job], job_id: str, *, source: str = "sbatch") -> None:
+    async def accept(self, taken: Sequence[Worker], job_id: str, *, source: str = "sbatch") -> None:
         """The scheduler has the jobs: one as this job, an array's as its tasks."""
-        now = self._context.clock()
+        now = self._clock()
 
-        def observe(job: Job) -> Changes:
-            index = job.array_index
-            return evidence.observe_submission(
-                job, job_id if index is None else task_id(job_id, index), now
-            )
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            index = worker.array_index
+            mine = job_id if index is None else task_id(job_id, index)
+            return evidence.observe_submission(worker, mine, now)
 
         await self._apply(taken, observe, source)
         log.info("%s: submitted as job %s", _name(taken), job_id)
 
-    async def hold_back(self, held: Sequence[Job], reason: str) -> None:
-        """A limit or an absent controller: no failure, the jobs wait and their runs say so."""
-        now = self._context.clock()
+    async def hold_back(self, held: Sequence[Worker], reason: str) -> None:
+        """A limit or an absent controller: no failure, the workers wait and their runs say so."""
+        now = self._clock()
 
-        def observe(job: Job) -> Changes:
-            return evidence.hold_back(job, reason, now=now, not_before=now + _HELD_BACK_SECONDS)
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            return evidence.hold_back(worker, reason, now=now, not_before=now + HELD_BACK_SECONDS)
 
         await self._apply(held, observe, "sbatch")
         await self._forget_array(held)
         log.info("%s: not submitted yet: %s", _name(held), reason)
 
-    async def give_back(self, taken: Sequence[Job], *, source: str = "sbatch") -> None:
-        """The call is known to have made no job: the jobs are due as before."""
-        now = self._context.clock()
-        await self._apply(taken, lambda job: evidence.submit_again(job, now), source)
+    async def give_back(self, taken: Sequence[Worker], *, source: str = "sbatch") -> None:
+        """The call is known to have made no job: the workers are due as before."""
+        now = self._clock()
+        await self._apply(taken, lambda worker, _: evidence.submit_again(worker, now), source)
         await self._forget_array(taken)
 
-    async def refuse(self, refused: Sequence[Job], words: str) -> None:
-        """The scheduler does not want the jobs; whoever asked for them is told."""
-        context, now = self._context, self._context.clock()
-        await self._apply(refused, lambda job: evidence.refuse(job, words, now), "sbatch")
-        answer = responses.failure(f"{context.scheduler.name} refused the job: {words}")
+    async def doubt(self, taken: Sequence[Worker], words: str) -> None:
+        """Nobody knows whether there is a job: the search begins now, and the runs say so."""
+        now = self._clock()
+        reason = f"it is not known whether Slurm has the job; looking for it ({words})"
+        await self._apply(taken, lambda worker, _: evidence.doubt(worker, reason, now), "sbatch")
 
-        def tell(db: Database) -> None:
-            for job in refused:
-                answers.give(db, jobs.get(db, job.key).request_id, answer, now=now)
+    async def doubt_on(self, taken: Sequence[Worker], words: str) -> None:
+        """The search cannot be made at the moment: the runs say so, and the search goes on."""
+        reason = f"it is not known whether Slurm has the job, and nobody can be asked ({words})"
 
-        await context.store.run(tell)
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            return evidence.doubt(worker, reason, worker.submitting_since)
+
+        await self._apply(taken, observe, "search")
+
+    async def refuse(self, refused: Sequence[Worker], words: str) -> None:
+        """The scheduler does not want the jobs."""
+        now = self._clock()
+        await self._apply(refused, lambda worker, _: evidence.refuse(worker, words, now), "sbatch")
         log.warning("%s: refused: %s", _name(refused), words)
-        context.bells.report.ring()
 
-    async def _apply(self, some: Sequence[Job], observe: Observe, source: str) -> None:
-        await apply_to_all(self._context, [job.key for job in some], observe, source=source)
+    async def _apply(self, some: Sequence[Worker], observe: Observe, source: str) -> None:
+        await self._changes.apply_to_all([worker.key for worker in some], observe, source=source)
 
-    async def _forget_array(self, taken: Sequence[Job]) -> None:
+    async def _forget_array(self, taken: Sequence[Worker]) -> None:
         """Remove the directory of an array that never was."""
-        work = self._context.preparation.work
-        for array_key in {job.array_key for job in taken} - {None}:
+        work = self._preparation.work
+        for array_key in {worker.array_key for worker in taken} - {None}:
             await asyncio.to_thread(work.remove, str(array_key))
 
-    async def _sbatch(self, taken: Sequence[Job]) -> str:
-        first, context = taken[0], self._context
-        scheduler, preparation = context.scheduler_of(first), context.preparation
+    async def _sbatch(self, taken: Sequence[Worker], exclude: Sequence[str]) -> str:
+        first, work = taken[0], self._preparation.work
+        scheduler, key = self._scheduler_of(first), key_of(first)
+        name = f"hpc-agent:{key}"
         if first.array_key is None:
-            script = preparation.work.script_of(first.key)
-            return await scheduler.submit(script, name=f"hpc-agent:{first.key}", comment=first.key)
-        array_key, keys = first.array_key, [job.key for job in taken]
-        try:
-            script = await asyncio.to_thread(
-                array_script.prepare_array, preparation.work, array_key, keys
-            )
-        except OSError as error:
-            raise SchedulerUnavailableError(
-                f"cannot write the job array's directory in {preparation.work.jobs}: {error}"
-            ) from error
-        name = f"hpc-agent:{array_key}"
-        return await scheduler.submit_array(script, name=name, comment=array_key, size=len(keys))
+            script = work.script_of(key)
+            return await scheduler.submit(script, name=name, comment=key, exclude=exclude)
+        keys = [worker.key for worker in taken]
+        script = await asyncio.to_thread(array_script.prepare_array, work, key, keys)
+        return await scheduler.submit_array(
+            script, name=name, comment=key, size=len(keys), exclude=exclude
+        )
 
 
-def _name(some: Sequence[Job]) -> str:
+def _name(some: Sequence[Worker]) -> str:
     first = some[0].key
     return first if len(some) == 1 else f"{first} and {len(some) - 1} like it"

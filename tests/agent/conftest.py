@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
 
-from hpc_agent.agent.context import Bells, Context
+from hpc_agent.agent.bells import Bells
+from hpc_agent.agent.context import Context
+from hpc_agent.agent.job_reports import JobReports
+from hpc_agent.clock import SteadyClock
 from hpc_agent.config import parse_config
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.jobs.directory import WorkDirectory
@@ -18,22 +23,29 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store import inbox, jobs
+from hpc_agent.relay.identity import JobReport, ReportAnswer
+from hpc_agent.store import inbox, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.inbox import Request
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers.changes import Changes, Signature
 from tests.agent.scripted import ScriptedScheduler
 from tests.relay.fake_control_plane import FakeControlPlane
+from tests.workers import a_worker, put
 
 
 @dataclass(slots=True)
-class Clock:
+class Clock(SteadyClock):
     """Time as the test says."""
 
     now: float = 1000.0
 
     def __call__(self) -> float:
         return self.now
+
+    def ahead(self) -> timedelta:
+        return timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +57,11 @@ class Bench:
     control_plane: FakeControlPlane
     clock: Clock = field(default_factory=Clock)
 
-    async def add(self, key: str = "run-1", **changes: Any) -> Job:
+    async def add(self, key: str = "run-1", **changes: Any) -> Worker:
         """Add a job, and the request that asked for it."""
         values: dict[str, Any] = {
             "key": key,
-            "kind": JobKind.RUN_WORKER,
+            "kind": WorkerKind.RUN_WORKER,
             "phase": Phase.INTENT,
             "deployment": "prod",
             "location": "here",
@@ -58,19 +70,33 @@ class Bench:
             "request_id": f"request of {key}",
             "created_at": self.clock.now,
         }
-        job = Job(**(values | changes))
+        worker = a_worker(**(values | changes))
         request = Request(f"request of {key}", "LAUNCH_RUN", "{}", "prod", False, self.clock.now)
 
-        def write(db: Any) -> None:
+        def write(db: Any) -> Worker:
             inbox.receive(db, [request])
-            jobs.insert(db, job)
+            return put(db, worker)
 
-        await self.context.store.run(write)
-        return job
+        return await self.context.store.run(write)
 
-    async def job(self, key: str = "run-1") -> Job:
+    async def job(self, key: str = "run-1") -> Worker:
         """Return a job as it is now."""
-        return await self.context.store.run(lambda db: jobs.get(db, key))
+        return await self.context.store.run(lambda db: workers.get(db, key))
+
+    async def reports(self, event: str, job_id: str, **more: Any) -> ReportAnswer:
+        """Let a job of run-1 report."""
+        tokens = JobTokens(b"secret")
+        reports = JobReports(self.context, tokens, spooled=lambda _: False)
+        identity = await reports.identify(tokens.token("run-1"))
+        assert identity is not None
+        report = JobReport(event=event, hostname="c1", slurm_job_id=job_id, **more)  # type: ignore[arg-type]
+        return await reports.receive(identity, report)
+
+    async def starts(self, job_id: str) -> None:
+        """Let a job of run-1 start, in the eyes of a control plane where its run is STARTING."""
+        run = json.dumps({"status": {"__enum__": "DagsterRunStatus.STARTING"}})
+        self.control_plane.answer = {"data": {"runs": {"getRunById": run}}}
+        assert (await self.reports("started", job_id)).proceed
 
     async def messages(self, kind: str) -> list[str]:
         """Return the payloads in the outbox of one kind."""
@@ -103,7 +129,8 @@ async def bench(tmp_path: Path, control_plane: FakeControlPlane) -> AsyncIterato
     )
     work = WorkDirectory(config.work_dir)
     work.make()
-    store = Store(config.home)
+    bells = Bells()
+    store = Store(config.home, on_news=bells.ring_for)
     await store.open()
     clock = Clock()
     scheduler = ScriptedScheduler()
@@ -122,8 +149,15 @@ async def bench(tmp_path: Path, control_plane: FakeControlPlane) -> AsyncIterato
             api=api,
             scheduler=scheduler,
             preparation=preparation,
-            bells=Bells(),
+            changes=Changes(
+                store,
+                Signature(scheduler="slurm", agent_id="agent", agent_label=None),
+                clock=clock,
+                wall=clock,
+            ),
+            bells=bells,
             clock=clock,
+            wall=clock,
         )
         with blockbuster_ctx("hpc_agent"):
             yield Bench(

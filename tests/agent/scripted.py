@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from hpc_agent.errors import JobNotFoundError, SchedulerError
+from hpc_agent.errors import JobNotFoundError, SchedulerError, SchedulerUnavailableError
 from hpc_agent.slurm.queue_position import Position
-from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo, Usage
+from hpc_agent.slurm.scheduler import (
+    JobRecord,
+    Look,
+    NodeInfo,
+    PartitionInfo,
+    Usage,
+    is_called,
+)
 
 
 @dataclass(slots=True)
@@ -38,15 +46,28 @@ class ScriptedScheduler:
     largest_array: int = 1001
     arrays: list[int] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    excluded: list[tuple[str, ...]] = field(default_factory=list)
+    uncancellable: set[str] = field(default_factory=set)
+    unreadable: tuple[str, ...] = ()
+    no_accounting: SchedulerError | None = None
+    answers_when: asyncio.Event | None = None
+    looks: int = 0
+    accounting_queries: int = 0
+    pings: int = 0
     name: str = "slurm"
 
     async def version(self) -> str:
         return "scripted"
 
-    async def submit(self, script: Path, *, name: str, comment: str) -> str:
+    async def submit(
+        self, script: Path, *, name: str, comment: str, exclude: Sequence[str] = ()
+    ) -> str:
         self.submitted.append(script)
+        self.excluded.append(tuple(exclude))
         self.comments.append(comment)
         outcome = self.submissions.pop(0)
+        if self.answers_when is not None:
+            await self.answers_when.wait()
         if isinstance(outcome, SchedulerError):
             raise outcome
         return outcome
@@ -56,18 +77,24 @@ class ScriptedScheduler:
             raise self.broken
         return self.largest_array
 
-    async def submit_array(self, script: Path, *, name: str, comment: str, size: int) -> str:
+    async def submit_array(
+        self, script: Path, *, name: str, comment: str, size: int, exclude: Sequence[str] = ()
+    ) -> str:
         self.arrays.append(size)
-        return await self.submit(script, name=name, comment=comment)
+        return await self.submit(script, name=name, comment=comment, exclude=exclude)
 
-    async def queue(self) -> Sequence[JobRecord]:
+    async def queue(self) -> Look:
+        self.looks += 1
         if self.broken is not None:
             raise self.broken
-        return self.queued
+        return Look(records=tuple(self.queued), unreadable=self.unreadable)
 
-    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Sequence[JobRecord]:
+    async def history(self, job_ids: Iterable[str], *, since: datetime) -> Look:
+        self.accounting_queries += 1
+        if self.no_accounting is not None:
+            raise self.no_accounting
         wanted = set(job_ids)
-        return [record for record in self.accounted if record.job_id in wanted]
+        return Look(records=tuple(each for each in self.accounted if each.job_id in wanted))
 
     async def usage(self, job_ids: Iterable[str], *, since: datetime) -> Mapping[str, Usage]:
         self.usage_queries += 1
@@ -87,13 +114,15 @@ class ScriptedScheduler:
                 return record
         raise JobNotFoundError(job_id)
 
-    async def find(self, comment: str, *, since: datetime) -> Sequence[JobRecord]:
+    async def find(self, comment: str, *, since: datetime) -> Look:
         self.searches += 1
         if self.broken is not None:
             raise self.broken
-        return [record for record in self.found if record.comment == comment]
+        return Look(records=tuple(each for each in self.found if is_called(each, comment)))
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str, *, name: str | None = None) -> None:
+        if job_id in self.uncancellable:
+            raise SchedulerUnavailableError(f"scancel {job_id}: no answer")
         self.cancelled.append(job_id)
 
     async def signal(self, job_id: str, signal: str) -> None:
@@ -106,4 +135,5 @@ class ScriptedScheduler:
         return []
 
     async def healthy(self) -> bool:
+        self.pings += 1
         return self.up

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from hpc_agent.agent.conclude import ConcludeLoop
+from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ControlPlaneError
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.identity import JobReport
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs, launches
-from hpc_agent.store.jobs import Phase
-from hpc_agent.workers.reports import JobReports
+from hpc_agent.store import launches, workers
+from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 
 RUN_ID = "r1"
@@ -109,12 +109,16 @@ async def test_each_attempt_asks_for_more_than_the_one_before(story: Story, benc
     await story.job(tags=MORE_MEMORY, **OUT_OF_MEMORY)
     story.run_is("STARTED")
     await story.loop.step()
-    await bench.context.store.run(
-        lambda db: jobs.change(db, SECOND, now=2.0, source="t", job_id="8", **OUT_OF_MEMORY)
-    )
+    await bench.context.store.run(_second_ends)
     await story.loop.step()
     third = await bench.job(run_key(RUN_ID, 3))
     assert json.loads(third.overrides) == {"mem": "16G"}
+
+
+def _second_ends(db: Any) -> None:
+    for phase in (Phase.QUEUED, Phase.RUNNING, Phase.ENDED):
+        changes = {"outcome": JobState.OUT_OF_MEMORY, "ended_at": 1000.0}
+        workers.change(db, SECOND, now=2.0, source="t", phase=phase, **changes)
 
 
 async def test_run_fails_when_attempts_are_used_up(story: Story) -> None:
@@ -132,7 +136,7 @@ async def test_run_that_closed_itself_gets_no_further_attempt(story: Story, benc
     await story.job(tags=MORE_MEMORY, **OUT_OF_MEMORY)
     story.run_is("FAILURE")
     await story.loop.step()
-    assert await bench.context.store.run(lambda db: jobs.find(db, SECOND)) is None
+    assert await bench.context.store.run(lambda db: workers.find(db, SECOND)) is None
 
 
 async def test_run_terminated_meanwhile_gets_no_further_attempt(story: Story, bench: Bench) -> None:
@@ -140,7 +144,7 @@ async def test_run_terminated_meanwhile_gets_no_further_attempt(story: Story, be
     await story.job(tags=MORE_MEMORY, terminate_at=999.0, **OUT_OF_MEMORY)
     story.run_is("STARTED")
     await story.loop.step()
-    assert await bench.context.store.run(lambda db: jobs.find(db, SECOND)) is None
+    assert await bench.context.store.run(lambda db: workers.find(db, SECOND)) is None
     assert "PIPELINE_CANCELED" in str(await bench.messages("event"))
 
 

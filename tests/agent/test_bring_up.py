@@ -52,7 +52,7 @@ async def berthing(bench: Bench, directory: Path, user_code: UserCode) -> AsyncI
             settings=context.config.code_servers,
             store=context.store,
             uploads=uploads,
-            fleet=harbour.fleet,
+            life=harbour.life,
             channels=harbour.channels,
             tunnels=harbour.tunnels,
             clock=bench.clock,
@@ -103,12 +103,7 @@ async def test_server_that_is_too_slow_is_given_up_in_words(bench: Bench, tmp_pa
     async with berthing(bench, tmp_path, UserCode()) as at:
         at.harbour.tunnels.socket = None
         server = await at.server()
-        await bench.context.store.run(
-            lambda db: db.execute(
-                "UPDATE jobs SET phase = 'running', state = 'RUNNING', job_id = 7, started_at = ?",
-                [bench.clock.now - 301],
-            )
-        )
+        await at.harbour.let_run(server.key, started_at=bench.clock.now - 301, job_id="7")
         await at.bring_up.run(server)
         (told,) = at.plane.stored.values()
         assert "did not answer within 300 s (job 7, RUNNING" in told
@@ -164,7 +159,7 @@ async def test_server_that_is_not_wanted_any_more_is_not_brought_up(
     """A deploy in between: the newer one comes up, this one goes."""
     async with berthing(bench, tmp_path, UserCode()) as at:
         server = await at.server()
-        await at.harbour.fleet.retire(server)
+        await at.harbour.life.retire(server)
         async with asyncio.timeout(30):
             await at.bring_up.run(server)
         found = await bench.context.store.run(lambda db: code_servers.find(db, server.key))

@@ -13,9 +13,8 @@ from hpc_agent.agent.health import HealthLoop
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.health import Health
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import code_servers, jobs
+from hpc_agent.store import code_servers
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
-from hpc_agent.store.jobs import Phase
 from tests.agent.conftest import Bench
 from tests.code_servers.conftest import Harbour, deployment, entry, make_harbour
 
@@ -33,11 +32,7 @@ class Watched:
 
     async def set_state(self, state: JobState) -> None:
         """Let Slurm say so of its job."""
-        await self.harbour.store.run(
-            lambda db: jobs.change(
-                db, self.server.key, now=1.0, source="squeue", phase=Phase.RUNNING, state=state
-            )
-        )
+        await self.harbour.let_run(self.server.key, started_at=1.0, state=state)
 
     async def check(self, times: int) -> ServerStatus:
         """Let the loop look so often, and return how the server stands then."""
@@ -68,7 +63,7 @@ async def watched(bench: Bench, mute: Path) -> AsyncIterator[Watched]:
     harbour.tunnels.socket = mute
     health = Health(harbour.channels, patience_seconds=0.3, clock=bench.clock)
     tasks = Tasks()
-    loop = HealthLoop(context, harbour.fleet, health, tasks)
+    loop = HealthLoop(context, harbour.life, health, tasks)
     yield Watched(harbour=harbour, server=server, loop=loop, tasks=tasks)
     await harbour.channels.close()
 

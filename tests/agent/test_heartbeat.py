@@ -20,7 +20,7 @@ from hpc_agent.agent.utilization import Utilization
 from hpc_agent.config import AgentConfig, ControlPlane, parse_config
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 from tests.agent.gateway import scripted_gateway
 from tests.code_servers.conftest import deployment, entry, make_harbour
@@ -48,6 +48,7 @@ class Heart:
             api=api or bench.context.api,
             scheduler=bench.scheduler,
             preparation=bench.context.preparation,
+            changes=bench.context.changes,
             bells=bench.context.bells,
             errors=bench.context.errors,
             clock=bench.clock,

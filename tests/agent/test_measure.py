@@ -9,7 +9,7 @@ from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 
 ENDED: dict[str, Any] = {
@@ -61,7 +61,7 @@ async def test_without_accounting_the_exit_record_is_told_after_a_few_tries(benc
     directory = bench.context.preparation.work.of("run-1")
     directory.mkdir()
     (directory / "exit.json").write_text(
-        json.dumps({"cpu_seconds": 45.0, "allocation": {"cpus": 1, "nodes": 1}})
+        json.dumps({"exit_code": 0, "cpu_seconds": 45.0, "allocation": {"cpus": 1, "nodes": 1}})
     )
     measure = MeasureLoop(bench.context)
     for seconds in (10, 40):
@@ -80,7 +80,7 @@ async def test_accounting_that_is_away_keeps_the_figures_of_no_job_back(bench: B
     directory = bench.context.preparation.work.of("run-1")
     directory.mkdir()
     (directory / "exit.json").write_text(
-        json.dumps({"cpu_seconds": 45.0, "allocation": {"cpus": 1, "nodes": 1}})
+        json.dumps({"exit_code": 0, "cpu_seconds": 45.0, "allocation": {"cpus": 1, "nodes": 1}})
     )
     bench.scheduler.broken = SchedulerUnavailableError("sacct: Connection refused")
     bench.clock.now = 1100.0

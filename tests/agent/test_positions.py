@@ -12,9 +12,9 @@ from hpc_agent.inspection.status import read_jobs
 from hpc_agent.jobs.wording import describe
 from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
 from hpc_agent.workers import evidence
-from hpc_agent.workers.changes import apply
 from tests.agent.conftest import Bench
 
 WAITS: dict[str, Any] = {
@@ -78,13 +78,12 @@ async def test_position_is_in_the_list_of_jobs_and_goes_with_the_start(bench: Be
     (row,) = await asyncio.to_thread(read_jobs, bench.context.config, limit=10, everything=True)
     assert row["position"] == {"position": 2, "of": 3, "partition": "gpu"}
     assert row["description"].endswith("position 2 of 3 in partition gpu")
-    await apply(
-        bench.context,
-        "run-1",
-        lambda job: evidence.observe_start(job, "c1", "7", 1000.0),
-        source="job",
+    await bench.context.changes.apply(
+        "run-1", lambda worker, _: evidence.observe_start(worker, "c1", "7", 1000.0), source="job"
     )
-    assert (await bench.job()).position is None
+    job = (await bench.job()).job
+    assert job is not None
+    assert job.position is None
 
 
 async def test_position_is_dropped_when_there_is_none(bench: Bench) -> None:
@@ -111,7 +110,7 @@ async def test_silent_controller_changes_no_place(bench: Bench) -> None:
 
 async def test_code_server_says_its_place_and_no_log_is_told(bench: Bench) -> None:
     """Its words are the state of its location in the UI: every heartbeat has them."""
-    await bench.add(**(WAITS | {"kind": JobKind.CODE_SERVER, "run_id": None}))
+    await bench.add(**(WAITS | {"kind": WorkerKind.CODE_SERVER, "run_id": None}))
     bench.scheduler.positioned["7"] = Position(2, 3, "gpu")
     await PositionsLoop(bench.context).step()
     assert "position 2 of 3 in partition gpu" in describe(await bench.job())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -12,11 +14,14 @@ import pytest
 from hpc_agent.agent.serve import ServeLoop
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.runs.worker_plan import run_key
-from hpc_agent.store import inbox, jobs, outbox
+from hpc_agent.store import inbox, outbox, workers
 from hpc_agent.store.inbox import Request
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
 from tests.agent.conftest import Bench
+from tests.agent.test_submit import conclude
 from tests.code_servers.conftest import Harbour, make_harbour
+from tests.workers import a_worker, put
 
 ORIGIN = {
     "__class__": "ExternalPipelineOrigin",
@@ -58,18 +63,31 @@ class Server:
         body: str | None = None,
     ) -> dict[str, Any] | None:
         """Put a request in and return its response, None when there is none yet."""
-        expire_at = None if left is None else self.bench.clock.now + left
-        body = body or json.dumps({"request_args": args, "expire_at": expire_at})
-        request = Request("q", api, body, "prod", is_branch, self.bench.clock.now)
-        store = self.bench.context.store
-        await store.run(lambda db: inbox.receive(db, [request]))
+        await self.put(api, args, left=left, is_branch=is_branch, body=body)
         await self.loop.step()
         await self.tasks.finish()
         answers = await self.bench.messages(outbox.RESPONSE)
         return json.loads(answers[-1])["response"] if answers else None
 
-    async def job(self) -> Job | None:
-        return await self.bench.context.store.run(lambda db: jobs.find(db, run_key("r1")))
+    async def put(
+        self,
+        api: str,
+        args: Any = None,
+        *,
+        left: float | None = SOON,
+        is_branch: bool = False,
+        body: str | None = None,
+        request_id: str = "q",
+    ) -> None:
+        """Put a request in."""
+        expire_at = None if left is None else self.bench.clock.now + left
+        body = body or json.dumps({"request_args": args, "expire_at": expire_at})
+        request = Request(request_id, api, body, "prod", is_branch, self.bench.clock.now)
+        store = self.bench.context.store
+        await store.run(lambda db: inbox.receive(db, [request]))
+
+    async def job(self) -> Worker | None:
+        return await self.bench.context.store.run(lambda db: workers.find(db, run_key("r1")))
 
     def run_has_status(self, status: str | None) -> None:
         """What the control plane says of the run from now on."""
@@ -208,13 +226,16 @@ async def test_late_launch_of_a_run_that_is_canceling_cancels_it(server: Server)
 
 
 async def test_late_launch_waits_for_a_control_plane_that_is_away(server: Server) -> None:
-    """Nothing is known, so nothing is answered; the next step takes it up again."""
+    """Nothing is known, so nothing is answered until it is."""
     server.bench.control_plane.status = 503
-    assert await server.ask("LAUNCH_RUN", {"pipeline_run": RUN}, left=LATE) is None
+    await server.put("LAUNCH_RUN", {"pipeline_run": RUN}, left=LATE)
+    await server.loop.step()
+    while not server.bench.control_plane.requests:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     assert await server.job() is None
+    assert await server.bench.messages(outbox.RESPONSE) == []
     server.bench.control_plane.status = 200
     server.run_has_status("STARTING")
-    await server.loop.step()
     await server.tasks.finish()
     assert await server.job() is not None
 
@@ -228,9 +249,9 @@ async def test_late_termination_of_a_finished_run_does_nothing(server: Server) -
 
 async def test_late_termination_of_a_run_that_goes_on_ends_it(server: Server) -> None:
     """Whoever pressed the button meant it."""
-    job = Job(
+    job = a_worker(
         key=run_key("r1"),
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         phase=Phase.QUEUED,
         deployment="prod",
         location="here",
@@ -238,7 +259,7 @@ async def test_late_termination_of_a_run_that_goes_on_ends_it(server: Server) ->
         job_id="7",
         created_at=1.0,
     )
-    await server.bench.context.store.run(lambda db: jobs.insert(db, job))
+    await server.bench.context.store.run(lambda db: put(db, job))
     server.run_has_status("STARTED")
     assert succeeded(await server.ask("TERMINATE_RUN", {"pipeline_run": RUN}, left=LATE))
     after = await server.job()
@@ -275,3 +296,47 @@ async def test_deadlines_are_by_the_control_planes_clock(server: Server) -> None
     assert "DagsterCloudApiErrorResponse" not in str(
         await server.ask("PING_LOCATION", {"location_name": "here"}, left=SOON)
     )
+
+
+async def test_termination_in_the_same_poll_ends_the_launch(server: Server) -> None:
+    """Whatever the order in which their tasks would have run: the run is canceled, not lost."""
+    run = {**RUN, "status": {"__enum__": "DagsterRunStatus.CANCELING"}}
+    await server.put("LAUNCH_RUN", {"pipeline_run": RUN}, request_id="launch")
+    await server.put("TERMINATE_RUN", {"pipeline_run": run}, request_id="end")
+    await server.loop.step()
+    await server.tasks.finish()
+    worker = await server.job()
+    assert worker is not None
+    assert (worker.phase, worker.request_id) == (Phase.WITHDRAWN, "launch")
+    server.run_has_status("CANCELING")
+    await conclude(server.bench)
+    answers = await server.bench.messages(outbox.RESPONSE)
+    assert {json.loads(answer)["request_id"] for answer in answers} == {"launch", "end"}
+    assert "PIPELINE_CANCELED" in str(await server.bench.messages(outbox.EVENT))
+
+
+async def test_launch_that_cannot_be_written_waits_and_its_run_says_so(server: Server) -> None:
+    """The work directory is away for a while: no run fails for it."""
+    work = server.bench.context.preparation.work
+    shutil.rmtree(work.jobs)
+    work.jobs.symlink_to("/proc/1/fdinfo/nowhere")
+    await server.put("LAUNCH_RUN", {"pipeline_run": RUN})
+    await server.loop.step()
+    while not (events := await server.bench.messages(outbox.EVENT)):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert "The launch of the run waits" in events[0]
+    assert await server.bench.messages(outbox.RESPONSE) == []
+    work.jobs.unlink()
+    await asyncio.to_thread(work.make)
+    await server.tasks.finish()
+    worker = await server.job()
+    assert worker is not None
+    assert worker.phase is Phase.INTENT
+    assert len(await server.bench.messages(outbox.EVENT)) == 1
+
+
+async def test_launch_that_has_become_a_worker_is_not_served_again(server: Server) -> None:
+    """Five thousand that wait cost nothing at the next ring."""
+    await server.ask("LAUNCH_RUN", {"pipeline_run": RUN})
+    assert await server.bench.context.store.run(inbox.to_serve) == []
+    assert await server.bench.context.store.run(lambda db: inbox.is_open(db, "q"))

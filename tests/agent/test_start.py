@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def write_config(directory: Path, url: str) -> Path:
+def write_config(directory: Path, url: str, *, work: Path | None = None) -> Path:
     """Write an agent.yaml for the local scheduler."""
+    directory.mkdir(exist_ok=True)
     token = directory / "token"
     token.touch(mode=0o600)
     token.write_text("agent:me:secret")
@@ -35,7 +38,7 @@ def write_config(directory: Path, url: str) -> Path:
         yaml.safe_dump(
             {
                 "control_plane": {"url": url, "token_file": str(token)},
-                "work_dir": str(directory / "work"),
+                "work_dir": str(work or directory / "work"),
                 "home": str(directory / "home"),
                 "scheduler": {"kind": "local"},
                 "relay": {"bind": "127.0.0.1"},
@@ -48,11 +51,11 @@ def write_config(directory: Path, url: str) -> Path:
 class Agent:
     """An agent process."""
 
-    def __init__(self, config: Path, *options: str) -> None:
+    def __init__(self, config: Path, *options: str, command: Sequence[str] = ("start",)) -> None:
         self.log = config.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *options, "-m", "hpc_agent", "start", "--config", str(config)],
+                [sys.executable, *options, "-m", "hpc_agent", *command, "--config", str(config)],
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
@@ -174,3 +177,35 @@ def test_second_agent_with_the_same_home_is_refused(
     assert f"process {first.process.pid}" in second.stderr
     assert "Traceback" not in second.stderr
     assert first.stop() == 0
+
+
+def test_second_agent_with_the_same_work_dir_is_refused(
+    tmp_path: Path, control_plane: FakeControlPlane
+) -> None:
+    """Else the jobs of the first one would be led to the second one's relay, and refused there."""
+    control_plane.answer = {"data": {"userCloudAgent": {"popUserCloudAgentRequests": []}}}
+    first = Agent(write_config(tmp_path, control_plane.url))
+    first.wait_for("connected to")
+    told = (tmp_path / "work" / "relay.json").read_text()
+    other = write_config(tmp_path / "other", control_plane.url, work=tmp_path / "work")
+    second = Agent(other)
+    assert second.process.wait(60) == 2
+    said = second.log.read_text()
+    assert f"belongs to another agent: {_agent_id(tmp_path)}, with its home" in said
+    assert f"{tmp_path / 'home'} on {socket.gethostname()}" in said
+    assert "hpc-agent start --take-over-work-dir" in said
+    assert (tmp_path / "work" / "relay.json").read_text() == told
+    assert first.stop() == 0
+
+    successor = Agent(other, command=["start", "--take-over-work-dir"])
+    successor.wait_for("connected to")
+    assert "is taken over from" in successor.log.read_text()
+    assert successor.stop() == 0
+    again = Agent(other)
+    again.wait_for("connected to")
+    assert again.stop() == 0
+
+
+def _agent_id(directory: Path) -> str:
+    owner = json.loads((directory / "work" / "owner.json").read_text())
+    return str(owner["agent_id"])

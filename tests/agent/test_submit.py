@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from hpc_agent.agent.submit import SEARCH_WINDOW_SECONDS, SubmitLoop
+from hpc_agent.agent.conclude import ConcludeLoop
+from hpc_agent.agent.search import SBATCH_SECONDS, SEARCH_WINDOW_SECONDS
+from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import (
     SchedulerLimitError,
@@ -17,8 +21,8 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import outbox
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store import node_faults, outbox
+from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 
 
@@ -41,6 +45,17 @@ async def submitter(bench: Bench) -> AsyncIterator[Submitter]:
     made = Submitter(bench)
     yield made
     await made.tasks.dismiss()
+
+
+async def conclude(bench: Bench) -> None:
+    """Let the last word be said."""
+    loop = ConcludeLoop(
+        bench.context,
+        None,  # type: ignore[arg-type]  # no code server is concluded here
+        spooled=lambda _: False,
+        revoke=lambda _: None,
+    )
+    await loop.step()
 
 
 async def answers(bench: Bench) -> list[str]:
@@ -78,6 +93,7 @@ async def test_refused_job_fails_the_launch_in_slurms_words(
     bench.scheduler.submissions = [SubmitRefusedError("invalid partition specified: x")]
     await submitter.step()
     assert (await bench.job()).phase is Phase.REFUSED
+    await conclude(bench)
     (payload,) = await bench.messages(outbox.RESPONSE)
     assert "invalid partition specified: x" in payload
     assert await answers(bench) == ["DagsterCloudApiErrorResponse"]
@@ -155,9 +171,9 @@ async def test_failed_search_concludes_nothing(bench: Bench, submitter: Submitte
     """An absent controller is no proof that there is no job."""
     await bench.add(phase=Phase.SUBMITTING, submitting_since=0.0)
     bench.scheduler.broken = SchedulerUnavailableError("away")
-    with pytest.raises(SchedulerUnavailableError):
-        await submitter.step()
+    await submitter.step()
     assert (await bench.job()).phase is Phase.SUBMITTING
+    assert "nobody can be asked" in (await told(bench))[0]
 
 
 async def test_withdrawn_intent_is_not_submitted(bench: Bench, submitter: Submitter) -> None:
@@ -165,3 +181,90 @@ async def test_withdrawn_intent_is_not_submitted(bench: Bench, submitter: Submit
     await bench.add(phase=Phase.WITHDRAWN)
     await submitter.step()
     assert bench.scheduler.submitted == []
+
+
+async def test_doubtful_submission_delays_no_other(bench: Bench, submitter: Submitter) -> None:
+    """Its search waits for a scheduler that is away; the next run is submitted all the same."""
+    await bench.add("run-1", phase=Phase.SUBMITTING, submitting_since=0.0)
+    await bench.add("run-2")
+    bench.scheduler.broken = SchedulerUnavailableError("slurmdbd is away")
+    bench.scheduler.submissions = ["8"]
+    await submitter.step()
+    assert (await bench.job("run-2")).job_id == "8"
+
+
+async def test_search_window_counts_from_the_end_of_the_call(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """An sbatch that is killed at its own deadline leaves the whole window."""
+    await bench.add()
+    bench.scheduler.submissions = [SubmitAmbiguousError("killed after 150 s")]
+    bench.scheduler.answers_when = asyncio.Event()
+    await submitter.loop.step()
+    bench.clock.now += SBATCH_SECONDS
+    bench.scheduler.answers_when.set()
+    await submitter.tasks.finish()
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.SUBMITTING
+    bench.clock.now += SEARCH_WINDOW_SECONDS
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.INTENT
+
+
+async def test_sbatch_of_an_agent_that_died_is_given_its_own_time(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """Nobody knows when it ended: it may still be at work."""
+    await bench.add(phase=Phase.SUBMITTING, submitting_since=bench.clock.now)
+    bench.clock.now += SEARCH_WINDOW_SECONDS + SBATCH_SECONDS - 1
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.SUBMITTING
+    bench.clock.now += 2
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.INTENT
+
+
+async def test_words_that_nobody_knows_are_a_refusal_when_no_job_comes_of_them_twice(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """A site's wrapper may say anything; a run must not be submitted for ever."""
+    await bench.add()
+    words = SubmitAmbiguousError("computer says maybe", unknown_words=True)
+    bench.scheduler.submissions = [words, words]
+    for _ in range(2):
+        await submitter.step()
+        bench.clock.now += SEARCH_WINDOW_SECONDS
+        await submitter.step()
+    worker = await bench.job()
+    assert (worker.phase, worker.message) == (Phase.REFUSED, "computer says maybe")
+
+
+async def test_second_attempt_that_sbatch_refuses_fails_the_run(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """Its request was answered long ago: the run itself must be told."""
+    await bench.add(attempt=2, request_id=None)
+    bench.scheduler.submissions = [SubmitRefusedError("memory specification can not be satisfied")]
+    await submitter.step()
+    run = json.dumps({"status": {"__enum__": "DagsterRunStatus.STARTED"}})
+    bench.control_plane.answer = {"data": {"runs": {"getRunById": run}}}
+    await conclude(bench)
+    (message,) = [line for line in await told(bench) if line]
+    assert "refused attempt 2 of the run: memory specification can not be satisfied" in message
+
+
+async def test_suspect_node_is_kept_off(bench: Bench, submitter: Submitter) -> None:
+    """For the time that agent.yaml says."""
+
+    def write(db: Any) -> None:
+        for _ in range(2):
+            node_faults.note(db, "c1", "job 3: LAUNCH_FAILED", bench.clock.now)
+
+    await bench.context.store.run(write)
+    await bench.add("run-1")
+    bench.scheduler.submissions = ["7", "8"]
+    await submitter.step()
+    bench.clock.now += 3601
+    await bench.add("run-2")
+    await submitter.step()
+    assert bench.scheduler.excluded == [("c1",), ()]

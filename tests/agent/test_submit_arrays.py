@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpc_agent.agent.cancel import CancelLoop
-from hpc_agent.agent.submit import SEARCH_WINDOW_SECONDS
+from hpc_agent.agent.search import SEARCH_WINDOW_SECONDS
 from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.errors import (
     SchedulerError,
@@ -19,11 +19,12 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs as job_store
-from hpc_agent.store import submissions
-from hpc_agent.store.jobs import Job, Phase
+from hpc_agent.store import submissions, workers
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers import evidence
 from tests.agent.conftest import Bench
-from tests.agent.test_submit import Submitter, answers, told
+from tests.agent.test_submit import Submitter, answers, conclude, told
 
 SCRIPT = "#!/bin/sh\n#SBATCH --output=o\n#SBATCH --chdir=d\ntrue\n"
 LIMIT = SchedulerLimitError("QOSMaxSubmitJobPerUserLimit")
@@ -36,7 +37,7 @@ async def submitter(bench: Bench) -> AsyncIterator[Submitter]:
     await made.tasks.dismiss()
 
 
-async def burst(bench: Bench, count: int, **changes: Any) -> list[Job]:
+async def burst(bench: Bench, count: int, **changes: Any) -> list[Worker]:
     """Add intents that are alike and have waited for a second."""
     values = {"likeness": "x", "created_at": bench.clock.now - 1.0} | changes
     added = []
@@ -48,10 +49,10 @@ async def burst(bench: Bench, count: int, **changes: Any) -> list[Job]:
     return added
 
 
-async def all_jobs(bench: Bench) -> list[Job]:
+async def all_jobs(bench: Bench) -> list[Worker]:
     """Return the jobs, oldest first."""
     every = await bench.context.store.run(
-        lambda db: job_store.recent(db, limit=1000, include_concluded=True)
+        lambda db: workers.recent(db, limit=1000, include_concluded=True)
     )
     return sorted(every, key=lambda job: int(job.key.removeprefix("run-")))
 
@@ -191,6 +192,7 @@ async def test_refusal_of_array_and_single_job_is_that_of_all(
     await submitter.step()
     assert len(bench.scheduler.submitted) == 2
     assert {job.phase for job in await all_jobs(bench)} == {Phase.REFUSED}
+    await conclude(bench)
     assert await answers(bench) == ["DagsterCloudApiErrorResponse"] * 5
 
 
@@ -224,6 +226,7 @@ async def test_unclear_array_is_submitted_again_only_after_the_search_window(
     assert len(bench.scheduler.submitted) == 1
     bench.clock.now += 2
     await submitter.step()
+    await submitter.step()
     first, second = bench.scheduler.comments
     assert first != second
     assert [job.job_id for job in await all_jobs(bench)] == ["18_0", "18_1"]
@@ -249,8 +252,12 @@ async def test_task_that_has_told_of_its_start_needs_no_search(bench: Bench) -> 
 
     def write(db: Any) -> None:
         submissions.take(db, "x", "arr-1", limit=9, now=bench.clock.now)
-        changes = {"phase": Phase.RUNNING, "job_id": "17_1"}
-        job_store.change(db, "run-1", now=bench.clock.now, source="node", **changes)
+        bench.context.changes.within(
+            db,
+            "run-1",
+            lambda worker, _: evidence.observe_start(worker, "c1", "17_1", bench.clock.now),
+            source="node",
+        )
 
     await bench.context.store.run(write)
     await Submitter(bench).step()
@@ -266,7 +273,7 @@ async def test_task_that_was_asked_to_end_meanwhile_is_cancelled_alone(
     bench.scheduler.submissions = [SubmitAmbiguousError("Socket timed out")]
     await submitter.step()
     await bench.context.store.run(
-        lambda db: job_store.change(
+        lambda db: workers.change(
             db, "run-1", now=bench.clock.now, source="request", terminate_at=bench.clock.now
         )
     )
@@ -298,7 +305,7 @@ async def test_job_that_was_asked_to_end_is_not_given_a_second_try(
     bench.scheduler.submissions = [SubmitAmbiguousError("killed"), outcome]
     await submitter.step()
     await bench.context.store.run(
-        lambda db: job_store.change(
+        lambda db: workers.change(
             db, "run-1", now=bench.clock.now, source="request", terminate_at=bench.clock.now
         )
     )
@@ -313,7 +320,7 @@ async def test_withdrawn_job_is_no_task(bench: Bench, submitter: Submitter) -> N
     """What was taken back before the array was made stays back."""
     await burst(bench, 3)
     await bench.context.store.run(
-        lambda db: job_store.change(
+        lambda db: workers.change(
             db, "run-1", now=bench.clock.now, source="request", phase=Phase.WITHDRAWN
         )
     )
@@ -330,12 +337,12 @@ async def test_array_is_forgotten_with_the_last_of_its_jobs(
     bench.scheduler.submissions = ["17"]
     await submitter.step()
     (key,) = bench.scheduler.comments
-    long_ago = bench.clock.now - job_store.KEEP_CONCLUDED_SECONDS - 1
+    long_ago = bench.clock.now - workers.KEEP_CONCLUDED_SECONDS - 1
 
     async def conclude_and_purge(job: str) -> list[str]:
         def write(db: Any) -> list[str]:
-            job_store.change(db, job, now=long_ago, source="agent", concluded_at=long_ago)
-            return job_store.purge(db, bench.clock.now)
+            workers.change(db, job, now=long_ago, source="agent", concluded_at=long_ago)
+            return workers.purge(db, bench.clock.now)
 
         return await bench.context.store.run(write)
 

@@ -19,6 +19,7 @@ from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
+from hpc_agent.clock import SteadyClock
 from hpc_agent.config import Environment
 from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.directory import NodeSpec
@@ -27,8 +28,10 @@ from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.slurm.cli import slurm_on_this_host
 from hpc_agent.slurm.scheduler import array_id
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs as job_store
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store import workers
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers.changes import Changes, Signature
 from tests.agent.conftest import Bench
 from tests.cluster import SlurmCluster
 
@@ -36,6 +39,9 @@ pytestmark = pytest.mark.slurm
 
 LIMIT_SECONDS = 100.0
 TELL = 'echo "${SLURM_ARRAY_JOB_ID:-alone}" >> ran'
+
+
+SIGNATURE = Signature(scheduler="slurm", agent_id="agent", agent_label=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +76,14 @@ class Site:
             await self.bench.add(key, likeness=likeness, created_at=time.time())
         return keys
 
-    async def jobs(self) -> dict[str, Job]:
+    async def jobs(self) -> dict[str, Worker]:
         """Return all jobs by key."""
         every = await self.context.store.run(
-            lambda db: job_store.recent(db, limit=10_000, include_concluded=True)
+            lambda db: workers.recent(db, limit=10_000, include_concluded=True)
         )
         return {job.key: job for job in every}
 
-    async def until(self, holds: Callable[[dict[str, Job]], bool]) -> dict[str, Job]:
+    async def until(self, holds: Callable[[dict[str, Worker]], bool]) -> dict[str, Worker]:
         """Return the jobs once this holds of them."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while not holds(found := await self.jobs()):
@@ -91,7 +97,7 @@ class Site:
         """Ask a job to end, as a termination does when its grace is over."""
         now = time.time()
         await self.context.store.run(
-            lambda db: job_store.change(db, key, now=now, source="request", terminate_at=now)
+            lambda db: workers.change(db, key, now=now, source="request", terminate_at=now)
         )
         self.context.bells.cancel.ring()
 
@@ -122,7 +128,7 @@ class Site:
 def _plan(key: str, commands: tuple[str, ...], *, held: bool) -> JobPlan:
     spec = NodeSpec(
         key=key,
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         argv=["true"],
         environment={},
         working_directory=None,
@@ -148,9 +154,16 @@ async def site(bench: Bench, slurm_cluster: SlurmCluster, tmp_path: Path) -> Asy
     # Nobody here reports a start or an end: these jobs have no node program.
     often = config.scheduler.model_copy(update={"poll_seconds": 1})
     config = config.model_copy(update={"scheduler": often})
+    clock = SteadyClock()
     made = Site(
         bench=bench,
-        context=replace(bench.context, config=config, scheduler=scheduler, clock=time.time),
+        context=replace(
+            bench.context,
+            config=config,
+            scheduler=scheduler,
+            clock=clock,
+            changes=Changes(bench.context.store, SIGNATURE, clock=clock),
+        ),
         directory=directory,
     )
     made.sbatch()
@@ -160,7 +173,7 @@ async def site(bench: Bench, slurm_cluster: SlurmCluster, tmp_path: Path) -> Asy
         await scheduler.cancel(submission)
 
 
-def all_in(*phases: Phase) -> Callable[[dict[str, Job]], bool]:
+def all_in(*phases: Phase) -> Callable[[dict[str, Worker]], bool]:
     """Whether all jobs are in one of these phases."""
     return lambda found: all(job.phase in phases for job in found.values())
 
@@ -234,7 +247,7 @@ async def test_array_beyond_the_submit_limit_goes_in_parts(site: Site) -> None:
         'for word in "$@"; do case "$word" in --array=0-*) last=${word#--array=0-} ;; esac; done',
         'if [ "${last:-0}" -ge 8 ]; then',
         '  echo "sbatch: error: AssocMaxSubmitJobLimit" >&2',
-        '  echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy'
+        '  echo "sbatch: error: Batch job submission failed: Worker violates accounting/QOS policy'
         " (job submit limit, user's size and/or time limits)\" >&2",
         "  exit 1",
         "fi",

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import stat
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hpc_agent.cluster.work_directory import check_work_directory
+from hpc_agent.cluster.work_directory_owner import claim_work_directory
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import WorkDirectory
+from hpc_agent.slurm.ssh_files import SftpFiles
+from hpc_agent.slurm.ssh_shared import SharedConnection
+from tests.ssh import running_sshd
 
 
 @pytest.fixture
@@ -48,3 +56,102 @@ def test_directory_that_cannot_be_made_is_a_configuration_error(file_in_the_way:
     """Key and reason."""
     with pytest.raises(ConfigError, match=r"work_dir: .*Not a directory"):
         check_work_directory(WorkDirectory(file_in_the_way / "work"))
+
+
+@pytest.fixture(params=["local", "sftp"])
+def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkDirectory]:
+    """A work directory here, and one behind a real sshd."""
+    if request.param == "local":
+        made = WorkDirectory(tmp_path / "work")
+        made.make()
+        yield made
+        return
+    with running_sshd(tmp_path / "sshd", {"A": "b"}) as sshd:
+        shared = SharedConnection(sshd.target)
+        made = WorkDirectory(tmp_path / "work", SftpFiles(shared))
+        made.make()
+        yield made
+        shared.close()
+
+
+def owner_of(work: WorkDirectory) -> dict[str, object]:
+    content: dict[str, object] = json.loads((work.path / "owner.json").read_text())
+    return content
+
+
+def test_work_directory_has_one_owner(work: WorkDirectory, tmp_path: Path) -> None:
+    """The first one has it, start after start, and no other gets it."""
+    for _ in range(2):
+        claim_work_directory(work, "agent-1", home=tmp_path / "home-1")
+    with pytest.raises(ConfigError, match=r"belongs to another agent: agent-1, with its home .*-1"):
+        claim_work_directory(work, "agent-2", home=tmp_path / "home-2")
+    assert owner_of(work)["agent_id"] == "agent-1"
+    assert stat.S_IMODE((work.path / "owner.json").stat().st_mode) == 0o600
+
+
+def test_agent_that_moved_keeps_its_work_directory(work: WorkDirectory, tmp_path: Path) -> None:
+    """Its id is in its home; where it is now is noted."""
+    claim_work_directory(work, "agent-1", home=tmp_path / "before")
+    claim_work_directory(work, "agent-1", home=tmp_path / "after")
+    assert owner_of(work)["home"] == str(tmp_path / "after")
+
+
+def test_work_directory_of_a_lost_home_is_taken_over(work: WorkDirectory, tmp_path: Path) -> None:
+    """When an administrator says so; the old agent is then the one that is refused."""
+    claim_work_directory(work, "agent-1", home=tmp_path)
+    claim_work_directory(work, "agent-2", home=tmp_path, take_over=True)
+    claim_work_directory(work, "agent-2", home=tmp_path)
+    with pytest.raises(ConfigError, match="belongs to another agent: agent-2"):
+        claim_work_directory(work, "agent-1", home=tmp_path)
+
+
+def test_of_many_agents_that_start_at_once_one_gets_the_work_directory(
+    work: WorkDirectory, tmp_path: Path
+) -> None:
+    """None sees half a note."""
+
+    def start(number: int) -> bool:
+        try:
+            claim_work_directory(work, f"agent-{number}", home=tmp_path)
+        except ConfigError as error:
+            assert "belongs to another agent" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(start, range(8))) == 1
+    assert list(work.path.glob(".owner*")) == []
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_work_directory_from_before_there_were_owners(
+    work: WorkDirectory, tmp_path: Path, is_ours: bool
+) -> None:
+    """It is the agent's to whose relay it leads."""
+    (tmp_path / "relay-certificate.pem").write_text("ours")
+    told = {"version": 1, "addresses": [], "certificate": "ours" if is_ours else "theirs"}
+    (work.path / "relay.json").write_text(json.dumps(told))
+    if is_ours:
+        claim_work_directory(work, "agent-1", home=tmp_path)
+        assert owner_of(work)["agent_id"] == "agent-1"
+    else:
+        with pytest.raises(ConfigError, match="is used by another agent: its relay"):
+            claim_work_directory(work, "agent-1", home=tmp_path)
+        assert not (work.path / "owner.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"agent_id": 3}', "[" * 100_000])
+def test_owner_that_cannot_be_read_is_not_nobody(
+    work: WorkDirectory, tmp_path: Path, content: str
+) -> None:
+    """Somebody wrote it: a person decides."""
+    (work.path / "owner.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"owner\.json does not say whose .*--take-over-work-dir"):
+        claim_work_directory(work, "agent-1", home=tmp_path)
+
+
+def test_owner_that_is_a_fifo_is_told(work: WorkDirectory, tmp_path: Path) -> None:
+    """Nobody waits for a writer."""
+    os.mkfifo(work.path / "owner.json")
+    with pytest.raises(ConfigError, match=r"owner\.json is not a regular file"):
+        claim_work_directory(work, "agent-1", home=tmp_path)

@@ -138,7 +138,9 @@ def submitted(stack: Stack, run_id: str) -> Mapping[str, Any] | None:
     """Return a run's job once sbatch has accepted it."""
     row = query(
         stack.config.home / "agent.db",
-        "SELECT request_id, submitted_at FROM jobs WHERE run_id = ? AND job_id IS NOT NULL",
+        "SELECT w.request_id, min(h.at) FROM workers AS w "
+        "JOIN worker_history AS h ON h.key = w.key "
+        "WHERE w.run_id = ? AND h.phase = 'queued' GROUP BY w.key",
         run_id,
     )
     return {"request_id": row[0], "submitted_at": row[1]} if row else None

@@ -37,9 +37,10 @@ from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan, JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store import jobs
+from hpc_agent.store import workers
 from hpc_agent.store.database import Store
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
 from tests.agent.gateway import scripted_gateway
 from tests.relay.fake_control_plane import Received
 
@@ -145,7 +146,7 @@ class TrackingAgent:
         store = Store(self._directory / "home")
         await store.open()
         made = [await _intent(preparation) for _ in range(count)]
-        await store.run(lambda db: [jobs.insert(db, job) for job in made])
+        await store.run(lambda db: [workers.insert(db, worker) for worker in made])
         await store.close()
 
     def start(self) -> float:
@@ -174,7 +175,8 @@ class TrackingAgent:
 
         def times() -> tuple[float, float] | None:
             submitted, first, last = self._query(
-                "SELECT count(job_id), min(submitting_since), max(submitted_at) FROM jobs"
+                "SELECT (SELECT count(*) FROM jobs), (SELECT min(submitting_since) FROM workers), "
+                "(SELECT max(at) FROM worker_history WHERE phase = 'queued')"
             )
             return (first, last) if submitted == count else None
 
@@ -191,7 +193,7 @@ class TrackingAgent:
 
     def tracked(self) -> int:
         """Return how many jobs the agent has in the queue."""
-        return int(self._query("SELECT count(*) FROM jobs WHERE phase = ?", Phase.QUEUED.value)[0])
+        return int(self._query("SELECT count(*) FROM jobs WHERE NOT is_over")[0])
 
     def idle(self, seconds: float) -> dict[str, float]:
         """Return what the agent costs that has nothing to do but to look after its jobs."""
@@ -231,11 +233,11 @@ class TrackingAgent:
             connection.close()
 
 
-async def _intent(preparation: JobPreparation) -> Job:
+async def _intent(preparation: JobPreparation) -> Worker:
     key = f"run-{uuid.uuid4().hex[:20]}"
     spec = NodeSpec(
         key=key,
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         argv=["true"],
         environment={},
         working_directory=None,
@@ -249,9 +251,9 @@ async def _intent(preparation: JobPreparation) -> Job:
             environment=Environment(),
         )
     )
-    return Job(
+    return Worker(
         key=key,
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         phase=Phase.INTENT,
         deployment="prod",
         location="example",

@@ -15,9 +15,10 @@ from hpc_agent.cli.options import app
 from hpc_agent.errors import ConfigError, HpcAgentError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.options import Source
-from hpc_agent.store import jobs
 from hpc_agent.store.database import Store
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.workers import a_worker, put
 
 
 @pytest.fixture
@@ -80,9 +81,9 @@ def test_location_is_explained_by_agent_yaml(config: Path) -> None:
 async def test_run_is_explained_as_it_was_submitted(config: Path, tmp_path: Path) -> None:
     """Whatever agent.yaml says by now."""
     settings = options.merge([Source("then", {"mem": "3G"}), Source("run tags", {"mem": "4G"})])
-    job = Job(
+    worker = a_worker(
         key="run-1",
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         phase=Phase.QUEUED,
         deployment="prod",
         location="here",
@@ -93,7 +94,7 @@ async def test_run_is_explained_as_it_was_submitted(config: Path, tmp_path: Path
     )
     store = Store(tmp_path / "home")
     await store.open()
-    await store.run(lambda db: jobs.insert(db, job))
+    await store.run(lambda db: put(db, worker))
     await store.close()
     for name in ("r-1", "17", "run-1"):
         (found,) = explained(name, "--config", str(config))

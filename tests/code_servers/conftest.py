@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
+from hpc_agent.agent.bells import Bells
+from hpc_agent.agent.loop import Bell
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand
 from hpc_agent.code_servers.fleet import Fleet
+from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.code_servers.location_state import LocationState
+from hpc_agent.code_servers.restarts import Restarts
+from hpc_agent.code_servers.starting import Starting
 from hpc_agent.config import AgentConfig, parse_config
 from hpc_agent.dagster_plus.agent_calls import Deployment, WorkspaceEntry
 from hpc_agent.jobs.directory import WorkDirectory
@@ -22,9 +27,13 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.slurm.state import JobState
 from hpc_agent.store import code_servers
 from hpc_agent.store.code_servers import CodeServer
 from hpc_agent.store.database import Store
+from hpc_agent.store.phases import Phase
+from hpc_agent.workers.changes import Changes, Signature
+from hpc_agent.workers.evidence import Change
 from tests.agent.conftest import Clock
 
 METADATA = '{"__class__": "CodeDeploymentMetadata", "python_file": "defs.py"}'
@@ -74,10 +83,11 @@ class Harbour:
     clock: Clock
     demand: Demand
     channels: Channels
+    changes: Changes
+    life: ServerLife
     fleet: Fleet
     calls: Calls
     tunnels: Tunnels
-    rung: list[str]
     asked_for: asyncio.Event
 
     async def reconcile(self, *deployments: Deployment) -> list[LocationState]:
@@ -94,31 +104,83 @@ class Harbour:
     async def serve(self, place: tuple[str, str]) -> CodeServer:
         """Let the newest server of a location be up."""
         server = (await self.fleet.servers_of(place))[-1]
-        await self.fleet.mark_serving(server)
+        await self.life.mark_serving(server)
         return server
+
+    async def let_run(
+        self,
+        key: str,
+        *,
+        started_at: float,
+        job_id: str = "17",
+        deadline_at: float | None = None,
+        state: JobState = JobState.RUNNING,
+    ) -> None:
+        """Let Slurm say that a worker has a job which has started."""
+        change = Change(
+            phase=Phase.RUNNING,
+            worker={"started_at": started_at},
+            job_id=job_id,
+            job={
+                "state": state,
+                "nodes": "c1",
+                "started_at": started_at,
+                "deadline_at": deadline_at,
+            },
+            is_current=True,
+        )
+        await self.changes.apply(key, lambda *_: change, source="squeue")
+
+
+async def rings(bell: Bell) -> bool:
+    """Whether a bell has been rung since somebody has last waited for it."""
+    started = asyncio.get_running_loop().time()
+    await bell.wait(0.2)
+    return asyncio.get_running_loop().time() - started < 0.1
 
 
 def make_harbour(
     config: AgentConfig, store: Store, clock: Clock, preparation: JobPreparation | None = None
 ) -> Harbour:
     """Put a fleet together as the daemon does."""
-    rung: list[str] = []
     asked_for = asyncio.Event()
     demand = Demand(config.code_servers.server_ttl, clock)
     tunnels = Tunnels(config.home)
     channels = Channels(tunnels)
-    fleet = Fleet(
+    changes = Changes(
+        store,
+        Signature(scheduler="slurm", agent_id="agent", agent_label=None),
+        clock=clock,
+        wall=clock,
+    )
+    restarts = Restarts(clock)
+    life = ServerLife(
+        store=store,
+        changes=changes,
+        channels=channels,
+        demand=demand,
+        restarts=restarts,
+        clock=clock,
+    )
+    starting = Starting(
         config=config,
         store=store,
         preparation=preparation or make_preparation(config),
-        channels=channels,
+        changes=changes,
+        clock=clock,
+    )
+    fleet = Fleet(
+        config=config,
+        store=store,
+        starting=starting,
+        life=life,
+        restarts=restarts,
         demand=demand,
         clock=clock,
-        on_submit=lambda: rung.append("submit"),
-        on_retire=lambda: rung.append("cancel"),
     )
     calls = Calls(
         fleet=fleet,
+        life=life,
         channels=channels,
         demand=demand,
         on_demand=asked_for.set,
@@ -129,10 +191,11 @@ def make_harbour(
         clock=clock,
         demand=demand,
         channels=channels,
+        changes=changes,
+        life=life,
         fleet=fleet,
         calls=calls,
         tunnels=tunnels,
-        rung=rung,
         asked_for=asked_for,
     )
 
@@ -164,8 +227,13 @@ def fleet_config(directory: Path, **settings: Any) -> AgentConfig:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = Store(tmp_path / "home")
+def bells() -> Bells:
+    return Bells()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, bells: Bells) -> AsyncIterator[Store]:
+    opened = Store(tmp_path / "home", on_news=bells.ring_for)
     await opened.open()
     yield opened
     await opened.close()

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.code_servers.fleet import DRAIN_SECONDS
+from hpc_agent.agent.bells import Bells
+from hpc_agent.code_servers.reconciliation import DRAIN_SECONDS
 from hpc_agent.code_servers.server_statuses import server_heartbeats
 from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
-from hpc_agent.store import jobs, meta
+from hpc_agent.store import meta, workers
 from hpc_agent.store.code_servers import ServerStatus
 from hpc_agent.store.database import Store
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Clock
 from tests.code_servers.conftest import (
     Harbour,
@@ -22,6 +23,7 @@ from tests.code_servers.conftest import (
     entry,
     fleet_config,
     make_harbour,
+    rings,
 )
 
 TTL = {"server_ttl": {"enabled": True, "full_deployments_seconds": 60, "max_servers": 2}}
@@ -38,14 +40,14 @@ def harbour_of(tmp_path: Path, store: Store, **settings: object) -> Harbour:
 
 
 async def test_every_location_has_a_server_without_a_time_to_live(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store: Store, bells: Bells
 ) -> None:
     """The rule for full deployments: servers are there before anybody asks."""
     harbour = harbour_of(tmp_path, store)
     states = await harbour.reconcile(deployment("prod", entry("a"), entry("b")))
     assert places(list(await harbour.servers())) == {A, B}
     assert [state.place for state in states] == [A, B]
-    assert "submit" in harbour.rung
+    assert await rings(bells.submit)
 
 
 async def test_nothing_is_started_that_nobody_asked_for(tmp_path: Path, store: Store) -> None:
@@ -70,7 +72,7 @@ async def test_outdated_location_is_brought_up_to_upload_it(tmp_path: Path, stor
 
 
 async def test_request_starts_a_stopped_server_and_is_answered_by_it(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store: Store, bells: Bells
 ) -> None:
     """The caller waits, the workspace loop is woken, and the server stays for its time."""
     harbour = harbour_of(tmp_path, store, code_servers=TTL)
@@ -94,7 +96,7 @@ async def test_request_starts_a_stopped_server_and_is_answered_by_it(
     harbour.clock.now += 2
     await harbour.reconcile(prod)
     assert await harbour.servers() == []
-    assert "cancel" in harbour.rung
+    assert await rings(bells.cancel)
 
 
 async def test_request_without_a_server_in_time_says_how_it_stands(
@@ -220,8 +222,8 @@ async def test_new_version_serves_beside_the_old_one_until_it_is_up(
         assert client is harbour.channels.client(old.key)
         new = await harbour.serve(A)
     assert [s.key for s in await harbour.servers()] == [new.key]
-    job = await store.run(lambda db: jobs.get(db, old.key))
-    assert job.terminate_at == harbour.clock.now + DRAIN_SECONDS  # it was in use
+    worker = await store.run(lambda db: workers.get(db, old.key))
+    assert worker.terminate_at == harbour.clock.now + DRAIN_SECONDS  # it was in use
     await harbour.channels.close()
 
 
@@ -233,8 +235,8 @@ async def test_failed_code_is_not_started_again_before_the_next_deploy(
     prod = deployment("prod", entry("a"), entry("b"))
     await harbour.reconcile(prod)
     broken, unlucky = await harbour.servers()
-    await harbour.fleet.mark_failed(broken, '{"message": "no"}', restart=False)
-    await harbour.fleet.mark_failed(unlucky, '{"message": "node"}')
+    await harbour.life.mark_failed(broken, '{"message": "no"}', restart=False)
+    await harbour.life.mark_failed(unlucky, '{"message": "node"}')
     harbour.clock.now += 5
     await harbour.reconcile(prod)
     servers = {s.location: s for s in await harbour.servers()}
@@ -253,7 +255,7 @@ async def test_next_request_tries_a_failed_location_again_after_its_time(
     harbour.demand.note(A, is_branch=False)
     await harbour.reconcile(prod)
     (server,) = await harbour.servers()
-    await harbour.fleet.mark_failed(server, '{"message": "no"}', restart=False)
+    await harbour.life.mark_failed(server, '{"message": "no"}', restart=False)
     harbour.clock.now += 61
     await harbour.reconcile(prod)
     assert await harbour.servers() == []
@@ -283,8 +285,8 @@ async def test_location_that_cannot_run_here_says_why(
     (state,) = await harbour.reconcile(
         deployment("prod", entry("a", serializedDeploymentMetadata=text))
     )
-    assert state.job is not None
-    assert state.job.phase is Phase.REFUSED
-    assert words in state.job.message
+    assert state.worker is not None
+    assert state.worker.phase is Phase.REFUSED
+    assert words in state.worker.message
     (heartbeat,) = server_heartbeats([state], "prod")
     assert words in heartbeat["metadata"]["message"]

@@ -12,15 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.agent.bells import Bells
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.health import Health
 from hpc_agent.code_servers.server_statuses import server_heartbeats
 from hpc_agent.errors import CodeServerUnavailableError
-from hpc_agent.store import jobs
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store import workers
 from hpc_agent.store.code_servers import ServerStatus
 from hpc_agent.store.database import Store
+from hpc_agent.store.phases import Phase
+from hpc_agent.workers.evidence import Change
 from tests.agent.conftest import Clock
-from tests.code_servers.conftest import Tunnels, deployment, entry, fleet_config, make_harbour
+from tests.code_servers.conftest import (
+    Tunnels,
+    deployment,
+    entry,
+    fleet_config,
+    make_harbour,
+    rings,
+)
 
 KEY = "srv-1"
 PLACE = ("prod", "a")
@@ -118,7 +129,7 @@ async def test_server_that_answers_calls_is_not_pinged(
 
 
 async def test_replaced_server_leaves_its_place_and_the_reason(
-    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, store: Store, bells: Bells, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its job is cancelled without a delay, a new one is started, and the heartbeat says why."""
     harbour = make_harbour(fleet_config(tmp_path), store, Clock())
@@ -126,14 +137,16 @@ async def test_replaced_server_leaves_its_place_and_the_reason(
     await harbour.reconcile(prod)
     old = await harbour.serve(PLACE)
     harbour.clock.now += 3600
+    await rings(bells.workspace)
 
     with harbour.channels.lend(old.key):
-        assert await harbour.fleet.replace(old, "has not answered for 120 s")
-    assert not await harbour.fleet.replace(old, "has not answered for 140 s")
+        assert await harbour.life.replace(old, "has not answered for 120 s")
+    assert not await harbour.life.replace(old, "has not answered for 140 s")
 
+    assert await rings(bells.workspace)
     assert "prod/a: its code server has not answered for 120 s" in caplog.text
-    job = await store.run(lambda db: jobs.get(db, old.key))
-    assert job.terminate_at == harbour.clock.now
+    worker = await store.run(lambda db: workers.get(db, old.key))
+    assert worker.terminate_at == harbour.clock.now
     states = await harbour.reconcile(prod)
     (new,) = await harbour.servers()
     assert (new.status, new.key == old.key) == (ServerStatus.STARTING, False)
@@ -146,6 +159,28 @@ async def test_replaced_server_leaves_its_place_and_the_reason(
     assert "the one before it" not in heartbeat["metadata"]["message"]
 
 
+async def test_server_whose_job_is_over_is_replaced_at_once(
+    tmp_path: Path, store: Store, bells: Bells
+) -> None:
+    """Whoever starts servers is woken when it is given up: before, there was nothing to start."""
+    harbour = make_harbour(fleet_config(tmp_path), store, Clock())
+    prod = deployment("prod", entry("a"))
+    await harbour.reconcile(prod)
+    old = await harbour.serve(PLACE)
+    await harbour.let_run(old.key, started_at=harbour.clock.now)
+    harbour.clock.now += 3600
+    over = Change(phase=Phase.ENDED, worker={"outcome": JobState.PREEMPTED})
+    worker = await harbour.changes.apply(old.key, lambda *_: over, source="squeue")
+    await rings(bells.workspace)
+
+    await harbour.life.worker_over(worker)
+
+    assert await rings(bells.workspace)
+    await harbour.reconcile(prod)
+    (new,) = await harbour.servers()
+    assert (new.status, new.key == old.key) == (ServerStatus.STARTING, False)
+
+
 async def test_server_that_hangs_soon_after_its_start_is_not_restarted_without_end(
     tmp_path: Path, store: Store
 ) -> None:
@@ -156,7 +191,7 @@ async def test_server_that_hangs_soon_after_its_start_is_not_restarted_without_e
     waits = []
     for _ in range(3):
         server = await harbour.serve(PLACE)
-        await harbour.fleet.replace(server, "has not answered for 120 s")
+        await harbour.life.replace(server, "has not answered for 120 s")
         waited = 0
         while not await harbour.reconcile(prod) or not await harbour.servers():
             harbour.clock.now += 1

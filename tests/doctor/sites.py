@@ -15,6 +15,7 @@ from hpc_agent.doctor.facts import (
     DirectoryFacts,
     HostFacts,
     NodeFacts,
+    OutputFacts,
     ProbeFacts,
     PyslurmFacts,
     SlurmFacts,
@@ -102,6 +103,7 @@ NODE = NodeFacts(
 )
 WELL: Mapping[type[Facts], Facts] = {
     ControllerFacts: CONTROLLER,
+    OutputFacts: OutputFacts(),
     PyslurmFacts: PYSLURM,
     SlurmFacts: SLURM,
     HostFacts: HOST,
@@ -184,6 +186,8 @@ TROUBLES: tuple[Trouble, ...] = (
     _trouble("memory-limit", replace(HOST, cgroup_memory=256 << 20), "256 MiB"),
     _trouble("cpu-quota", replace(HOST, cgroup_cpus=0.25), "0.25 of a CPU"),
     _trouble("slurm", replace(CONTROLLER, version="slurm 20.11.9"), "20.11"),
+    _trouble("output", OutputFacts(strange={"squeue": ["Welcome!"]}), "squeue: Welcome!"),
+    _trouble("output", OutputFacts(unreadable={"sacct": ["17 |"]}), "sacct: 17 |", BAD),
     _trouble("pyslurm", replace(PYSLURM, error="python3 has no pyslurm"), "no pyslurm", BAD),
     _trouble("pyslurm", replace(PYSLURM, cli_filters="cli_filter/lua"), "cli_filter/lua act"),
     _trouble("slurm", replace(CONTROLLER, error="sinfo: command not found"), "not found", BAD),

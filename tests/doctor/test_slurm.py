@@ -58,6 +58,33 @@ def test_settings_are_those_of_the_controller(
     assert "scheduler.commands_burst to 10" in found["rate-limit"].advice
 
 
+def test_wrapper_that_prints_is_named_with_what_it_prints(
+    tmp_path: Path, slurm_cluster: SlurmCluster
+) -> None:
+    """Lines that can be told apart are a warning, output that is no output a problem."""
+    site = Site(tmp_path, slurm_cluster)
+    wrappers = tmp_path / "wrappers"
+    wrappers.mkdir()
+    site.content["scheduler"]["bin_dir"] = str(wrappers)
+    commands = ("squeue", "sacct", "sinfo", "scontrol", "sbatch", "scancel")
+    for command in commands:
+        real = shutil.which(command, path=slurm_cluster.environment["PATH"])
+        (wrappers / command).write_text(
+            f'#!/bin/sh\necho "Welcome to {command}"\nexec {real} "$@"\n'
+        )
+        (wrappers / command).chmod(0o755)
+    found = site.findings("output", "slurm", "partitions", "submission")
+    assert found["output"].status is Status.WARNING
+    assert "squeue: Welcome to squeue" in found["output"].fact
+    assert "sbatch: Welcome to sbatch" in found["output"].fact
+    assert "scheduler.bin_dir" in found["output"].advice
+    assert {found[name].status for name in ("slurm", "partitions", "submission")} == {Status.OK}
+    (wrappers / "squeue").write_text("#!/bin/sh\necho Nonsense\n")
+    found = site.findings("output")
+    assert found["output"].status is Status.PROBLEM
+    assert "squeue: " in found["output"].fact
+
+
 @pytest.fixture
 def limited_user(slurm_cluster_accounting: SlurmCluster) -> Iterator[SlurmCluster]:
     """This user may submit 77 jobs; accounting has a second cluster."""

@@ -17,7 +17,7 @@ from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan, JobPreparation, JobScript
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.store.workers import WorkerKind
 
 
 class Site:
@@ -40,7 +40,7 @@ class Site:
         )
         spec = NodeSpec(
             key=key,
-            kind=JobKind.RUN_WORKER,
+            kind=WorkerKind.RUN_WORKER,
             argv=["true"],
             environment={},
             working_directory=None,

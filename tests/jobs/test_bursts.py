@@ -15,7 +15,13 @@ def wait(
     bursts: Bursts, count: int, *, age: float = 0.0, on_their_way: int = 0, coming: bool = False
 ) -> float | None:
     due = Alike("x", count, NOW - age)
-    return bursts.wait(due, on_their_way=on_their_way, more_coming=coming, largest=LARGEST, now=NOW)
+    # Long enough ago to be no stream, and not so long that the others take them for hung.
+    tickets = [bursts.begun("x", NOW - 3.0) for _ in range(on_their_way)]
+    try:
+        return bursts.wait(due, more_coming=coming, largest=LARGEST, now=NOW)
+    finally:
+        for ticket in tickets:
+            bursts.ended("x", ticket)
 
 
 def test_job_that_is_alone_goes_at_once() -> None:
@@ -41,7 +47,7 @@ def test_jobs_that_come_one_after_the_other_gather_from_the_third_on() -> None:
     bursts = Bursts()
     for age in (0.4, 0.2):
         assert wait(bursts, 1) == 0.0
-        bursts.begun("x", NOW - age)
+        bursts.ended("x", bursts.begun("x", NOW - age))
     assert wait(bursts, 1) == STREAM_GATHER_SECONDS
     assert wait(bursts, 4, age=STREAM_GATHER_SECONDS) == 0.0
     assert wait(bursts, LARGEST) == 0.0
@@ -51,7 +57,7 @@ def test_job_after_a_pause_is_alone_again() -> None:
     """Two runs now and one later are no stream."""
     bursts = Bursts()
     for age in (2.5, 0.1):
-        bursts.begun("x", NOW - age)
+        bursts.ended("x", bursts.begun("x", NOW - age))
     assert wait(bursts, 1) == 0.0
 
 
@@ -63,6 +69,32 @@ def test_full_array_does_not_wait() -> None:
 def test_jobs_gather_while_many_are_on_their_way() -> None:
     """The slower sbatch is, the larger the arrays get."""
     assert wait(Bursts(), 1, age=9.0, on_their_way=AT_ONCE) is None
+
+
+def test_hung_sbatch_delays_nothing_like_it() -> None:
+    """Nor where a limit was seen before, and one probe at a time is enough."""
+    bursts = Bursts()
+    bursts.limited("x", 1)
+    bursts.begun("x", NOW - 60.0)
+    assert wait(bursts, 1) == 0.0
+
+
+def test_what_is_held_waits_and_nothing_else_does() -> None:
+    """The scheduler takes none of a likeness for a while."""
+    bursts = Bursts()
+    bursts.hold("x", NOW + 10.0)
+    assert wait(bursts, 5, age=60.0) == 10.0
+    assert bursts.wait(Alike("y", 1, NOW), more_coming=False, largest=1, now=NOW) == 0.0
+
+
+def test_likenesses_of_long_ago_are_forgotten() -> None:
+    """They are as many as there are kinds of runs."""
+    bursts = Bursts()
+    for number in range(100):
+        bursts.limited(f"likeness {number}", 8)
+    assert bursts.size("likeness 1", LARGEST) == 4
+    bursts.forget_old(NOW + 25 * 3600)
+    assert bursts.size("likeness 1", LARGEST) == LARGEST
 
 
 def test_submit_limit_halves_and_success_doubles() -> None:

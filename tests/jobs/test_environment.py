@@ -24,7 +24,7 @@ from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.runs.worker_plan import plan_run
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.store.workers import WorkerKind
 
 LIMIT_SECONDS = 30.0
 ORIGIN = {"executable_path": "/code/bin/python", "code_pointer": {"working_directory": "/code"}}
@@ -46,7 +46,7 @@ def script_of(environment: Environment, program: Path, directory: Path) -> Path:
     """Write the script of a job whose node program is this one."""
     spec = NodeSpec(
         key="run-1",
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         argv=[],
         environment={},
         working_directory=None,

@@ -22,7 +22,7 @@ from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.template_check import EXAMPLE
 from hpc_agent.slurm import sbatch
 from hpc_agent.slurm.local_script import parse_script
-from hpc_agent.store.jobs import JobKind
+from hpc_agent.store.workers import WorkerKind
 from tests.cluster import SlurmCluster
 
 LIMIT_SECONDS = 30.0
@@ -106,7 +106,7 @@ def test_nastiest_names_on_real_slurm(slurm_cluster: SlurmCluster, tmp_path: Pat
     node.chmod(0o755)
     spec = NodeSpec(
         key="run-1",
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         argv=[],
         environment={},
         working_directory=None,

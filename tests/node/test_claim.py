@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from hpc_agent.node.claim import ClaimRefused, claim
 from hpc_agent.node.records import JobContext
 
 
-def context(job_id: str = "17", restart: int = 0) -> JobContext:
+def context(job_id: str = "17", restart: int = 0, started_at: float = 0.0) -> JobContext:
     return JobContext(
-        key="run-1", hostname="c1", slurm_job_id=job_id, restart_count=restart, started_at=0.0
+        key="run-1",
+        hostname="c1",
+        slurm_job_id=job_id,
+        restart_count=restart,
+        started_at=started_at,
     )
 
 
@@ -43,7 +49,7 @@ def test_a_restart_by_slurm_takes_the_claim_over_once(tmp_path: Path) -> None:
     claim(str(tmp_path), context())
     claim(str(tmp_path), context(restart=1))
     with pytest.raises(ClaimRefused):
-        claim(str(tmp_path), context(restart=1))
+        claim(str(tmp_path), context(restart=1, started_at=1.0))
 
 
 def test_a_restart_drops_the_records_of_the_earlier_start(tmp_path: Path) -> None:
@@ -64,7 +70,72 @@ def test_another_job_may_not_take_a_claim_over(tmp_path: Path, job_id: str) -> N
 
 
 def test_a_claim_that_is_just_being_written_is_respected(tmp_path: Path) -> None:
-    """An empty claim belongs to somebody."""
-    (tmp_path / "claim").touch()
-    with pytest.raises(ClaimRefused, match="right now"):
+    """An empty claim belongs to somebody, who writes the rest."""
+    path = tmp_path / "claim"
+    path.touch()
+    writing = threading.Timer(0.3, lambda: claim_of("17", path))
+    writing.start()
+    with pytest.raises(ClaimRefused, match="already claimed by Slurm job 17"):
+        claim(str(tmp_path), context("18"))
+    writing.join()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"slurm_job_id": 3}', "[" * 60_000])
+def test_a_claim_that_stays_nonsense_is_taken_over_by_one(tmp_path: Path, content: str) -> None:
+    """Its claimant died while it claimed: without this, every later start would be a duplicate."""
+    (tmp_path / "claim").write_text(content)
+    claimed: list[str] = []
+
+    def start(job_id: str) -> None:
+        try:
+            claim(str(tmp_path), context(job_id), half_claim_seconds=0.2)
+        except ClaimRefused:
+            return
+        claimed.append(job_id)
+
+    threads = [threading.Thread(target=start, args=(str(number),)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 1
+    assert json.loads((tmp_path / "claim").read_text())["slurm_job_id"] == claimed[0]
+    with pytest.raises(ClaimRefused, match="already claimed by"):
+        claim(str(tmp_path), context("99"))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_what_took_the_place_of_a_claim_is_not_followed(tmp_path: Path, kind: str) -> None:
+    """User code of an earlier start made it: the restart neither waits for ever nor believes it."""
+    other = tmp_path / "other"
+    claim_of("17", other)
+    job_dir = tmp_path / "job"
+    job_dir.mkdir()
+    if kind == "fifo":
+        os.mkfifo(job_dir / "claim")
+    else:
+        (job_dir / "claim").symlink_to(other)
+    before = other.read_text()
+    claim(str(job_dir), context(restart=1), half_claim_seconds=0.1)
+    assert json.loads((job_dir / "claim").read_text())["restart_count"] == 1
+    assert other.read_text() == before
+
+
+def test_claim_can_be_made_again_after_the_disk_refused_its_end(tmp_path: Path) -> None:
+    """A start is no duplicate of itself."""
+    for _ in range(2):
         claim(str(tmp_path), context())
+
+
+def test_the_refused_start_learns_who_has_the_claim(tmp_path: Path) -> None:
+    """It tells the agent."""
+    claim(str(tmp_path), context())
+    with pytest.raises(ClaimRefused) as refused:
+        claim(str(tmp_path), context("18"))
+    assert refused.value.claimed_by is not None
+    assert refused.value.claimed_by["slurm_job_id"] == "17"
+
+
+def claim_of(job_id: str, path: Path) -> None:
+    """Write a claim."""
+    path.write_text(json.dumps({"slurm_job_id": job_id, "restart_count": 0, "hostname": "c1"}))

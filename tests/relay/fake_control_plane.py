@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,9 +23,26 @@ class Received:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer as the test wants it; ``cut``: the connection ends before the announced end.
+
+    ``hold``: the answer waits for this event.
+    """
+
+    status: int = 200
+    content: bytes = b'{"data": {"ok": true}}'
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+    hold: threading.Event | None = None
+
+
 @dataclass(slots=True)
 class FakeControlPlane:
-    """Answers every GraphQL request and counts event writes once per idempotency key."""
+    """Answers every GraphQL request and counts event writes once per idempotency key.
+
+    ``script`` may answer a request in its own way; such an answer stores nothing.
+    """
 
     port: int = 0
     requests: list[Received] = field(default_factory=list)
@@ -32,6 +50,7 @@ class FakeControlPlane:
     uploads: list[tuple[int, str]] = field(default_factory=list)
     status: int = 200
     answer: dict[str, Any] = field(default_factory=lambda: {"data": {"ok": True}})
+    script: Callable[[Received], Reply | None] | None = None
     server: ThreadingHTTPServer | None = None
     connections: set[socket.socket] = field(default_factory=set)
 
@@ -79,6 +98,9 @@ class FakeControlPlane:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 received = Received(method=self.command, path=self.path, headers=headers, body=body)
                 outer.requests.append(received)
+                if outer.script is not None and (reply := outer.script(received)) is not None:
+                    self._act(reply)
+                    return
                 if outer.status == 200 and "idempotency-key" in headers:
                     outer.stored.setdefault(headers["idempotency-key"], received)
                 self._reply(outer.status, answer or outer.answer)
@@ -92,6 +114,19 @@ class FakeControlPlane:
                     left -= len(data)
                 outer.uploads.append((size, digest.hexdigest()))
                 self._reply(200, {})
+
+            def _act(self, reply: Reply) -> None:
+                if reply.hold is not None:
+                    reply.hold.wait(timeout=60)
+                self.send_response(reply.status)
+                length = len(reply.content) + (100 if reply.cut else 0)
+                headers = {"Content-Type": "application/json", "Content-Length": str(length)}
+                for name, value in (headers | reply.headers).items():
+                    self.send_header(name, value)
+                with contextlib.suppress(ConnectionError):  # whoever asked may be gone by now
+                    self.end_headers()
+                    self.wfile.write(reply.content)
+                self.close_connection = reply.cut
 
             def _reply(self, status: int, answer: dict[str, Any]) -> None:
                 self._send(status, json.dumps(answer).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -136,7 +137,24 @@ async def test_another_slurm_job_finds_the_claim_and_exits(cluster: Cluster) -> 
         assert (
             "already claimed by Slurm job 17" in (first.job_dir / "duplicate-18.json").read_text()
         )
-        assert cluster.jobs.events(job.key) == ["started"]
+        assert cluster.jobs.events(job.key) == ["started", "duplicate"]
+        told = cluster.jobs.reports[-1][1]
+        assert (told.slurm_job_id, told.restart_count) == ("18", 0)
+        assert told.claimed_by is not None
+        assert (told.claimed_by.slurm_job_id, told.claimed_by.restart_count) == ("17", 0)
+        assert told.claimed_by.hostname == told.hostname
+
+
+async def test_a_duplicate_does_not_wait_for_a_relay_that_is_away(cluster: Cluster) -> None:
+    """It keeps a node for seconds, not for as long as a run waits for its agent."""
+    job = cluster.job(relay_timeout_seconds=600)
+    claim = {"slurm_job_id": "17", "restart_count": 0, "hostname": "c1"}
+    (cluster.directory(job.key) / "claim").write_text(json.dumps(claim))
+    node = await cluster.start(job, environment={"SLURM_JOB_ID": "18"})
+    assert await node.wait(20) == 0
+    assert "could not report the duplicate" in node.log()
+    record = json.loads((node.job_dir / "duplicate-18.json").read_text())
+    assert record["claimed_by"] == claim
 
 
 async def test_a_requeued_run_goes_on_when_the_agent_says_so(cluster: Cluster) -> None:

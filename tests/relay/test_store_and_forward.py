@@ -7,8 +7,11 @@ import json
 from dataclasses import replace
 
 import httpx
+import pytest
 
-from .fake_control_plane import FakeControlPlane
+from hpc_agent.relay.server import Relay
+
+from .fake_control_plane import FakeControlPlane, Reply
 from .harness import HAS_RUN, WAITING, Cluster, event, python, until
 
 
@@ -78,10 +81,124 @@ async def test_a_refused_write_is_moved_aside(
         control_plane.status = 400
         control_plane.start()
         await until(lambda: relay.spooled == 0)
-        assert await relay._spool.rejected() == 1
+        assert (await relay._spool.count()).set_aside == 1
         control_plane.status = 200
         await _store(client, 1)
     assert list(control_plane.stored) == ["key-1"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(content=b'{"data": null, "errors": [{"message": "database is locked"}]}'),
+        Reply(status=500, content=b"Internal Server Error"),
+        Reply(content=b"<html>Log in first</html>", headers={"Content-Type": "text/html"}),
+        Reply(status=307, headers={"Location": "https://portal.example"}),
+        Reply(content=b'{"data": {"eventLo'),
+        Reply(cut=True),
+        Reply(status=403),
+    ],
+    ids=["error inside", "500", "page", "redirect", "half", "broken off", "403"],
+)
+async def test_what_is_no_receipt_is_none(
+    cluster: Cluster, control_plane: FakeControlPlane, reply: Reply
+) -> None:
+    """The job goes on, and its event arrives when the control plane takes it, before later ones."""
+    job = cluster.job(argv=python(WAITING))
+    async with cluster.relay() as relay, cluster.loopback(job) as client:
+        control_plane.script = lambda _received: reply
+        answers = [await _store(client, number) for number in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert all(answer.json()["data"]["eventLogs"] for answer in answers)
+        assert relay.spooled == 2
+        control_plane.script = None
+        await until(lambda: relay.spooled == 0)
+    assert list(control_plane.stored) == ["key-0", "key-1"]
+
+
+@pytest.mark.parametrize("pragma", ["max_page_count = 1", "query_only = 1"], ids=["full", "read"])
+async def test_a_disk_that_takes_nothing_loses_and_doubles_nothing(
+    cluster: Cluster, control_plane: FakeControlPlane, pragma: str
+) -> None:
+    """The job is asked to come back, and hears that its event is kept when it is."""
+    job = cluster.job(argv=python(WAITING))
+    big = {"Idempotency-Key": "key-0", "User-Agent": "x" * 30_000}
+    async with cluster.relay() as relay, cluster.loopback(job) as client:
+        control_plane.script = lambda _received: Reply(status=503)
+        await _pragma(relay, pragma)
+        for _ in range(2):
+            answer = await client.post("/graphql", json=event(0), headers=big)
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) > 0
+        assert relay.spooled == 0
+        await _pragma(relay, "max_page_count = 100000")
+        await _pragma(relay, "query_only = 0")
+        answer = await client.post("/graphql", json=event(0), headers=big)
+        assert answer.status_code == 200
+        assert relay.spooled == 1
+        control_plane.script = None
+        await until(lambda: relay.spooled == 0)
+    assert list(control_plane.stored) == ["key-0"]
+
+
+async def test_with_a_disk_that_takes_nothing_events_go_straight_on(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """An absence that nothing waits for is found to be over by the next event."""
+    job = cluster.job(argv=python(WAITING))
+    async with cluster.relay() as relay, cluster.loopback(job) as client:
+        await _pragma(relay, "query_only = 1")
+        control_plane.script = lambda _received: Reply(status=503)
+        assert (await _store(client, 0)).status_code == 503
+        control_plane.script = None
+        assert (await _store(client, 0)).status_code == 200
+    assert list(control_plane.stored) == ["key-0"]
+
+
+async def test_what_is_in_doubt_for_the_stated_time_is_set_aside(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """Then the later events of its run go; those of other runs have not waited."""
+    job, other = cluster.job(argv=python(WAITING)), cluster.job(2, argv=python(WAITING))
+    short = replace(cluster.settings, set_aside_after_seconds=1.0)
+    control_plane.script = lambda received: (
+        Reply(status=500) if received.headers.get("idempotency-key") == "key-0" else None
+    )
+    async with cluster.relay(short) as relay, cluster.loopback(job) as client:
+        await _store(client, 0)
+        await _store(client, 1)
+        async with cluster.loopback(other) as neighbour:
+            await neighbour.post(
+                "/graphql", json=event(2, "run-id-2"), headers={"Idempotency-Key": "key-2"}
+            )
+        assert list(control_plane.stored) == ["key-2"]
+        await until(lambda: relay.spooled == 0)
+        assert (await relay._spool.count()).set_aside == 1
+    assert list(control_plane.stored) == ["key-2", "key-1"]
+
+
+async def test_text_that_is_none_is_stored_as_far_as_it_is(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """A file name that is not UTF-8 would be refused for ever, and hold up its run's events."""
+    job = cluster.job(argv=python(WAITING))
+    request = event(0)
+    request["variables"]["eventRecord"] |= {
+        "userMessage": "read a\udcff.csv and \U0001f600",
+        "dagsterEvent": {"eventSpecificData": json.dumps({"label": "b\ud800 \\\\ud800"})},
+    }
+    async with cluster.relay(), cluster.loopback(job) as client:
+        answer = await client.post(
+            "/graphql",
+            content=json.dumps(request).encode(),
+            headers={b"Idempotency-Key": b"k\xe9y"},
+        )
+    assert answer.status_code == 200
+    (received,) = control_plane.requests
+    record = json.loads(received.body)["variables"]["eventRecord"]
+    assert record["userMessage"] == "read a\ufffd.csv and \U0001f600"
+    assert json.loads(record["dagsterEvent"]["eventSpecificData"])["label"].startswith("b\ufffd ")
+    assert received.headers["idempotency-key"] == "k\u00e9y"
 
 
 async def test_a_full_spool_pushes_back(cluster: Cluster, control_plane: FakeControlPlane) -> None:
@@ -135,3 +252,9 @@ async def _store(client: httpx.AsyncClient, number: int) -> httpx.Response:
 
 def _message(body: bytes) -> str:
     return str(json.loads(body)["variables"]["eventRecord"]["userMessage"])
+
+
+async def _pragma(relay: Relay, words: str) -> None:
+    """Let SQLite behave as on a disk that is full or read-only."""
+    spool = relay._spool
+    await spool._run(lambda: spool._db.execute(f"PRAGMA {words}"))

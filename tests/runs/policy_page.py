@@ -9,7 +9,9 @@ from typing import get_args
 from hpc_agent.config import Retries, Retry
 from hpc_agent.runs.recovery import Asked, Cause, NextAttempt, decide, may_restart
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.workers import a_worker
 
 PAGE = Path(__file__).parents[2] / "docs" / "retry-policies.md"
 
@@ -113,9 +115,9 @@ def _row(cause: Cause, action: str) -> str:
 
 
 def _follows(cause: Cause, policies: Retries) -> str:
-    job = Job(
+    job = a_worker(
         key="run-1",
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         phase=Phase.ENDED,
         state=_STATES[cause],
         deployment="prod",

@@ -6,18 +6,20 @@ from typing import Any
 
 import pytest
 
+from hpc_agent.jobs.exit_record import ExitRecord
 from hpc_agent.runs import efficiency
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.store.jobs import Job, JobKind, Phase
-from hpc_agent.workers.evidence import ExitRecord
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from tests.workers import a_worker
 
 GIB = 1 << 30
 
 
-def job(seconds: float = 7200.0) -> Job:
-    return Job(
+def job(seconds: float = 7200.0) -> Worker:
+    return a_worker(
         key="run-1",
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         phase=Phase.ENDED,
         deployment="prod",
         location="here",
@@ -63,8 +65,9 @@ def test_figures_of_accounting_are_told() -> None:
 
 def test_without_accounting_the_exit_record_tells() -> None:
     """The node program measured its children, and read what it was given from its environment."""
-    record = ExitRecord.from_json(
+    record = ExitRecord.parse(
         {
+            "exit_code": 0,
             "cpu_seconds": 7200.0,
             "max_rss_kb": 1 << 20,
             "allocation": {"cpus": 2, "nodes": 1, "memory_mb": 2048, "gpus": None},
@@ -77,7 +80,7 @@ def test_without_accounting_the_exit_record_tells() -> None:
 
 def test_accounting_that_gathers_nothing_is_completed_by_the_exit_record() -> None:
     """Without a jobacct_gather plugin sacct knows what was given, and not what was used."""
-    record = ExitRecord.from_json({"cpu_seconds": 57600.0, "max_rss_kb": 8 << 20})
+    record = ExitRecord.parse({"exit_code": 0, "cpu_seconds": 57600.0, "max_rss_kb": 8 << 20})
     found = efficiency.measure(job(), usage(cpu_seconds=None, max_rss_bytes=None), record)
     assert (found.cpu_share, found.memory_share, found.source) == (1.0, 0.5, "exit record")
 
@@ -133,7 +136,9 @@ def test_largest_process_alone_is_no_reason_to_ask_for_less_memory() -> None:
 
     def advice(kilobytes: int) -> list[str]:
         allocation = {"cpus": 1, "nodes": 1, "memory_mb": 10240, "gpus": None}
-        record = ExitRecord.from_json({"max_rss_kb": kilobytes, "allocation": allocation})
+        record = ExitRecord.parse(
+            {"exit_code": 0, "max_rss_kb": kilobytes, "allocation": allocation}
+        )
         return efficiency.advice(efficiency.measure(job(), None, record))
 
     assert advice(1 << 20) == []

@@ -19,15 +19,17 @@ from hpc_agent.runs.recovery import (
     signals_left_open,
 )
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from tests.workers import a_worker
 
 NOTHING = NoMore()
 
 
-def ended(state: JobState, **changes: Any) -> Job:
+def ended(state: JobState, **changes: Any) -> Worker:
     values: dict[str, Any] = {
         "key": "run-1",
-        "kind": JobKind.RUN_WORKER,
+        "kind": WorkerKind.RUN_WORKER,
         "phase": Phase.ENDED,
         "state": state,
         "deployment": "prod",
@@ -36,7 +38,7 @@ def ended(state: JobState, **changes: Any) -> Job:
         "job_id": "7",
         "created_at": 0.0,
     }
-    return Job(**(values | changes))
+    return a_worker(**(values | changes))
 
 
 def retries(**policies: Any) -> Retries:

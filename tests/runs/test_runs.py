@@ -11,25 +11,27 @@ import pytest
 from hpc_agent.config import AgentConfig, parse_config
 from hpc_agent.dagster_plus.requests import RunToLaunch, run_of
 from hpc_agent.errors import ConfigError, ControlPlaneError
-from hpc_agent.runs.conclusion import Verdict, failure_message, judge
+from hpc_agent.runs.last_word import RunEnd, failure_message, last_word, needs_status
 from hpc_agent.runs.worker_plan import plan_run, run_key
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.workers import a_worker
 
 ORIGIN = {"repository_origin": {"executable_path": "/code/bin/python"}}
 RUN = RunToLaunch(run_id="r-1", job_name="j", location="here", tags={}, code_origin=ORIGIN)
-ENDED = Job(
-    key="run-1",
-    kind=JobKind.RUN_WORKER,
-    phase=Phase.ENDED,
-    deployment="prod",
-    location="here",
-    run_id="r-1",
-    created_at=1.0,
-    job_id="7",
-    state=JobState.FAILED,
-    exit_code=1,
-)
+VALUES: dict[str, Any] = {
+    "key": "run-1",
+    "kind": WorkerKind.RUN_WORKER,
+    "phase": Phase.ENDED,
+    "deployment": "prod",
+    "location": "here",
+    "run_id": "r-1",
+    "created_at": 1.0,
+    "job_id": "7",
+    "state": JobState.FAILED,
+    "exit_code": 1,
+}
 
 
 def config(**changes: Any) -> AgentConfig:
@@ -101,28 +103,52 @@ def test_request_without_a_run_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "verdict"),
+    ("changes", "status", "run_end"),
     [
-        ({}, "STARTED", Verdict.FAILED),
-        ({}, "STARTING", Verdict.FAILED),
-        ({}, "SUCCESS", Verdict.NOTHING),
-        ({}, "FAILURE", Verdict.NOTHING),
-        ({}, "CANCELED", Verdict.NOTHING),
-        ({}, "CANCELING", Verdict.CANCELED),
-        ({"terminate_at": 1.0}, "STARTED", Verdict.CANCELED),
-        ({"phase": Phase.REFUSED}, "STARTING", Verdict.NOTHING),
-        ({"phase": Phase.LOST}, "STARTED", Verdict.FAILED),
-        ({"phase": Phase.WITHDRAWN, "terminate_at": 1.0}, "CANCELING", Verdict.CANCELED),
-        ({}, None, Verdict.NOTHING),
+        ({}, "STARTED", RunEnd.FAILED),
+        ({}, "STARTING", RunEnd.FAILED),
+        ({}, "SUCCESS", RunEnd.NOTHING),
+        ({}, "FAILURE", RunEnd.NOTHING),
+        ({}, "CANCELED", RunEnd.NOTHING),
+        ({}, "CANCELING", RunEnd.CANCELED),
+        ({"terminate_at": 1.0}, "STARTED", RunEnd.CANCELED),
+        ({"phase": Phase.LOST}, "STARTED", RunEnd.FAILED),
+        ({"phase": Phase.WITHDRAWN, "terminate_at": 1.0}, "CANCELING", RunEnd.CANCELED),
+        ({"phase": Phase.REFUSED, "attempt": 2}, "STARTED", RunEnd.FAILED),
+        ({"phase": Phase.REFUSED, "attempt": 2}, "SUCCESS", RunEnd.NOTHING),
+        ({}, None, RunEnd.NOTHING),
     ],
 )
-def test_last_word_on_a_run(changes: dict[str, Any], status: str | None, verdict: Verdict) -> None:
+def test_last_word_on_a_run(changes: dict[str, Any], status: str | None, run_end: RunEnd) -> None:
     """Only a run that its worker left open gets one from the agent."""
-    assert judge(replace(ENDED, **changes), status) is verdict
+    worker = a_worker(**(VALUES | changes))
+    word = last_word(worker, is_request_open=False, run_status=status)
+    assert word.run_end is run_end
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase.is_final])
+@pytest.mark.parametrize("is_request_open", [True, False])
+def test_no_run_ends_in_silence(phase: Phase, is_request_open: bool) -> None:
+    """Whatever its final phase: its request fails, or the run itself is told."""
+    worker = a_worker(**(VALUES | {"phase": phase, "message": "no such partition"}))
+    assert needs_status(worker, is_request_open=is_request_open) is not (
+        phase is Phase.REFUSED and is_request_open
+    )
+    word = last_word(worker, is_request_open=is_request_open, run_status="STARTING")
+    is_told = word.run_end is not RunEnd.NOTHING and word.message != ""
+    assert is_told or (is_request_open and word.failure is not None)
+
+
+def test_refusal_of_a_launch_is_its_answer() -> None:
+    """The control plane fails the run; a second failure event would say the same."""
+    worker = a_worker(**(VALUES | {"phase": Phase.REFUSED, "message": "no such partition"}))
+    word = last_word(worker, is_request_open=True, run_status=None)
+    assert (word.run_end, word.failure) == (RunEnd.NOTHING, "no such partition")
 
 
 def test_success_without_a_finished_run_is_no_success() -> None:
     """An exit code of 0 does not finish a run."""
-    clean = replace(ENDED, state=JobState.COMPLETED, exit_code=0)
-    assert judge(clean, "STARTED") is Verdict.FAILED
+    clean = a_worker(**(VALUES | {"state": JobState.COMPLETED, "exit_code": 0}))
+    word = last_word(clean, is_request_open=False, run_status="STARTED")
+    assert word.run_end is RunEnd.FAILED
     assert "ended without finishing the run" in failure_message(clean)

@@ -66,9 +66,9 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalScheduler]:
     """The local scheduler with two slots; its jobs are ended afterwards."""
     scheduler = LocalScheduler(tmp_path / "local", slots=2, grace_seconds=2)
     yield scheduler
-    for record in await scheduler.queue():
+    for record in (await scheduler.queue()).records:
         await scheduler.cancel(record.job_id)
-    for record in await scheduler.queue():
+    for record in (await scheduler.queue()).records:
         await until_final(scheduler, record.job_id)
 
 

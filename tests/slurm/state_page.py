@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from hpc_agent.jobs.wording import describe, describe_end
-from hpc_agent.runs.conclusion import Verdict, judge
+from hpc_agent.runs.last_word import RunEnd, last_word
 from hpc_agent.runs.recovery import cause_of
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import evidence
+from tests.workers import a_worker
 
 PAGE = Path(__file__).parents[2] / "docs" / "job-states.md"
 # How many tests make up the page; with fewer of them it is not judged.
@@ -37,12 +40,32 @@ starts no other attempt. Which ends are followed by another attempt,
 | state | the job | the run | in its log | policy | seen |
 |---|---|---|---|---|---|
 """
+_TAIL = """
+## A node whose Prolog fails
+
+slurmd drains the node with the reason "Prolog error" and gives the job back. What is then said of
+the job, by Slurm 22.05, 24.11 and 26.05 alike (`tests/recorded/*/*-prolog.txt`):
+
+* With `--no-requeue`, squeue has it as `CANCELLED`, reason `None`, exit code 0:0, with a node and
+  an end in the second of its start. sacct says the same, and `CANCELLED by 0`.
+* With `--requeue`, squeue has it as `PENDING`, reason `launch failed requeued held` (scontrol:
+  `launch_failed_requeued_held`), with one restart more and without a node. sacct has an attempt
+  that is `REQUEUED`, then one that is `PENDING`. It waits until somebody releases it.
+
+What tells the first from somebody's scancel: it is by the user 0, had a node, its script has not
+started, and the agent has not asked for it. A job that is cancelled while it runs has 0:15, but 0:0
+as well when that is in the second of its start; one that is cancelled while it waits has no node.
+Only accounting says who cancelled a job, and where the agent runs as root, its user is 0, too.
+
+A requeue gives a job a new time of submission. Accounting of 22.05 may have a record of a job
+before it knows whose it is: named `allocation`, `PENDING`, without comment and directory.
+"""
 
 
 def render(produced: set[JobState]) -> str:
     """Return the page."""
     rows = [_row(state, produced) for state in JobState if state is not JobState.UNKNOWN]
-    return _HEAD + "\n".join(rows) + "\n"
+    return _HEAD + "\n".join(rows) + "\n" + _TAIL
 
 
 def rows_of(page: str) -> set[str]:
@@ -50,11 +73,11 @@ def rows_of(page: str) -> set[str]:
     return set(_ROW.findall(page))
 
 
-def observed(state: JobState) -> Job:
+def observed(state: JobState) -> Worker:
     """Return a run's job that ran, after Slurm has told this state of it."""
-    job = Job(
+    worker = a_worker(
         key="run-1",
-        kind=JobKind.RUN_WORKER,
+        kind=WorkerKind.RUN_WORKER,
         phase=Phase.RUNNING,
         state=JobState.RUNNING,
         deployment="prod",
@@ -66,9 +89,10 @@ def observed(state: JobState) -> Job:
         started_at=10.0,
     )
     record = JobRecord(job_id="17", state=state, source="squeue", nodes="c1", exit_code=1)
-    changes = dict(evidence.observe_record(job, record, 100.0))
-    values = {name: getattr(job, name) for name in job.__slots__}
-    return Job(**(values | changes))
+    assert worker.job is not None
+    change = evidence.observe_record(worker, worker.job, record, 100.0)
+    job = replace(worker.job, **change.job)
+    return replace(worker, **change.worker, phase=change.phase or worker.phase, job=job)
 
 
 def _row(state: JobState, produced: set[JobState]) -> str:
@@ -86,8 +110,8 @@ def _row(state: JobState, produced: set[JobState]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _becomes_of_run(job: Job) -> str:
+def _becomes_of_run(job: Worker) -> str:
     if not job.phase.is_final:
         return "goes on"
-    verdict = judge(job, "STARTED")
-    return {Verdict.FAILED: "fails", Verdict.CANCELED: "is canceled"}.get(verdict, "")
+    word = last_word(job, is_request_open=False, run_status="STARTED")
+    return {RunEnd.FAILED: "fails", RunEnd.CANCELED: "is canceled"}.get(word.run_end, "")

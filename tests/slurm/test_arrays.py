@@ -18,9 +18,10 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import FIELD, parse_job_ids
 from tests.cluster import SlurmCluster
 from tests.slurm.conftest import WriteScript
+from tests.slurm.recording import read
 from tests.slurm.waiting import LIMIT_SECONDS, until_final, until_state, until_text
 
-RECORDED = Path(__file__).parent.parent / "recorded" / "22.05"
+CONFIG = "printf 'ClusterName = c\\nMaxArraySize = 77\\nSLURM_VERSION = 22.05.8\\n'"
 
 
 @pytest.mark.parametrize(
@@ -31,22 +32,28 @@ RECORDED = Path(__file__).parent.parent / "recorded" / "22.05"
         ("17_[3-5]", ["17_3", "17_4", "17_5"]),
         ("17_[0,2,7-8%4]", ["17_0", "17_2", "17_7", "17_8"]),
         ("17_[1-7:3]", ["17_1", "17_4", "17_7"]),
-        ("17_[1-...]", ["17_[1-...]"]),
+        ("17_[1-...]", []),
+        ("17_[1,3,5,...]", []),
+        ("17_[0-4000000000]", []),
+        ("Welcome", []),
+        ("17+1", ["17+1"]),
     ],
 )
 def test_each_task_of_a_range_is_a_job(text: str, ids: list[str]) -> None:
-    """What cannot be read stays as it is."""
+    """A list that was cut, and what is no id, are none."""
     assert parse_job_ids(text) == ids
 
 
 def test_an_accounting_record_of_waiting_tasks_is_one_for_each() -> None:
     """And a task that has a record of its own keeps that."""
     times = ["1700000000", "Unknown", "Unknown", "60", "debug"]
-    columns = ["PENDING", "0:0", *times, "", "Priority", "n", "c", "17"]
-    started = ["RUNNING", "0:0", *times, "c1", "None", "n", "c", "18"]
-    lines = [["17_[3-5]", *columns], ["17_2", *started]]
-    records = sacct.parse("\n".join(FIELD.join(line) for line in lines) + "\n")
-    assert {record.job_id: record.state for record in records} == {
+    columns = ["PENDING", "0:0", *times, "", "Priority", "/w", "sbatch j", "n", "c", "17"]
+    started = ["RUNNING", "0:0", *times, "c1", "None", "/w", "sbatch j", "n", "c", "18"]
+    header = read("sacct.txt").split("\n")[0].split(FIELD)
+    lines = [header, ["17_[3-5]", *columns], ["17_2", *started]]
+    look = sacct.parse("\n".join(FIELD.join(line) for line in lines) + "\n")
+    assert look.is_complete
+    assert {record.job_id: record.state for record in look.records} == {
         "17_3": JobState.PENDING,
         "17_4": JobState.PENDING,
         "17_5": JobState.PENDING,
@@ -60,12 +67,12 @@ def test_an_accounting_record_of_waiting_tasks_is_one_for_each() -> None:
         ("MaxArraySize            = 1001\nMaxJobCount = 5\n", 1001),
         ("MaxArraySize = 1001\nSchedulerParameters     = defer,max_array_tasks=50\n", 50),
         ("MaxArraySize            = 0\n", 0),
-        ("", 0),
     ],
 )
 def test_the_largest_array_is_what_the_configuration_says(config: str, size: int) -> None:
     """MaxArraySize, or a smaller max_array_tasks."""
-    assert scontrol.parse_max_array_size(config) == size
+    whole = f"ClusterName = c\n{config}SLURM_VERSION = 22.05.8\n"
+    assert scontrol.parse_max_array_size(whole) == size
 
 
 def test_ids_of_tasks_and_arrays() -> None:
@@ -76,13 +83,13 @@ def test_ids_of_tasks_and_arrays() -> None:
 
 def test_record_that_has_not_changed_is_the_same_object() -> None:
     """Ten thousand jobs of which one has changed cost the reading of one."""
-    text = (RECORDED / "squeue.txt").read_text()
+    text = read("squeue.txt")
     reader = squeue.Reader()
-    first = {record.job_id: record for record in reader.read(text)}
+    first = {record.job_id: record for record in reader.read(text).records}
     changed = next(job for job in first.values() if job.state is JobState.PENDING)
     job = f"{changed.job_id}{FIELD}"
     later = text.replace(f"{job}PENDING", f"{job}RUNNING")
-    second = {record.job_id: record for record in reader.read(later)}
+    second = {record.job_id: record for record in reader.read(later).records}
     different = [job_id for job_id in first if second[job_id] is not first[job_id]]
     assert different == [changed.job_id]
     assert second[changed.job_id].state is JobState.RUNNING
@@ -101,11 +108,11 @@ async def array(slurm: SlurmCli, write_script: WriteScript) -> AsyncIterator[str
 async def test_waiting_tasks_are_jobs_of_their_own(slurm: SlurmCli, array: str) -> None:
     """In the queue, when shown one by one, and when searched for by the array's comment."""
     ids = [task_id(array, index) for index in range(5)]
-    queued = {record.job_id: record for record in await slurm.queue()}
+    queued = {record.job_id: record for record in (await slurm.queue()).records}
     assert [queued[job_id].state for job_id in ids] == [JobState.PENDING] * 5
     assert {queued[job_id].comment for job_id in ids} == {"arr"}
     assert (await slurm.show(ids[3])).job_id == ids[3]
-    found = await slurm.find("arr", since=datetime.now(UTC) - timedelta(minutes=1))
+    found = (await slurm.find("arr", since=datetime.now(UTC) - timedelta(minutes=1))).records
     assert set(ids) <= {record.job_id for record in found}
 
 
@@ -142,7 +149,7 @@ async def test_tasks_run_with_their_own_directory_and_end_one_by_one(
 async def test_the_largest_array_is_asked_once(tmp_path: Path) -> None:
     """The configuration is the same as long as the agent runs."""
     fake = tmp_path / "scontrol"
-    fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho "MaxArraySize = 77"\n')
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{CONFIG}\n')
     fake.chmod(0o755)
     slurm = slurm_on_this_host({"PATH": f"{tmp_path}:/usr/bin:/bin"})
     assert [await slurm.max_array_size() for _ in range(3)] == [77, 77, 77]
@@ -157,7 +164,7 @@ async def test_an_array_that_is_too_large_is_refused_as_a_whole(
     script = write_script("true", options=("--hold",))
     with pytest.raises(SubmitRefusedError, match="Invalid job array"):
         await slurm.submit_array(script, name="n", comment="too large", size=1002)
-    assert "too large" not in {record.comment for record in await slurm.queue()}
+    assert "too large" not in {record.comment for record in (await slurm.queue()).records}
 
 
 @pytest.mark.slurm
@@ -189,7 +196,7 @@ async def tasks(slurm: SlurmCli, array: str) -> dict[int, JobState]:
     """Return the states of an array's tasks in the queue, by index."""
     return {
         int(record.job_id.partition("_")[2]): record.state
-        for record in await slurm.queue()
+        for record in (await slurm.queue()).records
         if array_id(record.job_id) == array
     }
 
@@ -200,7 +207,7 @@ async def accounted(
     """Return what accounting has once it has all of them, and this holds of their states."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
-        records = await slurm.history(ids, since=since)
+        records = (await slurm.history(ids, since=since)).records
         states = {record.job_id: record.state for record in records}
         if set(ids) <= set(states) and holds(set(states.values())):
             return states

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -55,6 +57,32 @@ async def test_a_canceled_call_leaves_no_process(tmp_path: Path) -> None:
     await until(lambda: not _lives(pid), "the end of the command")
 
 
+@pytest.mark.parametrize("command", ["echo hello", "echo hello; exec sleep 300"])
+async def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path, command: str) -> None:
+    """A daemon has its standard output and has left its session: the answer comes all the same."""
+    daemon = f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 300' & "
+    wait = f"while ! test -s {tmp_path}/pid; do :; done; "
+    descriptors = _open_files()
+    started = time.monotonic()
+    result = await ProcessRunner(ENVIRONMENT).run(
+        ["sh", "-c", f"{daemon}{wait}{command}"], environment={}, timeout_seconds=5
+    )
+    os.kill(int(await until_text(tmp_path / "pid")), signal.SIGKILL)
+    assert time.monotonic() - started < 30
+    assert result.stdout == "hello\n"
+    assert result.returncode == (None if "sleep" in command else 0)
+    assert _open_files() <= descriptors
+
+
+async def test_a_command_that_prints_without_end_is_killed() -> None:
+    """It would fill the agent's memory."""
+    result = await ProcessRunner(ENVIRONMENT, most_bytes=1 << 20).run(
+        ["cat", "/dev/zero"], environment={}, timeout_seconds=60
+    )
+    assert not result.succeeded
+    assert len(result.stdout) < 2 << 20
+
+
 async def test_a_missing_program_is_a_result() -> None:
     """As a shell would say: 127."""
     result = await ProcessRunner(ENVIRONMENT).run(
@@ -78,6 +106,10 @@ def test_the_environment_is_cleaned() -> None:
         }
     )
     assert cleaned == {"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf"}
+
+
+def _open_files() -> int:
+    return psutil.Process().num_fds()
 
 
 def _lives(pid: int) -> bool:

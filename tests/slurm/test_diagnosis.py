@@ -80,7 +80,40 @@ SUBMISSIONS: list[tuple[str, type[SchedulerError]]] = [
     (f"{FAILED}Access/permission denied", SubmitRefusedError),
     ("sbatch: error: Unable to open file /nope", SubmitRefusedError),
     ("sbatch: error: cli_filter plugin terminated with error", SubmitRefusedError),
-    ("sbatch: error: Give your project by --account, see the site's wiki", SubmitRefusedError),
+    (
+        "sbatch: error: Give your project by --account, see the site's wiki\n"
+        "sbatch: error: cli_filter plugin terminated with error",
+        SubmitRefusedError,
+    ),
+    ("sbatch: error: Give your project by --account, see the site's wiki", SubmitAmbiguousError),
+    (f"sbatch: error: QOSMaxJobsPerUserLimit\n{POLICY}", SchedulerLimitError),
+    (f"sbatch: error: AssocGrpJobsLimit\n{POLICY}", SchedulerLimitError),
+    (f"sbatch: error: MaxSubmitJobsPerAccount\n{POLICY}", SchedulerLimitError),
+    (f"sbatch: error: MaxJobsPerAccount\n{POLICY}", SchedulerLimitError),
+    (f"sbatch: error: MaxCpuPerAccount\n{POLICY}", SubmitRefusedError),
+    (f"sbatch: error: QOSGrpCpuLimit\n{POLICY}", SubmitRefusedError),
+    (f"sbatch: error: AssocMaxCpuMinutesPerJobLimit\n{POLICY}", SubmitRefusedError),
+    (f"{FAILED}Unable to create job record, try again", SchedulerLimitError),
+    (f"{FAILED}System submissions disabled", SchedulerLimitError),
+    (f"{FAILED}Requested account has breached requested QOS usage threshold", SchedulerLimitError),
+    (f"{FAILED}Rate limit exceeded, please retry later", SchedulerLimitError),
+    (f"{FAILED}I/O error writing script/environment to file", SchedulerUnavailableError),
+    (f"{FAILED}Invalid authentication credential", SchedulerUnavailableError),
+    (f"{FAILED}Connection timed out establishing", SchedulerUnavailableError),
+    (f"{FAILED}Connection timed out reading", SubmitAmbiguousError),
+    (f"{FAILED}Input/output error", SubmitAmbiguousError),
+    (f"{FAILED}Success", SubmitAmbiguousError),
+    (f"{FAILED}Unspecified error", SubmitRefusedError),
+    (f"{FAILED}Memory required by task is not available", SubmitRefusedError),
+    (f"{FAILED}Invalid feature specification", SubmitRefusedError),
+    ("sbatch: error: This does not look like a batch script.  The first", SubmitRefusedError),
+    ("sbatch: unrecognized option '--nope'\nTry \"sbatch --help\" for more", SubmitRefusedError),
+    (
+        "sbatch: fatal: --mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.",
+        SubmitRefusedError,
+    ),
+    ("Your job was accepted", SubmitAmbiguousError),
+    (f"NOTE: rate limit of the wiki\n{FAILED}Invalid qos specification", SubmitRefusedError),
 ]
 
 
@@ -90,6 +123,29 @@ def test_a_failed_submission(stderr: str, expected: type[SchedulerError]) -> Non
     error = submit_error(_result("sbatch", stderr=stderr))
     assert type(error) is expected
     assert stderr.splitlines()[-1].removeprefix("sbatch: ") in str(error)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stdout", "stderr", "unknown"),
+    [
+        (0, "Your job 4711 was accepted\n", "", True),
+        (0, "", "sbatch: job accepted", True),
+        (1, "", "Your job was accepted", True),
+        (1, "Your job was accepted", "", True),
+        (1, "4711\n", "wrapper: cannot write the journal", False),
+        (1, "4711\n", f"{FAILED}Invalid qos specification", False),
+        (1, "", f"{FAILED}Socket timed out on send/recv operation", False),
+        (None, "", "Your job was accepted", False),
+        (0, "", "", False),
+    ],
+)
+def test_words_that_nobody_knows_are_told_apart(
+    returncode: int | None, stdout: str, stderr: str, *, unknown: bool
+) -> None:
+    """After a search that finds no job they may be a refusal; an answer that was lost is none."""
+    error = submit_error(_result("sbatch", returncode=returncode, stdout=stdout, stderr=stderr))
+    assert isinstance(error, SubmitAmbiguousError)
+    assert error.unknown_words is unknown
 
 
 @pytest.mark.parametrize(

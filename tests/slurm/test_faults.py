@@ -17,9 +17,13 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.commands import ProcessRunner
+from hpc_agent.slurm.scheduler import Look
+from tests.slurm.printing import sacct_text, squeue_text
 
 NOW = datetime.now(UTC)
 Fake = Callable[[str, str], None]
+EMPTY_SQUEUE = f"cat <<'END'\n{squeue_text()}END"
+EMPTY_SACCT = f"cat <<'END'\n{sacct_text()}END"
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ async def test_a_find_that_cannot_ask_accounting_has_not_found_anything_out(
     slurm: SlurmCli, fake: Fake
 ) -> None:
     """An empty queue and a dead slurmdbd do not prove that there is no job."""
-    fake("squeue", "exit 0")
+    fake("squeue", EMPTY_SQUEUE)
     fake("sacct", "echo 'sacct: error: Problem talking to the database' >&2; exit 1")
     with pytest.raises(SchedulerUnavailableError, match="talking to the database"):
         await slurm.find("c", since=NOW)
@@ -168,16 +172,16 @@ async def test_missing_accounting_is_remembered_for_a_while(tmp_path: Path, fake
         clock=lambda: next(times),
     )
     for _ in range(4):
-        assert await slurm.history(["1"], since=NOW) == []
+        assert await slurm.history(["1"], since=NOW) == Look()
     assert (tmp_path / "calls").read_text() == "x\nx\n"
 
 
 async def test_many_ids_are_one_sacct(slurm: SlurmCli, fake: Fake, tmp_path: Path) -> None:
     """5,000 of them still fit on one command line."""
-    fake("sacct", f"echo x >> {tmp_path}/calls")
+    fake("sacct", f"echo x >> {tmp_path}/calls\n{EMPTY_SACCT}")
     ids = [str(number) for number in range(1_000_000, 1_005_000)]
-    assert await slurm.history(ids, since=NOW) == []
-    assert await slurm.history([], since=NOW) == []
+    assert await slurm.history(ids, since=NOW) == Look()
+    assert await slurm.history([], since=NOW) == Look()
     assert (tmp_path / "calls").read_text() == "x\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.agent.journal import print_file
+from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
 from hpc_agent.files import Files, LocalFiles
+from hpc_agent.hostile_files import UnfitFileError, require_open_modes
 from hpc_agent.slurm.ssh_files import SftpFiles
 from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.ssh import Sshd, running_sshd
@@ -119,7 +122,119 @@ def test_files_and_trees_are_removed_and_their_absence_is_no_error(
     assert list(files.names(tree)) == ["link"]
     files.remove_tree(tree)
     assert not tree.exists()
+    (tmp_path / "itself").symlink_to(tmp_path / "kept")
+    files.remove_tree(tmp_path / "itself")
+    assert not (tmp_path / "itself").is_symlink()
     assert (tmp_path / "kept" / "file").exists()
+
+
+def test_file_is_created_once(files: Files, tmp_path: Path) -> None:
+    """Complete at once, and of several makers one; nothing is left beside it."""
+    path = tmp_path / HOSTILE
+
+    def create(number: int) -> bool:
+        try:
+            files.create(path, f"{number}")
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(create, range(8)))
+    assert made.count(True) == 1
+    assert files.read(path) == str(made.index(True)).encode()
+    assert _mode(path) == 0o600
+    assert list(files.names(tmp_path)) == [HOSTILE]
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "secret")
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("put", [_fifo, _link, _device, _directory])
+@pytest.mark.timeout(20)
+def test_what_is_no_file_of_its_place_is_not_read(
+    files: Files, tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    """Reading neither waits, nor leads elsewhere, nor never ends; nor does printing it."""
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "job").mkdir()
+    path = tmp_path / "job" / "stdout"
+    put(path)
+    with pytest.raises(UnfitFileError, match="is not a regular file"):
+        files.read(path)
+    with pytest.raises(UnfitFileError, match="is not a regular file"):
+        files.read_from(path, 0, 10)
+    with pytest.raises(HpcAgentError, match="is not a regular file"):
+        print_file(files, path, follow=True)
+
+
+def test_job_directory_that_is_a_link_is_not_read(files: Files, tmp_path: Path) -> None:
+    """The file in it is a regular one, and somebody else's."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "stdout").write_text("secret")
+    (tmp_path / "job").symlink_to(tmp_path / "other")
+    with pytest.raises(HpcAgentError, match="not in a directory of its own"):
+        print_file(files, tmp_path / "job" / "stdout", follow=False)
+    (tmp_path / "link").symlink_to(tmp_path)
+    path = tmp_path / "link" / "other" / "stdout"
+    assert files.read(path, within=tmp_path / "link") == b"secret"  # links above are the site's
+
+
+def test_file_that_is_too_large_is_not_read(files: Files, tmp_path: Path) -> None:
+    """A sparse file costs its writer nothing."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    assert files.read(path, limit=100) == b"x" * 100
+    with pytest.raises(UnfitFileError, match="larger than 99 bytes"):
+        files.read(path, limit=99)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(UnfitFileError, match="larger than 1048576 bytes"):
+        files.read(path)
+
+
+def test_file_that_its_mode_shuts_is_told_from_one_that_the_file_system_refuses(
+    tmp_path: Path,
+) -> None:
+    """The first is user code's doing, the other may pass."""
+    path = tmp_path / "job" / "exit.json"
+    path.parent.mkdir()
+    path.touch(0o600)
+
+    def mode_of(place: Path) -> int:
+        return place.lstat().st_mode
+
+    require_open_modes(path, tmp_path, mode_of)
+    for shut, mode in ((path, 0o200), (path.parent, 0o300)):
+        shut.chmod(mode)
+        with pytest.raises(UnfitFileError, match=f"the mode of {shut} forbids it"):
+            require_open_modes(path, tmp_path, mode_of)
+        shut.chmod(0o700)
+
+
+def test_only_links_to_directories_that_are_followed_are_directories(
+    files: Files, tmp_path: Path
+) -> None:
+    """Also when there is nothing, or a file in the way."""
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "directory")
+    assert files.is_directory(tmp_path / "directory", follow=False)
+    assert files.is_directory(tmp_path / "link")
+    for path in ("link", "file", "absent", "file/below"):
+        assert not files.is_directory(tmp_path / path, follow=False)
 
 
 def test_threads_do_not_get_each_others_answers(files: Files, tmp_path: Path) -> None:

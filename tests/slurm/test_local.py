@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from hpc_agent.errors import SchedulerUnreadableError
 from hpc_agent.slurm.local import LocalScheduler
 from hpc_agent.slurm.local_files import JobDirectory, living_pid
 from hpc_agent.slurm.state import JobState
@@ -140,7 +142,27 @@ async def test_ids_increase_and_are_never_used_again(
 async def test_a_strange_id_is_only_unknown(local: LocalScheduler, job_id: str) -> None:
     """No path is made of it."""
     await local.cancel(job_id)
-    assert list(await local.queue()) == []
+    assert not (await local.queue()).records
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"state": 5}', "\0"])
+async def test_a_job_whose_file_cannot_be_read_stops_no_other(
+    local: LocalScheduler, write_script: WriteScript, tmp_path: Path, text: str
+) -> None:
+    """It is told, and no job is absent meanwhile; the others are read, run and end."""
+    spoilt = await local.submit(write_script("true"), name="n", comment="c")
+    await until_final(local, spoilt)
+    other = LocalScheduler(tmp_path / "local", slots=2)  # which has not seen its end
+    (tmp_path / "local" / "jobs" / spoilt / "end.json").write_text(text)
+    (tmp_path / "local" / "jobs" / "local-strange").mkdir()
+    job_id = await other.submit(write_script("true"), name="n", comment="c")
+    assert (await until_final(other, job_id)).state is JobState.COMPLETED
+    for look in (await other.queue(), await other.find("c", since=datetime.now(UTC))):
+        assert [job.job_id for job in look.records] == [job_id]
+        assert not look.is_complete
+    with pytest.raises(SchedulerUnreadableError):
+        await other.show(spoilt)
+    (tmp_path / "local" / "jobs" / spoilt / "end.json").unlink()  # or nobody could cancel it
 
 
 def _kill_worker(tmp_path: Path, job_id: str) -> None:

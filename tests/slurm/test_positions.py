@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from hpc_agent.errors import SchedulerUnreadableError
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.queue_position import Position, are_hidden, parse
 from hpc_agent.slurm.state import JobState
@@ -14,9 +15,11 @@ from tests.slurm.conftest import WriteScript
 from tests.slurm.waiting import until_final, until_state
 
 
-def printed(*rows: tuple[str, str, str], reason: str = "Priority") -> str:
+def printed(*rows: tuple[str, ...], reason: str = "Priority") -> str:
     """Return what squeue prints of pending jobs: id, priority, partitions, and a reason."""
-    return "\n".join(FIELD.join((*row, reason)) + RECORD for row in rows) + "\n"
+    header = ("JOBID", "PRIORITY", "PARTITION", "REASON")
+    records = [header, *((*row, reason) for row in rows)]
+    return "".join(f"{FIELD.join(record)}{RECORD}\n" for record in records)
 
 
 def test_order_is_that_of_priority_then_of_age() -> None:
@@ -62,30 +65,37 @@ def test_of_several_partitions_the_one_furthest_ahead_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    "row",
     [
-        "",
-        "\n",
-        "slurm_load_jobs error: Unable to contact slurm controller\n",
-        printed(("1", "", "a")),
-        printed(("1", "-5", "a")),
-        printed(("1", "N/A", "a")),
-        printed(("1", "\u0665", "a")),
-        printed(("1", "9" * 5000, "a")),
-        printed(("1_[3-9]", "5", "a")),
-        printed(("$(id)", "5", "a")),
-        printed(("9" * 5000, "5", "a")),
-        printed(("1", "5", "")),
-        printed(("1", "5", ",")),
-        f"1{FIELD}5{FIELD}a{FIELD}None{FIELD}more{RECORD}",
-        f"1{FIELD}5{FIELD}a{RECORD}",
-        RECORD * 3 + FIELD * 3,
+        ("1", "", "a"),
+        ("1", "-5", "a"),
+        ("1", "N/A", "a"),
+        ("1", "\u0665", "a"),
+        ("1", "9" * 5000, "a"),
+        ("1_[3-9]", "5", "a"),
+        ("$(id)", "5", "a"),
+        ("9" * 5000, "5", "a"),
+        ("1", "5", ""),
+        ("1", "5", ","),
+        ("1", "5", "a", "more"),
+        ("1", "5"),
+        (),
     ],
+    ids=str,
 )
-def test_what_cannot_be_read_has_no_place(text: str) -> None:
+def test_what_cannot_be_read_has_no_place(row: tuple[str, ...]) -> None:
     """And stops nobody: the next record is read."""
-    assert parse(text, {"1", "1_3"}) == {}
-    assert parse(text + RECORD + printed(("2", "5", "b")), {"2"}) == {"2": Position(1, 1, "b")}
+    assert parse(printed(row), {"1", "1_3"}) == {}
+    assert parse(printed(row, ("2", "5", "b")), {"2"}) == {"2": Position(1, 1, "b")}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "slurm_load_jobs error: Unable to contact slurm controller\n"]
+)
+def test_an_answer_that_is_none_is_an_error(text: str) -> None:
+    """Nobody waits is something else."""
+    with pytest.raises(SchedulerUnreadableError):
+        parse(text, {"1"})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +109,8 @@ def test_what_cannot_be_read_has_no_place(text: str) -> None:
 )
 def test_site_may_hide_jobs_of_others(line: str, hidden: bool) -> None:
     """As scontrol shows its configuration."""
-    assert are_hidden(f"Configuration data\n{line}\nProctrackType = x\n") is hidden
+    config = f"ClusterName = c\n{line}\nProctrackType = x\nSLURM_VERSION = 22.05.8\n"
+    assert are_hidden(config) is hidden
 
 
 @pytest.mark.slurm

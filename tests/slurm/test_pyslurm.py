@@ -151,7 +151,7 @@ async def test_a_death_during_a_submission_is_ambiguous(
     script = write_script("true")
     with pytest.raises(SubmitAmbiguousError, match=LOST):
         await scheduler.submit(script, name="n", comment=f"lost-{order}")
-    (found,) = await scheduler.find(f"lost-{order}", since=WHATEVER)
+    (found,) = (await scheduler.find(f"lost-{order}", since=WHATEVER)).records
     assert (await until_final(scheduler, found.job_id)).source == "pyslurm"
 
 
@@ -264,7 +264,7 @@ async def test_tasks_of_an_array_are_told_apart(
     tasks = [task_id(array, index) for index in range(3)]
     try:
         assert [(await scheduler.show(task)).job_id for task in tasks] == tasks
-        queued = {job.job_id for job in await scheduler.queue()}
+        queued = {job.job_id for job in (await scheduler.queue()).records}
         assert set(tasks) <= queued
         await until_state(scheduler, tasks[0], JobState.RUNNING)
         assert (await scheduler.show(array)).job_id == array
@@ -466,7 +466,8 @@ async def test_plugins_of_sbatch_keep_submissions_to_it(
 ) -> None:
     """A site's cli_filter sees every job, and is asked for once."""
     fakes = {
-        "scontrol": f"echo >> {tmp_path}/asked; echo CliFilterPlugins = cli_filter/lua",
+        "scontrol": f"echo >> {tmp_path}/asked; printf '"
+        "CliFilterPlugins = cli_filter/lua\\nClusterName = c\\nSLURM_VERSION = 24.11.5\\n'",
         "sbatch": "echo 17",
     }
     for name, line in fakes.items():

@@ -2,175 +2,171 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from hpc_agent.errors import SchedulerUnreadableError
 from hpc_agent.slurm import sacct, sbatch, scontrol, sinfo, squeue
 from hpc_agent.slurm.scheduler import JobRecord, NodeInfo, PartitionInfo
 from hpc_agent.slurm.state import JobState
-from hpc_agent.slurm.values import FIELD, RECORD
+from hpc_agent.slurm.values import RECORD
 from tests.slurm.matrix import VERSIONS
+from tests.slurm.recording import COMMENT, JOBS, NAME, TASKS, read
 
-RECORDED = Path(__file__).parent.parent / "recorded"
-NAME = 'na me|x=1; echo "q"\nsecond'
-COMMENT = "evil|a=b UserId=x(1) c\nline2 é"
-SUBMITTED = datetime(2026, 11, 24, 7, 27, 19, tzinfo=UTC)
+# What became of each job that tests/slurm/recording.py makes, as squeue has it.
+ENDINGS = [
+    ("timeout", JobState.TIMEOUT, 0, 15, "TimeLimit"),
+    ("running", JobState.RUNNING, None, None, ""),
+    ("failed-hostile-name", JobState.FAILED, 3, None, "NonZeroExitCode"),
+    ("completed", JobState.COMPLETED, 0, None, ""),
+    ("requeued", JobState.FAILED, 5, None, "NonZeroExitCode"),
+    ("held", JobState.PENDING, None, None, "JobHeldUser"),
+    ("begin", JobState.PENDING, None, None, "BeginTime"),
+    ("pending", JobState.PENDING, None, None, "Resources"),
+]
 
-
-def read(name: str, version: str = "22.05") -> str:
-    """Return a recorded output."""
-    return (RECORDED / version / name).read_text()
-
-
-@pytest.fixture(scope="module")
-def queue() -> dict[str, JobRecord]:
-    """The recorded squeue, by job id."""
-    return {job.job_id: job for job in squeue.parse(read("squeue.txt"))}
-
-
-@pytest.fixture(scope="module")
-def history() -> dict[str, JobRecord]:
-    """The recorded sacct, by job id."""
-    return {job.job_id: job for job in sacct.parse(read("sacct.txt"))}
+each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-@pytest.mark.parametrize(
-    ("job_id", "state", "exit_code", "signal", "reason"),
-    [
-        ("33", JobState.TIMEOUT, 0, 15, "TimeLimit"),
-        ("34", JobState.RUNNING, None, None, ""),
-        ("35", JobState.FAILED, 3, None, "NonZeroExitCode"),
-        ("36", JobState.COMPLETED, 0, None, ""),
-        ("37", JobState.FAILED, 0, 9, "JobLaunchFailure"),
-        ("38", JobState.CANCELLED, 0, 15, ""),
-        ("39", JobState.FAILED, 5, None, "NonZeroExitCode"),
-        ("40", JobState.PENDING, None, None, "JobHeldUser"),
-        ("41", JobState.PENDING, None, None, "BeginTime"),
-        ("42", JobState.PENDING, None, None, "Resources"),
-        ("43_2", JobState.PENDING, None, None, "JobHeldUser"),
-    ],
-)
-def test_squeue(
-    *,
-    queue: dict[str, JobRecord],
-    job_id: str,
-    state: JobState,
-    exit_code: int | None,
-    signal: int | None,
-    reason: str,
-) -> None:
-    """State, how it ended, and why it waits."""
-    job = queue[job_id]
-    assert (job.state, job.exit_code, job.signal, job.reason) == (state, exit_code, signal, reason)
-    assert job.source == "squeue"
+def queue(version: str) -> dict[str, JobRecord]:
+    """Return the recorded squeue, by what the jobs are called."""
+    look = squeue.parse(read("squeue.txt", version))
+    assert (look.unreadable, look.noise) == ((), ())
+    return {called(job): job for job in look.records}
 
 
-def test_squeue_has_all_jobs(queue: dict[str, JobRecord]) -> None:
-    """Also each task of an array."""
-    assert set(queue) == {*map(str, range(33, 43)), "43_1", "43_2", "43_3"}
+def history(version: str) -> dict[str, JobRecord]:
+    """Return the recorded sacct, by what the jobs are called."""
+    look = sacct.parse(read("sacct.txt", version))
+    assert (look.unreadable, look.noise) == ((), ())
+    return {called(job): job for job in look.records}
 
 
-def test_squeue_times(queue: dict[str, JobRecord]) -> None:
+def called(job: JobRecord) -> str:
+    """Return what a job is called, by its script's directory."""
+    name = Path(job.script).parent.name
+    return f"{name}{job.job_id.partition('_')[2]}"
+
+
+@each_version
+def test_squeue(version: str) -> None:
+    """State, how it ended, and why it waits; each task of an array is a job."""
+    jobs = queue(version)
+    for name, state, exit_code, signal, reason in ENDINGS:
+        job = jobs[name]
+        assert (job.state, job.exit_code, job.signal, job.reason) == (
+            state,
+            exit_code,
+            signal,
+            reason,
+        ), name
+        assert job.source == "squeue"
+    assert (jobs["killed"].state, jobs["killed"].signal) == (JobState.FAILED, 9)
+    assert jobs["canceled"].state is JobState.CANCELLED
+    assert set(jobs) == {*JOBS, *(f"{TASKS}{index}" for index in range(4))}
+
+
+@each_version
+def test_squeue_times(version: str) -> None:
     """A waiting job has an expected start or none, a running one has no end yet."""
-    assert queue["34"].submit_time == SUBMITTED
-    assert queue["34"].start_time == datetime(2026, 11, 24, 7, 27, 20, tzinfo=UTC)
-    assert queue["34"].end_time is None
-    assert queue["34"].time_limit_seconds == 2 * 86400 + 3 * 3600 + 5 * 60
-    assert queue["33"].end_time == datetime(2026, 11, 24, 7, 28, 49, tzinfo=UTC)
-    assert queue["42"].expected_start == datetime(2026, 11, 26, 10, 32, 20, tzinfo=UTC)
-    assert queue["42"].start_time is None
-    assert queue["40"].expected_start is None
+    jobs = queue(version)
+    running, ended, waiting = jobs["running"], jobs["timeout"], jobs["pending"]
+    assert running.submit_time is not None and running.start_time is not None
+    assert running.submit_time <= running.start_time
+    assert running.end_time is None
+    assert running.time_limit_seconds == 2 * 86400 + 3 * 3600 + 5 * 60
+    assert ended.start_time is not None and ended.end_time is not None
+    assert ended.start_time < ended.end_time
+    assert waiting.expected_start is not None and waiting.start_time is None
+    assert jobs["held"].expected_start is None
 
 
-def test_squeue_free_text(queue: dict[str, JobRecord]) -> None:
+@each_version
+def test_squeue_free_text(version: str) -> None:
     """Names and comments with newlines, separators of other formats, and non-ASCII letters."""
-    assert (queue["35"].name, queue["35"].comment) == (NAME, COMMENT)
-    assert (queue["34"].name, queue["34"].comment) == ("hpc-agent:run-running", "run-running")
-    assert queue["41"].comment == ""
+    jobs = queue(version)
+    failed, running = jobs["failed-hostile-name"], jobs["running"]
+    assert (failed.name, failed.comment) == (NAME, COMMENT)
+    assert (running.name, running.comment) == ("hpc-agent:run-running", "run-running")
+    assert running.script.endswith("/running/job.sh")
+    assert running.working_directory == "/tmp"
 
 
-def test_squeue_counts_restarts(queue: dict[str, JobRecord]) -> None:
-    """Job 39 was requeued once."""
-    assert (queue["39"].restarts, queue["34"].restarts) == (1, 0)
+@each_version
+def test_squeue_counts_restarts(version: str) -> None:
+    """A requeue counts, and gives a new time of submission (22.05 to 26.05)."""
+    jobs = queue(version)
+    assert (jobs["requeued"].restarts, jobs["running"].restarts) == (1, 0)
+    first, second = jobs["running"].submit_time, jobs["requeued"].submit_time
+    assert first is not None and second is not None
+    assert first < second
 
 
-def test_squeue_without_jobs() -> None:
-    """Nothing is no job."""
-    assert squeue.parse("") == []
-
-
-def test_a_broken_squeue_record_does_not_hide_the_others(
-    caplog: pytest.LogCaptureFixture,
+@each_version
+def test_a_state_from_the_future_is_unknown_and_logged(
+    caplog: pytest.LogCaptureFixture, version: str
 ) -> None:
-    """It is logged and left out."""
-    good = read("squeue.txt")
-    jobs = squeue.parse(f"torn{FIELD}PENDING{RECORD}\n{good}")
-    assert len(jobs) == len(squeue.parse(good))
-    assert "cannot be read" in caplog.text
-
-
-def test_a_state_from_the_future_is_unknown_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Unknown is not an end, whatever its exit code says."""
-    text = read("squeue.txt").replace("COMPLETED", "TELEPORTED")
-    (job,) = [job for job in squeue.parse(text) if job.job_id == "36"]
+    text = read("squeue.txt", version).replace("COMPLETED", "TELEPORTED")
+    (job,) = [job for job in squeue.parse(text).records if called(job) == "completed"]
     assert (job.state, job.raw_state, job.exit_code) == (JobState.UNKNOWN, "TELEPORTED", None)
     assert "TELEPORTED" in caplog.text
 
 
-def test_squeue_is_asked_for_whole_fields_and_all_states() -> None:
+def test_squeue_is_asked_for_whole_fields_all_states_and_hidden_partitions() -> None:
     """Width 0 is what keeps squeue from cutting at 20 characters."""
     argv = squeue.arguments()
-    assert "--states=all" in argv
-    assert "--me" in argv
+    assert {"--states=all", "--me", "--all"} <= set(argv)
     columns = argv[-1].removeprefix("--Format=").split(",")
     assert all(":0" in column for column in columns)
     assert columns[-1] == f"Comment:0{RECORD}"
 
 
-@pytest.mark.parametrize(
-    ("job_id", "state", "exit_code", "signal"),
-    [
-        ("33", JobState.TIMEOUT, 0, 0),
-        ("34", JobState.RUNNING, None, None),
-        ("35", JobState.FAILED, 3, 0),
-        ("36", JobState.COMPLETED, 0, 0),
-        ("37", JobState.FAILED, 0, 9),
-        ("38", JobState.CANCELLED, 0, 0),
-    ],
-)
-def test_sacct(
-    history: dict[str, JobRecord],
-    job_id: str,
-    state: JobState,
-    exit_code: int | None,
-    signal: int | None,
-) -> None:
-    """``CANCELLED by 0`` is CANCELLED."""
-    job = history[job_id]
-    assert (job.state, job.exit_code, job.signal or 0) == (state, exit_code, signal or 0)
+@each_version
+def test_sacct(version: str) -> None:
+    """The same ends; of an ended job its Reason is left out."""
+    jobs = history(version)
+    for name, state, exit_code, _, _ in ENDINGS:
+        assert (jobs[name].state, jobs[name].exit_code) == (state, exit_code), name
+    assert (jobs["killed"].state, jobs["killed"].signal) == (JobState.FAILED, 9)
+    assert jobs["requeued"].reason == "", "why it waited before is not why it failed"
 
 
-def test_sacct_keeps_the_last_attempt(history: dict[str, JobRecord]) -> None:
-    """Job 39 was requeued at first and then failed with 5."""
-    assert "REQUEUED" in read("sacct.txt")
-    assert (history["39"].state, history["39"].exit_code) == (JobState.FAILED, 5)
-    assert history["39"].reason == "", "why it waited before is not why it failed"
+@each_version
+def test_sacct_says_who_cancelled(version: str) -> None:
+    """``CANCELLED by 0`` is CANCELLED, by the user 0, who made these recordings."""
+    jobs = history(version)
+    assert (jobs["canceled"].state, jobs["canceled"].cancelled_by) == (JobState.CANCELLED, 0)
+    assert jobs["completed"].cancelled_by is None
 
 
-def test_sacct_free_text(history: dict[str, JobRecord]) -> None:
+@each_version
+def test_sacct_keeps_the_last_attempt(version: str) -> None:
+    """It was requeued at first and then failed with 5."""
+    assert "REQUEUED" in read("sacct.txt", version)
+    requeued = history(version)["requeued"]
+    assert (requeued.state, requeued.exit_code) == (JobState.FAILED, 5)
+
+
+@each_version
+def test_sacct_free_text(version: str) -> None:
     """Slurm stores double quotes in names as back quotes; newlines stay."""
-    assert history["35"].name == NAME.replace('"', "`")
-    assert history["35"].comment == COMMENT
-    assert history["36"].name == "s.sh"
+    failed = history(version)["failed-hostile-name"]
+    assert (failed.name, failed.comment) == (NAME.replace('"', "`"), COMMENT)
+    assert failed.script.endswith("/failed-hostile-name/job.sh")
+    assert failed.working_directory == "/tmp"
 
 
-def test_sacct_times_and_limits(history: dict[str, JobRecord]) -> None:
+@each_version
+def test_sacct_times_and_limits(version: str) -> None:
     """Epoch seconds, and minutes of the limit."""
-    assert history["34"].submit_time == SUBMITTED
-    assert history["34"].time_limit_seconds == 2 * 86400 + 3 * 3600 + 5 * 60
-    assert history["34"].end_time is None
+    running, queued = history(version)["running"], queue(version)["running"]
+    assert running.submit_time == queued.submit_time is not None
+    assert running.time_limit_seconds == 2 * 86400 + 3 * 3600 + 5 * 60
+    assert running.end_time is None
 
 
 def test_sacct_asks_for_duplicates_since_a_time() -> None:
@@ -182,46 +178,71 @@ def test_sacct_asks_for_duplicates_since_a_time() -> None:
     assert argv[-1] == "--jobs=1,2"
 
 
+@each_version
+def test_a_prolog_that_fails_cancels_a_job_that_is_not_to_be_requeued(version: str) -> None:
+    """By the user 0, with exit code 0 and an end in the second of its start.
+
+    squeue has all but who did it. 22.05 may account for the end before it has the name.
+    """
+    records = squeue.parse(read("squeue-prolog.txt", version)).records
+    (queued,) = [job for job in records if called(job) == "prolog-no-requeue"]
+    accounted = {job.job_id: job for job in sacct.parse(read("sacct-prolog.txt", version)).records}
+    for job in (queued, accounted[queued.job_id]):
+        assert (job.state, job.exit_code, job.signal) == (JobState.CANCELLED, 0, None)
+        assert (job.reason, job.restarts, job.nodes) == ("", 0, "c1")
+        assert job.start_time == job.end_time is not None
+        assert job.comment in {"", "run-prolog-no-requeue"}
+        assert job.submit_time is not None
+    assert (queued.cancelled_by, accounted[queued.job_id].cancelled_by) == (None, 0)
+
+
+@each_version
+def test_a_prolog_that_fails_holds_a_job_that_is_requeued(version: str) -> None:
+    """It waits for an administrator for ever, under another spelling of the reason since 22.05."""
+    records = squeue.parse(read("squeue-prolog.txt", version)).records
+    (queued,) = [job for job in records if called(job) == "prolog-requeue"]
+    assert (queued.state, queued.restarts, queued.nodes) == (JobState.PENDING, 1, "")
+    assert queued.reason == "launch failed requeued held"
+
+
+@each_version
+def test_scontrol_agrees_with_squeue(version: str) -> None:
+    """Every field that both know."""
+    jobs = queue(version)
+    for name in JOBS:
+        job = scontrol.parse_job(read(f"scontrol-job-{name}.txt", version))
+        other = jobs[name]
+        assert job is not None
+        fields = ("job_id", "state", "exit_code", "signal", "reason", "name", "comment")
+        times = ("submit_time", "start_time", "end_time", "time_limit_seconds", "restarts")
+        for field in (*fields, *times, "partition", "nodes", "script", "working_directory"):
+            assert getattr(job, field) == getattr(other, field), (name, field)
+
+
+@each_version
+def test_scontrol_of_an_array_task_has_the_id_that_squeue_prints(version: str) -> None:
+    """43_2, not the id that Slurm may give the task later."""
+    job = scontrol.parse_job(read("scontrol-job-array-task.txt", version))
+    assert job is not None
+    # All tasks that wait share a record.
+    assert re.fullmatch(r"\d+_(2|0-3)", job.job_id)
+
+
 @pytest.mark.parametrize(
-    ("name", "state", "exit_code", "signal", "reason"),
+    ("user", "group"),
     [
-        ("running", JobState.RUNNING, None, None, ""),
-        ("pending", JobState.PENDING, None, None, "Resources"),
-        ("held", JobState.PENDING, None, None, "JobHeldUser"),
-        ("timeout", JobState.TIMEOUT, 0, 15, "TimeLimit"),
-        ("canceled", JobState.CANCELLED, 0, 15, ""),
-        ("killed", JobState.FAILED, 0, 9, "JobLaunchFailure"),
-        ("requeued", JobState.FAILED, 5, None, "NonZeroExitCode"),
-        ("failed-hostile-name", JobState.FAILED, 3, None, "NonZeroExitCode"),
+        ("EXAMPLE\\\\jane doe(1000)", "EXAMPLE\\\\domain users(1001)"),
+        ("jane, doe(1000)", "staff (old)(1001)"),
+        ("(1000)", "gruppe ä(1001)"),
     ],
 )
-def test_scontrol(
-    name: str, state: JobState, exit_code: int | None, signal: int | None, reason: str
-) -> None:
-    """The same facts as squeue's."""
-    job = scontrol.parse_job(read(f"scontrol-job-{name}.txt"))
+def test_scontrol_with_names_of_a_directory_service(user: str, group: str) -> None:
+    """They have spaces, commas and backslashes."""
+    text = read("scontrol-job-running.txt")
+    text = re.sub(r"UserId=\S+ GroupId=\S+", f"UserId={user} GroupId={group}", text)
+    job = scontrol.parse_job(text)
     assert job is not None
-    assert (job.state, job.exit_code, job.signal, job.reason) == (state, exit_code, signal, reason)
-    assert job.submit_time is not None
-
-
-def test_scontrol_agrees_with_squeue(queue: dict[str, JobRecord]) -> None:
-    """Every field that both know."""
-    for name, job_id in (("running", "34"), ("timeout", "33"), ("failed-hostile-name", "35")):
-        job = scontrol.parse_job(read(f"scontrol-job-{name}.txt"))
-        other = queue[job_id]
-        assert job is not None
-        for field in ("job_id", "name", "comment", "partition", "nodes", "submit_time"):
-            assert getattr(job, field) == getattr(other, field), field
-        for field in ("start_time", "end_time", "time_limit_seconds", "restarts"):
-            assert getattr(job, field) == getattr(other, field), field
-
-
-def test_scontrol_of_an_array_task_has_the_id_that_squeue_prints() -> None:
-    """43_2, not the id that Slurm may give the task later."""
-    job = scontrol.parse_job(read("scontrol-job-array-task.txt"))
-    assert job is not None
-    assert job.job_id == "43_2"
+    assert (job.name, job.state) == ("hpc-agent:run-running", JobState.RUNNING)
 
 
 def test_scontrol_without_a_job() -> None:
@@ -269,7 +290,12 @@ def test_sinfo() -> None:
         ("17;east\n", "17"),
         ("banner\n17\n", "17"),
         ("", None),
-        ("Submitted batch job 17\n", None),
+        ("Submitted batch job 17\n", "17"),
+        ("Submitted batch job 17 on cluster east\n", "17"),
+        ("17\nThank you!\n", "17"),
+        ("2024\n17\n", None),
+        ("Your job 4711 was accepted\n", None),
+        ("17 18\n", None),
     ],
 )
 def test_sbatch(stdout: str, job_id: str | None) -> None:
@@ -277,46 +303,25 @@ def test_sbatch(stdout: str, job_id: str | None) -> None:
     assert sbatch.parse(stdout) == job_id
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_each_version_prints_what_the_parsers_read(version: str) -> None:
-    """squeue and scontrol agree on an ended, a running and a waiting job of every version."""
-    jobs = {job.comment: job for job in squeue.parse(read("squeue.txt", version))}
-    for name, comment, state in (
-        ("failed-hostile-name", COMMENT, JobState.FAILED),
-        ("running", "run-running", JobState.RUNNING),
-        ("held", "run-held", JobState.PENDING),
-    ):
-        shown = scontrol.parse_job(read(f"scontrol-job-{name}.txt", version))
-        queued = jobs[comment]
-        assert shown is not None
-        assert shown.state is queued.state is state
-        assert (shown.job_id, shown.name, shown.comment) == (queued.job_id, queued.name, comment)
-        assert (shown.exit_code, shown.reason) == (queued.exit_code, queued.reason)
-        assert (shown.start_time, shown.end_time) == (queued.start_time, queued.end_time)
-        assert shown.submit_time == queued.submit_time is not None
-    assert jobs[COMMENT].name == NAME
+@each_version
+def test_the_configuration_is_read(version: str) -> None:
+    """Cut short it is none."""
+    text = read("scontrol-config.txt", version)
+    assert scontrol.parse_max_array_size(f"Welcome!\n{text}") == 1001
+    assert scontrol.parse_cli_filters(text) == ""
+    for cut in ("", text[: len(text) // 2], "Welcome!\n"):
+        with pytest.raises(SchedulerUnreadableError):
+            scontrol.parse_max_array_size(cut)
+        with pytest.raises(SchedulerUnreadableError):
+            scontrol.parse_cli_filters(cut)
+
+
+@each_version
+def test_each_version_describes_itself(version: str) -> None:
+    """Its version, its partitions and nodes, and whether it is up."""
     assert sinfo.parse_version(read("sinfo-version.txt", version)).startswith(f"slurm {version}")
-    assert {p.name for p in sinfo.parse_partitions(read("sinfo-partitions.txt", version))} == {
-        "debug",
-        "batch",
-    }
-    assert [node.name for node in sinfo.parse_nodes(read("sinfo-nodes.txt", version))] == [
-        "c1",
-        "c2",
-    ]
-
-
-@pytest.mark.parametrize("version", ["24.11", "26.05"])
-def test_each_version_accounts_for_what_the_parsers_read(version: str) -> None:
-    """Newlines and separators survive; slurmdbd itself turns a double quote into a backquote.
-
-    A comment reaches accounting with the end of its job, the name with its start.
-    """
-    failed, running, held = sacct.parse(read("sacct.txt", version))
-    assert (failed.state, failed.exit_code, failed.comment) == (JobState.FAILED, 3, COMMENT)
-    assert failed.name == NAME.replace('"', "`")
-    assert failed.end_time is not None
-    assert (running.state, running.end_time) == (JobState.RUNNING, None)
-    assert (running.name, running.comment) == ("hpc-agent:run-running", "")
-    assert (held.state, held.name) == (JobState.PENDING, "hpc-agent:run-held")
+    partitions = sinfo.parse_partitions(read("sinfo-partitions.txt", version))
+    assert {partition.name for partition in partitions} == {"debug", "batch"}
+    nodes = sinfo.parse_nodes(read("sinfo-nodes.txt", version))
+    assert [node.name for node in nodes] == ["c1", "c2"]
     assert scontrol.is_up(read("scontrol-ping.txt", version))

@@ -179,14 +179,16 @@ async def test_tasks_of_an_array_are_jobs(
     held = write_script("sleep 300", options=("--hold",))
     waiting = await rest.submit_array(held, name="n", comment="arr", size=3)
     ids = [task_id(waiting, index) for index in range(3)]
-    queued = {job.job_id: job.state for job in await rest.queue()}
+    queued = {job.job_id: job.state for job in (await rest.queue()).records}
     assert [queued[job_id] for job_id in ids] == [JobState.PENDING] * 3
     assert (await rest.show(ids[1])).job_id == ids[1]
     with pytest.raises(JobNotFoundError):
         await rest.show(task_id(waiting, 99))
     await rest.cancel(ids[1])
     states = {
-        job.job_id: job.state for job in await rest.queue() if array_id(job.job_id) == waiting
+        job.job_id: job.state
+        for job in (await rest.queue()).records
+        if array_id(job.job_id) == waiting
     }
     assert states.pop(ids[1], JobState.CANCELLED) is JobState.CANCELLED
     assert states == dict.fromkeys((ids[0], ids[2]), JobState.PENDING)
@@ -239,8 +241,8 @@ async def test_accounting_says_what_the_commands_say(
     ):
         assert time.monotonic() < deadline, used
         await asyncio.sleep(0.3)
-    (there,) = await rest.history([job_id], since=since)
-    (here,) = await cli.history([job_id], since=since)
+    (there,) = (await rest.history([job_id], since=since)).records
+    (here,) = (await cli.history([job_id], since=since)).records
     # slurmrestd 22.05 sends SUCCESS and 0 for every exit code that accounting has.
     code = None if (await rest.version()).startswith("slurm 22.05") else 3
     assert (there.state, there.exit_code, there.name) == (JobState.FAILED, code, "n")
@@ -254,7 +256,7 @@ async def test_accounting_says_what_the_commands_say(
     assert abs(mine.cpu_seconds - sacct.cpu_seconds) < 0.1
     for name in ("elapsed_seconds", "allocated_cpus", "requested_memory_bytes", "nodes", "gpus"):
         assert getattr(mine, name) == getattr(sacct, name), name
-    assert {job.job_id for job in await rest.find(key, since=since)} == {job_id}
+    assert {job.job_id for job in (await rest.find(key, since=since)).records} == {job_id}
 
 
 @pytest.mark.slurm
@@ -265,11 +267,11 @@ async def test_jobs_of_other_users_are_not_in_the_queue(
     job_id = await rest.submit(write_script("true", options=("--hold",)), name="n", comment="c")
     target = Target(url=slurm_cluster_rest.restd, user="daemon")
     other = slurm_by_rest(target, FileToken(token_file), burst=1000)
-    assert job_id in {job.job_id for job in await rest.queue()}
+    assert job_id in {job.job_id for job in (await rest.queue()).records}
     try:
-        found = await other.queue()
+        found = (await other.queue()).records
     except SchedulerUnavailableError:
-        found = []  # a token of one user is none of the other's
+        found = ()  # a token of one user is none of the other's
     finally:
         await other.close()
         await rest.cancel(job_id)
@@ -436,7 +438,7 @@ async def test_lost_answer_leaves_a_submission_in_doubt(
     async with proxy as url, opened(url, token_file) as scheduler:
         with pytest.raises(SubmitAmbiguousError, match="a job may exist"):
             await scheduler.submit(write_script("true"), name="n", comment="lost-answer")
-        found = await scheduler.find("lost-answer", since=since)
+        found = (await scheduler.find("lost-answer", since=since)).records
         assert len(found) == 1
         await until_state(scheduler, found[0].job_id, JobState.COMPLETED)
 

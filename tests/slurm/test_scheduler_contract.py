@@ -12,7 +12,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from hpc_agent.errors import JobNotFoundError, SubmitRefusedError
-from hpc_agent.slurm.scheduler import JobRecord, Scheduler
+from hpc_agent.slurm.scheduler import JobRecord, Look, Scheduler, task_id
 from hpc_agent.slurm.state import JobState
 from tests.slurm.conftest import Contractor, WriteScript
 from tests.slurm.waiting import until, until_final, until_state, until_text
@@ -91,7 +91,7 @@ async def test_the_queue_holds_waiting_running_and_ended_jobs(
     waiting = write_script("sleep 300", options=("--hold",))
     submitted.append(await scheduler.submit(waiting, name="wait", comment="c"))
     await until_state(scheduler, submitted[0], JobState.RUNNING)
-    states = {job.job_id: job for job in await scheduler.queue()}
+    states = {job.job_id: job for job in (await scheduler.queue()).records}
     assert states[ended].state is JobState.FAILED
     assert states[ended].exit_code == 3
     assert states[submitted[0]].state is JobState.RUNNING
@@ -177,9 +177,79 @@ async def test_a_job_is_found_by_comment_and_by_name(
     key = f"run-{os.urandom(5).hex()}"
     by_comment = await scheduler.submit(write_script("true"), name="other", comment=key)
     by_name = await scheduler.submit(write_script("true"), name=f"hpc-agent:{key}", comment="")
-    found = {job.job_id for job in await scheduler.find(key, since=since)}
+    found = {job.job_id for job in (await scheduler.find(key, since=since)).records}
     assert found == {by_comment, by_name}
-    assert not await scheduler.find(f"{key}0", since=since)
+    assert not (await scheduler.find(f"{key}0", since=since)).records
+
+
+async def test_a_job_is_found_by_its_directory(
+    scheduler: Scheduler, tmp_path: Path, submitted: list[str]
+) -> None:
+    """A site's job_submit plugin may rewrite comment and name: the script's place stays."""
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    key = f"run-{os.urandom(5).hex()}"
+    directory = tmp_path / "jobs" / key
+    directory.mkdir(parents=True)
+    script = directory / "job.sh"
+    script.write_text("#!/bin/bash\n#SBATCH --output=/dev/null\n#SBATCH --hold\ntrue\n")
+    submitted += [await scheduler.submit(script, name="rewritten", comment="too")]
+    submitted += [await scheduler.submit(script, name="rewritten", comment="again")]
+    look = await scheduler.find(key, since=since)
+    assert {job.job_id for job in look.records} == set(submitted)
+    assert look.is_complete, look.unreadable
+
+
+async def test_a_job_is_cancelled_by_its_name_alone(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript
+) -> None:
+    """An id that was given again is a stranger's: its name says so, and it goes on."""
+    script = write_script("sleep 300")
+    job_id = await scheduler.submit(script, name="hpc-agent:mine", comment="c")
+    submitted.append(job_id)
+    await until_state(scheduler, job_id, JobState.RUNNING)
+    await scheduler.cancel(job_id, name="hpc-agent:another")
+    await scheduler.cancel("987654" if scheduler.name == "slurm" else "local-987654", name="n")
+    assert _the(job_id, await scheduler.queue()).state is JobState.RUNNING
+    await scheduler.cancel(job_id, name="hpc-agent:mine")
+    assert (await until_final(scheduler, job_id)).state is JobState.CANCELLED
+    await scheduler.cancel(job_id, name="hpc-agent:mine")
+
+
+async def test_a_task_is_cancelled_by_its_name_and_its_neighbours_are_not(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript
+) -> None:
+    """``scancel --name=NAME 17_3`` would end all tasks that wait (22.05 to 26.05)."""
+    if await scheduler.max_array_size() < 2:
+        pytest.skip("this scheduler has no arrays")
+    script = write_script("sleep 300", options=("--hold",))
+    array = await scheduler.submit_array(script, name="hpc-agent:a, b", comment="c", size=4)
+    submitted.append(array)
+    await scheduler.cancel(task_id(array, 2), name="hpc-agent:another")
+    await scheduler.cancel(task_id(array, 1), name="hpc-agent:a, b")
+    look = await scheduler.queue()
+    waiting = {job.job_id for job in look.records if job.state is JobState.PENDING}
+    tasks = {task_id(array, index) for index in range(4)}
+    assert waiting & tasks == tasks - {task_id(array, 1)}
+
+
+async def test_a_job_keeps_off_nodes(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript
+) -> None:
+    """Those that it is told, and those that its script excludes itself."""
+    if scheduler.name != "slurm":
+        pytest.skip("there is one node")
+    one, other = sorted(node.name for node in await scheduler.nodes())
+    script = write_script("sleep 300")
+    submitted.append(await scheduler.submit(script, name="n", comment="c", exclude=[one]))
+    await until_state(scheduler, submitted[0], JobState.RUNNING)
+    assert _the(submitted[0], await scheduler.queue()).nodes == other
+    picky = write_script("sleep 300", options=(f"--exclude={one}",))
+    with pytest.raises(SubmitRefusedError, match=r"(?i)requested node"):
+        submitted.append(await scheduler.submit(picky, name="n", comment="c", exclude=[other]))
+    with pytest.raises(SubmitRefusedError, match=r"(?i)requested node"):
+        submitted.append(
+            await scheduler.submit_array(picky, name="n", comment="c", size=2, exclude=[other])
+        )
 
 
 async def test_hostile_names_are_only_text(
@@ -262,10 +332,9 @@ async def test_nothing_blocks_the_event_loop(
         assert await scheduler.partitions()
 
 
-def _the(job_id: str, records: object) -> JobRecord:
-    assert isinstance(records, list)
-    (record,) = [job for job in records if job.job_id == job_id]
-    assert isinstance(record, JobRecord)
+def _the(job_id: str, look: Look) -> JobRecord:
+    assert look.is_complete, look.unreadable
+    (record,) = [job for job in look.records if job.job_id == job_id]
     return record
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from hpc_agent.errors import SchedulerUnavailableError, SubmitRefusedError
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host
-from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.scheduler import JobRecord, Look
 from hpc_agent.slurm.state import JobState
 from tests.cluster import SlurmCluster
 from tests.slurm.conftest import WriteScript
@@ -76,7 +76,7 @@ async def test_a_requested_time_limit_is_in_every_record(
     script = write_script("true", options=("--time=1-02:03:00", "--partition=batch", "--hold"))
     job_id = await slurm.submit(script, name="n", comment="c")
     shown = await slurm.show(job_id)
-    (queued,) = [job for job in await slurm.queue() if job.job_id == job_id]
+    (queued,) = [job for job in (await slurm.queue()).records if job.job_id == job_id]
     await slurm.cancel(job_id)
     assert shown.time_limit_seconds == queued.time_limit_seconds == 93780
     assert shown.partition == queued.partition == "batch"
@@ -93,7 +93,7 @@ async def test_a_requeued_job_counts_its_restarts(
     )
     assert await process.wait() == 0
     record = await until_state(slurm, job_id, JobState.PENDING)
-    (queued,) = [job for job in await slurm.queue() if job.job_id == job_id]
+    (queued,) = [job for job in (await slurm.queue()).records if job.job_id == job_id]
     await slurm.cancel(job_id)
     assert record.restarts == queued.restarts == 1
 
@@ -124,7 +124,8 @@ async def test_a_cluster_without_accounting_has_no_history(
         pytest.skip("this cluster has accounting")
     job_id = await slurm.submit(write_script("true"), name="n", comment="c")
     await until_final(slurm, job_id)
-    assert await slurm.history([job_id], since=datetime.now(UTC) - timedelta(minutes=1)) == []
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    assert await slurm.history([job_id], since=since) == Look()
 
 
 async def _accounted(slurm: SlurmCli, job_ids: list[str], since: datetime) -> dict[str, JobRecord]:
@@ -134,7 +135,9 @@ async def _accounted(slurm: SlurmCli, job_ids: list[str], since: datetime) -> di
     """
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
-            records = {job.job_id: job for job in await slurm.history(job_ids, since=since)}
+            records = {
+                job.job_id: job for job in (await slurm.history(job_ids, since=since)).records
+            }
             settled = [job for job in records.values() if job.state.is_final]
             if len(settled) == len(job_ids) and all(job.name != "allocation" for job in settled):
                 return records

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.runs.conclusion import Verdict, failure_message, judge
+from hpc_agent.runs.last_word import RunEnd, failure_message, last_word
 from hpc_agent.runs.recovery import Cause, cause_of
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store.jobs import Phase
+from hpc_agent.store.phases import Phase
 from tests.slurm.state_page import PAGE, observed, render, rows_of
 
 S = JobState
@@ -62,7 +62,8 @@ def test_row(state: S, short: str, phase: Phase, cause: Cause | None, words: str
     assert job.phase is phase
     assert cause_of(job) is cause
     if phase is ENDED:
-        assert judge(job, "STARTED") is Verdict.FAILED
+        word = last_word(job, is_request_open=False, run_status="STARTED")
+        assert word.run_end is RunEnd.FAILED
         assert words in failure_message(job)
 
 

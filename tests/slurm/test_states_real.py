@@ -43,7 +43,7 @@ class Lab:
     def look(self, job_id: str) -> JobRecord:
         """Return a job as the one query of the agent has it."""
         scheduler = slurm_on_this_host(self.cluster.environment, burst=1000)
-        records = {record.job_id: record for record in asyncio.run(scheduler.queue())}
+        records = {record.job_id: record for record in asyncio.run(scheduler.queue()).records}
         return records[job_id]
 
     def wait(self, job_id: str, what: Callable[[JobRecord], bool]) -> JobRecord:

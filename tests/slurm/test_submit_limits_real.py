@@ -37,7 +37,7 @@ async def scheduler(strict: SlurmCluster) -> AsyncIterator[SlurmCli]:
     """Slurm's commands; what a test has left in the queue is taken out."""
     slurm = slurm_on_this_host(strict.environment, burst=1000)
     yield slurm
-    for job in await slurm.queue():
+    for job in (await slurm.queue()).records:
         if not job.state.is_final:
             await slurm.cancel(job.job_id)
 
@@ -65,7 +65,7 @@ async def test_array_that_is_too_large_for_the_limit_makes_no_job(
     script = write_script("true", options=("--hold", "--account=small", "--qos=few", "--time=2"))
     with pytest.raises(SchedulerLimitError):
         await scheduler.submit_array(script, name="n", comment="array", size=3)
-    assert not [job for job in await scheduler.queue() if job.comment == "array"]
+    assert not [job for job in (await scheduler.queue()).records if job.comment == "array"]
     await scheduler.submit_array(script, name="n", comment="array", size=2)
 
 

@@ -24,8 +24,12 @@ _WITH_GPU = [
 ]
 
 
+_HEADER = "JobID|ElapsedRaw|AllocCPUS|TotalCPU|ReqMem|MaxRSS|NNodes|AllocTRES|TRESUsageInAve"
+
+
 def lines(rows: list[str]) -> str:
-    return "\n".join(row.replace("|", FIELD) for row in rows)
+    header = f"{_HEADER}|TRESUsageInMax"
+    return "".join(f"{row.replace('|', FIELD)}\n" for row in [header, *rows])
 
 
 def test_job_has_the_figures_of_its_largest_step() -> None:

@@ -13,12 +13,13 @@ import pytest
 from sqlite_utils import Database
 
 from hpc_agent.errors import LeaseHeldError, StoreError
-from hpc_agent.slurm.state import JobState
-from hpc_agent.store import inbox, jobs, meta, outbox
+from hpc_agent.store import inbox, jobs, launches, meta, outbox, tracking, workers
 from hpc_agent.store.database import Store, read_only
 from hpc_agent.store.filesystem import filesystem_type
 from hpc_agent.store.inbox import Request
-from hpc_agent.store.jobs import Job, JobKind, Phase
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Worker, WorkerKind
+from tests.workers import a_worker, put
 
 
 @pytest.fixture
@@ -29,17 +30,17 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await opened.close()
 
 
-def a_job(key: str = "run-1", **changes: Any) -> Job:
+def a_run_worker(key: str = "run-1", **changes: Any) -> Worker:
     values: dict[str, Any] = {
         "key": key,
-        "kind": JobKind.RUN_WORKER,
+        "kind": WorkerKind.RUN_WORKER,
         "phase": Phase.INTENT,
         "deployment": "prod",
         "location": "here",
         "run_id": f"id of {key}",
         "created_at": 100.0,
     }
-    return Job(**(values | changes))
+    return a_worker(**(values | changes))
 
 
 def pid_of_the_dead() -> int:
@@ -56,7 +57,7 @@ async def test_request_handed_out_twice_is_kept_once(store: Store) -> None:
     """At-least-once delivery becomes exactly-once here."""
     assert await store.run(lambda db: inbox.receive(db, [a_request()])) == [a_request()]
     assert await store.run(lambda db: inbox.receive(db, [a_request()])) == []
-    assert await store.run(inbox.unanswered) == [a_request()]
+    assert await store.run(inbox.to_serve) == [a_request()]
 
 
 async def test_answer_is_given_once(store: Store) -> None:
@@ -64,54 +65,56 @@ async def test_answer_is_given_once(store: Store) -> None:
     await store.run(lambda db: inbox.receive(db, [a_request()]))
     assert await store.run(lambda db: inbox.mark_answered(db, "1", 2.0))
     assert not await store.run(lambda db: inbox.mark_answered(db, "1", 3.0))
-    assert await store.run(inbox.unanswered) == []
+    assert await store.run(inbox.to_serve) == []
 
 
 async def test_failed_work_leaves_nothing_behind(store: Store) -> None:
     """A unit of work is one transaction."""
 
     def half(db: Database) -> None:
-        jobs.insert(db, a_job())
+        workers.insert(db, a_run_worker())
         raise RuntimeError("halfway")
 
     with pytest.raises(RuntimeError):
         await store.run(half)
-    assert await store.run(lambda db: jobs.find(db, "run-1")) is None
+    assert await store.run(lambda db: workers.find(db, "run-1")) is None
 
 
 async def test_state_survives_a_restart(tmp_path: Path) -> None:
     """What was written is there after the process is gone."""
     first = Store(tmp_path)
     await first.open()
-    await first.run(lambda db: jobs.insert(db, a_job()))
+    await first.run(lambda db: workers.insert(db, a_run_worker()))
     identity = await first.run(meta.identity)
     await first.close()
     second = Store(tmp_path)
     await second.open()
-    assert await second.run(lambda db: jobs.get(db, "run-1")) == a_job()
+    assert await second.run(lambda db: workers.get(db, "run-1")) == a_run_worker()
     assert await second.run(meta.identity) == identity
     await second.close()
 
 
 async def test_intent_key_is_unique(store: Store) -> None:
     """The same run can never become two jobs."""
-    assert await store.run(lambda db: jobs.insert(db, a_job()))
-    assert not await store.run(lambda db: jobs.insert(db, a_job(created_at=200.0)))
-    assert (await store.run(lambda db: jobs.get(db, "run-1"))).created_at == 100.0
+    assert await store.run(lambda db: workers.insert(db, a_run_worker()))
+    assert not await store.run(lambda db: workers.insert(db, a_run_worker(created_at=200.0)))
+    assert (await store.run(lambda db: workers.get(db, "run-1"))).created_at == 100.0
 
 
 async def test_history_keeps_every_change_of_state_and_no_other(store: Store) -> None:
     """A change that changes nothing leaves no entry."""
 
     def live(db: Database) -> list[str]:
-        jobs.insert(db, a_job())
-        jobs.change(db, "run-1", now=1.0, source="sbatch", phase=Phase.QUEUED, job_id="7")
-        jobs.change(db, "run-1", now=2.0, source="squeue", reason="Priority")
-        jobs.change(db, "run-1", now=3.0, source="squeue", reason="Priority")
-        jobs.change(
-            db, "run-1", now=4.0, source="node", phase=Phase.RUNNING, state=JobState.RUNNING
-        )
-        return [f"{entry.source}:{entry.phase}" for entry in jobs.history(db, "run-1")]
+        workers.insert(db, a_run_worker())
+        job = jobs.insert(db, "run-1", "7", now=1.0)
+        workers.set_current(db, "run-1", job, is_claimed=False)
+        workers.change(db, "run-1", now=1.0, source="sbatch", phase=Phase.QUEUED)
+        for now in (2.0, 3.0):
+            before = workers.get(db, "run-1")
+            jobs.change(db, job.id, reason="Priority", expected_start=now)
+            workers.note(db, before, now=now, source="squeue")
+        workers.change(db, "run-1", now=4.0, source="node", phase=Phase.RUNNING)
+        return [f"{entry.source}:{entry.phase}" for entry in workers.history(db, "run-1")]
 
     assert await store.run(live) == [
         "agent:intent",
@@ -124,18 +127,56 @@ async def test_history_keeps_every_change_of_state_and_no_other(store: Store) ->
 @pytest.mark.parametrize(
     ("changes", "due"),
     [
-        ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 50.0}, True),
-        ({"phase": Phase.RUNNING, "job_id": "7", "terminate_at": 150.0}, False),
-        ({"phase": Phase.ENDED, "job_id": "7", "terminate_at": 150.0}, True),
+        ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 850.0}, True),
+        ({"phase": Phase.RUNNING, "job_id": "7", "terminate_at": 950.0}, False),
+        ({"phase": Phase.ENDED, "job_id": "7", "is_over": False, "terminate_at": 950.0}, True),
+        ({"phase": Phase.ENDED, "job_id": "7", "is_over": True, "terminate_at": 950.0}, False),
+        ({"phase": Phase.ENDED, "job_id": "7", "is_over": False, "ended_at": 700.0}, True),
+        ({"phase": Phase.ENDED, "job_id": "7", "is_over": False, "ended_at": 890.0}, False),
         ({"phase": Phase.QUEUED, "job_id": "7"}, False),
-        ({"phase": Phase.SUBMITTING, "terminate_at": 50.0}, False),
-        ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 1.0, "cancelled_at": 2.0}, False),
+        ({"phase": Phase.SUBMITTING, "terminate_at": 850.0}, False),
+        ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 1.0, "cancelled_at": 890.0}, False),
+        ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 1.0, "cancelled_at": 800.0}, True),
     ],
 )
 async def test_jobs_to_cancel(store: Store, changes: dict[str, Any], due: bool) -> None:
-    """Cancelled is what was asked to end and has had its time, once."""
-    await store.run(lambda db: jobs.insert(db, a_job(**changes)))
-    assert bool(await store.run(lambda db: jobs.to_cancel(db, 100.0))) is due
+    """What was asked to end and has had its time, what outlives its worker; again after a while."""
+    await store.run(lambda db: put(db, a_run_worker(**changes)))
+    found = await store.run(lambda db: tracking.to_cancel(db, 900.0))
+    assert [(each.worker.key, each.job.job_id) for each in found] == [("run-1", "7")] * due
+
+
+async def test_duplicates_are_cancelled(store: Store) -> None:
+    """All jobs of a worker but the one that holds the claim; before one does, none."""
+
+    def live(db: Database) -> list[list[str]]:
+        put(db, a_run_worker(phase=Phase.QUEUED, job_id="7"))
+        second = jobs.insert(db, "run-1", "8", now=2.0)
+        before = tracking.to_cancel(db, 900.0)
+        workers.set_current(db, "run-1", second, is_claimed=True)
+        after = tracking.to_cancel(db, 900.0)
+        assert all(each.is_duplicate for each in after)
+        return [[each.job.job_id for each in found] for found in (before, after)]
+
+    assert await store.run(live) == [[], ["7"]]
+
+
+async def test_what_is_long_over_is_forgotten(store: Store) -> None:
+    """An array and a run's launch go with the last of their workers."""
+    now, long_ago = 1e9, 1e9 - workers.KEEP_CONCLUDED_SECONDS - 1
+    over = {"phase": Phase.ENDED, "job_id": "7", "array_key": "arr-1"}
+
+    def live(db: Database) -> list[set[str]]:
+        launches.keep(db, "r", "prod", {})
+        put(db, a_run_worker("run-1", run_id="r", concluded_at=long_ago, **over))
+        put(db, a_run_worker("run-2", run_id="r", concluded_at=now - 1, **over))
+        first = workers.purge(db, now)
+        assert launches.find(db, "r") == {}
+        second = workers.purge(db, now + workers.KEEP_CONCLUDED_SECONDS)
+        assert launches.find(db, "r") is None
+        return [set(first), set(second)]
+
+    assert await store.run(live) == [{"run-1"}, {"run-2", "arr-1"}]
 
 
 async def test_outbox_keeps_a_message_once(store: Store) -> None:

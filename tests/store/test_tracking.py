@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlite_utils import Database
 
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs, tracking
-from hpc_agent.store.jobs import Phase
-from hpc_agent.store.schema import MIGRATIONS
-from tests.store.test_store import a_job
+from hpc_agent.store import jobs, tracking, workers
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Placement, Worker, WorkerKind
+from tests.store.test_store import a_run_worker
+from tests.workers import put
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "agent.db")
-    MIGRATIONS.apply(database)
-    yield database
-    database.close()
+def job_of(worker: Worker) -> Job:
+    """Return the job that counts."""
+    assert worker.job is not None
+    return worker.job
 
 
-def add(db: Database, key: str, **changes: Any) -> None:
-    """Add a job that the scheduler has."""
+def add(db: Database, key: str, **changes: Any) -> Worker:
+    """Add a worker whose job the scheduler has."""
     values = {"phase": Phase.QUEUED, "job_id": key.removeprefix("run-"), "submitted_at": 5.0}
-    jobs.insert(db, a_job(key, **(values | changes)))
+    return put(db, a_run_worker(key, **(values | changes)))
 
 
 def test_tracked_jobs_are_read_again_only_after_a_change(db: Database) -> None:
     """The same object tells that nothing is new."""
-    add(db, "run-1")
+    before = add(db, "run-1")
     first = tracking.tracked(db, None)
     assert tracking.tracked(db, first) is first
-    jobs.change(db, "run-1", now=9.0, source="test", state=JobState.COMPLETING)
+    jobs.change(db, job_of(before).id, state=JobState.COMPLETING)
+    workers.note(db, before, now=9.0, source="test")
     second = tracking.tracked(db, first)
     assert (first.is_any_leaving, second.is_any_leaving) == (False, True)
+    jobs.insert(db, "run-1", "2", now=10.0)
+    assert tracking.tracked(db, second).rows.keys() == {"1", "2"}
 
 
 def test_tracked_are_those_that_the_scheduler_has(db: Database) -> None:
     """By job id; what lives in another job is apart, what has no id is searched for elsewhere."""
-    add(db, "run-1", submitted_at=7.0)
-    add(db, "run-2", phase=Phase.RUNNING)
-    add(db, "run-3", pack_key="pck-1", job_id="1")
-    add(db, "run-4", phase=Phase.ENDED)
-    add(db, "run-5", phase=Phase.RUNNING, job_id=None)
+    first = add(db, "run-1", submitted_at=7.0)
+    second = add(db, "run-2", phase=Phase.RUNNING)
+    pack = add(db, "pck-3", kind=WorkerKind.PACK, phase=Phase.RUNNING, job_id="3")
+    server = {"kind": WorkerKind.CODE_SERVER, "placement": Placement.PACKED}
+    put(db, a_run_worker("srv-4", phase=Phase.RUNNING, pack_key="pck-3", **server))
+    workers.share_job(db, "srv-4", job_of(pack))
+    add(db, "run-5", phase=Phase.ENDED)
+    put(db, a_run_worker("run-6", phase=Phase.RUNNING))
     tracked = tracking.tracked(db, None)
-    assert tracked.keys == {"1": "run-1", "2": "run-2"}
-    assert tracked.in_packs == ("run-3",)
+    assert tracked.rows == {
+        "1": [job_of(first).id],
+        "2": [job_of(second).id],
+        "3": [job_of(pack).id],
+    }
+    assert tracked.in_packs == ("srv-4",)
     assert (tracked.youngest, tracked.is_any_waiting) == (7.0, True)
+
+
+def test_job_whose_worker_is_over_is_tracked_until_it_is_over_itself(db: Database) -> None:
+    """It may be in the queue still, and must not be forgotten there."""
+    add(db, "run-1", phase=Phase.ENDED, is_over=False)
+    assert tracking.tracked(db, None).rows.keys() == {"1"}
+
+
+def test_job_id_that_is_used_twice_means_both(db: Database) -> None:
+    """A controller that has lost its state begins to count anew."""
+    first, second = (add(db, key, job_id="1") for key in ("run-1", "run-2"))
+    expected = {"1": [job_of(first).id, job_of(second).id]}
+    assert tracking.tracked(db, None).rows == expected
 
 
 def test_nothing_tracked_is_false(db: Database) -> None:
@@ -58,12 +78,12 @@ def test_nothing_tracked_is_false(db: Database) -> None:
     assert not tracking.tracked(db, None)
 
 
-def test_next_deadline_is_that_of_a_live_job(db: Database) -> None:
-    """One that was cancelled or is over has none any more."""
+def test_next_deadline_is_that_of_a_live_worker(db: Database) -> None:
+    """One whose time is over has none any more, nor has one that is over."""
     add(db, "run-1", terminate_at=50.0)
     add(db, "run-2", terminate_at=10.0, cancelled_at=11.0)
     add(db, "run-3", terminate_at=20.0, phase=Phase.ENDED)
-    assert tracking.next_deadline(db) == 50.0
+    assert tracking.next_deadline(db, 12.0) == 50.0
 
 
 def test_runs_are_asked_for_round_and_round(db: Database) -> None:
@@ -74,6 +94,6 @@ def test_runs_are_asked_for_round_and_round(db: Database) -> None:
     for _ in range(4):
         asked = tracking.runs_to_ask_for(db, after, 3)
         after = str(asked[-1].run_id)
-        turns.append("".join(job.key[-1] for job in asked))
+        turns.append("".join(worker.key[-1] for worker in asked))
     assert turns == ["012", "401", "240", "124"]
     assert len(tracking.runs_to_ask_for(db, after, 9)) == 4

@@ -1,0 +1,220 @@
+"""What is to be concluded of one job: its claim and exit record, accounting, and its absence.
+
+Evidence comes before any conclusion. Where nobody can say how a job stands now, an error is raised
+and nothing concluded: the next look tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from hpc_agent.agent.absence import AbsenceClock
+from hpc_agent.agent.context import Context
+from hpc_agent.agent.unreadable import Unreadable
+from hpc_agent.errors import SchedulerError, SchedulerUnavailableError
+from hpc_agent.isolation import for_each
+from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers import evidence
+from hpc_agent.workers.evidence import Change
+
+log = logging.getLogger(__name__)
+
+# slurmdbd learns of an end late; without its word a cancellation is taken for a person's.
+_ACCOUNTING_LAG = timedelta(minutes=2)
+
+# Of any other end (out of memory, timeout, preemption, …) Slurm knows more than the job did.
+_TOLD_BETTER_BY_EXIT_RECORD = frozenset({JobState.COMPLETED, JobState.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A job with its worker, and what the scheduler says of it now, if anything."""
+
+    worker: Worker
+    job: Job
+    record: JobRecord | None
+
+
+class Investigation:
+    """Judges jobs one by one; ``absences`` is the clock of those that are not there."""
+
+    def __init__(self, context: Context, unreadable: Unreadable) -> None:
+        self._context = context
+        self._unreadable = unreadable
+        self.absences = AbsenceClock(context.clock)
+
+    async def observe(self, worker: Worker, job: Job, record: JobRecord) -> None:
+        """Take in what the scheduler says of a job now."""
+        if record.state is JobState.UNKNOWN:
+            log.warning("job %s: unknown state %r", job.job_id, record.raw_state)
+            return
+        record = _in_steady_time(record, self._context.clock.ahead())
+        if record.state.is_final and not worker.phase.is_final:
+            await self._read_claim(worker)
+            record = await self._with_canceller(worker, job, record)
+            is_told_better = record.state in _TOLD_BETTER_BY_EXIT_RECORD
+            if is_told_better and await self.read_exit_record(worker.key):
+                pass  # the record still says that the job is over
+        now = self._context.clock()
+        if (
+            not worker.phase.is_final
+            and evidence.observe_record(worker, job, record, now) is evidence.NOTHING
+        ):
+            return  # most looks find a job as it was: no transaction for that
+        job_row = job.id
+
+        def observe(worker: Worker, own: Sequence[Job]) -> Change:
+            mine = next((each for each in own if each.id == job_row), None)
+            if mine is None or mine.is_over:
+                return evidence.NOTHING
+            others = any(not each.is_over for each in own if each.id != job_row)
+            return evidence.observe_record(worker, mine, record, now, others_live=others)
+
+        await self._context.changes.apply(worker.key, observe, source=record.source)
+
+    async def _with_canceller(self, worker: Worker, job: Job, record: JobRecord) -> JobRecord:
+        """Ask accounting who cancelled a job that had a node and did not start: maybe its node.
+
+        Raises SchedulerUnavailableError while accounting does not know of its end.
+        """
+        if record.cancelled_by is not None or not evidence.may_be_node_fault(worker, record):
+            return record
+        since = datetime.fromtimestamp(job.submitted_at, UTC) - self._context.clock.ahead()
+        look = await self._context.scheduler.history(
+            [job.job_id], since=since - timedelta(minutes=5)
+        )
+        accounted = [each for each in look.records if evidence.belongs(each, worker, job)]
+        for each in accounted:
+            if each.state is JobState.CANCELLED:
+                return replace(record, cancelled_by=each.cancelled_by)
+        age = datetime.now(UTC) - (record.end_time or datetime.min.replace(tzinfo=UTC))
+        if accounted and age < _ACCOUNTING_LAG:
+            raise SchedulerUnavailableError(
+                f"accounting does not know yet who has cancelled job {job.job_id}"
+            )
+        return record
+
+    async def _read_claim(self, worker: Worker) -> None:
+        """Before a job ends its worker: is it the one that holds the claim?"""
+        if worker.is_claimed or worker.pack_key is not None:
+            return
+        claim = await asyncio.to_thread(self._context.preparation.work.claim, worker.key)
+        if claim is not None and claim.slurm_job_id:
+            await self._context.changes.apply(
+                worker.key,
+                lambda worker, _: evidence.observe_claim(worker, claim.slurm_job_id),
+                source="claim",
+            )
+
+    async def read_exit_record(self, key: str) -> bool:
+        """Take the node program's own record of the end; True when it ended the worker."""
+        record = await asyncio.to_thread(self._context.preparation.work.exit_record, key)
+        if record is None:
+            return False
+        now = self._context.clock()
+        after = await self._context.changes.apply(
+            key, lambda worker, _: evidence.observe_exit(worker, record, now), source="exit record"
+        )
+        return after.phase.is_final
+
+    async def look_for(self, absent: Sequence[Seen]) -> None:
+        """Look for what is absent: at most one more question each to accounting and controller."""
+        if not absent:
+            return
+        found = await self._accounting(absent)
+        left = []
+        for each in absent:
+            record = found.get(each.job.id)
+            if record is None:
+                left.append(each)
+                continue
+            await for_each(
+                "watch", [Seen(each.worker, each.job, record)], self.take_in, name=name_of
+            )
+        failed = await for_each("watch", left, self._look_for_exit, name=name_of)
+        unsure = {each.job.id for each in failed}
+        missing = [each for each in left if each.job.id not in unsure]
+        if not missing:
+            return
+        if not await self._context.scheduler.healthy():
+            self.absences.pause()
+            return
+        await for_each("watch", missing, self._note_absence, name=name_of)
+
+    async def _accounting(self, absent: Sequence[Seen]) -> Mapping[int, JobRecord]:
+        """Return the final records of absent jobs: others tell nothing of their absence."""
+        since = datetime.fromtimestamp(min(each.job.submitted_at for each in absent), UTC)
+        try:
+            look = await self._context.scheduler.history(
+                {each.job.job_id for each in absent},
+                since=since - self._context.clock.ahead() - timedelta(minutes=5),
+            )
+        except SchedulerError as error:
+            self.absences.pause()
+            await self.absences.tell(
+                self._context, [each.worker for each in absent], f"accounting is away: {error}"
+            )
+            raise
+        await self._unreadable.note("sacct", look)
+        if not look.is_complete:
+            self.absences.pause()
+        return {
+            each.job.id: record
+            for each in absent
+            for record in look.records
+            if record.state.is_final
+            and record.job_id == each.job.job_id
+            and evidence.belongs(record, each.worker, each.job)
+        }
+
+    async def _look_for_exit(self, each: Seen) -> None:
+        await self._read_claim(each.worker)
+        await self.read_exit_record(each.worker.key)
+
+    async def _note_absence(self, each: Seen) -> None:
+        now = self._context.clock()
+        limit = self._context.config.scheduler.lost_after_seconds
+        seconds, job_row = self.absences.seconds(each.job.id), each.job.id
+
+        def observe(worker: Worker, own: Sequence[Job]) -> Change:
+            mine = next((job for job in own if job.id == job_row), None)
+            if mine is None or mine.is_over:
+                return evidence.NOTHING
+            others = any(not job.is_over for job in own if job.id != job_row)
+            return evidence.absence(
+                worker, mine, now, seconds=seconds, lost_after_seconds=limit, others_live=others
+            )
+
+        await self._context.changes.apply(each.worker.key, observe, source="absence")
+
+    async def take_in(self, seen: Seen) -> None:
+        """Take in a job with its record, if it has one."""
+        if seen.record is not None:
+            await self.observe(seen.worker, seen.job, seen.record)
+
+
+def name_of(seen: Seen) -> str:
+    """Return how a job is called in the log."""
+    return f"job {seen.job.job_id}"
+
+
+def _in_steady_time(record: JobRecord, ahead: timedelta) -> JobRecord:
+    """Return a record with its times by the clock that waits are measured by.
+
+    The submit time is left: it is a name, and compared with nothing but itself.
+    """
+    if not ahead:
+        return record
+    return replace(
+        record,
+        start_time=record.start_time and record.start_time + ahead,
+        end_time=record.end_time and record.end_time + ahead,
+        expected_start=record.expected_start and record.expected_start + ahead,
+    )

@@ -1,0 +1,182 @@
+"""What jobs say of themselves through the relay, and which tokens are theirs."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.jobs.exit_record import ExitRecord
+from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
+from hpc_agent.runs.starts import PROCEED, Starts, is_of_another, stop
+from hpc_agent.store import workers
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import evidence, run_log
+
+log = logging.getLogger(__name__)
+
+_BELIEVED_SECONDS = 30.0
+_BELIEVED_AT_MOST = 20_000
+# A node program repeats its last report this long; its worker may be concluded by then.
+_LAST_WORDS_SECONDS = 60.0
+
+
+class JobReports:
+    """The agent's side of the relay; ``spooled`` says whether it holds events of a run."""
+
+    def __init__(
+        self, context: Context, tokens: JobTokens, *, spooled: Callable[[str], bool]
+    ) -> None:
+        self._context = context
+        self._tokens = tokens
+        self._starts = Starts(
+            api=context.api,
+            store=context.store,
+            retries=context.config.runs.retries,
+            spooled=spooled,
+        )
+        self._known: OrderedDict[str, tuple[float, JobIdentity]] = OrderedDict()
+
+    async def identify(self, token: str) -> JobIdentity | None:
+        """Return whose token it is; a worker that was concluded a while ago has none any more.
+
+        Asked for every request of every job, so what was read is believed for a while.
+        """
+        key = self._tokens.key(token)
+        if key is None:
+            return None
+        now = self._context.clock()
+        known = self._known.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        worker = await self._context.store.run(lambda db: _newest_attempt(db, key))
+        if worker is None or (worker.concluded_at or now) < now - _LAST_WORDS_SECONDS:
+            self._known.pop(key, None)
+            return None
+        identity = _identity(worker)
+        self._known[key] = now + _BELIEVED_SECONDS, identity
+        self._known.move_to_end(key)
+        if len(self._known) > _BELIEVED_AT_MOST:
+            self._known.popitem(last=False)
+        return identity
+
+    def forget(self, key: str) -> None:
+        """Believe nothing of a worker any more: another attempt has taken its place."""
+        self._known.pop(key, None)
+
+    async def receive(self, identity: JobIdentity, report: JobReport) -> ReportAnswer:
+        """Take a report; a start is answered with whether the job may go on."""
+        worker = await self._context.store.run(lambda db: workers.find(db, identity.key))
+        if worker is None:
+            return stop("the agent does not know this job")
+        if report.event == "duplicate":
+            await self._duplicate(worker, report)
+        refusal = _refusal(worker, report)
+        if refusal is not None:
+            return stop(refusal)
+        if report.event == "exited":
+            await self._exited(worker, report)
+            return PROCEED
+        answer = PROCEED
+        if report.event == "started":
+            answer = await self._starts.answer(worker, report)
+            if not answer.proceed:
+                log.info("%s: not started: %s", worker.key, answer.reason)
+                return answer
+        await self._started(worker, report, resumes=answer.resume)
+        if report.event == "ready":
+            self._context.bells.workspace.ring()
+        return answer
+
+    async def _started(self, worker: Worker, report: JobReport, *, resumes: bool) -> None:
+        context, now = self._context, self._context.clock()
+        after = await context.changes.apply(
+            worker.key,
+            lambda worker, _: evidence.observe_start(
+                worker,
+                report.hostname,
+                report.slurm_job_id,
+                now,
+                restart_count=report.restart_count,
+            ),
+            source="node",
+        )
+        if after.restart_count > worker.restart_count:
+            self.forget(worker.key)  # what the relay lets through depends on it
+            if after.kind is WorkerKind.RUN_WORKER:
+                await context.store.run(
+                    lambda db: run_log.restarted(db, after, resumes=resumes, now=context.wall())
+                )
+
+    async def _duplicate(self, worker: Worker, report: JobReport) -> None:
+        """A job that found the claim taken: it ends nothing, and tells whose the claim is."""
+        log.info(
+            "%s: job %s is a duplicate, job %s has the claim",
+            worker.key,
+            report.slurm_job_id,
+            report.claimed_by.slurm_job_id if report.claimed_by else "another",
+        )
+        if report.claimed_by is not None:
+            claimant = report.claimed_by.slurm_job_id
+            await self._context.changes.apply(
+                worker.key,
+                lambda worker, _: evidence.observe_claim(worker, claimant),
+                source="node",
+            )
+
+    async def _exited(self, worker: Worker, report: JobReport) -> None:
+        context, now = self._context, self._context.clock()
+        record = ExitRecord.parse(report.exit or {})
+        if record is None:
+            log.warning("%s: its last report holds no exit record", worker.key)
+            return
+        was_ended = record.outcome == "terminated" or record.signal == signal.SIGKILL
+        if was_ended and worker.terminate_at is None and not record.is_out_of_time:
+            # Why it was ended (memory, preemption, an administrator) only the scheduler knows, and
+            # that only when the node program has gone.
+            await context.changes.apply(
+                worker.key, lambda worker, _: evidence.observe_leaving(worker), source="node"
+            )
+            context.bells.watch.ring()
+            return
+        await context.changes.apply(
+            worker.key,
+            lambda worker, _: evidence.observe_exit(worker, record, now),
+            source="node",
+        )
+
+
+def _refusal(worker: Worker, report: JobReport) -> str | None:
+    """Say why a report is not one of the worker's job as it is now, if so."""
+    if report.event == "duplicate":
+        return "another job has this work"
+    if is_of_another(worker, report):
+        return f"job {worker.job_id} has this work already"
+    if report.restart_count < worker.restart_count:
+        return "a later start of this job took its place"
+    return None
+
+
+def _newest_attempt(db: Database, key: str) -> Worker | None:
+    """Return a worker unless a later one goes on with its run."""
+    worker = workers.find(db, key)
+    if worker is None or worker.run_id is None:
+        return worker
+    newest = workers.of_run(db, worker.run_id)
+    return worker if newest is None or newest.key == key else None
+
+
+def _identity(worker: Worker) -> JobIdentity:
+    return JobIdentity(
+        key=worker.key,
+        kind="run_worker" if worker.kind is WorkerKind.RUN_WORKER else "code_server",
+        deployment=worker.deployment,
+        run_id=worker.run_id,
+        location=worker.location or "",
+        restart_count=worker.restart_count,
+    )

@@ -1,0 +1,96 @@
+"""The search for a job that sbatch may have made: a task beside the submit loop.
+
+sbatch itself retries for up to 120 s (sbatch(1), "Slurm temporarily unable to accept job"), and an
+sbatch whose agent was killed goes on alone. So a job is looked for until it could not come any
+more, and only under a scheduler that answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from hpc_agent.agent.context import Context
+from hpc_agent.errors import HpcAgentError
+from hpc_agent.slurm.scheduler import array_id
+from hpc_agent.store import submissions
+from hpc_agent.workers.submission import Outcome, Submission
+
+log = logging.getLogger(__name__)
+
+SEARCH_WINDOW_SECONDS = 150.0
+# An sbatch that may still be at work: the agent gives it 150 s, a killed agent nothing.
+SBATCH_SECONDS = 150.0
+# Words that nobody knows are taken for a refusal when no job came of them so many times.
+_REFUSALS_BELIEVED = 2
+
+
+class Search:
+    """Looks for jobs by the keys of their submissions."""
+
+    def __init__(self, context: Context, submission: Submission) -> None:
+        self._context = context
+        self._submission = submission
+        self._ended: dict[str, Outcome] = {}
+        self._unknown_words: dict[str, tuple[str, int]] = {}
+
+    def keep(self, unsure: Iterable[str]) -> None:
+        """Forget what is known of submissions that are not looked for any more."""
+        wanted = set(unsure)
+        self._ended = {key: value for key, value in self._ended.items() if key in wanted}
+
+    def doubtful(self, key: str, outcome: Outcome) -> None:
+        """Note that a call of sbatch has ended without an answer."""
+        self._ended[key] = outcome
+
+    async def run(self, key: str) -> None:
+        """Look once; accept what is there, or give back what cannot come any more."""
+        context = self._context
+        found = await context.store.run(lambda db: submissions.submission(db, key))
+        if found is None:
+            return
+        known = next((job.job_id for job in found.jobs if not job.is_over), None)
+        if known is not None:
+            # A task that has told of its start is as good as sbatch's answer.
+            await self._submission.accept(found.workers, array_id(known), source="node")
+            return
+        since = datetime.fromtimestamp(found.since, UTC) - context.clock.ahead()
+        try:
+            look = await context.scheduler_of(found.workers[0]).find(
+                key, since=since - timedelta(seconds=SBATCH_SECONDS + 60)
+            )
+        except HpcAgentError as error:
+            await self._submission.doubt_on(found.workers, str(error))
+            return
+        if look.records:
+            first = min(look.records, key=lambda record: record.submit_time or datetime.now(UTC))
+            await self._submission.accept(
+                found.workers, array_id(first.job_id), source=first.source
+            )
+        elif look.is_complete and self._is_too_late(key, found.since):
+            await self._none_came(key, found)
+
+    def _is_too_late(self, key: str, since: float) -> bool:
+        window = SEARCH_WINDOW_SECONDS
+        if key not in self._ended:
+            window += SBATCH_SECONDS
+        return self._context.clock() - since >= window
+
+    async def _none_came(self, key: str, found: submissions.Submission) -> None:
+        outcome = self._ended.pop(key, None)
+        if outcome is not None and outcome.is_unknown and self._is_refusal(found, outcome):
+            await self._submission.refuse(found.workers, outcome.words)
+            return
+        log.info("%s: sbatch made no job; submitting again", key)
+        await self._submission.give_back(found.workers, source="search")
+
+    def _is_refusal(self, found: submissions.Submission, outcome: Outcome) -> bool:
+        """Whether a wrapper has said the same several times, and no job came of it."""
+        likeness = found.workers[0].likeness or found.workers[0].key
+        words, times = self._unknown_words.pop(likeness, ("", 0))
+        times = times + 1 if words == outcome.words else 1
+        self._unknown_words[likeness] = (outcome.words, times)
+        while len(self._unknown_words) > 1000:
+            del self._unknown_words[next(iter(self._unknown_words))]
+        return times >= _REFUSALS_BELIEVED

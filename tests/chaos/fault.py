@@ -1,0 +1,49 @@
+"""What a fault is: how it is brought about, for how long, and what it excuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.chaos.bed import Bed
+from tests.chaos.ledger import Expected
+
+ONCE = Expected()
+
+HasStruck = Callable[[], bool]
+"""Whether a fault that waits for its moment has struck. What strikes at once says True."""
+
+Inject = Callable[[Bed, Random], AbstractContextManager[HasStruck]]
+"""Brings a fault about when it is entered, and undoes it when it is left, whatever happens."""
+
+
+def at_once() -> bool:
+    """Say that a fault has struck as soon as it was injected."""
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One kind of mishap.
+
+    ``hold_seconds`` is how long it lasts once it has struck. ``running`` and ``arriving`` say which
+    runs meet it: those that are executed when it is injected, and those that are launched under it.
+    ``ends_runs``: those that are executed take long, and are asked to end while it lasts.
+    """
+
+    name: str
+    group: str
+    text: str
+    inject: Inject
+    hold_seconds: float = 0.0
+    running: bool = True
+    arriving: bool = True
+    expected: Expected = ONCE
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tricks: tuple[str, ...] = ()
+    ends_runs: bool = False
+    patience_seconds: float = 200.0
+    short: bool = False
+    stock: bool = False

@@ -1,0 +1,47 @@
+"""The short form of `make chaos`: a few faults, each struck in the middle of a burst of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.bed import Bed
+from tests.chaos.catalogue import FAULTS
+from tests.chaos.fault import Fault
+from tests.chaos.session import Session, Teller
+from tests.cluster import NoClusterError
+
+pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
+
+RUNS = 4
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """One control plane, agent and Slurm for all faults."""
+    logs = tmp_path_factory.mktemp("chaos")
+    try:
+        opened = Session(Bed, seed=1, say=Teller(), logs=logs)
+        with opened:
+            yield opened
+    except NoClusterError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in FAULTS if fault.short], ids=lambda fault: str(fault.name)
+)
+def test_runs_survive(session: Session, fault: Fault) -> None:
+    """Every run is executed once, ends, and shows what was executed."""
+    outcome = session.play(fault, runs=RUNS)
+
+    assert outcome.struck
+    assert outcome.problems == []
+
+
+def test_no_run_was_executed_again_later(session: Session) -> None:
+    """Nor has a late duplicate of any of them been executed."""
+    session.finish()
+
+    assert [row.name for row in session.rows() if not row.is_clean] == []
