@@ -27,9 +27,13 @@ class Account:
         return cls(name=entry.pw_name, home=entry.pw_dir, shell=entry.pw_shell)
 
     @classmethod
-    def parse(cls, line: str) -> Self:
-        """Return that of a line of ``getent passwd``. Raises ConfigError."""
-        fields = line.strip().split(":")
-        if len(fields) != _FIELDS or not fields[0] or not fields[5].startswith("/"):
-            raise ConfigError(f"getent passwd has no entry with a home for this user: {line!r}")
-        return cls(name=fields[0], home=fields[5], shell=fields[6])
+    def parse(cls, text: str) -> Self:
+        """Return that of a line of ``getent passwd``, whatever else a login shell has printed.
+
+        Raises ConfigError.
+        """
+        for line in reversed(text.strip().split("\n")):
+            fields = line.strip().split(":")
+            if len(fields) == _FIELDS and fields[0] and fields[5].startswith("/"):
+                return cls(name=fields[0], home=fields[5], shell=fields[6])
+        raise ConfigError(f"getent passwd has no entry with a home for this user: {text[:500]!r}")

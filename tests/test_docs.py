@@ -1,16 +1,33 @@
-"""What the documents name is there."""
+"""What the documents name is there, and what they say of the core is what the code says."""
 
 from __future__ import annotations
 
+import asyncio
+import importlib
+import itertools
+import operator
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from hpc_agent.agent.bells import Bells
+from hpc_agent.agent.loop import Bell
+from hpc_agent.runs.last_word import RunEnd, last_word
+from hpc_agent.store.news import Topic
+from hpc_agent.store.phases import FINAL, TRANSITIONS, Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.workers import a_worker
+
 ROOT = Path(__file__).parent.parent
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OURS = re.compile(r"`((?:hpc_agent|tests|templates|slurm|docker|docs)/[\w./-]+)`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+# A module and what it is named for: `hpc_agent/…/….py`: `Name` or `Name.method`.
+PLACE = re.compile(r"`(hpc_agent/[\w/]+)\.py`: `([\w.]+)`")
+ANSWERS = {True: "failure, in Slurm's words", False: "success"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -20,3 +37,91 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     missing = [name for name in OURS.findall(text) if not (ROOT / name).exists()]
     missing += [link for link in LINK.findall(text) if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_way_of_a_launch_names_what_is_there() -> None:
+    """At most seven steps, each with the function that a newcomer reads next."""
+    rows = rows_of("How LAUNCH_RUN becomes a last word")
+    assert [row[0] for row in rows] == [str(number + 1) for number in range(len(rows))]
+    assert len(rows) <= 7
+    for row in rows:
+        places = PLACE.findall(" ".join(row))
+        assert places, row
+        for path, name in places:
+            module = importlib.import_module(path.replace("/", "."))
+            operator.attrgetter(name)(module)
+
+
+def test_page_has_the_transitions_of_the_code() -> None:
+    """All of them and no others, in the order of a worker's life."""
+    assert rows_of("Phases", table=0) == [
+        [before.name, ", ".join(each.name for each in Phase if each in after) or "nothing: final"]
+        for before, after in sorted(
+            TRANSITIONS.items(), key=lambda item: list(Phase).index(item[0])
+        )
+    ]
+
+
+def test_page_has_the_last_words_of_the_code() -> None:
+    """For each final phase, whatever became of its request and whoever wanted its end."""
+    said = {}
+    for phase, is_open, is_asked in itertools.product(FINAL, (True, False), (True, False)):
+        worker = a_worker(
+            key="k",
+            kind=WorkerKind.RUN_WORKER,
+            phase=phase,
+            deployment="prod",
+            location=None,
+            created_at=0.0,
+            terminate_at=1.0 if is_asked else None,
+        )
+        word = last_word(worker, is_request_open=is_open, run_status="STARTED")
+        answer = ANSWERS[word.failure is not None] if is_open else "given before"
+        told = "nothing" if word.run_end is RunEnd.NOTHING else word.run_end.name
+        said[phase.name, is_open, is_asked] = answer, told
+    written = {
+        (phase, is_open, is_asked): (answer if is_open else "given before", told)
+        for phase, request, asked, answer, told in rows_of("Phases", table=1)
+        for is_open in read_as(request, "open", "answered")
+        for is_asked in read_as(asked, "yes", "no")
+    }
+    # Only one that was asked to end is withdrawn.
+    assert written == {key: value for key, value in said.items() if key[0] != "WITHDRAWN" or key[2]}
+
+
+async def test_page_has_the_bells_of_the_code() -> None:
+    """Each kind of change with the loops that it wakes."""
+    assert rows_of("Bells") == [
+        [topic.name, topic.value, ", ".join(await rung_by(topic))] for topic in Topic
+    ]
+
+
+def rows_of(heading: str, *, table: int = 0) -> list[list[str]]:
+    """Return the rows of a table in a section of the page, without its head."""
+    _, _, rest = ARCHITECTURE.read_text().partition(f"\n## {heading}\n")
+    section = rest.partition("\n## ")[0]
+    found = re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE)[table]
+    lines = found.splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def read_as(cell: str, yes: str, no: str) -> list[bool]:
+    """Return what a cell holds for; an empty one for both."""
+    assert cell in {"", yes, no}
+    return [value for value, word in ((True, yes), (False, no)) if cell in {"", word}]
+
+
+async def rung_by(topic: Topic) -> list[str]:
+    """Return the names of the bells that a change rings."""
+    bells = Bells()
+    bells.ring_for([topic])
+    rung = []
+    for each in fields(bells):
+        bell: Bell = getattr(bells, each.name)
+        try:
+            async with asyncio.timeout(0.05):
+                await bell.wait(10)
+        except TimeoutError:
+            continue
+        rung.append(each.name)
+    return rung

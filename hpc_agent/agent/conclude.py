@@ -16,6 +16,7 @@ from hpc_agent.runs.attempts import Attempts, Successor
 from hpc_agent.runs.last_word import LastWord, RunEnd, failure_message, last_word, needs_status
 from hpc_agent.runs.recovery import NoMore
 from hpc_agent.store import inbox, workers
+from hpc_agent.store.phases import FINAL
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import answers, run_log
 
@@ -54,9 +55,14 @@ class ConcludeLoop:
 
     async def step(self) -> float:
         """Conclude what can be concluded; the rest is tried again."""
-        over = await self._context.store.run(workers.to_conclude)
-        failed = await for_each("conclude", over, self._conclude, name=lambda each: each.key)
-        return _RETRY_SECONDS if failed else _IDLE_SECONDS
+        store = self._context.store
+        over = await store.run(lambda db: workers.rows_in_phase(db, *FINAL))
+        has_failed = False
+        # While the control plane is away thousands may wait for their last word.
+        async for some in store.in_parts(over, workers.with_rows):
+            failed = await for_each("conclude", some, self._conclude, name=lambda each: each.key)
+            has_failed = has_failed or bool(failed)
+        return _RETRY_SECONDS if has_failed else _IDLE_SECONDS
 
     async def _conclude(self, worker: Worker) -> None:
         if worker.kind is WorkerKind.RUN_WORKER:

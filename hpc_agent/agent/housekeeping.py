@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sqlite_utils import Database
-
 from hpc_agent.agent.context import Context
+from hpc_agent.cluster.work_directory_owner import check_owner
 from hpc_agent.isolation import for_each
 from hpc_agent.store import inbox, meta, workers
 
@@ -15,7 +14,10 @@ _PURGE_INTERVAL_SECONDS = 3600.0
 
 
 class HousekeepingLoop:
-    """Keeps the lease, and the state database small. Raises LeaseHeldError without a lease."""
+    """Keeps the lease, and the state database small.
+
+    Raises LeaseHeldError, which ends the agent, when another one has its home or work directory.
+    """
 
     def __init__(self, context: Context, owner: str) -> None:
         self._context = context
@@ -27,18 +29,20 @@ class HousekeepingLoop:
         context = self._context
         now = context.clock()
         await context.store.run(lambda db: meta.renew_lease(db, self._owner, now))
+        await asyncio.to_thread(check_owner, context.preparation.work, context.agent_id)
         if now >= self._purge_at:
             self._purge_at = now + _PURGE_INTERVAL_SECONDS
             await self._purge(now)
         return _LEASE_INTERVAL_SECONDS
 
     async def _purge(self, now: float) -> None:
-        def forget(db: Database) -> list[str]:
-            inbox.purge(db, now)
-            return workers.purge(db, now)
+        store = self._context.store
 
         async def remove(key: str) -> None:
             await asyncio.to_thread(self._context.preparation.work.remove, key)
 
-        forgotten = await self._context.store.run(forget)
-        await for_each("purge", forgotten, remove, name=str)
+        # Some at a time: after a busy month others have their turn in between.
+        while await store.run(lambda db: inbox.purge(db, now)):
+            pass
+        while forgotten := await store.run(lambda db: workers.purge(db, now)):
+            await for_each("purge", forgotten, remove, name=str)

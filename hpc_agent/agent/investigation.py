@@ -143,7 +143,12 @@ class Investigation:
         missing = [each for each in left if each.job.id not in unsure]
         if not missing:
             return
-        if not await self._context.scheduler.healthy():
+        try:
+            is_healthy = await self._context.scheduler.healthy()
+        except SchedulerError:
+            self.absences.pause()
+            raise
+        if not is_healthy:
             self.absences.pause()
             return
         await for_each("watch", missing, self._note_absence, name=name_of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlite_utils import Database
 
@@ -15,8 +15,10 @@ from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
 from hpc_agent.runs.starts import PROCEED, Starts, is_of_another, stop
 from hpc_agent.store import workers
+from hpc_agent.store.jobs import Job
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import evidence, run_log
+from hpc_agent.workers.evidence import Change
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +146,12 @@ class JobReports:
             )
             context.bells.watch.ring()
             return
-        await context.changes.apply(
-            worker.key,
-            lambda worker, _: evidence.observe_exit(worker, record, now),
-            source="node",
-        )
+
+        def observe(worker: Worker, own: Sequence[Job]) -> Change:
+            others = any(not job.is_over and job.job_id != report.slurm_job_id for job in own)
+            return evidence.observe_exit(worker, record, now, others_live=others)
+
+        await context.changes.apply(worker.key, observe, source="node")
 
 
 def _refusal(worker: Worker, report: JobReport) -> str | None:

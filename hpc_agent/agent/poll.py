@@ -43,6 +43,8 @@ class PollLoop:
         self._last_work = 0.0
         self._unwritten = Popped([], [])
         self._store_says = ""
+        # Whether something may have been handed out that was never written down.
+        self._behind = True
         self.connected = False
 
     async def step(self) -> float:
@@ -51,8 +53,9 @@ class PollLoop:
             return _UNWRITTEN_SECONDS
         context = self._context
         started = context.clock()
+        anew, self._behind = self._behind, True
         try:
-            self._unwritten = await self._pop()
+            self._unwritten = await self._pop(anew=anew)
         except HpcAgentError:
             self.connected = False
             raise
@@ -62,12 +65,13 @@ class PollLoop:
             self._last_work = now
             if not await self._write_down():
                 return _UNWRITTEN_SECONDS
+        self._behind = False
         if not self.connected:
             self._greet()
             return 0.0
         return 0.0 if has_work else self._wait_after_nothing(now, held=now - started)
 
-    async def _pop(self) -> Popped:
+    async def _pop(self, *, anew: bool) -> Popped:
         context, settings = self._context, self._context.config.control_plane
         return await agent_calls.pop_requests(
             context.api,
@@ -75,6 +79,7 @@ class PollLoop:
             branch_deployments=settings.branch_deployments,
             queues=context.config.agent_queues.names,
             wait_seconds=self._wait_seconds(),
+            anew=anew,
         )
 
     async def _write_down(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from sqlite_utils import Database
 
@@ -15,6 +16,7 @@ from hpc_agent.agent.context import Context
 from hpc_agent.errors import SchedulerError
 from hpc_agent.slurm.queue_position import KnowsPositions, Position
 from hpc_agent.store import queue_positions, workers
+from hpc_agent.store.phases import Phase
 from hpc_agent.store.queue_positions import Waiting
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import run_log
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 _IDLE_SECONDS = 60.0
 _ASK_AFTER_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 300.0
-_JOBS_PER_TRANSACTION = 1000
+_JOBS_PER_TRANSACTION = 200
 
 
 class PositionsLoop:
@@ -40,7 +42,7 @@ class PositionsLoop:
         if not isinstance(scheduler, KnowsPositions):
             return _ASK_AGAIN_SECONDS
         since = context.clock() - _ASK_AFTER_SECONDS
-        waiting = await context.store.run(lambda db: queue_positions.waiting(db, since=since))
+        waiting = await self._waiting(since)
         self._told = {each.key: self._told[each.key] for each in waiting if each.key in self._told}
         if not waiting:
             return _IDLE_SECONDS
@@ -52,6 +54,12 @@ class PositionsLoop:
         for first in range(0, len(waiting), _JOBS_PER_TRANSACTION):
             await self._note(waiting[first : first + _JOBS_PER_TRANSACTION], found)
         return _ASK_AGAIN_SECONDS
+
+    async def _waiting(self, since: float) -> list[Waiting]:
+        store = self._context.store
+        rows = await store.run(lambda db: workers.rows_in_phase(db, Phase.QUEUED))
+        parts = store.in_parts(rows, partial(queue_positions.waiting, since=since))
+        return [each async for some in parts for each in some]
 
     async def _note(self, waiting: Sequence[Waiting], found: Mapping[str, Position]) -> None:
         moved = [

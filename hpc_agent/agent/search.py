@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.slurm.scheduler import array_id
+from hpc_agent.slurm.scheduler import JobRecord, array_id
 from hpc_agent.store import submissions
+from hpc_agent.store.jobs import Job
 from hpc_agent.workers.submission import Outcome, Submission
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ class Search:
         known = next((job.job_id for job in found.jobs if not job.is_over), None)
         if known is not None:
             # A task that has told of its start is as good as sbatch's answer.
-            await self._submission.accept(found.workers, array_id(known), source="node")
+            is_array = found.workers[0].array_key is not None
+            job_id = array_id(known) if is_array else known
+            await self._submission.accept(found.workers, job_id, source="node")
             return
         since = datetime.fromtimestamp(found.since, UTC) - context.clock.ahead()
         try:
@@ -63,11 +66,12 @@ class Search:
         except HpcAgentError as error:
             await self._submission.doubt_on(found.workers, str(error))
             return
-        if look.records:
-            first = min(look.records, key=lambda record: record.submit_time or datetime.now(UTC))
-            await self._submission.accept(
-                found.workers, array_id(first.job_id), source=first.source
-            )
+        records = [record for record in look.records if not _is_over(record, found.jobs)]
+        if records:
+            first = min(records, key=lambda record: record.submit_time or datetime.now(UTC))
+            is_array = found.workers[0].array_key is not None
+            job_id = array_id(first.job_id) if is_array else first.job_id
+            await self._submission.accept(found.workers, job_id, source=first.source)
         elif look.is_complete and self._is_too_late(key, found.since):
             await self._none_came(key, found)
 
@@ -94,3 +98,17 @@ class Search:
         while len(self._unknown_words) > 1000:
             del self._unknown_words[next(iter(self._unknown_words))]
         return times >= _REFUSALS_BELIEVED
+
+
+def _is_over(record: JobRecord, known: Iterable[Job]) -> bool:
+    """Whether a record is of an earlier job of the same key, of which nothing more is expected."""
+    return any(
+        job.is_over
+        and job.job_id == record.job_id
+        and (
+            job.submit_time is None
+            or record.submit_time is None
+            or record.submit_time.timestamp() == job.submit_time
+        )
+        for job in known
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -100,7 +101,8 @@ class ServeLoop:
             clock=context.clock,
             wall=context.wall,
         )
-        self._queued_behind: set[str] = set()
+        self._at_work: set[str] = set()
+        self._in_turn: dict[str, deque[Request]] = {}
 
     def load(self) -> int:
         """Return how many requests are worked on."""
@@ -108,27 +110,31 @@ class ServeLoop:
 
     async def step(self) -> float:
         """Start a task for every request without one; those of one run share one."""
-        in_turn: dict[str, list[Request]] = {}
-        for request in await self._context.store.run(inbox.to_serve):
-            in_turn.setdefault(_order_of(request), []).append(request)
-        for order, some in in_turn.items():
-            if self._tasks.is_busy(f"{_TASK}{order}"):
-                self._queued_behind.add(order)
-            else:
-                self._tasks.start(f"{_TASK}{order}", self._serve_in_turn(order, some))
+        store = self._context.store
+        new = [each for each in await store.run(inbox.to_serve) if each not in self._at_work]
+        async for some in store.in_parts(new, inbox.still_to_serve):
+            for request in some:
+                self._begin(request)
         return _IDLE_SECONDS
 
-    async def _serve_in_turn(self, order: str, some: Sequence[Request]) -> None:
-        self._queued_behind.discard(order)
-        taken = {request.request_id for request in some}
-        for request in some:
-            await self._serve(request)
-        if order in self._queued_behind:
-            self._queued_behind.discard(order)
-            left = await self._context.store.run(inbox.to_serve)
-            for request in left:
-                if request.request_id not in taken and _order_of(request) == order:
-                    await self._serve(request)
+    def _begin(self, request: Request) -> None:
+        """Let a request be worked on after those before it that are about the same run."""
+        order = _order_of(request)
+        self._at_work.add(request.request_id)
+        self._in_turn.setdefault(order, deque()).append(request)
+        if not self._tasks.is_busy(f"{_TASK}{order}"):
+            self._tasks.start(f"{_TASK}{order}", self._serve_in_turn(order))
+
+    async def _serve_in_turn(self, order: str) -> None:
+        """Serve what is in the queue of this order; what an error leaves there is begun again."""
+        turn = self._in_turn[order]
+        try:
+            while turn:
+                await self._serve(turn[0])
+                self._at_work.discard(turn.popleft().request_id)
+        finally:
+            del self._in_turn[order]
+            self._at_work.difference_update(request.request_id for request in turn)
 
     async def _serve(self, request: Request) -> None:
         """Answer a request; where nothing is known yet, nothing is answered: it is tried again."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from sqlite_utils import Database
 
@@ -23,6 +24,7 @@ from hpc_agent.errors import SchedulerError
 from hpc_agent.jobs.array_script import new_array_key
 from hpc_agent.jobs.bursts import Bursts
 from hpc_agent.store import inbox, node_faults, submissions, workers
+from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers.submission import HELD_BACK_SECONDS, Outcome, Submission, Verdict
@@ -35,6 +37,7 @@ _AT_ONCE = 4
 # A call that takes longer gives its place to another: a hung sbatch delays nobody like it.
 _PLACE_SECONDS = 5.0
 _TOLD_AT_ONCE = 200
+_TAKEN_AT_ONCE = 100
 
 
 class SubmitLoop:
@@ -114,22 +117,24 @@ class SubmitLoop:
                 return []
             return [submissions.begin(db, key, now=self._context.clock())]
 
-        await self._submit(take)
+        await self._submit(lambda: self._context.store.run(take))
 
     async def _submit_burst(self, likeness: str, largest: int) -> None:
         size = self._bursts.size(likeness, largest)
         now, key = self._context.clock(), new_array_key()
         ticket = self._bursts.begun(likeness, now)
         try:
-            await self._submit(lambda db: submissions.take(db, likeness, key, limit=size, now=now))
+            await self._submit(
+                lambda: take_alike(self._context.store, likeness, key, size=size, now=now)
+            )
         finally:
             self._bursts.ended(likeness, ticket)
         self._context.bells.submit.ring()
 
-    async def _submit(self, take: Callable[[Database], list[Worker]]) -> None:
+    async def _submit(self, take: Callable[[], Awaitable[list[Worker]]]) -> None:
         async with self._places:
             async with self._taking:
-                taken = await self._context.store.run(take)
+                taken = await take()
                 if not taken:
                     return
                 name = submissions.key_of(taken[0])
@@ -186,9 +191,10 @@ class SubmitLoop:
         likeness = worker.likeness
         if likeness is None:
             return []
-        return await self._context.store.run(
-            lambda db: workers.with_keys(db, submissions.like(db, likeness))
-        )
+        store = self._context.store
+        keys = await store.run(lambda db: submissions.like(db, likeness))
+        parts = store.in_parts(keys, workers.with_keys)
+        return [worker async for some in parts for worker in some]
 
     async def _tell_those_alike(self, worker: Worker, words: str) -> None:
         """Let the runs of all that wait with it say why, once and not at each try."""
@@ -202,3 +208,29 @@ class SubmitLoop:
             if not some:
                 return
             await self._submission.hold_back(some, words)
+
+
+async def take_alike(
+    store: Store, likeness: str, array_key: str, *, size: int, now: float
+) -> list[Worker]:
+    """Take intents for one array in several transactions, so that others have their turn.
+
+    Should the agent die between two of them, the search finds that no array came of it.
+    """
+    taken: list[Worker] = []
+    while len(taken) < size:
+        limit = min(size - len(taken), _TAKEN_AT_ONCE)
+        some = await store.run(
+            partial(
+                submissions.take,
+                likeness=likeness,
+                array_key=array_key,
+                limit=limit,
+                now=now,
+                first=len(taken),
+            )
+        )
+        taken += some
+        if len(some) < limit:
+            break
+    return taken

@@ -33,7 +33,7 @@ _IDLE_SECONDS = 300.0
 _QUIET_SECONDS = 60.0
 _LOOK_INTO_QUEUE_AFTER_SECONDS = 1.0
 # After a restart all jobs are news; ten thousand rows at once would stay in the process's memory.
-_READ_AT_ONCE = 500
+_READ_AT_ONCE = 250
 
 
 class WatchLoop:
@@ -153,7 +153,9 @@ class WatchLoop:
             )
         ]
         now = self._context.clock()
-        found = await self._context.store.run(lambda db: adoption.find(db, unknown))
+        found: list[Adopted] = []
+        async for some in self._context.store.in_parts(unknown, adoption.find):
+            found += some
 
         async def take_in(each: Adopted) -> None:
             log.info("%s: job %s is known now", each.worker_key, each.job_id)

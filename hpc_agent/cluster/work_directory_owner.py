@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc_agent.errors import ConfigError
+from hpc_agent.errors import ConfigError, LeaseHeldError
 from hpc_agent.hostile_files import UnfitFileError
 from hpc_agent.jobs.directory import RELAY_FILE, WorkDirectory
 from hpc_agent.jobs.disk_trouble import told_of
@@ -65,6 +65,20 @@ def claim_work_directory(
             _claim(work, me, home=home, take_over=take_over)
         except UnfitFileError as error:
             raise ConfigError(f"work_dir: {error}; {_way_out(work)}") from error
+
+
+def check_owner(work: WorkDirectory, agent_id: str) -> None:
+    """See that the work directory is this agent's still.
+
+    Raises LeaseHeldError when another one has taken it over, and FilesUnavailableError.
+    """
+    with told_of(work.path):
+        owner = _owner(work)
+    if owner is not None and owner.agent_id != agent_id:
+        raise LeaseHeldError(
+            f"work_dir: {work.path} was taken over by another agent: {owner.agent_id}, with its "
+            f"home {owner.home} on {owner.host}"
+        )
 
 
 def _claim(work: WorkDirectory, me: Owner, *, home: Path, take_over: bool) -> None:

@@ -161,9 +161,12 @@ async def pop_requests(
     branch_deployments: bool,
     queues: Queues,
     wait_seconds: float,
+    anew: bool = False,
 ) -> Popped:
     """Take requests. What is taken and then lost is lost: write it down before anything else.
 
+    ``anew`` asks our own control plane to hand out again at once what it has handed to this agent
+    and what is not answered: the agent may never have read it. Dagster+ does not know that.
     Requests that come with an error beside them, or with one among them that cannot be read, are
     taken all the same.
     """
@@ -175,6 +178,7 @@ async def pop_requests(
             "agentQueues": list(queues),
         },
         wait_seconds=wait_seconds,
+        more_headers={"X-Hpc-Poll": "anew"} if anew else None,
     )
     items = _dig(content, "data", "userCloudAgent", "popUserCloudAgentRequests")
     if content.get("errors") and not items:
@@ -212,14 +216,14 @@ async def missing_deployments(api: AgentApi, deployments: Sequence[str]) -> list
 
 
 async def add_heartbeats(
-    api: AgentApi, heartbeats: Mapping[str, Packed], errors: Sequence[Packed]
+    api: AgentApi, heartbeats: Mapping[str, str], errors: Sequence[Packed]
 ) -> None:
-    """Send one heartbeat for each deployment, and the agent's own recent errors."""
+    """Send one heartbeat (JSON) for each deployment, and the agent's own recent errors."""
     await api.graphql(
         _ADD_HEARTBEATS,
         {
             "serializedAgentHeartbeats": [
-                {"deploymentName": name, "serializedAgentHeartbeat": dumps(heartbeat)}
+                {"deploymentName": name, "serializedAgentHeartbeat": heartbeat}
                 for name, heartbeat in heartbeats.items()
             ],
             "serializedErrors": [dumps(error) for error in errors],

@@ -148,12 +148,17 @@ class AgentApi:
         deployment: str | None = None,
         idempotency_key: str | None = None,
         wait_seconds: float = 0,
+        more_headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send a document and return the answer, whatever it says.
 
         Raises ControlPlaneUnavailableError when none came.
         """
-        headers = self.headers(deployment) | {"Content-Type": "application/json"}
+        headers = {
+            **self.headers(deployment),
+            **(more_headers or {}),
+            "Content-Type": "application/json",
+        }
         if idempotency_key:
             # Headers are ASCII; the key stays the same at each attempt.
             key = quote(idempotency_key, safe=string.printable)

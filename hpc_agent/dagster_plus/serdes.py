@@ -31,6 +31,11 @@ def dumps(value: object) -> str:
     return storable_json(json.dumps(value, separators=(",", ":")))
 
 
+def with_field(text: str, name: str, value: str) -> str:
+    """Return an object's JSON with one more field, whose value is JSON already."""
+    return f'{text[:-1]},"{name}":{value}}}'
+
+
 def class_of(value: object) -> str | None:
     """Return the class name of a packed object, None for anything else."""
     name = value.get("__class__") if isinstance(value, Mapping) else None

@@ -22,6 +22,7 @@ from hpc_agent.slurm.scheduler import Scheduler
 
 _DEADLINE_SECONDS = 60.0
 _SETTING = re.compile(r"^(\w+)\s*= (.*)$", re.MULTILINE)
+_CLUSTER = re.compile(r"^([^|\s]+)\|\d*$", re.MULTILINE)
 _LIMITS = ("MaxSubmitJobs", "GrpSubmitJobs", "MaxJobs", "GrpJobs")
 
 
@@ -88,8 +89,9 @@ def parse_submit_limits(stdout: str) -> dict[str, int]:
 
 
 async def _clusters(runner: CommandRunner) -> Sequence[str]:
-    shown = await _run(runner, "sacctmgr", "-nP", "show", "cluster", "format=cluster")
-    return shown.stdout.split()
+    # Two columns, so that a line of somebody else's is no cluster.
+    shown = await _run(runner, "sacctmgr", "-nP", "show", "cluster", "format=cluster,controlport")
+    return _CLUSTER.findall(shown.stdout)
 
 
 async def _submit_limits(runner: CommandRunner) -> dict[str, int]:
@@ -103,7 +105,7 @@ async def _submit_limits(runner: CommandRunner) -> dict[str, int]:
         "show",
         "assoc",
         "where",
-        f"user={user.stdout.strip()}",
+        f"user={user.stdout.strip().rpartition(chr(10))[2]}",
         f"format={columns}",
     )
     return parse_submit_limits(shown.stdout) if shown.succeeded else {}

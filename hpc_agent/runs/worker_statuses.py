@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
-from hpc_agent.dagster_plus.serdes import Packed, packed, packed_enum
+from hpc_agent.dagster_plus.serdes import Packed, dumps, packed, packed_enum
 from hpc_agent.jobs.wording import describe
 from hpc_agent.runs.last_word import failure_message
 from hpc_agent.store.phases import Phase
@@ -12,25 +13,24 @@ from hpc_agent.store.workers import Worker
 
 # RUN_WORKER_STATUS_MESSAGE_LIMIT of the stock agent.
 _MESSAGE_CHARACTERS = 1000
-# Shared by all statuses: there may be ten thousand.
 _RUNNING = packed_enum("WorkerStatus", "RUNNING")
 _FAILED = packed_enum("WorkerStatus", "FAILED")
+_STATUSES = '"statuses":[]'
 
 
-# The statuses of run workers, by deployment.
-Statuses = dict[str, list[Packed]]
-
-
-def statuses_of(workers: Iterable[Worker]) -> Statuses:
-    """Return the statuses of runs whose jobs are not over, or were lost.
+def status_text(worker: Worker) -> str:
+    """Return the JSON of one worker's status.
 
     A job that waits in the queue is a healthy worker: whoever takes it for dead would fail a run
     that then executes all the same (dagster #29101).
     """
-    statuses: Statuses = {}
-    for worker in workers:
-        statuses.setdefault(worker.deployment, []).append(_status(worker))
-    return statuses
+    return dumps(_status(worker))
+
+
+def statuses_text(texts: Iterable[str]) -> str:
+    """Return the JSON of the CloudRunWorkerStatuses that these texts make up."""
+    before, after = dumps(worker_statuses([])).split(_STATUSES)
+    return f'{before}"statuses":[{",".join(texts)}]{after}'
 
 
 def worker_statuses(statuses: list[Packed]) -> Packed:
@@ -43,9 +43,12 @@ def worker_statuses(statuses: list[Packed]) -> Packed:
     )
 
 
-def workers_without_messages(statuses: Packed) -> Packed:
+def statuses_text_without_messages(text: str) -> str:
     """Return the same without what makes it long."""
-    return {**statuses, "statuses": [{**each, "message": ""} for each in statuses["statuses"]]}
+    statuses = json.loads(text)
+    return dumps(
+        {**statuses, "statuses": [{**each, "message": ""} for each in statuses["statuses"]]}
+    )
 
 
 def _status(worker: Worker) -> Packed:

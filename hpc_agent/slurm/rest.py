@@ -46,6 +46,8 @@ _JOBS_PER_QUERY = 250
 # The default of MaxArraySize (slurm.conf(5)). Slurm refuses a larger array as a whole where less
 # is allowed, and then the agent submits one by one.
 _DEFAULT_MAX_ARRAY_SIZE = 1001
+# 22.05 says so of a query that went well and has no result (api.c of its dbv0.0.38).
+_NOTHING_FOUND = "Nothing found with query"
 _GONE = frozenset({Meaning.JOB_UNKNOWN, Meaning.JOB_ENDED})
 
 
@@ -307,7 +309,7 @@ class SlurmRest:
             service="slurmdb",
             query={"start_time": start, **dialect.history, **query},
         )
-        if meaning_of(answer.error) is Meaning.NO_ACCOUNTING:
+        if meaning_of(answer.error) is Meaning.NO_ACCOUNTING or _NOTHING_FOUND in answer.error:
             return []
         if not answer.succeeded:
             raise unavailable(answer)

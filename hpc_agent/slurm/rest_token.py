@@ -138,7 +138,8 @@ def named_in(token: str) -> str:
 def _token_in(content: str, place: str) -> str:
     """Return the token of ``SLURM_JWT=TOKEN``, which scontrol prints, or of the token alone."""
     words = content.split()
-    token = words[-1].removeprefix("SLURM_JWT=") if words else ""
+    marked = [word for word in words if word.startswith("SLURM_JWT=")]
+    token = (marked or words or [""])[-1].removeprefix("SLURM_JWT=")
     if not token or not (token.isascii() and token.isprintable()):
         raise SchedulerUnavailableError(f"no token for slurmrestd: there is none in {place}")
     return token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from hpc_agent.store.filesystem import refuse_network_filesystem
 from hpc_agent.store.news import Topic
 from hpc_agent.store.schema import MIGRATIONS
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 FILE_NAME = "agent.db"
@@ -53,6 +54,21 @@ class Store:
         if changed:
             self._on_news(changed)
         return result
+
+    async def in_parts(
+        self,
+        items: Sequence[Item],
+        read: Callable[[Database, Sequence[Item]], Sequence[Result]],
+        *,
+        at_once: int = 200,
+    ) -> AsyncIterator[Sequence[Result]]:
+        """Read what belongs to many items, some of them in each transaction.
+
+        Ten thousand at once would keep the store from all others, and stay in the process's memory.
+        """
+        for first in range(0, len(items), at_once):
+            some = items[first : first + at_once]
+            yield await self.run(lambda db, some=some: read(db, some))  # type: ignore[misc]
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:

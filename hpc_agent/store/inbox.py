@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -37,11 +37,26 @@ def receive(db: Database, requests: Iterable[Request]) -> list[Request]:
     return fresh
 
 
-def to_serve(db: Database) -> list[Request]:
-    """Return the requests that are neither answered nor become a worker, oldest first."""
+def to_serve(db: Database) -> list[str]:
+    """Return the ids of the requests that are neither answered nor become a worker, oldest first.
+
+    What they say is read once: there may be thousands, and a loop asks for them at each change.
+    """
     rows = db.execute(
-        "SELECT request_id, api, body, deployment, is_branch_deployment, received_at "
-        "FROM inbox WHERE answered_at IS NULL AND worker_key IS NULL ORDER BY received_at, rowid"
+        "SELECT request_id FROM inbox WHERE answered_at IS NULL AND worker_key IS NULL "
+        "ORDER BY received_at, rowid"
+    )
+    return [request_id for (request_id,) in rows]
+
+
+def still_to_serve(db: Database, request_ids: Sequence[str]) -> list[Request]:
+    """Return those of these requests that are to be served still, oldest first."""
+    marks = ", ".join("?" * len(request_ids))
+    rows = db.execute(
+        "SELECT request_id, api, body, deployment, is_branch_deployment, received_at "  # noqa: S608
+        f"FROM inbox WHERE request_id IN ({marks}) AND answered_at IS NULL AND worker_key IS NULL "
+        "ORDER BY received_at, rowid",
+        list(request_ids),
     )
     return [_request(row) for row in rows]
 
@@ -87,9 +102,13 @@ def mark_answered(db: Database, request_id: str, now: float) -> bool:
     return bool(marked.rowcount)
 
 
-def purge(db: Database, now: float) -> None:
-    """Forget requests that were answered long ago."""
-    db.execute("DELETE FROM inbox WHERE answered_at < ?", [now - KEEP_ANSWERED_SECONDS])
+def purge(db: Database, now: float, limit: int = 100) -> int:
+    """Forget some requests that were answered long ago; return how many."""
+    deleted = db.execute(
+        "DELETE FROM inbox WHERE rowid IN (SELECT rowid FROM inbox WHERE answered_at < ? LIMIT ?)",
+        [now - KEEP_ANSWERED_SECONDS, limit],
+    )
+    return int(deleted.rowcount)
 
 
 def _request(row: tuple[Any, ...]) -> Request:

@@ -85,6 +85,17 @@ def of_worker(db: Database, worker_key: str) -> list[Job]:
     return [job_of(row) for row in found]
 
 
+def of_array(db: Database, array_key: str) -> list[Job]:
+    """Return the jobs of all workers that are tasks of an array, the first known first."""
+    names = ", ".join(f"j.{name}" for name in COLUMNS)
+    found = db.execute(
+        f"SELECT {names} FROM workers AS w JOIN jobs AS j ON j.worker_key = w.key "  # noqa: S608
+        "WHERE w.array_key = ? ORDER BY j.id",
+        [array_key],
+    )
+    return [job_of(row) for row in found]
+
+
 def live_of(db: Database, worker_key: str, job_id: str) -> Job | None:
     """Return the job with this id that is not over."""
     row = db.execute(

@@ -67,10 +67,13 @@ def due(db: Database, now: float) -> list[Alike]:
     return [Alike(*row) for row in found]
 
 
-def take(db: Database, likeness: str, array_key: str, *, limit: int, now: float) -> list[Worker]:
+def take(
+    db: Database, likeness: str, array_key: str, *, limit: int, now: float, first: int = 0
+) -> list[Worker]:
     """Note that these intents are about to be submitted: as one array, or a single one as it is.
 
     They are the oldest that are due, at most ``limit``; the order is that of the array's tasks.
+    ``first`` is the index of the first of them in an array that others have been taken for.
     """
     found = db.execute(
         f"SELECT key FROM workers WHERE {_DUE} = ? "  # noqa: S608
@@ -79,9 +82,9 @@ def take(db: Database, likeness: str, array_key: str, *, limit: int, now: float)
     ).fetchall()
     return [
         begin(db, key, now=now, array_key=array_key, index=index)
-        if len(found) > 1
+        if first or len(found) > 1
         else begin(db, key, now=now)
-        for index, (key,) in enumerate(found)
+        for index, (key,) in enumerate(found, first)
     ]
 
 
@@ -137,7 +140,7 @@ def submission(db: Database, key: str) -> Submission | None:
     open_ones = [worker for worker in members if worker.phase is Phase.SUBMITTING]
     if not open_ones:
         return None
-    known = [job for worker in members for job in jobs.of_worker(db, worker.key)]
+    known = jobs.of_worker(db, key) if alone is not None else jobs.of_array(db, key)
     return Submission(
         key=key,
         since=min(worker.submitting_since or worker.created_at for worker in open_ones),

@@ -34,7 +34,7 @@ class Tracked:
     """
 
     change: tuple[int, int]
-    rows: dict[str, list[int]]
+    rows: dict[str, tuple[int, ...]]
     in_packs: tuple[str, ...]
     youngest: float
     is_any_waiting: bool
@@ -62,17 +62,29 @@ def last_change(db: Database) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+def changed_since(db: Database, change: tuple[int, int]) -> set[str]:
+    """Return the keys of the workers that have changed since, as ``last_change`` counts."""
+    found = db.execute(
+        "SELECT key FROM worker_history WHERE id > ? "
+        "UNION SELECT worker_key FROM jobs WHERE id > ?",
+        list(change),
+    )
+    return {key for (key,) in found}
+
+
 def tracked(db: Database, known: Tracked | None) -> Tracked:
     """Return the jobs that the scheduler has; ``known`` itself when nothing has changed since."""
     change = last_change(db)
     if known is not None and known.change == change:
         return known
-    found = db.execute(
-        "SELECT job_id, id, submitted_at, state, started_at FROM jobs WHERE NOT is_over"
-    ).fetchall()
-    by_id: dict[str, list[int]] = {}
-    for job_id, identity, *_ in found:
-        by_id.setdefault(job_id, []).append(identity)
+    live = "FROM jobs INDEXED BY jobs_tracked WHERE NOT is_over"
+    by_id: dict[str, tuple[int, ...]] = {}
+    for job_id, identity in db.execute(f"SELECT job_id, id {live}"):
+        by_id[job_id] = (*by_id.get(job_id, ()), identity)
+    youngest, is_any_waiting, is_any_leaving = db.execute(
+        f"SELECT max(submitted_at), max(started_at IS NULL), max(state = ?) {live}",
+        [JobState.COMPLETING.value],
+    ).fetchone()
     packed = db.execute(
         "SELECT key FROM workers "
         "WHERE pack_key IS NOT NULL AND concluded_at IS NULL AND phase = ? ORDER BY rowid",
@@ -82,9 +94,9 @@ def tracked(db: Database, known: Tracked | None) -> Tracked:
         change=change,
         rows=by_id,
         in_packs=tuple(key for (key,) in packed),
-        youngest=max((row[2] for row in found), default=0.0),
-        is_any_waiting=any(row[4] is None for row in found),
-        is_any_leaving=any(row[3] == JobState.COMPLETING.value for row in found),
+        youngest=youngest or 0.0,
+        is_any_waiting=bool(is_any_waiting),
+        is_any_leaving=bool(is_any_leaving),
     )
 
 

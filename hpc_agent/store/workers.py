@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlite_utils import Database
@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, launches, rows
 from hpc_agent.store.jobs import Job
-from hpc_agent.store.phases import FINAL, LIVE, Phase, TransitionError, move
+from hpc_agent.store.phases import LIVE, Phase, TransitionError, move
 
 KEEP_CONCLUDED_SECONDS = 30 * 24 * 3600.0
 
@@ -241,12 +241,21 @@ def with_keys(db: Database, keys: Sequence[str]) -> list[Worker]:
 
 def in_phase(db: Database, *phases: Phase) -> list[Worker]:
     """Return the workers that are in one of these phases and not concluded."""
-    return list(each_in_phase(db, *phases))
+    return list(_select(db, f"{_OPEN} AND w.phase IN ({_marks(phases)}) ORDER BY w.rowid", phases))
 
 
-def each_in_phase(db: Database, *phases: Phase) -> Iterator[Worker]:
-    """Yield the workers in one of these phases, for a reader who does not keep them."""
-    return _select(db, f"{_OPEN} AND w.phase IN ({_marks(phases)}) ORDER BY w.rowid", phases)
+def rows_in_phase(db: Database, *phases: Phase) -> list[int]:
+    """Return the numbers of the rows of these workers, to be read some at a time."""
+    found = db.execute(
+        f"SELECT rowid FROM workers AS w WHERE {_OPEN} AND phase IN ({_marks(phases)})",  # noqa: S608
+        [phase.value for phase in phases],
+    )
+    return [row for (row,) in found]
+
+
+def with_rows(db: Database, numbers: Sequence[int]) -> list[Worker]:
+    """Return the workers in these rows that are there still."""
+    return list(_select(db, f"w.rowid IN ({', '.join('?' * len(numbers))})", numbers))
 
 
 def lost_since(db: Database, since: float) -> list[Worker]:
@@ -296,12 +305,7 @@ def in_pack(db: Database, pack_key: str) -> list[Worker]:
     )
 
 
-def to_conclude(db: Database) -> list[Worker]:
-    """Return the workers that are over, and of which the last word is not said."""
-    return list(_select(db, f"{_OPEN} AND w.phase IN ({_marks(FINAL)}) ORDER BY w.ended_at", FINAL))
-
-
-def to_measure(db: Database, *, since: float, limit: int = 1000) -> list[Worker]:
+def to_measure(db: Database, *, since: float, limit: int = 400) -> list[Worker]:
     """Return run workers that have ended since then and whose use of resources is not told yet."""
     return list(
         _select(
@@ -348,14 +352,14 @@ def count_by_phase(db: Database) -> dict[Phase, int]:
     return {Phase(phase): count for phase, count in found}
 
 
-def purge(db: Database, now: float) -> list[str]:
-    """Forget workers that were concluded long ago; return their keys, and those of their arrays.
+def purge(db: Database, now: float, limit: int = 100) -> list[str]:
+    """Forget some workers concluded long ago; return their keys, and those of their arrays.
 
     An array is forgotten with the last of its workers, and so is what launched a run.
     """
     found = db.execute(
-        "SELECT key, array_key, run_id FROM workers WHERE concluded_at < ?",
-        [now - KEEP_CONCLUDED_SECONDS],
+        "SELECT key, array_key, run_id FROM workers WHERE concluded_at < ? LIMIT ?",
+        [now - KEEP_CONCLUDED_SECONDS, limit],
     ).fetchall()
     for key, *_ in found:
         db.execute("DELETE FROM workers WHERE key = ?", [key])
@@ -389,12 +393,12 @@ def _remember(db: Database, worker: Worker, *, at: float, source: str) -> None:
 
 
 def _worker(row: Sequence[Any]) -> Worker:
-    values = dict(zip(_COLUMNS, row[:_WIDTH], strict=True))
+    values = dict(zip(_COLUMNS, row, strict=False))
     values["kind"] = WorkerKind(values["kind"])
     values["phase"] = Phase(values["phase"])
     values["placement"] = Placement(values["placement"])
     values["is_claimed"] = bool(values["is_claimed"])
     values["outcome"] = None if values["outcome"] is None else JobState(values["outcome"])
-    worker = Worker(**values)
-    job = row[_WIDTH:]
-    return worker if job[0] is None else replace(worker, job=jobs.job_of(job))
+    if row[_WIDTH] is not None:
+        values["job"] = jobs.job_of(row[_WIDTH:])
+    return Worker(**values)

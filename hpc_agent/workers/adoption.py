@@ -36,11 +36,13 @@ def find(db: Database, records: Iterable[JobRecord]) -> list[Adopted]:
 
 
 def keys_of(record: JobRecord) -> Iterator[str]:
-    """Yield what may be the key of a submission, of all places that hold one."""
+    """Yield what may be the key of a submission, of the places that hold one.
+
+    The working directory is none of them: what user code itself submits from there, by
+    ``sbatch --wrap`` for instance, is not ours to cancel.
+    """
     yield record.comment
     yield record.name.removeprefix("hpc-agent:")
-    if record.working_directory:
-        yield PurePosixPath(record.working_directory).name
     if record.script:
         yield PurePosixPath(record.script).parent.name
 

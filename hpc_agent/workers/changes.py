@@ -23,7 +23,7 @@ Observe = Callable[[Worker, Sequence[Job]], Change]
 one may have ended them."""
 
 # So that an array of a thousand does not keep the store from all others for long.
-_WORKERS_PER_TRANSACTION = 200
+_WORKERS_PER_TRANSACTION = 40
 _NODE_FAULTS = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.LAUNCH_FAILED})
 _NOT_SUBMITTED = frozenset({Phase.INTENT, Phase.SUBMITTING})
 
@@ -83,14 +83,11 @@ class Changes:
         if change.job_id is not None:
             self._change_job(db, before, change, now)
         if change.phase is not None or change.worker:
-            workers.change(
+            after = workers.change(
                 db, key, now=now, source=source, phase=change.phase, **dict(change.worker)
             )
-        after = (
-            workers.note(db, before, now=now, source=source)
-            if _only_job(change)
-            else (workers.get(db, key))
-        )
+        else:
+            after = workers.note(db, before, now=now, source=source)
         if after.kind is WorkerKind.PACK:
             self._take_along(db, after, source)
         if after.kind is WorkerKind.RUN_WORKER:
@@ -154,10 +151,6 @@ def _judge_node(db: Database, before: Worker, after: Worker, now: float) -> None
         node_faults.clear(db, node)
     elif after.outcome in _NODE_FAULTS and before.outcome is None and after.pack_key is None:
         node_faults.note(db, node, f"job {after.job_id}: {after.state.value}", now)
-
-
-def _only_job(change: Change) -> bool:
-    return change.phase is None and not change.worker
 
 
 def _is_submitted(worker: Worker) -> bool:

@@ -234,9 +234,17 @@ def observe_leaving(worker: Worker) -> Change:
     return Change(job_id=worker.job.job_id, job={"state": JobState.COMPLETING})
 
 
-def observe_exit(worker: Worker, record: ExitRecord, now: float) -> Change:
-    """Say what an exit record changes: that of the job which holds the claim."""
+def observe_exit(
+    worker: Worker, record: ExitRecord, now: float, *, others_live: bool = False
+) -> Change:
+    """Say what an exit record changes: that of the job which holds the claim.
+
+    A node that could not even claim tells its end as well; as long as another job of the worker may
+    do better (``others_live``), that ends nothing.
+    """
     if worker.phase.is_final or not is_of(worker, record):
+        return NOTHING
+    if others_live and not record.ran and not worker.is_claimed:
         return NOTHING
     is_packed = worker.pack_key is not None
     return Change(

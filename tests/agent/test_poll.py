@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils import Database
 
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.config import parse_config
-from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.errors import ControlPlaneRefusedError, HpcAgentError
 from hpc_agent.store import inbox, outbox
+from hpc_agent.store.inbox import Request
 from tests.agent.conftest import Bench
 from tests.relay.fake_control_plane import Reply
 
@@ -76,7 +78,7 @@ async def test_request_is_written_down_once(bench: Bench) -> None:
     loop = PollLoop(bench.context)
     await loop.step()
     await loop.step()
-    (request,) = await bench.context.store.run(inbox.to_serve)
+    (request,) = await to_serve(bench)
     assert (request.request_id, request.deployment) == ("q1", "feature")
     assert request.is_branch_deployment
 
@@ -92,9 +94,15 @@ def pop_once(bench: Bench, *requests: Any, errors: list[Any] | None = None) -> N
     )
 
 
+async def to_serve(bench: Bench) -> list[Request]:
+    def read(db: Database) -> list[Request]:
+        return inbox.still_to_serve(db, inbox.to_serve(db))
+
+    return await bench.context.store.run(read)
+
+
 async def unanswered(bench: Bench) -> list[str]:
-    requests = await bench.context.store.run(inbox.to_serve)
-    return [request.request_id for request in requests]
+    return await bench.context.store.run(inbox.to_serve)
 
 
 async def refusals(bench: Bench) -> dict[str, str]:
@@ -216,3 +224,19 @@ async def test_errors_alone_are_an_error(bench: Bench) -> None:
     pop_once(bench, errors=[{"message": "no"}])
     with pytest.raises(ControlPlaneRefusedError):
         await PollLoop(bench.context).step()
+
+
+async def test_poll_asks_anew_for_what_may_not_have_been_read(bench: Bench) -> None:
+    """The first one does, and the one after an answer that could not be had."""
+    bench.control_plane.answer = answer()
+    loop = PollLoop(bench.context)
+    await loop.step()
+    await loop.step()
+    bench.control_plane.status = 502
+    with pytest.raises(HpcAgentError):
+        await loop.step()
+    bench.control_plane.status = 200
+    await loop.step()
+    await loop.step()
+    asked = [call.headers.get("x-hpc-poll") for call in bench.control_plane.requests]
+    assert asked == ["anew", None, None, "anew", None]

@@ -268,3 +268,21 @@ async def test_suspect_node_is_kept_off(bench: Bench, submitter: Submitter) -> N
     await bench.add("run-2")
     await submitter.step()
     assert bench.scheduler.excluded == [("c1",), ()]
+
+
+async def test_search_does_not_find_the_job_that_was_lost_before(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """Accounting still has it under the same key, as if it were waiting."""
+    await bench.add(phase=Phase.SUBMITTING, submitting_since=990.0, job_id="7", is_over=True)
+    bench.scheduler.found = [
+        JobRecord(job_id="7", state=JobState.PENDING, source="sacct", comment="run-1")
+    ]
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.SUBMITTING
+    bench.scheduler.found.append(
+        JobRecord(job_id="9", state=JobState.PENDING, source="squeue", comment="run-1")
+    )
+    await submitter.step()
+    worker = await bench.job()
+    assert (worker.phase, worker.job_id) == (Phase.QUEUED, "9")

@@ -299,3 +299,16 @@ async def test_job_that_a_node_cancels_before_it_runs_makes_the_node_suspect(ben
         assert (await bench.job(key)).outcome is JobState.LAUNCH_FAILED
     suspects = await bench.context.store.run(lambda db: node_faults.to_avoid(db, 0.0))
     assert suspects == ["c1"]
+
+
+async def test_what_an_op_submits_by_itself_is_no_duplicate(bench: Bench) -> None:
+    """It may come from the job directory; it has neither our name nor our script."""
+    await bench.add(**STARTED)
+    mine = record(JobState.RUNNING, script="/work/jobs/run-1/job.sh")
+    own = replace(
+        record(JobState.RUNNING, job_id="8", name="wrap"), working_directory="/work/jobs/run-1"
+    )
+    bench.scheduler.queued = [mine, own]
+    await WatchLoop(bench.context).step()
+    await CancelLoop(bench.context).step()
+    assert bench.scheduler.cancelled == []

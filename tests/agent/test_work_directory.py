@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.cluster.work_directory import check_work_directory
-from hpc_agent.cluster.work_directory_owner import claim_work_directory
-from hpc_agent.errors import ConfigError
+from hpc_agent.cluster.work_directory_owner import check_owner, claim_work_directory
+from hpc_agent.errors import ConfigError, LeaseHeldError
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.slurm.ssh_files import SftpFiles
 from hpc_agent.slurm.ssh_shared import SharedConnection
@@ -155,3 +155,14 @@ def test_owner_that_is_a_fifo_is_told(work: WorkDirectory, tmp_path: Path) -> No
     os.mkfifo(work.path / "owner.json")
     with pytest.raises(ConfigError, match=r"owner\.json is not a regular file"):
         claim_work_directory(work, "agent-1", home=tmp_path)
+
+
+def test_agent_whose_work_directory_was_taken_over_ends(tmp_path: Path) -> None:
+    """Its relay.json leads to the other one's relay by then."""
+    work = WorkDirectory(tmp_path / "work")
+    work.make()
+    claim_work_directory(work, "agent-1", home=tmp_path / "home-1")
+    check_owner(work, "agent-1")
+    claim_work_directory(work, "agent-2", home=tmp_path / "home-2", take_over=True)
+    with pytest.raises(LeaseHeldError, match="taken over by another agent: agent-2"):
+        check_owner(work, "agent-1")

@@ -26,7 +26,7 @@ from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
-from tests.bench import scale
+from tests.bench import scale, transactions
 
 HELD = {"dagster-hpc/begin": "now+1hour"}
 SETTINGS = {
@@ -53,9 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="short",
         help="the part with many jobs; it needs a Slurm cluster of its own, which it starts",
     )
+    parser.add_argument(
+        "--part",
+        choices=["all", "transactions"],
+        default="all",
+        help="transactions: those of the state database alone, without Slurm",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     say = Narrator()
+    if options.part == "transactions":
+        show({"transactions": store_transactions(say)}, as_json=options.json)
+        return 0
     with tempfile.TemporaryDirectory(prefix="hpc-bench-") as path:
         local = Path(path)
         cluster = choose_cluster("auto", local / "slurm", say)
@@ -70,10 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figures |= many_jobs(cluster, local / "scale", options.scale, say)
         finally:
             cluster.close(say)
-    if options.json:
-        sys.stdout.write(json.dumps(figures, indent=2) + "\n")
-    else:
-        show(figures)
+    show(figures | {"transactions": store_transactions(say)}, as_json=options.json)
     return 0
 
 
@@ -228,9 +234,24 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def show(figures: Mapping[str, Any]) -> None:
-    """Print the figures for people."""
+def store_transactions(say: Narrator) -> dict[str, dict[str, float]]:
+    """Time each transaction of the loops in a database with a long history."""
+    say("Transactions of the loops, after 100,000 concluded workers and with 10,000 that wait")
+    with tempfile.TemporaryDirectory(prefix="hpc-bench-store-") as path:
+        return transactions.transactions(Path(path))
+
+
+def show(figures: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the figures for programs or for people."""
+    if as_json:
+        slow = transactions.too_slow(figures["transactions"])
+        marked = {**figures, f"transactions above {transactions.LIMIT_MS:.0f} ms": slow}
+        sys.stdout.write(json.dumps(marked, indent=2) + "\n")
+        return
     for name, value in figures.items():
+        if name == "transactions":
+            sys.stdout.write(transactions.table(value) + "\n")
+            continue
         shown = value
         if isinstance(value, dict):
             shown = ", ".join(f"{key} {number}" for key, number in value.items()) or "not measured"

@@ -47,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(row.is_clean for row in rows) else 1
 
 
+def _read(results: Path) -> list[Row]:
+    content = json.loads(results.read_text()) if results.exists() else []
+    return [Row.from_json(cells) for cells in content]
+
+
+def _write(results: Path, rows: Sequence[Row]) -> None:
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps([row.as_json() for row in rows], indent=1))
+
+
 def _end(_number: int, _frame: object) -> None:
     """Leave by an exception, so that everything that was started is ended."""
     raise SystemExit(143)
@@ -59,16 +69,22 @@ def _player(options: argparse.Namespace, logs: Path, say: Teller) -> Play:
     runs = options.runs or (FULL_RUNS if options.full else SHORT_RUNS)
 
     def play(name: str, make: MakeBed, faults: Sequence[Fault]) -> list[Row]:
-        say(f"{name}: {len(faults)} faults, {runs} runs each, seed {options.seed}; logs: {logs}")
+        results = logs / f"{name}.json"
+        done = _read(results) if options.resume else []
+        names = {row.name for row in done}
+        left = [fault for fault in faults if fault.name not in names]
+        say(f"{name}: {len(left)} faults, {runs} runs each, seed {options.seed}; logs: {logs}")
+        if not left:
+            return done
         with Session(make, seed=options.seed, say=say, logs=logs / name) as session:
-            for fault in faults:
+            for fault in left:
                 count = runs * (MIXES if options.full and fault.name == "mix" else 1)
                 for number, size in enumerate(rounds_of(count, ROUND)):
                     session.play(fault, runs=size, number=number)
-            session.finish()
-        rows = session.rows()
-        (logs / f"{name}.json").write_text(json.dumps([row.as_json() for row in rows], indent=1))
-        return rows
+                session.finish()
+                _write(results, [*done, *session.rows()])
+        order = {fault.name: place for place, fault in enumerate(FAULTS)}
+        return sorted(_read(results), key=lambda row: order[row.name])
 
     return play
 
@@ -90,6 +106,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, help="runs of each fault")
     parser.add_argument("--seed", type=int, default=1, help="what is drawn by lot is drawn from it")
     parser.add_argument("--logs", type=Path, help="where logs are kept (default: a new directory)")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out the faults whose rows --logs has already"
+    )
     parser.add_argument("--page", type=Path, help="also run the stock agent, and write this page")
     parser.add_argument("--json", action="store_true", help="print rows as JSON")
     return parser.parse_args(arguments)

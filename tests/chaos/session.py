@@ -62,7 +62,7 @@ class Session:
         self._logs = logs
         self._beds = 0
         self._last = ""
-        self._unseen: list[tuple[str, int]] = []
+        self._of_this_bed: list[tuple[str, int]] = []
         self._stack = ExitStack()
         self._bed: Bed
 
@@ -77,7 +77,7 @@ class Session:
         """Play one round."""
         began = time.monotonic()
         outcome = self._play(fault, runs, number)
-        self._unseen.append((fault.name, len(self.outcomes[fault.name])))
+        self._of_this_bed.append((fault.name, len(self.outcomes[fault.name])))
         self.outcomes[fault.name].append(outcome)
         self._last = fault.name
         mark = "ok " if not outcome.problems and outcome.struck else "BAD"
@@ -92,14 +92,13 @@ class Session:
 
     def finish(self) -> None:
         """Look once more at all runs of this bed: a late duplicate may have executed one again."""
-        for name, number in self._unseen:
+        for name, number in self._of_this_bed:
             outcome = self.outcomes[name][number]
             late = late_findings(self._bed, outcome)
             if late:
                 self._say(f"BAD {name}: later")
                 self.outcomes[name][number] = replace(outcome, problems=[*outcome.problems, *late])
                 self._tell(replace(outcome, problems=late))
-        self._unseen = []
 
     def rows(self) -> list[Row]:
         """Return the rows of the table so far."""
@@ -122,6 +121,7 @@ class Session:
             self._say(f"BAD after {self._last or 'the start'}: {error}; making a new bed")
             self._blame(str(error))
             self.finish()
+            self._of_this_bed = []
             self._stack.close()
             self._open()
             return Round(self._bed, fault, runs=runs, random=random).play()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.chaos.ledger import Finding, Problem
 from tests.chaos.round import Outcome
@@ -52,15 +53,22 @@ class Row:
         numbers = [self.runs, *self.counts]
         return [self.name, *map(str, numbers), f"{median:.0f}", f"{longest:.0f}"]
 
-    def as_json(self) -> Mapping[str, object]:
-        """Return the cells by heading."""
-        return dict(
-            zip(HEADINGS, [self.name, self.runs, *self.counts, *self._recovery()], strict=True)
+    def as_json(self) -> dict[str, Any]:
+        """Return the cells by heading, and the recoveries of all rounds."""
+        named = zip(
+            HEADINGS, self.cells()[:1] + [int(cell) for cell in self.cells()[1:]], strict=True
         )
+        return {**dict(named), "recoveries (s)": [round(seconds, 1) for seconds in self.recoveries]}
 
-    def _recovery(self) -> list[float]:
-        median = statistics.median(self.recoveries) if self.recoveries else 0.0
-        return [round(median, 1), round(max(self.recoveries, default=0.0), 1)]
+    @classmethod
+    def from_json(cls, cells: Mapping[str, Any]) -> Row:
+        """Return the row of such cells."""
+        return cls(
+            name=cells["fault"],
+            runs=cells["runs"],
+            counts=[cells[heading] for heading in HEADINGS[2 : 2 + len(_COUNTED)]],
+            recoveries=cells["recoveries (s)"],
+        )
 
 
 def row_of(name: str, outcomes: Sequence[Outcome]) -> Row:

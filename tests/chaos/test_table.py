@@ -71,6 +71,13 @@ def test_every_finding_has_a_column(finding: Finding) -> None:
     assert not row_of("nothing", [outcome(("a", finding))]).is_clean
 
 
+def test_row_can_be_written_and_read_again() -> None:
+    """A long session that was broken off goes on where it was."""
+    row = row_of("nothing", [outcome(("a", Finding.STUCK), recoveries=(1.0, 4.0))])
+
+    assert Row.from_json(row.as_json()) == row
+
+
 def test_last_row_adds_up() -> None:
     """Runs and problems of all faults."""
     rows = [row_of("one", [outcome(("a", Finding.STUCK))]), row_of("two", [outcome()])]

@@ -118,6 +118,24 @@ async def test_long_poll_is_answered_at_once_by_a_new_request(
     assert [request["requestId"] for request in popped] == [request_id]
 
 
+async def test_poll_anew_brings_again_what_was_not_answered(
+    api: AgentApi, gateway: Gateway
+) -> None:
+    """An agent that names itself and has lost an answer need not wait for a minute."""
+    args = Ask(api=DagsterCloudApi.CHECK_FOR_WORKSPACE_UPDATES, args=None, deployment="prod")
+    request_id = await gateway.services.queue.enqueue(args)
+
+    async def poll(**more: str) -> list[str]:
+        headers = {"X-Hpc-Agent-Id": "one"} | more
+        data = (await api.client.post("/graphql", json=POP, headers=headers)).json()["data"]
+        popped = data["userCloudAgent"]["popUserCloudAgentRequests"]
+        return [request["requestId"] for request in popped]
+
+    assert await poll() == [request_id]
+    assert await poll() == []
+    assert await poll(**{"X-Hpc-Poll": "anew"}) == [request_id]
+
+
 async def test_long_poll_ends_with_its_time(api: AgentApi) -> None:
     """An agent that waits in vain gets an empty answer when it asked for it."""
     started = time.monotonic()

@@ -51,6 +51,21 @@ def pop(
     return [request.request_id for request in popped]
 
 
+def test_agent_that_polls_anew_gets_again_what_it_has_not_answered(requests: Requests) -> None:
+    """At once, in order, and neither what it has answered nor what others have."""
+    mine, answered, others = ping(), ping(), ping()
+    for request in (mine, answered):
+        requests.add(request)
+    pop(requests)
+    requests.add(others)
+    pop(requests, owner="agent:two")
+    requests.answer(answered.request_id, "{}")
+
+    requests.hand_back_of("agent:one")
+
+    assert pop(requests) == [mine.request_id]
+
+
 def test_popped_request_is_handed_out_once(requests: Requests) -> None:
     """Two polls do not get the same request."""
     request = ping()

@@ -233,6 +233,14 @@ def test_exit_record_of_another_start_ends_nothing(content: dict[str, Any]) -> N
     assert evidence.observe_exit(running, exit_record(exit_code=0, **content), NOW) is NOTHING
 
 
+def test_job_that_could_not_claim_leaves_the_work_to_another() -> None:
+    """Its node's disk was full; the other job of the key may do better."""
+    waiting = worker()
+    gave_up = exit_record(outcome="not_started", exit_code=75, reason="disk full")
+    assert evidence.observe_exit(waiting, gave_up, NOW, others_live=True) is NOTHING
+    assert evidence.observe_exit(waiting, gave_up, NOW).phase is Phase.ENDED
+
+
 @pytest.mark.parametrize(
     ("changes", "of_record", "is_fault"),
     [

@@ -11,6 +11,7 @@ import pytest
 
 from hpc_agent.node.claim import ClaimRefused, claim
 from hpc_agent.node.records import JobContext
+from tests.no_links import is_supported, run_without_links
 
 
 def context(job_id: str = "17", restart: int = 0, started_at: float = 0.0) -> JobContext:
@@ -134,6 +135,42 @@ def test_the_refused_start_learns_who_has_the_claim(tmp_path: Path) -> None:
         claim(str(tmp_path), context("18"))
     assert refused.value.claimed_by is not None
     assert refused.value.claimed_by["slurm_job_id"] == "17"
+
+
+CLAIMING = """
+import sys, threading
+from hpc_agent.node.claim import ClaimRefused, claim
+from hpc_agent.node.records import JobContext
+
+claimed = []
+barrier = threading.Barrier(10)
+
+def start(number):
+    context = JobContext(
+        key="run-1", hostname="c1", slurm_job_id=str(number), restart_count=0, started_at=0.0
+    )
+    barrier.wait()
+    try:
+        claim(sys.argv[1], context)
+    except ClaimRefused:
+        return
+    claimed.append(number)
+
+threads = [threading.Thread(target=start, args=(number,)) for number in range(10)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(*claimed)
+"""
+
+
+@pytest.mark.skipif(not is_supported(), reason="link(2) cannot be refused on this machine")
+def test_where_links_are_refused_one_start_gets_the_claim_as_well(tmp_path: Path) -> None:
+    """It is made with O_EXCL there, and nobody takes one that is being written for broken."""
+    (claimed,) = run_without_links(CLAIMING, str(tmp_path)).split()
+    assert json.loads((tmp_path / "claim").read_text())["slurm_job_id"] == claimed
+    assert [path.name for path in tmp_path.iterdir()] == ["claim"]
 
 
 def claim_of(job_id: str, path: Path) -> None:

@@ -84,6 +84,17 @@ async def test_a_program_that_cannot_be_started_is_reported(cluster: Cluster) ->
     assert "cannot start /no/such/python: " in node.exit_record()["reason"]
 
 
+async def test_a_fault_of_the_node_program_ends_the_job_and_is_told(cluster: Cluster) -> None:
+    """Nothing runs on that nobody looks after, and nobody waits for it."""
+    job = cluster.job(argv=python(SLEEP), memory_limit_mb="many")
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 70
+    assert cluster.jobs.events(job.key) == ["started", "exited"]
+    assert "the node program failed: TypeError" in node.exit_record()["reason"]
+    assert node.exit_record()["exit_code"] == 70
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 async def test_termination_lets_the_child_end_by_itself(
     cluster: Cluster, number: signal.Signals

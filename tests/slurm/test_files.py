@@ -16,6 +16,7 @@ from hpc_agent.files import Files, LocalFiles
 from hpc_agent.hostile_files import UnfitFileError, require_open_modes
 from hpc_agent.slurm.ssh_files import SftpFiles
 from hpc_agent.slurm.ssh_shared import SharedConnection
+from tests.no_links import is_supported, run_without_links
 from tests.ssh import Sshd, running_sshd
 
 HOSTILE = "a name $(x) 'q' \"d\" ; %j ü\n.txt"
@@ -235,6 +236,32 @@ def test_only_links_to_directories_that_are_followed_are_directories(
     assert files.is_directory(tmp_path / "link")
     for path in ("link", "file", "absent", "file/below"):
         assert not files.is_directory(tmp_path / path, follow=False)
+
+
+WITHOUT_LINKS = """
+import sys
+from pathlib import Path
+from hpc_agent.files import LocalFiles
+
+files, root = LocalFiles(), Path(sys.argv[1])
+files.create(root / "once", "first")
+try:
+    files.create(root / "once", "second")
+except FileExistsError:
+    print("exists")
+files.link(root / "once", root / "copy")
+"""
+
+
+@pytest.mark.skipif(not is_supported(), reason="link(2) cannot be refused on this machine")
+def test_where_links_are_refused_files_are_created_once_and_copied(tmp_path: Path) -> None:
+    """By O_EXCL, and with nothing left beside them."""
+    assert run_without_links(WITHOUT_LINKS, str(tmp_path)) == "exists\n"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "once": "first",
+        "copy": "first",
+    }
+    assert {path.stat().st_nlink for path in tmp_path.iterdir()} == {1}
 
 
 def test_threads_do_not_get_each_others_answers(files: Files, tmp_path: Path) -> None:

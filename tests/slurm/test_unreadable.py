@@ -170,7 +170,11 @@ def test_an_odd_value_is_none(field: str, value: str) -> None:
 @pytest.mark.parametrize(
     "parse", [sinfo.parse_version, sinfo.parse_partitions, sinfo.parse_nodes, scontrol.is_up]
 )
-@pytest.mark.parametrize("text", ["", "\n", "Welcome!\n", "slurm\n", f"c1{FIELD}idle{RECORD}\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "Welcome!\n", "slurm\n", f"c1{FIELD}idle{RECORD}\n"],
+    ids=["nothing", "newline", "banner", "word", "torn"],
+)
 def test_a_single_answer_that_is_none_is_an_error(
     parse: Callable[[str], object], text: str
 ) -> None:
@@ -205,6 +209,7 @@ def test_half_of_a_cluster_is_an_error(file: str) -> None:
         FIELD.join(["Welcome"] * 10),
         FIELD.join(["17_[3-9]", *[""] * 9]),
     ],
+    ids=["word", "torn", "banner", "range"],
 )
 def test_steps_after_an_odd_row_are_nobodys(odd: str) -> None:
     """The figures of one job are not another's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.account import Account
 from hpc_agent.errors import JobNotFoundError, SchedulerUnreadableError
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host, slurm_over
 from hpc_agent.slurm.scheduler import JobRecord, Look, Scheduler
@@ -207,6 +209,10 @@ async def test_a_shell_that_prints_is_no_trouble_over_ssh(
                 assert (look.is_complete, look.noise) == (True, (BANNER,))
             assert (await slurm.show(job.job_id)).state is JobState.RUNNING
             assert [node.name for node in await slurm.nodes()] == ["c1", "c2"]
+            shown = await runner.run(
+                ["getent", "passwd", getpass.getuser()], environment={}, timeout_seconds=10
+            )
+            assert Account.parse(shown.stdout) == Account.here()
         finally:
             await asyncio.to_thread(runner.close)
 

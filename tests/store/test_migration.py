@@ -22,6 +22,7 @@ from hpc_agent.store import (
 )
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.inbox import Request
+from hpc_agent.store.phases import FINAL
 from hpc_agent.store.schema import MIGRATIONS
 from hpc_agent.store.workers import HistoryEntry, Worker
 
@@ -287,7 +288,7 @@ def test_loops_go_on_where_they_were(migrated: Database) -> None:
     """What is due, unsure, over, to be measured, and which tasks an array has."""
     assert set(submissions.like(migrated, "like this")) == {"run-due", "run-again"}
     assert submissions.unsure(migrated) == ["run-unsure"]
-    to_conclude = {worker.key for worker in workers.to_conclude(migrated)}
+    to_conclude = {worker.key for worker in workers.in_phase(migrated, *FINAL)}
     assert to_conclude == {"run-refused", "run-ended", "run-cancelled"}
     assert [w.key for w in workers.to_measure(migrated, since=0.0)] == ["run-ended"]
     assert [w.key for w in workers.of_array(migrated, "arr-1")] == ["task-0", "task-1"]
@@ -325,7 +326,7 @@ def test_requests_are_served_that_are_no_workers_yet(migrated: Database) -> None
     def request(key: str, api: str) -> Request:
         return Request(key, api, "{}", "prod", False, 99.0)
 
-    assert inbox.to_serve(migrated) == [
+    assert inbox.still_to_serve(migrated, inbox.to_serve(migrated)) == [
         request("launch that is no intent yet", "LAUNCH_RUN"),
         request("question", "CHECK_RUN_HEALTH"),
     ]

@@ -25,7 +25,7 @@ from hpc_agent.store import (
     tracking,
     workers,
 )
-from hpc_agent.store.phases import LIVE, Phase
+from hpc_agent.store.phases import FINAL, LIVE, Phase
 from hpc_agent.store.schema import MIGRATIONS
 from hpc_agent.store.workers import Worker
 
@@ -37,6 +37,7 @@ Ask = Callable[[Database], object]
 
 ASKED_BY_LOOPS: dict[str, Ask] = {
     "serve": inbox.to_serve,
+    "serve: read": lambda db: inbox.still_to_serve(db, ["request of live-due-1"]),
     "serve: launches": inbox.has_launches,
     "submit: single": lambda db: submissions.single(db, NOW),
     "submit: due": lambda db: submissions.due(db, NOW),
@@ -53,9 +54,12 @@ ASKED_BY_LOOPS: dict[str, Ask] = {
     "cancel": lambda db: tracking.to_cancel(db, NOW),
     "cancel: orders": lambda db: tracking.orders_to_withdraw(db, NOW),
     "cancel: next": lambda db: tracking.next_deadline(db, 1.0),
-    "conclude": workers.to_conclude,
+    "conclude": lambda db: workers.in_phase(db, *FINAL),
+    "conclude: rows": lambda db: workers.rows_in_phase(db, *FINAL),
     "measure": lambda db: workers.to_measure(db, since=NOW - 3600),
-    "positions": lambda db: queue_positions.waiting(db, since=NOW),
+    "positions": lambda db: queue_positions.waiting(
+        db, workers.rows_in_phase(db, Phase.QUEUED), since=NOW
+    ),
     "positions: keep": lambda db: queue_positions.keep(
         db, {"live-queued-1": Position(1, 2, "batch"), "live-queued-2": None}
     ),
@@ -64,7 +68,8 @@ ASKED_BY_LOOPS: dict[str, Ask] = {
     "report": lambda db: outbox.MESSAGES.heads(db, None, 50),
     "report: further": lambda db: outbox.MESSAGES.heads(db, "run:live-due-3", 50),
     "report: next": lambda db: outbox.MESSAGES.next(db, "run:live-due-1"),
-    "heartbeat": lambda db: list(workers.each_in_phase(db, *LIVE)),
+    "heartbeat": lambda db: workers.with_rows(db, workers.rows_in_phase(db, *LIVE)),
+    "heartbeat: changed": lambda db: tracking.changed_since(db, changes_but(db, 3)),
     "heartbeat: lost": lambda db: workers.lost_since(db, NOW - 600),
     "workspace": code_servers.not_retired,
     "workspace: packs": workers.packs,
@@ -236,6 +241,12 @@ def aged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     db.close()
 
 
+def changes_but(db: Database, last: int) -> tuple[int, int]:
+    """Return how things stood before the last few changes."""
+    of_workers, of_jobs = tracking.last_change(db)
+    return of_workers - last, of_jobs - last
+
+
 def in_vain(db: Database, ask: Ask) -> Any:
     """Ask, and take back what it changes."""
     db.execute("BEGIN")
@@ -309,9 +320,11 @@ def test_answers_are_those_of_the_live_rows(young: Database, aged: Database, que
     assert first or question in FIND_NOTHING
 
 
-def keys_of(answer: Any) -> Any:
+def keys_of(answer: Any) -> Any:  # noqa: PLR0911 - one for each kind
     """Return what an answer is about, without numbers of rows."""
     match answer:
+        case list() if all(isinstance(each, int) for each in answer):
+            return len(answer)
         case list():
             return [keys_of(each) for each in answer]
         case Worker() | Waiting():

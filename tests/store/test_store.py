@@ -57,7 +57,8 @@ async def test_request_handed_out_twice_is_kept_once(store: Store) -> None:
     """At-least-once delivery becomes exactly-once here."""
     assert await store.run(lambda db: inbox.receive(db, [a_request()])) == [a_request()]
     assert await store.run(lambda db: inbox.receive(db, [a_request()])) == []
-    assert await store.run(inbox.to_serve) == [a_request()]
+    assert await store.run(inbox.to_serve) == ["1"]
+    assert await store.run(lambda db: inbox.still_to_serve(db, ["1", "2"])) == [a_request()]
 
 
 async def test_answer_is_given_once(store: Store) -> None:

@@ -52,9 +52,9 @@ def test_tracked_are_those_that_the_scheduler_has(db: Database) -> None:
     put(db, a_run_worker("run-6", phase=Phase.RUNNING))
     tracked = tracking.tracked(db, None)
     assert tracked.rows == {
-        "1": [job_of(first).id],
-        "2": [job_of(second).id],
-        "3": [job_of(pack).id],
+        "1": (job_of(first).id,),
+        "2": (job_of(second).id,),
+        "3": (job_of(pack).id,),
     }
     assert tracked.in_packs == ("srv-4",)
     assert (tracked.youngest, tracked.is_any_waiting) == (7.0, True)
@@ -69,7 +69,7 @@ def test_job_whose_worker_is_over_is_tracked_until_it_is_over_itself(db: Databas
 def test_job_id_that_is_used_twice_means_both(db: Database) -> None:
     """A controller that has lost its state begins to count anew."""
     first, second = (add(db, key, job_id="1") for key in ("run-1", "run-2"))
-    expected = {"1": [job_of(first).id, job_of(second).id]}
+    expected = {"1": (job_of(first).id, job_of(second).id)}
     assert tracking.tracked(db, None).rows == expected
 
 

@@ -148,6 +148,8 @@ def resolve_pop(
     request = context(info)
     owner = owner_of(request.agent_id, request.token.token_id)
     request.services.presence.saw_poll(owner)
+    if request.polls_anew and request.agent_id:
+        request.services.requests.hand_back_of(owner)
     # An agent may serve no full deployment at all; one from before there were several names none.
     full = [request.deployment] if for_full_deployments is None else for_full_deployments
     serves = Serves(

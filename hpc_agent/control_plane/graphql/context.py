@@ -24,6 +24,7 @@ class RequestContext:
     deployment: str
     agent_id: str | None
     idempotency_key: str | None
+    polls_anew: bool = False
 
 
 def context(info: GraphQLResolveInfo) -> RequestContext:

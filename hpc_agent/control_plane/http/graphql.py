@@ -100,6 +100,7 @@ class GraphQLEndpoint:
             deployment=headers.get("Dagster-Cloud-Deployment", DEFAULT_DEPLOYMENT),
             agent_id=headers.get("X-Hpc-Agent-Id"),
             idempotency_key=headers.get("Idempotency-Key"),
+            polls_anew=headers.get("X-Hpc-Poll") == "anew",
         )
 
 

@@ -208,6 +208,12 @@ class Requests:
         with self._database.read() as connection:
             return [_request(row) for row in connection.execute(query).mappings()]
 
+    def hand_back_of(self, owner: str) -> None:
+        """Put back what this agent has been handed and has not answered: it may not have it."""
+        held = [request for request in self.leased() if request.lease_owner == owner]
+        if held:
+            self.hand_back(held)
+
     def hand_back(self, leases: Sequence[Request]) -> None:
         """Put leased requests back at their old place in the queue.
 

@@ -57,10 +57,14 @@ class KillAt(Rule):
             raise CutError
 
 
+# So that each call of a run is met some time: there are many events in a run, and few logs.
+_SKIPPED = {Kind.EVENT: 40, Kind.LOG: 4, Kind.ANSWER: 3}
+
+
 def _kill_at(name: str, kind: Kind, point: str, text: str, *, short: bool = False) -> Fault:
     @contextlib.contextmanager
     def inject(bed: Bed, random: Random) -> Iterator[HasStruck]:
-        skip = random.randrange(4) if kind in {Kind.EVENT, Kind.LOG} else 0
+        skip = random.randrange(_SKIPPED.get(kind, 1))
         rule = KillAt(bed, kind, point, skip=skip)
         with bed.proxy.ruled(rule):
             yield lambda: rule.struck and bed.agent.is_alive
@@ -75,7 +79,7 @@ def _kill_at(name: str, kind: Kind, point: str, text: str, *, short: bool = Fals
     )
 
 
-def _kill_in(command: str, when: str, text: str) -> Fault:
+def _kill_in(command: str, when: str, text: str, *, ends_runs: bool = False) -> Fault:
     before = 'if once kill; then kill_agent; fi; exec "$REAL" "$@"'
     after = 'out=$("$REAL" "$@"); code=$?; if once kill; then kill_agent; fi; printf "%s\\n" "$out"; exit $code'  # noqa: E501
 
@@ -85,7 +89,16 @@ def _kill_in(command: str, when: str, text: str) -> Fault:
         with bed.commands.replaced(script, command) as struck:
             yield lambda: struck() and bed.agent.is_alive
 
-    return Fault(name=f"kill {when} {command}", group=GROUP, text=text, inject=inject)
+    return Fault(
+        name=f"kill {when} {command}",
+        group=GROUP,
+        text=text,
+        inject=inject,
+        ends_runs=ends_runs,
+    )
+
+
+_FILES = ("token", "spec.json", "node.pyz", "job.sh", "claim", "start.json", "exit.json")
 
 
 def _kill_on_file(name: str) -> Fault:
@@ -205,11 +218,11 @@ FAULTS = [
         )
     ),
     *(
-        _kill_in(command, when, f"kill -9 {text} {command}")
-        for command in ("sbatch", "squeue")
+        _kill_in(command, when, f"kill -9 {text} {command}", ends_runs=command == "scancel")
+        for command in ("sbatch", "squeue", "scancel")
         for when, text in (("before", "before"), ("after", "after the true answer of"))
     ),
-    *(_kill_on_file(name) for name in ("token", "spec.json", "node.pyz", "job.sh", "start.json")),
+    *(_kill_on_file(name) for name in _FILES),
     Fault(
         name="kill at random",
         group=GROUP,
