@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sqlite_utils import Database
 
@@ -25,6 +25,9 @@ class AbsenceClock:
         self._silent_since: float | None = None
         self._told: set[str] = set()
 
+    def __len__(self) -> int:
+        return len(self._looks)
+
     def seconds(self, job: int) -> float:
         """Return what this look adds to a job's absence: nothing, the first time."""
         now, last = self._clock(), self._looks.get(job)
@@ -37,6 +40,10 @@ class AbsenceClock:
         """These jobs are there."""
         for job in jobs:
             self._looks.pop(job, None)
+
+    def keep(self, jobs: Collection[int]) -> None:
+        """Forget jobs that are over."""
+        self._looks = {job: at for job, at in self._looks.items() if job in jobs}
 
     def pause(self) -> None:
         """Count nothing until the next look: nobody knows what is absent."""
@@ -56,7 +63,8 @@ class AbsenceClock:
             and not worker.phase.is_final
             and worker.key not in self._told
         ]
-        self._told.update(keys)
+        # Who is not absent any more need not be remembered; a later absence is another one.
+        self._told = self._told.intersection(each.key for each in waiting).union(keys)
 
         def write(db: Database) -> None:
             for worker in stored.with_keys(db, keys):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.systemd import Notifier
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
+from hpc_agent.agent.work_directory import WorkDirectoryLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.cluster import open_cluster
@@ -183,9 +185,9 @@ async def _open(
 
 async def _take_over(store: Store, owner: str, clock: SteadyClock) -> Identity:
     def take(db: Database) -> Identity:
-        now = clock()
-        meta.take_lease(db, owner, now)
-        tracking.bound_waits(db, now)
+        # Others compare the lease with their own time of day.
+        meta.take_lease(db, owner, time.time())
+        tracking.bound_waits(db, clock())
         return meta.identity(db)
 
     return await store.run(take)
@@ -251,6 +253,7 @@ def _loops(
         *([_NamedLoop("relay port", opened.port.step, Bell())] if opened.port else []),
         *_health_loop(context, servers, tasks),
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
+        _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),

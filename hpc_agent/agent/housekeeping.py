@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from hpc_agent.agent.context import Context
-from hpc_agent.cluster.work_directory_owner import check_owner
 from hpc_agent.isolation import for_each
 from hpc_agent.store import inbox, meta, workers
 
@@ -16,7 +15,7 @@ _PURGE_INTERVAL_SECONDS = 3600.0
 class HousekeepingLoop:
     """Keeps the lease, and the state database small.
 
-    Raises LeaseHeldError, which ends the agent, when another one has its home or work directory.
+    Raises LeaseHeldError, which ends the agent, when another one has its home.
     """
 
     def __init__(self, context: Context, owner: str) -> None:
@@ -27,9 +26,9 @@ class HousekeepingLoop:
     async def step(self) -> float:
         """Renew the lease; once an hour forget what is old."""
         context = self._context
+        wall = context.wall()  # others compare the lease with their own time of day
+        await context.store.run(lambda db: meta.renew_lease(db, self._owner, wall))
         now = context.clock()
-        await context.store.run(lambda db: meta.renew_lease(db, self._owner, now))
-        await asyncio.to_thread(check_owner, context.preparation.work, context.agent_id)
         if now >= self._purge_at:
             self._purge_at = now + _PURGE_INTERVAL_SECONDS
             await self._purge(now)

@@ -21,8 +21,8 @@ from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import evidence
-from hpc_agent.workers.evidence import Change
+from hpc_agent.workers import evidence, node_evidence
+from hpc_agent.workers.change import NOTHING, Change
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Investigation:
         now = self._context.clock()
         if (
             not worker.phase.is_final
-            and evidence.observe_record(worker, job, record, now) is evidence.NOTHING
+            and evidence.observe_record(worker, job, record, now) is NOTHING
         ):
             return  # most looks find a job as it was: no transaction for that
         job_row = job.id
@@ -73,7 +73,7 @@ class Investigation:
         def observe(worker: Worker, own: Sequence[Job]) -> Change:
             mine = next((each for each in own if each.id == job_row), None)
             if mine is None or mine.is_over:
-                return evidence.NOTHING
+                return NOTHING
             others = any(not each.is_over for each in own if each.id != job_row)
             return evidence.observe_record(worker, mine, record, now, others_live=others)
 
@@ -109,7 +109,7 @@ class Investigation:
         if claim is not None and claim.slurm_job_id:
             await self._context.changes.apply(
                 worker.key,
-                lambda worker, _: evidence.observe_claim(worker, claim.slurm_job_id),
+                lambda worker, _: node_evidence.observe_claim(worker, claim.slurm_job_id),
                 source="claim",
             )
 
@@ -120,7 +120,9 @@ class Investigation:
             return False
         now = self._context.clock()
         after = await self._context.changes.apply(
-            key, lambda worker, _: evidence.observe_exit(worker, record, now), source="exit record"
+            key,
+            lambda worker, _: node_evidence.observe_exit(worker, record, now),
+            source="exit record",
         )
         return after.phase.is_final
 
@@ -191,7 +193,7 @@ class Investigation:
         def observe(worker: Worker, own: Sequence[Job]) -> Change:
             mine = next((job for job in own if job.id == job_row), None)
             if mine is None or mine.is_over:
-                return evidence.NOTHING
+                return NOTHING
             others = any(not job.is_over for job in own if job.id != job_row)
             return evidence.absence(
                 worker, mine, now, seconds=seconds, lost_after_seconds=limit, others_live=others

@@ -17,8 +17,8 @@ from hpc_agent.runs.starts import PROCEED, Starts, is_of_another, stop
 from hpc_agent.store import workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.workers import Worker, WorkerKind
-from hpc_agent.workers import evidence, run_log
-from hpc_agent.workers.evidence import Change
+from hpc_agent.workers import node_evidence, run_log
+from hpc_agent.workers.change import Change
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class JobReports:
         context, now = self._context, self._context.clock()
         after = await context.changes.apply(
             worker.key,
-            lambda worker, _: evidence.observe_start(
+            lambda worker, _: node_evidence.observe_start(
                 worker,
                 report.hostname,
                 report.slurm_job_id,
@@ -127,7 +127,7 @@ class JobReports:
             claimant = report.claimed_by.slurm_job_id
             await self._context.changes.apply(
                 worker.key,
-                lambda worker, _: evidence.observe_claim(worker, claimant),
+                lambda worker, _: node_evidence.observe_claim(worker, claimant),
                 source="node",
             )
 
@@ -142,14 +142,14 @@ class JobReports:
             # Why it was ended (memory, preemption, an administrator) only the scheduler knows, and
             # that only when the node program has gone.
             await context.changes.apply(
-                worker.key, lambda worker, _: evidence.observe_leaving(worker), source="node"
+                worker.key, lambda worker, _: node_evidence.observe_leaving(worker), source="node"
             )
             context.bells.watch.ring()
             return
 
         def observe(worker: Worker, own: Sequence[Job]) -> Change:
             others = any(not job.is_over and job.job_id != report.slurm_job_id for job in own)
-            return evidence.observe_exit(worker, record, now, others_live=others)
+            return node_evidence.observe_exit(worker, record, now, others_live=others)
 
         await context.changes.apply(worker.key, observe, source="node")
 

@@ -16,7 +16,7 @@ from hpc_agent.isolation import for_each
 from hpc_agent.store import tracking
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import evidence, run_log
+from hpc_agent.workers import intents, run_log
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class OrphansLoop:
             context.changes.within(
                 db,
                 worker.key,
-                lambda worker, _: evidence.withdraw(worker, now, terminate_at=now),
+                lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
                 source="control plane",
             )
 

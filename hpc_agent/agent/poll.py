@@ -95,8 +95,6 @@ class PollLoop:
             return False
         self._unwritten = Popped([], [])
         self._note_store("")
-        self._context.bells.serve.ring()
-        self._context.bells.report.ring()
         return True
 
     async def _write_each(self, popped: Popped) -> None:

@@ -7,12 +7,14 @@ more, and only under a scheduler that answers.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from hpc_agent.agent.context import Context
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.slurm.commands import is_at_work
 from hpc_agent.slurm.scheduler import JobRecord, array_id
 from hpc_agent.store import submissions
 from hpc_agent.store.jobs import Job
@@ -21,8 +23,10 @@ from hpc_agent.workers.submission import Outcome, Submission
 log = logging.getLogger(__name__)
 
 SEARCH_WINDOW_SECONDS = 150.0
-# An sbatch that may still be at work: the agent gives it 150 s, a killed agent nothing.
+# As long as the agent lets an sbatch be at work. One whose agent was killed may be at work still.
 SBATCH_SECONDS = 150.0
+# Of an sbatch that is gone, a request may be on its way to the controller at most.
+GONE_WINDOW_SECONDS = 30.0
 # Words that nobody knows are taken for a refusal when no job came of them so many times.
 _REFUSALS_BELIEVED = 2
 
@@ -72,14 +76,21 @@ class Search:
             is_array = found.workers[0].array_key is not None
             job_id = array_id(first.job_id) if is_array else first.job_id
             await self._submission.accept(found.workers, job_id, source=first.source)
-        elif look.is_complete and self._is_too_late(key, found.since):
+        elif look.is_complete and await self._is_too_late(key, found.since):
             await self._none_came(key, found)
 
-    def _is_too_late(self, key: str, since: float) -> bool:
-        window = SEARCH_WINDOW_SECONDS
-        if key not in self._ended:
-            window += SBATCH_SECONDS
-        return self._context.clock() - since >= window
+    async def _is_too_late(self, key: str, since: float) -> bool:
+        """Whether no job can come any more; should one all the same, the claim makes it one."""
+        waited = self._context.clock() - since
+        if key in self._ended:
+            return waited >= SEARCH_WINDOW_SECONDS
+        if waited < GONE_WINDOW_SECONDS:
+            return False
+        # An agent that died has left it; by SSH nobody here sees whether it is at work.
+        is_elsewhere = self._context.config.scheduler.transport == "ssh"
+        if is_elsewhere or await asyncio.to_thread(is_at_work, f"--comment={key}"):
+            return waited >= SEARCH_WINDOW_SECONDS + SBATCH_SECONDS
+        return True
 
     async def _none_came(self, key: str, found: submissions.Submission) -> None:
         outcome = self._ended.pop(key, None)

@@ -156,7 +156,7 @@ class SubmitLoop:
         minutes = self._context.config.scheduler.avoid_failing_nodes_minutes
         if not minutes:
             return ()
-        since = self._context.clock() - minutes * 60
+        since = self._context.wall() - minutes * 60
         return await self._context.store.run(lambda db: node_faults.to_avoid(db, since))
 
     async def _conclude(self, taken: Sequence[Worker], outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ from hpc_agent.store import jobs, tracking, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.tracking import Tracked
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import adoption, evidence
+from hpc_agent.workers import adoption, evidence, intents
 from hpc_agent.workers.adoption import Adopted
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class WatchLoop:
         ]
         all_rows = {identity for identities in tracked.rows.values() for identity in identities}
         self._settled = {key: record for key, record in settled.items() if key in all_rows}
+        self._absences.keep(all_rows)
         absent: list[Seen] = []
         for first in range(0, len(news), _READ_AT_ONCE):
             seen = await self._read(news[first : first + _READ_AT_ONCE], records)
@@ -161,7 +162,7 @@ class WatchLoop:
             log.info("%s: job %s is known now", each.worker_key, each.job_id)
             await self._context.changes.apply(
                 each.worker_key,
-                lambda worker, _: evidence.observe_submission(worker, each.job_id, now),
+                lambda worker, _: intents.observe_submission(worker, each.job_id, now),
                 source="squeue",
             )
 

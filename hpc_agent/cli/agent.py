@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hpc_agent.cli.output import print_json, print_line, print_table
+from hpc_agent.cli.output import print_json, print_line, print_table, time_of
 
 ConfigOption = Annotated[
     Path | None,
@@ -78,6 +78,15 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     if set_aside := found.messages_set_aside + found.events_set_aside:
         print_line(f"Set aside, since the control plane does not take them: {set_aside} messages")
         print_line("  (`hpc-agent outgoing` says why, and sends them again)")
+    for node in found.avoided_nodes:
+        print_line(
+            f"Node {node['node']} is left out until {time_of(node['avoided_until'])}, since it "
+            f"ended {node['failures']} jobs in a row; the last one: {node['reason']}"
+        )
+    for command, texts in found.unreadable.items():
+        print_line(f"{command} prints what is no record of a job (`hpc-agent doctor` says more):")
+        for text in texts:
+            print_line(f"  {text!r}")
     if found.code_servers:
         print_line("")
         print_table(["deployment", "location", "status", "job"], found.code_servers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -32,6 +33,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
 def print_line(text: str) -> None:
     """Print one line."""
     sys.stdout.write(text + "\n")
+
+
+def time_of(at: float) -> str:
+    """Return a time as people read it, for example ``2026-03-01 14:03 UTC``."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def print_error(text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -81,6 +81,11 @@ class Demand:
         self.note(place, is_branch=is_branch)
         if place in self._uses:
             self._uploads.add(place)
+
+    def keep_uploads(self, asked: Collection[str], locations: Collection[Place]) -> None:
+        """Wait for no upload of a location that is gone from a deployment that was asked for."""
+        gone = {each for each in self._uploads if each[0] in asked and each not in locations}
+        self._uploads -= gone
 
     def uploaded(self, place: Place) -> None:
         """The definitions are uploaded, or cannot be; a server's time starts with its service."""

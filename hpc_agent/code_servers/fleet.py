@@ -119,7 +119,9 @@ class Fleet:
         await for_each("start", steps.start, self._starting.start, name=_place_name)
         await for_each("retire", steps.retire, self._retire, name=lambda server: server.key)
         self._demand.forget()
-        self._restarts.keep(self._workspace.locations.keys())
+        locations = self._workspace.locations
+        self._restarts.keep({(*place, each.version) for place, each in locations.items()})
+        self._life.keep_notes(locations.keys())
         await self.remember()
         await self._life.announce()
         return await self.states()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sqlite_utils import Database
 
@@ -24,7 +24,7 @@ from hpc_agent.store import code_servers, workers
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import evidence
+from hpc_agent.workers import intents
 from hpc_agent.workers.changes import Changes
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,10 @@ class ServerLife:
         self._demand.uploaded(place_of(server))
         await self._retire_others(server)
         await self.announce()
+
+    def keep_notes(self, places: Collection[Place]) -> None:
+        """Forget what was said of code locations that are gone."""
+        self.notes = {place: note for place, note in self.notes.items() if place in places}
 
     def note_upload(self, server: CodeServer) -> None:
         """The definitions of a serving location were uploaded again."""
@@ -200,6 +204,6 @@ class ServerLife:
         self._changes.within(
             db,
             key,
-            lambda worker, _: evidence.withdraw(worker, now, terminate_at=at),
+            lambda worker, _: intents.withdraw(worker, now, terminate_at=at),
             source="agent",
         )

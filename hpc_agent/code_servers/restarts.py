@@ -37,9 +37,12 @@ class Restarts:
         self._failures.pop(edition_of(server), None)
         self._due_at.pop(edition_of(server), None)
 
-    def keep(self, places: Collection[tuple[str, str]]) -> None:
-        """Forget the editions of code locations that are gone."""
-        for edition in [each for each in self._due_at if each[:2] not in places]:
+    def __len__(self) -> int:
+        return len(self._due_at)
+
+    def keep(self, editions: Collection[Edition]) -> None:
+        """Forget the editions of code locations that are gone, and of earlier versions."""
+        for edition in [each for each in self._due_at if each not in editions]:
             self._failures.pop(edition, None)
             del self._due_at[edition]
 

@@ -19,7 +19,7 @@ from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement, Worker, WorkerKind
-from hpc_agent.workers import evidence
+from hpc_agent.workers import intents
 from hpc_agent.workers.changes import Changes
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Starting:
                 self._changes.within(
                     db,
                     worker.key,
-                    lambda worker, _: evidence.refuse(worker, refusal, now),
+                    lambda worker, _: intents.refuse(worker, refusal, now),
                     source="agent",
                 )
 

@@ -34,14 +34,18 @@ class CodeLocation:
         return repr(self.entry.metadata_timestamp)
 
 
+# Of more than so many, those that were said first may be said again.
+_SKIPPED_REMEMBERED = 1000
+
+
 class Workspace:
     """The last answer to the question what is to be served."""
 
     def __init__(self, config: AgentConfig, demand: Demand) -> None:
         self._config = config
         self._demand = demand
-        self._skipped: set[Place] = set()
-        self._seen_outdated: set[tuple[Place, str]] = set()
+        self._skipped: dict[Place, None] = {}
+        self._seen_outdated: dict[Place, str] = {}
         self.asked: frozenset[str] = frozenset()
         self.deployments: list[str] = []
         self.locations: Mapping[Place, CodeLocation] = {}
@@ -59,10 +63,16 @@ class Workspace:
             for entry in deployment.workspace_entries
             if self._may_serve(deployment, entry)
         }
+        self._seen_outdated = {
+            place: version
+            for place, version in self._seen_outdated.items()
+            if place in self.locations
+        }
         for place, location in self.locations.items():
             if self._wants_upload(place, location, question):
                 self._demand.want_upload(place, is_branch=location.is_branch)
         self._demand.checked(question.checks)
+        self._demand.keep_uploads(self.asked, self.locations.keys())
 
     def desired(self, *, starting: Collection[Place]) -> dict[Place, CodeLocation]:
         """Return the locations that should have a server; one that is on its way is waited for."""
@@ -77,8 +87,8 @@ class Workspace:
         """A check asks for it; in full deployments each version is uploaded once in any case."""
         if not location.entry.has_outdated_data:
             return False
-        is_first = (place, location.version) not in self._seen_outdated
-        self._seen_outdated.add((place, location.version))
+        is_first = self._seen_outdated.get(place) != location.version
+        self._seen_outdated[place] = location.version
         return place[0] in question.checks or (is_first and not location.is_branch)
 
     def _may_serve(self, deployment: Deployment, entry: WorkspaceEntry) -> bool:
@@ -87,7 +97,9 @@ class Workspace:
         if self._config.allows(*place, is_branch=is_branch):
             return True
         if place not in self._skipped:
-            self._skipped.add(place)
+            self._skipped[place] = None
+            if len(self._skipped) > _SKIPPED_REMEMBERED:
+                del self._skipped[next(iter(self._skipped))]
             log.error("skipping code location %s", not_allowed(*place, is_branch=is_branch))
         return False
 

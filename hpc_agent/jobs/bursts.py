@@ -45,6 +45,15 @@ class _Standing:
     begun: deque[float] = field(default_factory=lambda: deque(maxlen=_STREAM_SUBMISSIONS))
     on_their_way: dict[int, float] = field(default_factory=dict)
 
+    def matters(self, now: float) -> bool:
+        """Whether it is unlike one that is made anew."""
+        if self.on_their_way or now < self.held_until:
+            return True
+        if self.begun and now - self.begun[-1] < _STREAM_SECONDS:
+            return True
+        has_been_told = self.allowed is not None or self.refusal is not None or self.one_by_one
+        return has_been_told and now - self.used_at < _REMEMBERED_SECONDS
+
 
 class Bursts:
     """Remembers, for each likeness, what the scheduler takes."""
@@ -95,12 +104,18 @@ class Bursts:
         """Try nothing of a likeness until then."""
         self._of(likeness).held_until = until
 
+    def __len__(self) -> int:
+        return len(self._standings)
+
     def forget_old(self, now: float) -> None:
-        """Forget what was said of likenesses that have not been asked for in a day."""
+        """Forget what was said of likenesses that have not been asked for in a day.
+
+        Most have nothing said of them, and there may be one for each run: these go at once.
+        """
         self._standings = {
             likeness: standing
             for likeness, standing in self._standings.items()
-            if standing.on_their_way or now - standing.used_at < _REMEMBERED_SECONDS
+            if standing.matters(now)
         }
 
     def is_stream(self, likeness: str, now: float) -> bool:

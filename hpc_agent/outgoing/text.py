@@ -19,6 +19,8 @@ _ESCAPES = re.compile(
 
 def storable(text: str) -> str:
     """Return text with the replacement character for each half pair."""
+    if text.isascii():  # known at once, however long it is
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -44,7 +44,7 @@ from hpc_agent.relay.identity import (
 )
 from hpc_agent.relay.refusals import Refusal, answer_refusal, unavailable
 from hpc_agent.relay.uploads import UPLOAD_PREFIX, real_url, rewritten
-from hpc_agent.relay.upstream import Upstream
+from hpc_agent.relay.upstream import Upstream, is_no_answer
 
 MAX_BODY_BYTES = 16 << 20
 LOOPBACK_HEADER = "X-Hpc-Loopback"
@@ -160,6 +160,9 @@ class RelayApp:
             raise unavailable(str(error)) from error
         except ClientDisconnect:
             return Response(status_code=499)
+        if is_no_answer(answer.status_code) and answer.status_code != 403:
+            await answer.aclose()
+            raise unavailable(f"the upload was answered with HTTP {answer.status_code}")
         return _streaming(answer)
 
     async def report(self, request: Request) -> Response:
@@ -220,15 +223,18 @@ class RelayApp:
         self, identity: JobIdentity, request: Request, body: bytes, *, patient: bool
     ) -> httpx.Response:
         query = request.url.query
-        deadline = time.monotonic() + (self._patience_seconds if patient else 0.0)
+        path = request.url.path + (f"?{query}" if query else "")
+        what: dict[str, Any] = {
+            "deployment": identity.deployment,
+            "headers": _selected(request.headers, _PASSED_UP),
+            "content": body,
+        }
         try:
+            if not patient:  # it may have been carried out, whatever comes back
+                return await self._upstream.open(request.method, path, **what)
+            deadline = time.monotonic() + self._patience_seconds
             return await self._upstream.open_patiently(
-                request.method,
-                request.url.path + (f"?{query}" if query else ""),
-                deployment=identity.deployment,
-                headers=_selected(request.headers, _PASSED_UP),
-                content=body,
-                deadline=deadline,
+                request.method, path, deadline=deadline, **what
             )
         except ControlPlaneUnavailableError as error:
             raise unavailable(str(error)) from error
@@ -278,7 +284,11 @@ async def _streamed(request: Request) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _streaming(answer: httpx.Response) -> StreamingResponse:
+def _streaming(answer: httpx.Response) -> Response:
+    if answer.is_stream_consumed:  # it was looked at, and is not compressed any more
+        kind = answer.headers.get("content-type")
+        return Response(answer.content, answer.status_code, media_type=kind)
+
     async def content() -> AsyncIterator[bytes]:
         try:
             async for chunk in answer.aiter_raw():

@@ -24,6 +24,8 @@ from graphql.utilities import value_from_ast_untyped
 # Roots that group calls; the fields of other roots are plain data.
 GROUPS = frozenset({"runs", "eventLogs", "schedules", "defsState"})
 _MAX_TOKENS = 5000
+# Those of dagster are far shorter; a body of a job may be one of megabytes, each time another.
+_LONGEST_CACHED = 32_000
 
 
 class DocumentError(ValueError):
@@ -49,9 +51,17 @@ class Call:
         }
 
 
-@lru_cache(maxsize=512)
 def calls(document: str) -> tuple[Call, ...]:
     """Return the calls of a document. Raises DocumentError."""
+    return _cached(document) if len(document) <= _LONGEST_CACHED else _calls(document)
+
+
+@lru_cache(maxsize=512)
+def _cached(document: str) -> tuple[Call, ...]:
+    return _calls(document)
+
+
+def _calls(document: str) -> tuple[Call, ...]:
     try:
         tree = parse(document, no_location=True, max_tokens=_MAX_TOKENS)
     except (GraphQLError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,7 +18,11 @@ from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOP
 # Within the 60 s that the stock dagster-cloud client waits for an answer.
 _API_TIMEOUT = httpx.Timeout(40.0, connect=10.0)
 _TRANSFER_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-_GATEWAY_ERRORS = frozenset({502, 503, 504})
+# The agent's token is refused (for now), or the control plane asks to come back: nothing that a job
+# could do anything about.
+_COME_BACK = frozenset({401, 403, 408, 425, 429})
+# Larger answers are passed on as they come, without a look at them.
+_LOOKED_AT_BYTES = 1 << 20
 _FIRST_PAUSE = 0.2
 _MAX_PAUSE = 5.0
 
@@ -66,7 +71,8 @@ class Upstream:
     ) -> httpx.Response:
         """Do as ``open`` does, trying anew until ``deadline`` (monotonic) while nobody answers.
 
-        The last failure is raised, or returned when it is an answer.
+        What is no answer of the agent API (HTTP 5xx, a refused token, a web page, half of a JSON
+        document) is taken for none. Raises ControlPlaneUnavailableError at the deadline.
         """
         pause = _FIRST_PAUSE
         while True:
@@ -78,9 +84,12 @@ class Upstream:
                 if time.monotonic() >= deadline:
                     raise
             else:
-                if answer.status_code not in _GATEWAY_ERRORS or time.monotonic() >= deadline:
+                trouble = await _trouble(answer)
+                if trouble is None:
                     return answer
                 await answer.aclose()
+                if time.monotonic() >= deadline:
+                    raise ControlPlaneUnavailableError(trouble)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
             pause = min(pause * 2, _MAX_PAUSE)
 
@@ -117,6 +126,30 @@ class Upstream:
             method, url, headers=dict(headers), content=content, timeout=_TRANSFER_TIMEOUT
         )
         return await _send(self.storage, request)
+
+
+def is_no_answer(status: int) -> bool:
+    """Whether a status says that the control plane, or who stands before it, cannot answer now."""
+    return status >= 500 or status in _COME_BACK
+
+
+async def _trouble(answer: httpx.Response) -> str | None:
+    """Say why something is no answer of the agent API; None for one."""
+    if is_no_answer(answer.status_code):
+        return f"the control plane answered HTTP {answer.status_code}"
+    kind = answer.headers.get("content-type", "")
+    if answer.status_code == 200 and "json" not in kind:
+        return f"the control plane answered with {kind or 'something'} in place of JSON"
+    size = answer.headers.get("content-length", "")
+    if answer.status_code != 200 or not size.isdecimal() or int(size) > _LOOKED_AT_BYTES:
+        return None
+    try:
+        json.loads(await answer.aread())
+    except httpx.HTTPError as error:
+        return f"the control plane's answer broke off: {error!r}"
+    except (ValueError, RecursionError):
+        return "the control plane's answer is no JSON"
+    return None
 
 
 async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:

@@ -28,9 +28,9 @@ from hpc_agent.store.inbox import Request
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
-from hpc_agent.workers import answers, evidence, run_log
+from hpc_agent.workers import answers, intents, run_log
+from hpc_agent.workers.change import Change
 from hpc_agent.workers.changes import Changes
-from hpc_agent.workers.evidence import Change
 
 # DagsterRunStatus of runs that no worker has taken up.
 _TO_BE_STARTED = frozenset({"QUEUED", "NOT_STARTED", "MANAGED", "STARTING"})
@@ -113,7 +113,7 @@ class RunRequests:
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
             grace = self.config.runs.grace_seconds + _MARGIN_SECONDS
             deadline = now + grace if worker.phase is Phase.RUNNING else now
-            return evidence.withdraw(worker, now, terminate_at=deadline)
+            return intents.withdraw(worker, now, terminate_at=deadline)
 
         def write(db: Database) -> Worker | None:
             worker = workers.of_run(db, run.run_id)
@@ -196,6 +196,6 @@ class RunRequests:
             self.changes.within(
                 db,
                 nobody.key,
-                lambda worker, _: evidence.withdraw(worker, now, terminate_at=now),
+                lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
                 source="request",
             )

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 NOT_FOUND = 127
@@ -105,6 +106,19 @@ class ProcessRunner:
             stderr=errors.text.decode(errors="replace"),
             timeout_seconds=timeout_seconds,
         )
+
+
+def is_at_work(argument: str) -> bool:
+    """Whether a process of this machine has this argument: a command may outlive who started it.
+
+    Blocks. Processes that cannot be read are those of others.
+    """
+    word = argument.encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word in path.read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

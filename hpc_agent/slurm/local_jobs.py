@@ -43,6 +43,7 @@ from hpc_agent.slurm.state import JobState
 _POLL_SECONDS = 0.02
 _BATCH_START_SECONDS = 5.0
 _KEEP_SECONDS = 7 * 86400
+_REMOVE_INTERVAL_SECONDS = 3600.0
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -54,6 +55,7 @@ class LocalJobs:
         self._slots = slots
         self._grace_seconds = grace_seconds
         self._ended: dict[str, JobRecord] = {}
+        self._remove_at = 0.0
         for name in ("jobs", "slots"):
             (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._remove_old()
@@ -86,6 +88,8 @@ class LocalJobs:
 
     def look(self) -> Look:
         """Return all jobs that are on disk, oldest first."""
+        if time.monotonic() >= self._remove_at:
+            self._remove_old()
         records, unreadable = [], []
         for directory in job_directories(self._root):
             try:
@@ -285,11 +289,13 @@ class LocalJobs:
         return True
 
     def _remove_old(self) -> None:
+        self._remove_at = time.monotonic() + _REMOVE_INTERVAL_SECONDS
         for directory in job_directories(self._root):
             with contextlib.suppress(OSError, UnreadableError):
                 end = directory.end
                 if end is not None and end.end_time < time.time() - _KEEP_SECONDS:
                     shutil.rmtree(directory.path)
+                    self._ended.pop(directory.path.name, None)
 
 
 # Workers of this process, kept so that they are reaped when they end.

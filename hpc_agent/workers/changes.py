@@ -16,7 +16,7 @@ from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import answers, evidence, run_log
-from hpc_agent.workers.evidence import NOTHING, Change
+from hpc_agent.workers.change import NOTHING, Change
 
 Observe = Callable[[Worker, Sequence[Job]], Change]
 """Gets a worker and its own jobs as they are then: between an observation and its effect, another
@@ -92,7 +92,7 @@ class Changes:
             self._take_along(db, after, source)
         if after.kind is WorkerKind.RUN_WORKER:
             self._tell(db, before, after, self._wall())
-        _judge_node(db, before, after, now)
+        _judge_node(db, before, after, self._wall())
         return after
 
     def _change_job(self, db: Database, worker: Worker, change: Change, now: float) -> None:

@@ -25,9 +25,9 @@ from hpc_agent.slurm.scheduler import Scheduler, task_id
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.submissions import key_of
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import evidence
+from hpc_agent.workers import intents
+from hpc_agent.workers.change import Change
 from hpc_agent.workers.changes import Changes, Observe
-from hpc_agent.workers.evidence import Change
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,18 @@ class Submission:
         self._clock = clock
 
     async def call(self, taken: Sequence[Worker], *, exclude: Sequence[str] = ()) -> Outcome:
-        """Submit a single worker, or several as the array that they belong to."""
+        """Submit a single worker, or several as the array that they belong to.
+
+        Slurm refuses a job that may run on none but the excluded nodes: there, a node that fails
+        jobs is better than a run that fails for certain.
+        """
+        outcome = await self._call(taken, exclude)
+        if not exclude or outcome.verdict is not Verdict.REFUSED:
+            return outcome
+        log.info("%s: refused without %s, trying with them", _name(taken), ", ".join(exclude))
+        return await self._call(taken, ())
+
+    async def _call(self, taken: Sequence[Worker], exclude: Sequence[str]) -> Outcome:
         try:
             return Outcome(Verdict.ACCEPTED, await self._sbatch(taken, exclude))
         except SchedulerLimitError as error:
@@ -93,7 +104,7 @@ class Submission:
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
             index = worker.array_index
             mine = job_id if index is None else task_id(job_id, index)
-            return evidence.observe_submission(worker, mine, now)
+            return intents.observe_submission(worker, mine, now)
 
         await self._apply(taken, observe, source)
         log.info("%s: submitted as job %s", _name(taken), job_id)
@@ -103,7 +114,7 @@ class Submission:
         now = self._clock()
 
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
-            return evidence.hold_back(worker, reason, now=now, not_before=now + HELD_BACK_SECONDS)
+            return intents.hold_back(worker, reason, now=now, not_before=now + HELD_BACK_SECONDS)
 
         await self._apply(held, observe, "sbatch")
         await self._forget_array(held)
@@ -112,28 +123,28 @@ class Submission:
     async def give_back(self, taken: Sequence[Worker], *, source: str = "sbatch") -> None:
         """The call is known to have made no job: the workers are due as before."""
         now = self._clock()
-        await self._apply(taken, lambda worker, _: evidence.submit_again(worker, now), source)
+        await self._apply(taken, lambda worker, _: intents.submit_again(worker, now), source)
         await self._forget_array(taken)
 
     async def doubt(self, taken: Sequence[Worker], words: str) -> None:
         """Nobody knows whether there is a job: the search begins now, and the runs say so."""
         now = self._clock()
         reason = f"it is not known whether Slurm has the job; looking for it ({words})"
-        await self._apply(taken, lambda worker, _: evidence.doubt(worker, reason, now), "sbatch")
+        await self._apply(taken, lambda worker, _: intents.doubt(worker, reason, now), "sbatch")
 
     async def doubt_on(self, taken: Sequence[Worker], words: str) -> None:
         """The search cannot be made at the moment: the runs say so, and the search goes on."""
         reason = f"it is not known whether Slurm has the job, and nobody can be asked ({words})"
 
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
-            return evidence.doubt(worker, reason, worker.submitting_since)
+            return intents.doubt(worker, reason, worker.submitting_since)
 
         await self._apply(taken, observe, "search")
 
     async def refuse(self, refused: Sequence[Worker], words: str) -> None:
         """The scheduler does not want the jobs."""
         now = self._clock()
-        await self._apply(refused, lambda worker, _: evidence.refuse(worker, words, now), "sbatch")
+        await self._apply(refused, lambda worker, _: intents.refuse(worker, words, now), "sbatch")
         log.warning("%s: refused: %s", _name(refused), words)
 
     async def _apply(self, some: Sequence[Worker], observe: Observe, source: str) -> None:

@@ -14,7 +14,7 @@ from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import WorkerKind
-from hpc_agent.workers import evidence
+from hpc_agent.workers import node_evidence
 from tests.agent.conftest import Bench
 
 WAITS: dict[str, Any] = {
@@ -79,7 +79,9 @@ async def test_position_is_in_the_list_of_jobs_and_goes_with_the_start(bench: Be
     assert row["position"] == {"position": 2, "of": 3, "partition": "gpu"}
     assert row["description"].endswith("position 2 of 3 in partition gpu")
     await bench.context.changes.apply(
-        "run-1", lambda worker, _: evidence.observe_start(worker, "c1", "7", 1000.0), source="job"
+        "run-1",
+        lambda worker, _: node_evidence.observe_start(worker, "c1", "7", 1000.0),
+        source="job",
     )
     job = (await bench.job()).job
     assert job is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpc_agent.agent.conclude import ConcludeLoop
-from hpc_agent.agent.search import SBATCH_SECONDS, SEARCH_WINDOW_SECONDS
+from hpc_agent.agent.search import GONE_WINDOW_SECONDS, SBATCH_SECONDS, SEARCH_WINDOW_SECONDS
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import (
@@ -214,9 +214,26 @@ async def test_search_window_counts_from_the_end_of_the_call(
 async def test_sbatch_of_an_agent_that_died_is_given_its_own_time(
     bench: Bench, submitter: Submitter
 ) -> None:
-    """Nobody knows when it ended: it may still be at work."""
+    """As long as it is at work, its job may come; when it is gone, only for a moment more."""
     await bench.add(phase=Phase.SUBMITTING, submitting_since=bench.clock.now)
-    bench.clock.now += SEARCH_WINDOW_SECONDS + SBATCH_SECONDS - 1
+    sbatch = await asyncio.create_subprocess_exec("sh", "-c", "sleep 60; true", "--comment=run-1")
+    try:
+        bench.clock.now += SEARCH_WINDOW_SECONDS + SBATCH_SECONDS - 1
+        await submitter.step()
+        assert (await bench.job()).phase is Phase.SUBMITTING
+    finally:
+        sbatch.kill()
+        await sbatch.wait()
+    await submitter.step()
+    assert (await bench.job()).phase is Phase.INTENT
+
+
+async def test_sbatch_that_died_with_its_agent_is_waited_for_a_moment(
+    bench: Bench, submitter: Submitter
+) -> None:
+    """Its request may be on the way to the controller."""
+    await bench.add(phase=Phase.SUBMITTING, submitting_since=bench.clock.now)
+    bench.clock.now += GONE_WINDOW_SECONDS - 1
     await submitter.step()
     assert (await bench.job()).phase is Phase.SUBMITTING
     bench.clock.now += 2
@@ -268,6 +285,22 @@ async def test_suspect_node_is_kept_off(bench: Bench, submitter: Submitter) -> N
     await bench.add("run-2")
     await submitter.step()
     assert bench.scheduler.excluded == [("c1",), ()]
+
+
+async def test_suspect_node_is_better_than_none(bench: Bench, submitter: Submitter) -> None:
+    """Slurm refuses a job whose partition has no other node: that is no fault of the run."""
+
+    def write(db: Any) -> None:
+        for _ in range(2):
+            node_faults.note(db, "c1", "job 3: LAUNCH_FAILED", bench.clock.now)
+
+    await bench.context.store.run(write)
+    await bench.add()
+    words = "Requested node configuration is not available"
+    bench.scheduler.submissions = [SubmitRefusedError(words), "7"]
+    await submitter.step()
+    assert bench.scheduler.excluded == [("c1",), ()]
+    assert (await bench.job()).job_id == "7"
 
 
 async def test_search_does_not_find_the_job_that_was_lost_before(

@@ -22,7 +22,7 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.store import submissions, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import evidence
+from hpc_agent.workers import node_evidence
 from tests.agent.conftest import Bench
 from tests.agent.test_submit import Submitter, answers, conclude, told
 
@@ -255,7 +255,7 @@ async def test_task_that_has_told_of_its_start_needs_no_search(bench: Bench) -> 
         bench.context.changes.within(
             db,
             "run-1",
-            lambda worker, _: evidence.observe_start(worker, "c1", "17_1", bench.clock.now),
+            lambda worker, _: node_evidence.observe_start(worker, "c1", "17_1", bench.clock.now),
             source="node",
         )
 

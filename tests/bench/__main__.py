@@ -26,7 +26,7 @@ from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
-from tests.bench import scale, transactions
+from tests.bench import looks, scale, transactions
 
 HELD = {"dagster-hpc/begin": "now+1hour"}
 SETTINGS = {
@@ -55,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--part",
-        choices=["all", "transactions"],
+        choices=["all", "store"],
         default="all",
-        help="transactions: those of the state database alone, without Slurm",
+        help="store: what the state database and looks into it cost, without Slurm",
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     say = Narrator()
-    if options.part == "transactions":
-        show({"transactions": store_transactions(say)}, as_json=options.json)
+    if options.part == "store":
+        show(of_store(say), as_json=options.json)
         return 0
     with tempfile.TemporaryDirectory(prefix="hpc-bench-") as path:
         local = Path(path)
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figures |= many_jobs(cluster, local / "scale", options.scale, say)
         finally:
             cluster.close(say)
-    show(figures | {"transactions": store_transactions(say)}, as_json=options.json)
+    show(figures | of_store(say), as_json=options.json)
     return 0
 
 
@@ -234,11 +234,15 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def store_transactions(say: Narrator) -> dict[str, dict[str, float]]:
-    """Time each transaction of the loops in a database with a long history."""
+def of_store(say: Narrator) -> dict[str, Any]:
+    """Take the measurements that need no cluster: the state database and what looks into it."""
     say("Transactions of the loops, after 100,000 concluded workers and with 10,000 that wait")
     with tempfile.TemporaryDirectory(prefix="hpc-bench-store-") as path:
-        return transactions.transactions(Path(path))
+        directory = Path(path)
+        return {
+            **looks.looks(directory / "looks"),
+            "transactions": transactions.transactions(directory / "transactions"),
+        }
 
 
 def show(figures: Mapping[str, Any], *, as_json: bool) -> None:

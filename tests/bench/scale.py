@@ -103,7 +103,15 @@ def _answer(call: Received) -> tuple[int, Any]:
     asked = re.search(r"wait=(\d+)", call.headers.get("prefer", ""))
     if asked:
         _STOPPED.wait(int(asked[1]))
-    return 200, {"data": {"userCloudAgent": {"popUserCloudAgentRequests": []}, "runs": {}}}
+    done = {"ok": True}
+    data = {
+        "userCloudAgent": {"popUserCloudAgentRequests": []},
+        "runs": {"addRunTags": done},
+        "eventLogs": {"StoreEvent": done},
+    }
+    if b"StoreEvent" in call.body or b"addRunTags" in call.body:
+        del data["userCloudAgent"]
+    return 200, {"data": data}
 
 
 class TrackingAgent:

@@ -34,7 +34,7 @@ from hpc_agent.store.news import Topic
 from hpc_agent.store.outbox import Outbox
 from hpc_agent.store.phases import FINAL, Phase
 from hpc_agent.store.workers import Worker
-from hpc_agent.workers import evidence
+from hpc_agent.workers import intents
 from hpc_agent.workers.changes import Changes, Signature
 from tests.bench.history import LIKENESS, with_intents, with_queued, write_history
 
@@ -146,7 +146,7 @@ async def _accept(store: TimedStore) -> None:
     now = time.time()
     await _changes(store).apply_to_all(
         [each.key for each in taken],
-        lambda worker, _: evidence.observe_submission(worker, f"7_{worker.array_index}", now),
+        lambda worker, _: intents.observe_submission(worker, f"7_{worker.array_index}", now),
         source="sbatch",
     )
     await store.aside(lambda db: db.execute(_GIVEN_BACK))
@@ -157,7 +157,7 @@ async def _hold_back(store: TimedStore) -> None:
     keys = await store.run(lambda db: submissions.to_be_told(db, LIKENESS, words, _ARRAY))
     await _changes(store).apply_to_all(
         keys,
-        lambda worker, _: evidence.hold_back(worker, words, now=now, not_before=now - 1),
+        lambda worker, _: intents.hold_back(worker, words, now=now, not_before=now - 1),
         source="sbatch",
     )
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ _SCHEDULER = {
     "command_timeout_seconds": 10,
     "commands_burst": 200,
     "commands_per_second": 20,
-    "lost_after_seconds": 30,
+    "lost_after_seconds": 15,
 }
 _RUNS = """
 query ($ids: [String]) { runsOrError(filter: {runIds: $ids}, limit: 500) { ... on Runs {
@@ -76,10 +77,8 @@ class ControlPlane:
     def answers(self) -> bool:
         """Whether gateway and webserver answer."""
         try:
-            if (
-                not self.ca.exists()
-                or httpx.get(f"{self.api}/healthz", verify=str(self.ca)).is_error
-            ):
+            trust = ssl.create_default_context(cafile=str(self.ca))
+            if httpx.get(f"{self.api}/healthz", verify=trust).is_error:
                 return False
             self.webserver.locations()
         except (HpcAgentError, httpx.HTTPError, OSError):
@@ -224,6 +223,17 @@ class Bed:
         if jobs is None:
             return ["squeue does not answer"]
         return [f"{job.job_id} {job.name} {job.state}" for job in jobs if job.is_run]
+
+    def idle_jobs(self, run_ids: Sequence[str], began: float, ended: float) -> int:
+        """Return how many jobs of runs were submitted in a time and executed none of these runs."""
+        executed = self.executed()
+        needed = {job for run_id in run_ids if run_id in executed for job in executed[run_id].jobs}
+        submitted = {
+            job.job_id
+            for job in self.slurm.accounted()
+            if job.is_run and began - 1 < job.submitted_at < ended
+        }
+        return len(submitted - needed)
 
     def invite_strangers(self, count: int) -> None:
         """Submit jobs of somebody else, by whose being cancelled one sees harm done to others."""

@@ -31,6 +31,7 @@ class Fault:
     ``hold_seconds`` is how long it lasts once it has struck. ``running`` and ``arriving`` say which
     runs meet it: those that are executed when it is injected, and those that are launched under it.
     ``ends_runs``: those that are executed take long, and are asked to end while it lasts.
+    ``outlasted``: those that are executed take longer than the fault.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Fault:
     tags: Mapping[str, str] = field(default_factory=dict)
     tricks: tuple[str, ...] = ()
     ends_runs: bool = False
+    outlasted: bool = False
     patience_seconds: float = 200.0
     short: bool = False
     stock: bool = False

@@ -18,7 +18,7 @@ def page(faults: Sequence[Fault], rows: Sequence[Row], stock: Sequence[Row], *, 
     """Return the whole page."""
     return Template(_TEMPLATE.read_text()).substitute(
         command=f"`python -m tests.chaos --full --seed {seed}`",
-        table=markdown([*rows, total(rows)]),
+        table=markdown([*rows, total(rows)]) + _not_played(faults, rows),
         faults="\n".join(_groups(faults)),
         stock=_side_by_side(rows, stock),
     )
@@ -31,6 +31,13 @@ def listed(text: str) -> list[str]:
     return [name for name in rows if name != "fault"]
 
 
+def _not_played(faults: Sequence[Fault], rows: Sequence[Row]) -> str:
+    """Say which faults a session that was broken off has left out."""
+    played = {row.name for row in rows}
+    missing = [fault.name for fault in faults if fault.name not in played]
+    return f"\nNot played this time: {', '.join(missing)}.\n" if missing else ""
+
+
 def _groups(faults: Sequence[Fault]) -> list[str]:
     parts = []
     for group, members in groupby(faults, key=lambda fault: fault.group):
@@ -41,6 +48,8 @@ def _groups(faults: Sequence[Fault]) -> list[str]:
 
 
 def _side_by_side(rows: Sequence[Row], stock: Sequence[Row]) -> str:
+    if not stock:
+        return "Not played this time.\n"
     ours = {row.name: row for row in rows}
     lines = [
         f"| {' | '.join(_STOCK_HEADINGS)} |",

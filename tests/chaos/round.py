@@ -31,13 +31,18 @@ _LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one round; ``recoveries`` are seconds from the fault's end to each run's end."""
+    """What came of one round.
+
+    ``recoveries`` are seconds from the fault's end to each run's end, ``idle_jobs`` the jobs that
+    Slurm accounted and that executed nothing: duplicates, or what was cancelled before it began.
+    """
 
     fault: Fault
     run_ids: Sequence[str]
     struck: bool
     problems: Sequence[Problem]
     recoveries: Sequence[float]
+    idle_jobs: int = 0
     events: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
@@ -54,7 +59,7 @@ class Round:
 
     def play(self) -> Outcome:
         """Launch, inject, wait and compare; afterwards the bed is as it was."""
-        bed, fault = self._bed, self._fault
+        bed, fault, began = self._bed, self._fault, time.time()
         early = self._runs // 2 if fault.running and fault.arriving else self._runs * fault.running
         run_ids = self._launch_early(early)
         with bed.control_plane.holding_back():
@@ -72,13 +77,19 @@ class Round:
         ended = time.time()
         self._wait_final(run_ids)
         problems, shown = self._settled(run_ids)
-        bed.clear([run_id for run_id in run_ids if self._statuses[run_id][0] not in FINAL])
+        idle_jobs = bed.idle_jobs(run_ids, began, time.time())
+        try:
+            bed.clear([run for run in run_ids if self._statuses[run][0] not in FINAL])
+        except HpcAgentError as error:
+            text = f"afterwards: {error}"
+            problems.append(Problem(run_id="", finding=Finding.STUCK, text=text))
         return Outcome(
             fault=fault,
             run_ids=run_ids,
             struck=struck,
             problems=problems,
             recoveries=[max(0.0, (at or ended) - ended) for _, at in self._statuses.values()],
+            idle_jobs=idle_jobs,
             events={run_id: seen.events for run_id, seen in shown.items()},
         )
 
@@ -87,8 +98,7 @@ class Round:
             return []
         bed = self._bed
         with bed.control_plane.holding_back():
-            length = (60.0, 90.0) if self._fault.ends_runs else (2.0, 6.0)
-            run_ids = [self._launch(*length) for _ in range(count)]
+            run_ids = [self._launch(*_length(self._fault)) for _ in range(count)]
         begun = until(lambda: any(run_id in bed.executed() for run_id in run_ids), _BEGIN_SECONDS)
         if not begun:
             raise HpcAgentError(f"no run begins before any fault; see {bed.logs}")
@@ -152,6 +162,15 @@ class Round:
             return Shown(status=status, ended_at=ended_at)
         stdout = "".join(log["stdout"] for log in logs.values()) if logs else None
         return Shown(status=status, ended_at=ended_at, events=events, stdout=stdout)
+
+
+def _length(fault: Fault) -> tuple[float, float]:
+    """Return for how long the runs work that are executing when a fault strikes."""
+    if fault.ends_runs:
+        return 60.0, 90.0
+    if fault.outlasted:
+        return fault.hold_seconds + 3, fault.hold_seconds + 8
+    return 2.0, 6.0
 
 
 def late_findings(bed: Bed, outcome: Outcome) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +21,9 @@ from tests.chaos.fault import Fault
 from tests.chaos.ledger import Finding, Problem
 from tests.chaos.round import Outcome, Round, late_findings
 from tests.chaos.table import Row, row_of
+
+BROKEN = (HpcAgentError, OSError, RuntimeError, subprocess.SubprocessError)
+"""What a round raises on a bed on which nothing works any more."""
 
 Say = Callable[[str], None]
 MakeBed = Callable[[Path, Say], Bed]
@@ -117,7 +121,7 @@ class Session:
         random = Random(f"{self._seed} {fault.name} {number}")  # noqa: S311 - to be repeated
         try:
             return Round(self._bed, fault, runs=runs, random=random).play()
-        except HpcAgentError as error:
+        except BROKEN as error:
             self._say(f"BAD after {self._last or 'the start'}: {error}; making a new bed")
             self._blame(str(error))
             self.finish()

@@ -41,6 +41,7 @@ class Accounted:
     name: str
     state: str
     partition: str = ""
+    submitted_at: float = 0.0
 
     @property
     def is_run(self) -> bool:
@@ -76,6 +77,7 @@ class Slurm:
         """What its commands need."""
         return {
             "SLURM_CONF": str(self.conf),
+            "SLURM_TIME_FORMAT": "%s",
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
             "HOME": os.environ.get("HOME", "/root"),
         }
@@ -136,16 +138,23 @@ class Slurm:
             return None
         return [
             Accounted(job_id=job_id, name=name, state=state, partition=partition)
-            for job_id, name, state, partition in _rows(done.stdout)
+            for job_id, name, state, partition in _rows(done.stdout, 4)
         ]
 
     def accounted(self) -> list[Accounted]:
-        """Return all jobs that accounting has, each start of a requeued one by itself."""
-        fields = "JobID,JobName,State,Partition"
-        table = self.run("sacct", "-nPXaD", "-S", "now-1day", f"--format={fields}")
+        """Return all jobs that accounting has; ids as the jobs themselves know them."""
+        fields = "JobIDRaw,JobName,State,Partition,Submit"
+        table = self.run("sacct", "-nPXa", "-S", "now-1day", f"--format={fields}")
         return [
-            Accounted(job_id=job_id, name=name, state=state, partition=partition)
-            for job_id, name, state, partition in _rows(table)
+            Accounted(
+                job_id=job_id,
+                name=name,
+                state=state,
+                partition=partition,
+                submitted_at=float(submitted),
+            )
+            for job_id, name, state, partition, submitted in _rows(table, 5)
+            if submitted.isdigit()
         ]
 
     def submit(self, script: str, *options: str) -> str:
@@ -164,8 +173,9 @@ def until(look: Callable[[], object], seconds: float) -> bool:
     return True
 
 
-def _rows(table: str) -> list[list[str]]:
-    return [line.split("|") for line in table.splitlines() if line.count("|") == 3]
+def _rows(table: str, fields: int) -> list[list[str]]:
+    rows = [line.split("|") for line in table.splitlines()]
+    return [row for row in rows if len(row) == fields]
 
 
 def _belongs(pid: int, conf: Path) -> bool:

@@ -56,6 +56,10 @@ class StockBed(Bed):
         """Return the run workers that still live."""
         return [f"process {process.pid}" for process in self._ours("execute_run")]
 
+    def idle_jobs(self, _run_ids: Sequence[str], _began: float, _ended: float) -> int:
+        """Return nothing: there is no accounting."""
+        return 0
+
     def harmed(self) -> list[str]:
         """Return nothing: there are no jobs of others."""
         return []

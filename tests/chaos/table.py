@@ -19,6 +19,7 @@ HEADINGS = (
     "stuck",
     "events or logs wrong",
     "jobs left",
+    "idle jobs",
     "recovery, median (s)",
     "recovery, maximum (s)",
 )
@@ -40,6 +41,7 @@ class Row:
     runs: int
     counts: Sequence[int]
     recoveries: Sequence[float]
+    idle_jobs: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -50,7 +52,7 @@ class Row:
         """Return the cells as text."""
         median = statistics.median(self.recoveries) if self.recoveries else 0.0
         longest = max(self.recoveries, default=0.0)
-        numbers = [self.runs, *self.counts]
+        numbers = [self.runs, *self.counts, self.idle_jobs]
         return [self.name, *map(str, numbers), f"{median:.0f}", f"{longest:.0f}"]
 
     def as_json(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class Row:
             runs=cells["runs"],
             counts=[cells[heading] for heading in HEADINGS[2 : 2 + len(_COUNTED)]],
             recoveries=cells["recoveries (s)"],
+            idle_jobs=cells["idle jobs"],
         )
 
 
@@ -79,6 +82,7 @@ def row_of(name: str, outcomes: Sequence[Outcome]) -> Row:
         runs=sum(len(outcome.run_ids) for outcome in outcomes),
         counts=[_count(problems, kinds) for kinds in _COUNTED],
         recoveries=[max(outcome.recoveries, default=0.0) for outcome in outcomes],
+        idle_jobs=sum(outcome.idle_jobs for outcome in outcomes),
     )
 
 
@@ -89,6 +93,7 @@ def total(rows: Sequence[Row]) -> Row:
         runs=sum(row.runs for row in rows),
         counts=[sum(column) for column in zip(*(row.counts for row in rows), strict=True)],
         recoveries=[seconds for row in rows for seconds in row.recoveries],
+        idle_jobs=sum(row.idle_jobs for row in rows),
     )
 
 

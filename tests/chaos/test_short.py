@@ -12,7 +12,12 @@ from tests.chaos.fault import Fault
 from tests.chaos.session import Session, Teller
 from tests.cluster import NoClusterError
 
-pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slurm,
+    pytest.mark.e2e,
+    pytest.mark.timeout(300),
+]
 
 RUNS = 4
 

@@ -32,8 +32,8 @@ from hpc_agent.store import code_servers
 from hpc_agent.store.code_servers import CodeServer
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
+from hpc_agent.workers.change import Change
 from hpc_agent.workers.changes import Changes, Signature
-from hpc_agent.workers.evidence import Change
 from tests.agent.conftest import Clock
 
 METADATA = '{"__class__": "CodeDeploymentMetadata", "python_file": "defs.py"}'

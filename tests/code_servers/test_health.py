@@ -22,7 +22,7 @@ from hpc_agent.store import workers
 from hpc_agent.store.code_servers import ServerStatus
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
-from hpc_agent.workers.evidence import Change
+from hpc_agent.workers.change import Change
 from tests.agent.conftest import Clock
 from tests.code_servers.conftest import (
     Tunnels,

@@ -11,7 +11,7 @@ from hpc_agent.store import submissions, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement, WorkerKind
-from hpc_agent.workers.evidence import Change
+from hpc_agent.workers.change import Change
 from tests.agent.conftest import Clock
 from tests.code_servers.conftest import (
     Harbour,

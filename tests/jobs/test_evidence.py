@@ -15,8 +15,8 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
-from hpc_agent.workers import evidence
-from hpc_agent.workers.evidence import NOTHING, Change
+from hpc_agent.workers import evidence, node_evidence
+from hpc_agent.workers.change import NOTHING, Change
 from tests.workers import a_worker
 
 NOW = 1000.0
@@ -99,8 +99,8 @@ def test_nothing_changes_a_worker_that_is_over(phase: Phase) -> None:
     over = worker(phase=phase)
     change = observed(over, record(JobState.RUNNING))
     assert (change.phase, change.worker) == (None, {})
-    assert evidence.observe_start(over, "c1", "7", NOW) is NOTHING
-    assert evidence.observe_exit(over, exit_record(exit_code=0), NOW) is NOTHING
+    assert node_evidence.observe_start(over, "c1", "7", NOW) is NOTHING
+    assert node_evidence.observe_exit(over, exit_record(exit_code=0), NOW) is NOTHING
 
 
 def test_requeued_job_waits_again() -> None:
@@ -176,7 +176,7 @@ def test_duplicate_of_the_claimant_changes_nothing_but_itself(state: JobState) -
 
 def test_start_makes_the_reporting_job_the_workers() -> None:
     """Whichever sbatch had told of."""
-    change = evidence.observe_start(worker(), "c1", "8", NOW)
+    change = node_evidence.observe_start(worker(), "c1", "8", NOW)
     assert (change.phase, change.job_id, change.is_claim) == (Phase.RUNNING, "8", True)
 
 
@@ -220,7 +220,7 @@ def test_known_submit_time_tells_jobs_of_one_id_apart() -> None:
 )
 def test_exit_record_ends_a_worker(content: dict[str, Any], state: JobState) -> None:
     """Without an exit code there is no success."""
-    change = evidence.observe_exit(worker(), exit_record(**content), NOW)
+    change = node_evidence.observe_exit(worker(), exit_record(**content), NOW)
     assert (change.phase, change.worker["outcome"]) == (Phase.ENDED, state)
 
 
@@ -230,15 +230,15 @@ def test_exit_record_ends_a_worker(content: dict[str, Any], state: JobState) -> 
 def test_exit_record_of_another_start_ends_nothing(content: dict[str, Any]) -> None:
     """A duplicate's, a stranger's, or that of the start before a requeue."""
     running = worker(**RUNNING, restart_count=1)
-    assert evidence.observe_exit(running, exit_record(exit_code=0, **content), NOW) is NOTHING
+    assert node_evidence.observe_exit(running, exit_record(exit_code=0, **content), NOW) is NOTHING
 
 
 def test_job_that_could_not_claim_leaves_the_work_to_another() -> None:
     """Its node's disk was full; the other job of the key may do better."""
     waiting = worker()
     gave_up = exit_record(outcome="not_started", exit_code=75, reason="disk full")
-    assert evidence.observe_exit(waiting, gave_up, NOW, others_live=True) is NOTHING
-    assert evidence.observe_exit(waiting, gave_up, NOW).phase is Phase.ENDED
+    assert node_evidence.observe_exit(waiting, gave_up, NOW, others_live=True) is NOTHING
+    assert node_evidence.observe_exit(waiting, gave_up, NOW).phase is Phase.ENDED
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_end_comes_with_advice() -> None:
 def test_job_that_told_its_end_is_leaving_until_slurm_says_how() -> None:
     """Slurm sees it run for a moment longer; a requeue ends the wait as well."""
     running = worker(**RUNNING)
-    leaving = after(running, evidence.observe_leaving(running))
+    leaving = after(running, node_evidence.observe_leaving(running))
     assert leaving.state is JobState.COMPLETING
     assert observed(leaving, record(JobState.RUNNING)) is NOTHING
     assert observed(leaving, record(JobState.PREEMPTED)).phase is Phase.ENDED
@@ -309,6 +309,6 @@ def test_job_that_ended_on_the_walltime_warning_ran_out_of_time() -> None:
     """Slurm calls it FAILED, since it ended before its limit."""
     warned = exit_record(outcome="terminated", exit_code=1, ended_on="SIGUSR1")
     running = worker(**RUNNING)
-    assert evidence.observe_exit(running, warned, NOW).worker["outcome"] is JobState.TIMEOUT
+    assert node_evidence.observe_exit(running, warned, NOW).worker["outcome"] is JobState.TIMEOUT
     asked = replace(running, terminate_at=NOW)
-    assert evidence.observe_exit(asked, warned, NOW).worker["outcome"] is JobState.CANCELLED
+    assert node_evidence.observe_exit(asked, warned, NOW).worker["outcome"] is JobState.CANCELLED

@@ -258,3 +258,39 @@ async def _pragma(relay: Relay, words: str) -> None:
     """Let SQLite behave as on a disk that is full or read-only."""
     spool = relay._spool
     await spool._run(lambda: spool._db.execute(f"PRAGMA {words}"))
+
+
+NO_ANSWERS = [
+    Reply(status=500),
+    Reply(status=401),
+    Reply(status=429),
+    Reply(content=b"<html>log in</html>", headers={"Content-Type": "text/html"}),
+    Reply(content=b'{"data": {"ok": tr', headers={"Content-Type": "application/json"}),
+]
+
+
+@pytest.mark.parametrize("reply", NO_ANSWERS, ids=lambda reply: f"{reply.status} {reply.content!r}")
+async def test_read_waits_for_an_answer_that_is_one(
+    cluster: Cluster, control_plane: FakeControlPlane, reply: Reply
+) -> None:
+    """No run fails since a proxy had a web page for it, or the agent's token was away."""
+    job = cluster.job(argv=python(WAITING))
+    replies = [reply, reply]
+    control_plane.script = lambda _: replies.pop() if replies else None
+    async with cluster.relay(), cluster.loopback(job) as client:
+        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+    assert answer.status_code == 200, answer.text
+    assert replies == []
+
+
+async def test_read_that_gets_none_is_asked_to_come_back(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """503 is what the stock client tries again after."""
+    job = cluster.job(argv=python(WAITING))
+    control_plane.script = lambda _: Reply(status=500)
+    hasty = replace(cluster.settings, patience_seconds=0.1)
+    async with cluster.relay(hasty), cluster.loopback(job) as client:
+        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+    assert answer.status_code == 503
+    assert "HTTP 500" in answer.text

@@ -49,7 +49,12 @@ own by tags (`dagster-hpc/on-preempt`, `on-node-fail`, `on-boot-fail`, `on-timeo
   causes: a run that may be requeued for one of them is requeued for the others too.
 * `resubmit`: a new job goes on with the run, with more memory or time where that was the cause.
   The last attempt's options are multiplied, up to `max`. The site's own bounds hold for it as for
-  any job.
+  any job; an attempt that Slurm refuses fails the run, in Slurm's words.
+
+`on_boot_fail` holds for every node that could not start the job: one that did not boot, and one
+whose Prolog fails ([job-states.md](job-states.md#a-node-whose-prolog-fails)). Nothing of the run
+has happened then, so by default it is submitted again, and after two such ends the node is
+[left out](options.md#nodes-that-fail-jobs).
 
 **The run stays the same run.** An attempt in which nothing of the run has happened yet executes
 it; any other goes on with it (`dagster api resume_run`). Steps that a step-delegating executor
@@ -58,9 +63,10 @@ the steps of the run again, so what a step has done outside Dagster it may do tw
 `requeue` means on a cluster, and why nothing that has run is run again unless a policy says so.
 
 **What is never retried here:** user code that fails, a run that somebody has terminated, a job
-that somebody has cancelled, a job that is lost (it may be running somewhere). Dagster's own run
-retries (`dagster/max_retries`) stay in force: they see the run when our attempts are used up.
-Preemption and node failures are no fast failures.
+that somebody has cancelled, a job that had started and is lost (it may be running somewhere).
+A job that Slurm has lost before it started is submitted again, and that is no attempt. Dagster's
+own run retries (`dagster/max_retries`) stay in force: they see the run when our attempts are used
+up. Preemption and node failures are no fast failures.
 
 **A run worker that can close its run, does.** One whose step is killed for its memory while the
 worker itself lives (multiprocess executor) fails the run itself, and Dagster's retries decide. So

@@ -31,11 +31,13 @@ run's log says it. "Real" states were produced on a Slurm of two nodes when this
 the others (federations, burst buffers, node boots) one machine cannot produce on demand,
 and `tests/slurm/test_states.py` constructs them.
 
-A state that is not in this table is no end: the agent logs it and goes on looking. A job that
-neither the controller nor accounting knows is lost after `scheduler.lost_after_seconds` under a
-controller that answers; its run is reported to the control plane's monitoring as failed, and
-starts no other attempt. Which ends are followed by another attempt,
-[retry-policies.md](retry-policies.md) says.
+A state that is not in this table is no end: the agent logs it and goes on looking. For a job that
+neither the controller nor accounting knows, time counts only while both answer and can be read.
+After `scheduler.lost_after_seconds` one that had not started is submitted again; one that had is
+lost: its run is reported to the control plane's monitoring as failed, and starts no other attempt
+([why](adr/0010-vanished-jobs.md)). The state of a job ends its run's worker only when it is the job
+that holds the claim, or no other one is left ([duplicates](architecture.md#workers-and-jobs)).
+Which ends are followed by another attempt, [retry-policies.md](retry-policies.md) says.
 
 | state | the job | the run | in its log | policy | seen |
 |---|---|---|---|---|---|
@@ -52,7 +54,8 @@ the job, by Slurm 22.05, 24.11 and 26.05 alike (`tests/recorded/*/*-prolog.txt`)
   `launch_failed_requeued_held`), with one restart more and without a node. sacct has an attempt
   that is `REQUEUED`, then one that is `PENDING`. It waits until somebody releases it.
 
-What tells the first from somebody's scancel: it is by the user 0, had a node, its script has not
+The agent takes the first for `LAUNCH_FAILED`, which is a node's fault and goes by `on_boot_fail`.
+What tells it from somebody's scancel: it is by the user 0, had a node, its script has not
 started, and the agent has not asked for it. A job that is cancelled while it runs has 0:15, but 0:0
 as well when that is in the second of its start; one that is cancelled while it waits has no node.
 Only accounting says who cancelled a job, and where the agent runs as root, its user is 0, too.

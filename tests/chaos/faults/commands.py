@@ -8,7 +8,8 @@ from random import Random
 
 from tests.chaos.bed import Bed
 from tests.chaos.commands import COMMANDS
-from tests.chaos.fault import Fault, HasStruck
+from tests.chaos.fault import ONCE, Fault, HasStruck
+from tests.chaos.ledger import Expected
 
 GROUP = "Slurm's commands hang, fail and lie"
 QUERIES = ("squeue", "sacct", "scontrol")
@@ -28,6 +29,8 @@ def _fault(
     patience_seconds: float = 200,
     short: bool = False,
     ends_runs: bool = False,
+    expected: Expected = ONCE,
+    outlasted: bool = False,
 ) -> Fault:
     @contextlib.contextmanager
     def inject(bed: Bed, _random: Random) -> Iterator[HasStruck]:
@@ -43,6 +46,8 @@ def _fault(
         patience_seconds=patience_seconds,
         short=short,
         ends_runs=ends_runs,
+        expected=expected,
+        outlasted=outlasted,
     )
 
 
@@ -75,9 +80,11 @@ _SBATCH = [
     ),
     _fault(
         "sbatch fails",
-        "sbatch fails for 15 s, in words that nobody knows",
+        "sbatch refuses for 15 s, in words that nobody knows: a run may fail with these words",
         _ALWAYS.format(do="echo 'sbatch: error: the moon is full' >&2; exit 1"),
         "sbatch",
+        # Who asks for what this Slurm does not have must hear it, whatever the words.
+        expected=Expected(may_be_cut=True),
     ),
     _fault(
         "sbatch: limit",
@@ -125,31 +132,36 @@ _SBATCH = [
         "sbatch",
     ),
 ]
+
+
+def _query_fault(name: str, text: str, script: str, *commands: str, short: bool = False) -> Fault:
+    """Return a fault that lasts longer than a job may be absent, and runs longer still."""
+    return _fault(name, text, script, *commands, hold_seconds=28, outlasted=True, short=short)
+
+
 _QUERIES = [
-    _fault(
+    _query_fault(
         "queries hang",
-        "squeue, sacct and scontrol do not answer for 25 s",
+        "squeue, sacct and scontrol do not answer for 28 s",
         _ALWAYS.format(do="exec sleep 60"),
         *QUERIES,
-        hold_seconds=25,
     ),
-    _fault(
+    _query_fault(
         "queries fail",
-        "squeue, sacct and scontrol exit with 1 for 15 s",
+        "squeue, sacct and scontrol exit with 1 for 28 s",
         _ALWAYS.format(do="echo 'error: something went wrong' >&2; exit 1"),
         *QUERIES,
     ),
-    _fault(
+    _query_fault(
         "banner",
         "each command prints two lines before its output, as a wrapper or start-up file does",
         _ALWAYS.format(
             do=f"echo 'Welcome to the cluster!'; echo 'Maintenance|on|Monday'; {_AND_GO_ON}"
         ),
         *QUERIES,
-        hold_seconds=20,
         short=True,
     ),
-    _fault(
+    _query_fault(
         "banner of sbatch",
         "sbatch prints two lines before the job's id",
         _ALWAYS.format(
@@ -157,37 +169,37 @@ _QUERIES = [
         ),
         "sbatch",
     ),
-    _fault(
+    _query_fault(
         "banner after",
         "each command prints a line after its output",
         _ALWAYS.format(do='"$REAL" "$@"; code=$?; echo "Have a nice day"; exit $code'),
         *QUERIES,
         "sbatch",
     ),
-    _fault(
+    _query_fault(
         "garbage",
-        "squeue, sacct and scontrol print bytes that mean nothing, and exit with 0, for 15 s",
+        "squeue, sacct and scontrol print bytes that mean nothing, and exit with 0, for 28 s",
         _ALWAYS.format(do="head -c 3000 /dev/urandom; exit 0"),
         *QUERIES,
     ),
-    _fault(
+    _query_fault(
         "half",
-        "squeue, sacct and scontrol print half of their output, and exit with 0, for 15 s",
+        "squeue, sacct and scontrol print half of their output, and exit with 0, for 28 s",
         _ALWAYS.format(
             do='out=$("$REAL" "$@"; printf x); out=${out%x}; printf "%s" "$out" | '
             "head -c $((${#out} / 2)); exit 0"
         ),
         *QUERIES,
     ),
-    _fault(
+    _query_fault(
         "nothing",
-        "squeue, sacct and scontrol print nothing, and exit with 0, for 15 s",
+        "squeue, sacct and scontrol print nothing, and exit with 0, for 28 s",
         _ALWAYS.format(do="exit 0"),
         *QUERIES,
     ),
-    _fault(
+    _query_fault(
         "all commands fail",
-        "no command of Slurm can be executed for 15 s",
+        "no command of Slurm can be executed for 28 s",
         _ALWAYS.format(do="echo 'error while loading shared libraries' >&2; exit 127"),
         *COMMANDS,
     ),

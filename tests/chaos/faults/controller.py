@@ -63,6 +63,7 @@ FAULTS = [
     Fault(
         name="slurmctld restarted",
         group=GROUP,
+        outlasted=True,
         text="ended in good order, started again 10 s later",
         inject=_restarted,
         hold_seconds=10,
@@ -70,6 +71,7 @@ FAULTS = [
     Fault(
         name="slurmctld killed",
         group=GROUP,
+        outlasted=True,
         text="kill -9, started again 15 s later",
         inject=_killed("slurmctld"),
         hold_seconds=15,
@@ -78,6 +80,7 @@ FAULTS = [
     Fault(
         name="slurmctld frozen",
         group=GROUP,
+        outlasted=True,
         text="mute for 40 s: submissions and queries time out, and are executed afterwards",
         inject=_frozen("slurmctld"),
         hold_seconds=40,
@@ -94,6 +97,7 @@ FAULTS = [
     Fault(
         name="slurmdbd killed",
         group=GROUP,
+        outlasted=True,
         text="kill -9, started again 20 s later",
         inject=_killed("slurmdbd"),
         hold_seconds=20,
@@ -101,6 +105,7 @@ FAULTS = [
     Fault(
         name="slurmdbd frozen",
         group=GROUP,
+        outlasted=True,
         text="mute for 30 s",
         inject=_frozen("slurmdbd"),
         hold_seconds=30,
