@@ -106,7 +106,7 @@ class Round:
 
     def _launch(self, least: float, most: float) -> str:
         fault, random = self._fault, self._random
-        trick = random.choice(fault.tricks) if fault.tricks else ""
+        trick = fault.tricks[len(self._expected) % len(fault.tricks)] if fault.tricks else ""
         run_id = self._bed.launch(random.uniform(least, most), fault.tags, trick)
         self._expected[run_id] = fault.expected
         return run_id
@@ -160,8 +160,8 @@ class Round:
             logs = webserver.compute_logs(run_id) if status == "SUCCESS" else {}
         except HpcAgentError:
             return Shown(status=status, ended_at=ended_at)
-        stdout = "".join(log["stdout"] for log in logs.values()) if logs else None
-        return Shown(status=status, ended_at=ended_at, events=events, stdout=stdout)
+        outputs = [log["stdout"] for log in logs.values()]
+        return Shown(status=status, ended_at=ended_at, events=events, outputs=outputs)
 
 
 def _length(fault: Fault) -> tuple[float, float]:

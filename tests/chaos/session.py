@@ -128,7 +128,15 @@ class Session:
             self._of_this_bed = []
             self._stack.close()
             self._open()
+            return self._play_again(fault, runs, random)
+
+    def _play_again(self, fault: Fault, runs: int, random: Random) -> Outcome:
+        """Play a round on a fresh bed; what fails there too is the fault's own."""
+        try:
             return Round(self._bed, fault, runs=runs, random=random).play()
+        except BROKEN as error:
+            problem = Problem(run_id="", finding=Finding.STUCK, text=f"cannot be played: {error}")
+            return Outcome(fault=fault, run_ids=[], struck=False, problems=[problem], recoveries=[])
 
     def _blame(self, text: str) -> None:
         """Note with the round before that nothing works after it."""

@@ -42,11 +42,11 @@ def shown(
     status: str = SUCCESS,
     *,
     events: Sequence[tuple[str, str]] = EVENTS,
-    stdout: str | None = known.stdout(RUN),
+    outputs: Sequence[str] = (known.stdout(RUN),),
     ended_at: float = 13.0,
 ) -> Shown:
     """Return what Dagster shows of a run to which nothing has happened, but for what is given."""
-    return Shown(status=status, events=events, stdout=stdout, ended_at=ended_at)
+    return Shown(status=status, events=events, outputs=outputs, ended_at=ended_at)
 
 
 def findings(
@@ -108,7 +108,16 @@ def test_run_finished_twice_is_doubled_whatever_the_policy() -> None:
 @pytest.mark.parametrize("status", [FAILURE, CANCELED])
 def test_run_that_failed_although_its_work_was_done_has_a_false_end(status: str) -> None:
     """No fault excuses that."""
-    assert findings(ONCE, shown(status), expected=Expected(may_be_cut=True)) == [Finding.FALSE_END]
+    assert findings(ONCE, shown(status)) == [Finding.FALSE_END]
+
+
+def test_run_that_was_cut_between_its_work_and_its_end_has_no_false_end() -> None:
+    """But one whose work went on after its end has, and one whose work was done long before."""
+    cut = Expected(may_be_cut=True)
+
+    assert findings(ONCE, shown(FAILURE, ended_at=13.0), expected=cut) == []
+    assert findings(ONCE, shown(FAILURE, ended_at=11.0), expected=cut) == [Finding.FALSE_END]
+    assert findings(ONCE, shown(FAILURE, ended_at=60.0), expected=cut) == [Finding.FALSE_END]
 
 
 @pytest.mark.parametrize("executed", [NEVER, CUT_OFF])
@@ -160,12 +169,27 @@ def test_events_that_are_not_complete_and_in_order_are_found(
 
 
 @pytest.mark.parametrize(
-    "stdout",
-    [None, "", known.stdout(RUN)[:-1], known.stdout(RUN) * 2, known.stdout(RUN.replace("1", "2"))],
+    "outputs",
+    [
+        pytest.param([], id="none"),
+        pytest.param([""], id="wiped"),
+        pytest.param([known.stdout(RUN)[:-1]], id="cut"),
+        pytest.param([known.stdout(RUN) * 2], id="repeated"),
+        pytest.param([known.stdout(RUN)] * 2, id="twice"),
+        pytest.param([known.stdout(RUN.replace("1", "2"))], id="of another run"),
+    ],
 )
-def test_output_that_differs_by_a_byte_is_found(stdout: str | None) -> None:
-    """A wiped, cut, repeated or exchanged compute log."""
-    assert findings(ONCE, shown(stdout=stdout)) == [Finding.OUTPUT]
+def test_output_that_differs_by_a_byte_is_found(outputs: list[str]) -> None:
+    """Once whole is what it must be."""
+    assert findings(ONCE, shown(outputs=outputs)) == [Finding.OUTPUT]
+
+
+def test_each_execution_may_have_an_output() -> None:
+    """That of one which was cut off is not whole."""
+    again = Executed(starts=[10.0, 11.0], ends=[13.0], jobs=["7", "8"])
+    outputs = [known.first_half(RUN), known.stdout(RUN)]
+
+    assert findings(again, shown(outputs=outputs), expected=Expected(executions=2)) == []
 
 
 def test_jobs_that_are_left_and_strangers_that_were_cancelled_are_found() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,14 @@ from tests.chaos.keeper import Keeper
 from tests.chaos.slurm import until
 
 GROUP = "the machine, its clock, and other agents"
-_TABLE = "hpc_agent_chaos"
+_TABLE = f"hpc_agent_chaos_{os.getpid()}"
+_RULES = """table inet {table} {{
+  chain input {{
+    type filter hook input priority 0;
+    iifname "lo" tcp dport {port} drop;
+  }}
+}}
+"""
 _ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh")
 _CONNECTED = b"connected to"
 _TAKE_OVER_SECONDS = 100
@@ -27,10 +35,7 @@ def _relay_unreachable(bed: Bed, _random: Random) -> Iterator[HasStruck]:
     """Drop what goes to the relay's port: connections hang, as behind a firewall."""
     addresses = json.loads((bed.work / "relay.json").read_text())["addresses"]
     port = addresses[0].rpartition(":")[2]
-    rules = (
-        f"table inet {_TABLE} {{ chain input {{ type filter hook input priority 0; "
-        f'iifname "lo" tcp dport {port} drop; }} }}'
-    )
+    rules = _RULES.format(table=_TABLE, port=port)
     subprocess.run(["nft", "-f", "-"], input=rules.encode(), check=True)
     try:
         yield at_once
