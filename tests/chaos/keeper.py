@@ -26,6 +26,7 @@ class Keeper:
         self.log = log
         self.environment = dict(environment)
         self.starts = 0
+        self._since = log.stat().st_size if log.exists() else 0
         self._pid_file = pid_file
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
@@ -101,8 +102,8 @@ class Keeper:
             thread.join(10)
 
     def says(self, text: bytes, *, since: int = 0) -> bool:
-        """Whether its log has this text."""
-        return self.log.exists() and text in self.log.read_bytes()[since:]
+        """Whether its log has this text, and not from what was kept running before."""
+        return self.log.exists() and text in self.log.read_bytes()[max(since, self._since) :]
 
     def _wait_end(self) -> None:
         process = self._process
