@@ -257,7 +257,7 @@ def _loops(
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
-        _NamedLoop("watch", WatchLoop(context).step, bells.watch),
+        _NamedLoop("watch", WatchLoop(context, heard=opened.reports.heard).step, bells.watch),
         _NamedLoop("cancel", CancelLoop(context).step, bells.cancel),
         _NamedLoop(
             "conclude",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -45,8 +45,11 @@ class Seen:
 class Investigation:
     """Judges jobs one by one; ``absences`` is the clock of those that are not there."""
 
-    def __init__(self, context: Context, unreadable: Unreadable) -> None:
+    def __init__(
+        self, context: Context, unreadable: Unreadable, heard: Callable[[str], float | None]
+    ) -> None:
         self._context = context
+        self._heard = heard
         self._unreadable = unreadable
         self.absences = AbsenceClock(context.clock)
 
@@ -188,6 +191,12 @@ class Investigation:
     async def _note_absence(self, each: Seen) -> None:
         now = self._context.clock()
         limit = self._context.config.scheduler.lost_after_seconds
+        is_current = each.worker.job is not None and each.worker.job.id == each.job.id
+        heard = self._heard(each.worker.key) if is_current else None
+        if heard is not None and now - heard < limit and not each.worker.phase.is_final:
+            # It lives, whatever the controller knows: one that was killed may have forgotten it.
+            self.absences.present([each.job.id])
+            return
         seconds, job_row = self.absences.seconds(each.job.id), each.job.id
 
         def observe(worker: Worker, own: Sequence[Job]) -> Change:

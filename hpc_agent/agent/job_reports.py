@@ -43,6 +43,7 @@ class JobReports:
             spooled=spooled,
         )
         self._known: OrderedDict[str, tuple[float, JobIdentity]] = OrderedDict()
+        self._heard: OrderedDict[str, float] = OrderedDict()
 
     async def identify(self, token: str) -> JobIdentity | None:
         """Return whose token it is; a worker that was concluded a while ago has none any more.
@@ -53,6 +54,10 @@ class JobReports:
         if key is None:
             return None
         now = self._context.clock()
+        self._heard[key] = now
+        self._heard.move_to_end(key)
+        if len(self._heard) > _BELIEVED_AT_MOST:
+            self._heard.popitem(last=False)
         known = self._known.get(key)
         if known is not None and now < known[0]:
             return known[1]
@@ -66,6 +71,10 @@ class JobReports:
         if len(self._known) > _BELIEVED_AT_MOST:
             self._known.popitem(last=False)
         return identity
+
+    def heard(self, key: str) -> float | None:
+        """Return when a worker's job was last heard of, by any request with its token."""
+        return self._heard.get(key)
 
     def forget(self, key: str) -> None:
         """Believe nothing of a worker any more: another attempt has taken its place."""

@@ -8,7 +8,7 @@ read says nothing of what is absent from it, and one job that cannot be judged s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlite_utils import Database
 
@@ -39,14 +39,17 @@ _READ_AT_ONCE = 250
 class WatchLoop:
     """Keeps the jobs' states true."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self, context: Context, *, heard: Callable[[str], float | None] = lambda _: None
+    ) -> None:
+        """Take what tells when a worker's job was last heard of through the relay."""
         self._context = context
         self._quiet_looks = 0
         self._tracked: Tracked | None = None
         self._settled: dict[int, JobRecord] = {}
         self._strangers: dict[str, JobRecord] = {}
         self._unreadable = Unreadable(context.store)
-        self._investigation = Investigation(context, self._unreadable)
+        self._investigation = Investigation(context, self._unreadable, heard)
         self._absences = self._investigation.absences
 
     async def step(self) -> float:

@@ -312,3 +312,19 @@ async def test_what_an_op_submits_by_itself_is_no_duplicate(bench: Bench) -> Non
     await WatchLoop(bench.context).step()
     await CancelLoop(bench.context).step()
     assert bench.scheduler.cancelled == []
+
+
+async def test_job_that_is_heard_of_is_not_lost(bench: Bench) -> None:
+    """A controller that was killed has forgotten it; its requests still come through the relay."""
+    await bench.add(**STARTED)
+    heard = {"run-1": bench.clock.now}
+    watch = WatchLoop(bench.context, heard=heard.get)
+    for _ in range(10):
+        await watch.step()
+        bench.clock.now += 140
+        heard["run-1"] = bench.clock.now
+    assert (await bench.job()).phase is Phase.RUNNING
+    for _ in range(8):
+        await watch.step()
+        bench.clock.now += 140
+    assert (await bench.job()).phase is Phase.LOST
