@@ -75,7 +75,6 @@ FAULTS = [
         text="kill -9, started again 15 s later",
         inject=_killed("slurmctld"),
         hold_seconds=15,
-        short=True,
     ),
     Fault(
         name="slurmctld frozen",
@@ -84,6 +83,7 @@ FAULTS = [
         text="mute for 40 s: submissions and queries time out, and are executed afterwards",
         inject=_frozen("slurmctld"),
         hold_seconds=40,
+        short=True,
     ),
     Fault(
         name="slurmctld forgets",
