@@ -16,7 +16,7 @@
     │   ├── SubmitRefusedError          sbatch said no, in Slurm's own words
     │   └── JobNotFoundError            the controller does not know this job (any more)
     ├── ControlPlaneError             the agent API
-    │   ├── ControlPlaneUnavailableError  network, 5xx, 429, maintenance                (retry)
+    │   ├── ControlPlaneUnavailableError  network, 5xx, 429, GraphQL errors, maintenance  (retry)
     │   │   └── WebserverUnreachableError     nothing was sent to the self-hosted webserver
     │   ├── ControlPlaneAuthError         token refused: keep trying, start no work     (retry)
     │   └── ControlPlaneRefusedError      the request itself is wrong

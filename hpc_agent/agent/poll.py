@@ -17,7 +17,6 @@ from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.agent_calls import Popped, PoppedRequest, UnreadableRequest
 from hpc_agent.errors import HpcAgentError, StoreError
-from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
 from hpc_agent.workers import answers
 
@@ -123,7 +122,7 @@ class PollLoop:
         deployment = next(iter(self._context.config.control_plane.deployments), "")
 
         def write(db: Database) -> None:
-            inbox.receive(db, received)
+            answers.take(db, received)
             for each in unreadable:
                 _refuse(db, each, deployment=deployment, now=now)
 
@@ -192,7 +191,7 @@ def _refuse(db: Database, request: UnreadableRequest, *, deployment: str, now: f
     if request.request_id is None:
         return
     named = request.deployment_name or deployment
-    inbox.receive(db, [Request(request.request_id, request.request_api, "", named, False, now)])
+    answers.take(db, [Request(request.request_id, request.request_api, "", named, False, now)])
     words = f"hpc-agent cannot read this request: {request.reason}"
     answers.give(db, request.request_id, responses.failure(words), now=now)
 

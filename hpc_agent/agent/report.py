@@ -10,6 +10,7 @@ from hpc_agent.dagster_plus import events
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.errors import UnreadableMessageError
 from hpc_agent.outgoing.drain import Drain
+from hpc_agent.outgoing.graphql_answer import Path
 from hpc_agent.outgoing.verdict import Verdict, never, of_graphql, of_rest
 from hpc_agent.store import outbox
 from hpc_agent.store.outbox import Message, Outbox
@@ -50,13 +51,14 @@ async def deliver(api: AgentApi, message: Message) -> Verdict:
     content = _content(message)
     match message.kind:
         case outbox.EVENT:
-            return await _mutate(api, message, events.STORE_EVENT, {"eventRecord": content})
+            record = {"eventRecord": content}
+            return await _mutate(api, message, events.STORE_EVENT, record, events.STORED_EVENT)
         case outbox.RUN_TAGS:
             try:
                 tags = {"runId": content["run_id"], "jsonNewTags": json.dumps(content["tags"])}
             except (KeyError, TypeError) as error:
                 raise UnreadableMessageError(f"these are no tags of a run: {error!r}") from error
-            return await _mutate(api, message, events.ADD_RUN_TAGS, tags)
+            return await _mutate(api, message, events.ADD_RUN_TAGS, tags, events.ADDED_RUN_TAGS)
         case outbox.RESPONSE:
             answer = await api.send_compressed(
                 "/upload_api_response",
@@ -70,7 +72,7 @@ async def deliver(api: AgentApi, message: Message) -> Verdict:
 
 
 async def _mutate(
-    api: AgentApi, message: Message, document: str, variables: dict[str, Any]
+    api: AgentApi, message: Message, document: str, variables: dict[str, Any], result: Path
 ) -> Verdict:
     answer = await api.send_graphql(
         document,
@@ -78,7 +80,7 @@ async def _mutate(
         deployment=message.deployment,
         idempotency_key=message.idempotency_key,
     )
-    return of_graphql(answer)
+    return of_graphql(answer, [result])
 
 
 def _content(message: Message) -> Any:

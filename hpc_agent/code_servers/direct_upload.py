@@ -68,10 +68,10 @@ class DirectUpload:
 
     async def error(
         self, deployment: str, location: str, deploy_data: Packed, serialized_error: str
-    ) -> None:
-        """Tell why a location does not load."""
+    ) -> Packed:
+        """Tell why a location does not load; return the control plane's answer."""
         stored = await self._store(deployment, "error", serialized_error)
-        await self.send(deployment, _result(location, error_snapshot=stored))
+        return await self.send(deployment, _result(location, error_snapshot=stored))
 
     async def _store(self, deployment: str, kind: str, serialized: str) -> Packed:
         """Store a snapshot unless it is there already; return its StoredSnapshot."""
@@ -80,6 +80,8 @@ class DirectUpload:
         if checked.get("stored_snapshot"):
             return _object(checked["stored_snapshot"])
         upload = _object(checked.get("upload_data"))
+        if not {"format", "presigned_put_url"} <= upload.keys():
+            raise ControlPlaneError("the control plane does not say where a snapshot is stored")
         compressed = upload["format"] == _COMPRESSED_JSON
         body = await asyncio.to_thread(zlib.compress, content) if compressed else content
         await self._api.put_presigned(upload["presigned_put_url"], body)

@@ -64,10 +64,10 @@ class LegacyUpload:
 
     async def error(
         self, deployment: str, location: str, deploy_data: Packed, serialized_error: str
-    ) -> None:
-        """Tell why a location does not load."""
+    ) -> Packed:
+        """Tell why a location does not load; return the control plane's answer."""
         entry = _entry(location, deploy_data, error=json.loads(serialized_error))
-        await self.send(deployment, entry)
+        return await self.send(deployment, entry)
 
 
 def _entry(

@@ -41,8 +41,8 @@ class Scheme(Protocol):
 
     async def error(
         self, deployment: str, location: str, deploy_data: Packed, serialized_error: str
-    ) -> None:
-        """Tell why a location does not load."""
+    ) -> Packed:
+        """Tell why a location does not load; return the control plane's answer."""
 
 
 class Uploads:
@@ -68,11 +68,13 @@ class Uploads:
     async def error(self, server: CodeServer, serialized_error: str) -> None:
         """Tell the control plane why a code location does not load. Raises ControlPlaneError."""
         deploy_data = json.loads(server.deploy_data)
-        await self._known(
+        answer = await self._known(
             lambda scheme: scheme.error(
                 server.deployment, server.location, deploy_data, serialized_error
             )
         )
+        if "updated" not in answer:
+            raise ControlPlaneError("the control plane's answer about a location cannot be read")
 
     async def _known(self, work: Callable[[Scheme], Awaitable[Result]]) -> Result:
         """Do it by the scheme in use; a control plane that has never heard of it gets the other."""

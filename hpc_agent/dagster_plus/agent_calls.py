@@ -11,9 +11,13 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.dagster_plus.client import AgentApi, graphql_error
 from hpc_agent.dagster_plus.serdes import Packed, dumps, enum_member
-from hpc_agent.errors import ControlPlaneError, ControlPlaneRefusedError
+from hpc_agent.errors import (
+    ControlPlaneError,
+    ControlPlaneUnavailableError,
+)
+from hpc_agent.outgoing.graphql_answer import field_at
 from hpc_agent.outgoing.text import storable
 
 log = logging.getLogger(__name__)
@@ -180,9 +184,12 @@ async def pop_requests(
         wait_seconds=wait_seconds,
         more_headers={"X-Hpc-Poll": "anew"} if anew else None,
     )
-    items = _dig(content, "data", "userCloudAgent", "popUserCloudAgentRequests")
+    try:
+        items = field_at(content, ("data", "userCloudAgent", "popUserCloudAgentRequests"))
+    except LookupError:
+        items = None
     if content.get("errors") and not items:
-        raise ControlPlaneRefusedError(f"GraphQL: {content['errors']}")
+        raise graphql_error(content["errors"])
     if not isinstance(items, list):
         raise ControlPlaneError("the control plane's answer holds no list of requests")
     if content.get("errors"):
@@ -202,7 +209,7 @@ async def workspace_entries(
             "agentQueues": list(queues),
         },
     )
-    return _validated(Deployment, _dig(data, "deployments"))
+    return _validated(Deployment, _asked(data, "deployments"))
 
 
 async def missing_deployments(api: AgentApi, deployments: Sequence[str]) -> list[str]:
@@ -210,7 +217,7 @@ async def missing_deployments(api: AgentApi, deployments: Sequence[str]) -> list
     data = await api.graphql(_DEPLOYMENTS, {"deploymentNames": list(deployments)})
     there = {
         deployment.deployment_name
-        for deployment in _validated(Deployment, _dig(data, "deployments"))
+        for deployment in _validated(Deployment, _asked(data, "deployments"))
     }
     return [name for name in deployments if name not in there]
 
@@ -234,7 +241,7 @@ async def add_heartbeats(
 async def run_status(api: AgentApi, run_id: str, *, deployment: str) -> str | None:
     """Return a run's status (``STARTED``, ``SUCCESS``, …), None when there is no such run."""
     data = await api.graphql(_RUN_BY_ID, {"runId": run_id}, deployment=deployment)
-    run = _dig(data, "runs", "getRunById")
+    run = _asked(data, "runs", "getRunById")
     if run is None:
         return None
     return enum_member(_loads(run).get("status"))
@@ -252,7 +259,7 @@ async def finished_runs(
         },
         deployment=deployment,
     )
-    runs = [_loads(run) for run in _dig(data, "runs", "getRuns") or []]
+    runs = [_loads(run) for run in _asked(data, "runs", "getRuns") or []]
     return {str(run.get("run_id")): enum_member(run.get("status")) or "" for run in runs}
 
 
@@ -264,11 +271,14 @@ def _loads(serialized: object) -> Packed:
     return content if isinstance(content, dict) else {}
 
 
-def _dig(data: Mapping[str, Any], *path: str) -> Any:
-    value: Any = data
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def _asked(data: Mapping[str, Any], *path: str) -> Any:
+    """Return what was asked for: an answer without it does not say that there is none."""
+    try:
+        return field_at(data, path)
+    except LookupError as error:
+        raise ControlPlaneUnavailableError(
+            f"the control plane's answer is no answer: {error}"
+        ) from None
 
 
 def _popped(items: Sequence[object]) -> Popped:

@@ -30,6 +30,7 @@ from hpc_agent.errors import (
     ControlPlaneRefusedError,
     ControlPlaneUnavailableError,
 )
+from hpc_agent.outgoing.graphql_answer import are_of_the_document
 from hpc_agent.outgoing.verdict import maintenance
 
 # What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
@@ -128,7 +129,7 @@ class AgentApi:
             wait_seconds=wait_seconds,
         )
         if content.get("errors"):
-            raise ControlPlaneRefusedError(f"GraphQL: {content['errors']}")
+            raise graphql_error(content["errors"])
         data = content.get("data")
         return data if isinstance(data, dict) else {}
 
@@ -232,6 +233,12 @@ class AgentApi:
             return
         offset = there - time.time()
         self._clock_offset = offset if abs(offset) > _CLOCKS_AGREE_SECONDS else 0.0
+
+
+def graphql_error(errors: object) -> ControlPlaneError:
+    """Return the error that GraphQL errors are: they may pass, as HTTP 500 may."""
+    kind = ControlPlaneRefusedError if are_of_the_document(errors) else ControlPlaneUnavailableError
+    return kind(f"GraphQL: {errors}")
 
 
 def _trust(settings: ControlPlane) -> ssl.SSLContext:

@@ -31,6 +31,10 @@ ADD_RUN_TAGS = """
     }
 """
 
+# Where the answers to these hold their results.
+STORED_EVENT = ("eventLogs", "StoreEvent")
+ADDED_RUN_TAGS = ("runs", "addRunTags")
+
 Event = dict[str, Any]
 
 

@@ -12,11 +12,14 @@ from __future__ import annotations
 import email.utils
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import httpx
+
+from hpc_agent.outgoing.graphql_answer import Path, field_at
 
 LONGEST_RETRY_AFTER = 300.0
 _WORDS = 2000
@@ -87,9 +90,9 @@ def of_error(error: Exception) -> Verdict:
     return Verdict(Fate.LATER, words, is_broken=is_broken)
 
 
-def of_graphql(answer: httpx.Response) -> Verdict:
-    """Return the verdict of an answer to a GraphQL mutation."""
-    return _of_status(answer) or _of_data(answer)
+def of_graphql(answer: httpx.Response, results: Iterable[Path]) -> Verdict:
+    """Return the verdict of an answer to GraphQL mutations; ``results``: where it holds theirs."""
+    return _of_status(answer) or _of_data(answer, results)
 
 
 def of_rest(answer: httpx.Response) -> Verdict:
@@ -116,24 +119,24 @@ def _of_status(answer: httpx.Response) -> Verdict | None:
     return never(words)
 
 
-def _of_data(answer: httpx.Response) -> Verdict:
+def _of_data(answer: httpx.Response, results: Iterable[Path]) -> Verdict:
     content = json_object(answer)
     if content is None:
         return Verdict(Fate.DOUBT, f"not the JSON of an answer: {_told(answer)}")
     if content.get("errors"):
         return Verdict(Fate.DOUBT, f"GraphQL: {json.dumps(content['errors'])}"[:_WORDS])
-    if not _is_done(content.get("data")):
+    if not all(_is_done(content.get("data"), path) for path in results):
         return Verdict(Fate.DOUBT, f"not said to be done: {_told(answer)}")
     return SENT
 
 
-def _is_done(data: Any) -> bool:
-    """Whether each mutation of an answer has a result, and none of them is ``ok: false``."""
-    if not isinstance(data, dict) or not data or data.get("ok") is False:
+def _is_done(data: Any, path: Path) -> bool:
+    """Whether an answer holds a mutation's result, and that is not ``ok: false``."""
+    try:
+        result = field_at(data, path)
+    except LookupError:
         return False
-    return all(value is not None and value != {} for value in data.values()) and all(
-        _is_done(value) for value in data.values() if isinstance(value, dict)
-    )
+    return bool(result) and not (isinstance(result, dict) and result.get("ok") is False)
 
 
 def json_object(answer: httpx.Response) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from hpc_agent.errors import (
     HpcAgentError,
     StoreError,
 )
+from hpc_agent.outgoing.graphql_answer import lacking
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.documents import calls
@@ -44,7 +44,7 @@ from hpc_agent.relay.identity import (
 )
 from hpc_agent.relay.refusals import Refusal, answer_refusal, unavailable
 from hpc_agent.relay.uploads import UPLOAD_PREFIX, real_url, rewritten
-from hpc_agent.relay.upstream import Upstream, is_no_answer
+from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
 
 MAX_BODY_BYTES = 16 << 20
 LOOPBACK_HEADER = "X-Hpc-Loopback"
@@ -117,8 +117,17 @@ class RelayApp:
         if is_event_write(wanted):
             write = _event_write(identity, request, storable_body(body))
             return await self._deliver(write, acknowledgement(wanted))
+        # Anything else may have been carried out, whatever comes back.
         patient = IDEMPOTENCY_HEADER in request.headers or is_read(wanted)
-        return _streaming(await self._open(identity, request, body, patient=patient))
+        results = [call.result for call in wanted]
+        answer = await self._open(
+            identity,
+            request,
+            body,
+            patient=patient,
+            lacks=lambda content: lacking(content.get("data"), results),
+        )
+        return _streaming(answer)
 
     async def store_events(self, request: Request) -> Response:
         """Forward or spool a batch of events in Dagster's own JSON."""
@@ -203,7 +212,7 @@ class RelayApp:
         return Response(answer.content, answer.status_code, media_type=media_type)
 
     async def _presigned(self, identity: JobIdentity, request: Request, body: bytes) -> Response:
-        answer = await self._open(identity, request, body, patient=True)
+        answer = await self._open(identity, request, body, patient=True, lacks=_lacks_an_address)
         try:
             content = await answer.aread()
         except httpx.HTTPError as error:
@@ -220,24 +229,36 @@ class RelayApp:
         )
 
     async def _open(
-        self, identity: JobIdentity, request: Request, body: bytes, *, patient: bool
+        self,
+        identity: JobIdentity,
+        request: Request,
+        body: bytes,
+        *,
+        patient: bool,
+        lacks: Lacks,
     ) -> httpx.Response:
         query = request.url.query
         path = request.url.path + (f"?{query}" if query else "")
-        what: dict[str, Any] = {
-            "deployment": identity.deployment,
-            "headers": _selected(request.headers, _PASSED_UP),
-            "content": body,
-        }
         try:
-            if not patient:  # it may have been carried out, whatever comes back
-                return await self._upstream.open(request.method, path, **what)
-            deadline = time.monotonic() + self._patience_seconds
             return await self._upstream.open_patiently(
-                request.method, path, deadline=deadline, **what
+                request.method,
+                path,
+                deployment=identity.deployment,
+                headers=_selected(request.headers, _PASSED_UP),
+                content=body,
+                patience_seconds=self._patience_seconds if patient else 0.0,
+                lacks=lacks,
             )
         except ControlPlaneUnavailableError as error:
             raise unavailable(str(error)) from error
+
+
+def _lacks_an_address(content: Mapping[str, Any]) -> str:
+    """Say that an answer names no pre-signed address; it may say that none is needed.
+
+    ``skip_upload``: dagster_cloud/storage/compute_logs/compute_log_manager.py.
+    """
+    return "" if content.keys() & {"url", "skip_upload"} else "it lacks url"
 
 
 def _parse(body: bytes) -> tuple[str, Mapping[str, Any]]:

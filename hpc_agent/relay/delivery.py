@@ -14,7 +14,7 @@ import httpx
 from hpc_agent.errors import ControlPlaneRefusedError, HpcAgentError
 from hpc_agent.outgoing.drain import Drain
 from hpc_agent.outgoing.verdict import Fate, Verdict, of_error, of_graphql, of_rest
-from hpc_agent.relay.event_writes import EventWrite
+from hpc_agent.relay.event_writes import EventWrite, results_of
 from hpc_agent.relay.spool import Spool
 from hpc_agent.relay.upstream import Upstream
 
@@ -79,17 +79,23 @@ class Delivery:
     async def _try(self, write: EventWrite) -> tuple[Verdict, httpx.Response | None]:
         try:
             async with asyncio.timeout(_STRAIGHT_ON_SECONDS):
-                answer = await self._upstream.store(write)
+                return await self._send(write)
         except (TimeoutError, HpcAgentError) as error:
             return of_error(error), None
         except Exception as error:
             log.exception("unexpected error while sending %s", write.idempotency_key)
             return Verdict(Fate.DOUBT, repr(error)), None
-        return _verdict(write, answer), answer
 
     async def send(self, write: EventWrite) -> Verdict:
         """Send a spooled write and return the verdict of the answer."""
-        return _verdict(write, await self._upstream.store(write))
+        verdict, _ = await self._send(write)
+        return verdict
+
+    async def _send(self, write: EventWrite) -> tuple[Verdict, httpx.Response]:
+        is_graphql = write.path == "/graphql"
+        results = results_of(write) if is_graphql else []
+        answer = await self._upstream.store(write)
+        return of_graphql(answer, results) if is_graphql else of_rest(answer), answer
 
     async def _news(self, seconds: float) -> None:
         try:
@@ -98,7 +104,3 @@ class Delivery:
         except TimeoutError:
             pass
         self._work.clear()
-
-
-def _verdict(write: EventWrite, answer: httpx.Response) -> Verdict:
-    return of_graphql(answer) if write.path == "/graphql" else of_rest(answer)

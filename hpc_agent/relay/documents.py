@@ -21,6 +21,8 @@ from graphql import (
 )
 from graphql.utilities import value_from_ast_untyped
 
+from hpc_agent.outgoing.graphql_answer import Path
+
 # Roots that group calls; the fields of other roots are plain data.
 GROUPS = frozenset({"runs", "eventLogs", "schedules", "defsState"})
 _MAX_TOKENS = 5000
@@ -34,12 +36,16 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call, for example ``mutation eventLogs.StoreEvent``; ``name`` is "" for plain roots."""
+    """One call, for example ``mutation eventLogs.StoreEvent``; ``name`` is "" for plain roots.
+
+    ``result``: where the answer holds the call's.
+    """
 
     operation: str
     root: str
     name: str
     arguments: tuple[tuple[str, ValueNode], ...]
+    result: Path
 
     def __str__(self) -> str:
         return f"{self.operation} {self.root}{'.' if self.name else ''}{self.name}"
@@ -78,22 +84,29 @@ def _calls(document: str) -> tuple[Call, ...]:
     found: list[Call] = []
     for root in _fields(operation.selection_set):
         if root.name.value in GROUPS:
-            found += [_call(kind, root.name.value, field) for field in _fields(root.selection_set)]
+            found += [_call(kind, field, within=root) for field in _fields(root.selection_set)]
         else:
-            found.append(_call(kind, root.name.value, root, plain=True))
+            found.append(_call(kind, root))
     return tuple(found)
 
 
-def _call(operation: str, root: str, field: FieldNode, plain: bool = False) -> Call:
+def _call(operation: str, field: FieldNode, within: FieldNode | None = None) -> Call:
     arguments = tuple((a.name.value, a.value) for a in field.arguments)
     if len({name for name, _ in arguments}) != len(arguments):
         raise DocumentError(f"{field.name.value} has an argument twice")
     return Call(
         operation=operation,
-        root=root,
-        name="" if plain else field.name.value,
+        root=(within or field).name.value,
+        name=field.name.value if within else "",
         arguments=arguments,
+        result=(_response_name(within), _response_name(field))
+        if within
+        else (_response_name(field),),
     )
+
+
+def _response_name(field: FieldNode) -> str:
+    return (field.alias or field.name).value
 
 
 def _fields(selection: SelectionSetNode | None) -> list[FieldNode]:

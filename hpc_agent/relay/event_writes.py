@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
+from hpc_agent.errors import UnreadableMessageError
+from hpc_agent.outgoing.graphql_answer import Path
 from hpc_agent.outgoing.text import storable_values
-from hpc_agent.relay.documents import Call
+from hpc_agent.relay.documents import Call, calls
 
 _MUTATIONS = frozenset({"StoreEvent", "StoreEventBatch"})
 _MAX_UNPACKED_BYTES = 256 << 20
@@ -48,7 +50,22 @@ def is_read(wanted: Sequence[Call]) -> bool:
 
 def acknowledgement(wanted: Sequence[Call]) -> dict[str, Any]:
     """Return what the control plane answers to such a document."""
-    return {"data": {"eventLogs": {call.name: {"ok": True} for call in wanted}}}
+    data: dict[str, Any] = {}
+    for call in wanted:
+        group, name = call.result
+        data.setdefault(group, {})[name] = {"ok": True}
+    return {"data": data}
+
+
+def results_of(write: EventWrite) -> list[Path]:
+    """Return where the answer to a GraphQL write holds its results.
+
+    Raises UnreadableMessageError: the write was damaged on disk.
+    """
+    try:
+        return [call.result for call in calls(json.loads(write.body)["query"])]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UnreadableMessageError(f"the event write cannot be read: {error!r}") from error
 
 
 def storable_body(body: bytes) -> bytes:

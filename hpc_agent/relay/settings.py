@@ -31,6 +31,6 @@ class RelaySettings:
     # own; see control_plane.set_aside_after_seconds.
     set_aside_after_seconds: float = 3600.0
     # How long reads wait here for a control plane that is away: the stock client comes back six
-    # times only, so each time should count. With an attempt's time it must stay below its 60 s.
-    patience_seconds: float = 20.0
+    # times only, so each time should count. It gives up after 60 s, an attempt's time among them.
+    patience_seconds: float = 30.0
     stop_seconds: float = 3.0

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
 from hpc_agent.errors import ControlPlaneUnavailableError, HpcAgentError
+from hpc_agent.outgoing.graphql_answer import are_of_the_document
+from hpc_agent.outgoing.verdict import json_object, maintenance
 from hpc_agent.relay.event_writes import EventWrite
 from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOPE_HEADER
 
-# Within the 60 s that the stock dagster-cloud client waits for an answer.
-_API_TIMEOUT = httpx.Timeout(40.0, connect=10.0)
+# The stock dagster-cloud client waits 60 s for an answer: that is the time of all attempts.
+_ALL_SECONDS = 58.0
+_API_SECONDS = 40.0
+_CONNECT_SECONDS = 10.0
 _TRANSFER_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 # The agent's token is refused (for now), or the control plane asks to come back: nothing that a job
 # could do anything about.
@@ -25,6 +29,9 @@ _COME_BACK = frozenset({401, 403, 408, 425, 429})
 _LOOKED_AT_BYTES = 1 << 20
 _FIRST_PAUSE = 0.2
 _MAX_PAUSE = 5.0
+
+# Says what an answer's JSON object lacks of what was asked for, "" for nothing.
+Lacks = Callable[[dict[str, Any]], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +48,14 @@ class Upstream:
     credentials: Callable[[str], Mapping[str, str]]
 
     async def open(
-        self, method: str, path: str, *, deployment: str, headers: Mapping[str, str], content: bytes
+        self,
+        method: str,
+        path: str,
+        *,
+        deployment: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        seconds: float = _API_SECONDS,
     ) -> httpx.Response:
         """Send a request and return its answer unread. Raises ControlPlaneUnavailableError."""
         # As bytes, which is what they were: httpx takes text for ASCII.
@@ -55,7 +69,11 @@ class Upstream:
         merged[DEPLOYMENT_HEADER] = deployment
         merged[SCOPE_HEADER] = "deployment"
         request = self.api.build_request(
-            method, path, headers=merged, content=content, timeout=_API_TIMEOUT
+            method,
+            path,
+            headers=merged,
+            content=content,
+            timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
         )
         return await _send(self.api, request)
 
@@ -67,29 +85,39 @@ class Upstream:
         deployment: str,
         headers: Mapping[str, str],
         content: bytes,
-        deadline: float,
+        patience_seconds: float,
+        lacks: Lacks,
     ) -> httpx.Response:
-        """Do as ``open`` does, trying anew until ``deadline`` (monotonic) while nobody answers.
+        """Do as ``open`` does, trying anew for so long while nobody answers.
 
         What is no answer of the agent API (HTTP 5xx, a refused token, a web page, half of a JSON
-        document) is taken for none. Raises ControlPlaneUnavailableError at the deadline.
+        document, JSON that lacks what was asked for) is taken for none, and raises
+        ControlPlaneUnavailableError in the end. GraphQL errors may pass as well; those that do not
+        are the answer.
         """
-        pause = _FIRST_PAUSE
+        pause, started = _FIRST_PAUSE, time.monotonic()
         while True:
+            seconds = min(_API_SECONDS, started + _ALL_SECONDS - time.monotonic())
             try:
                 answer = await self.open(
-                    method, path, deployment=deployment, headers=headers, content=content
+                    method,
+                    path,
+                    deployment=deployment,
+                    headers=headers,
+                    content=content,
+                    seconds=seconds,
                 )
             except ControlPlaneUnavailableError:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= started + patience_seconds:
                     raise
             else:
-                trouble = await _trouble(answer)
-                if trouble is None:
+                trouble = await _trouble(answer, lacks)
+                is_over = time.monotonic() >= started + patience_seconds
+                if trouble is None or (is_over and trouble.is_said_by_it):
                     return answer
                 await answer.aclose()
-                if time.monotonic() >= deadline:
-                    raise ControlPlaneUnavailableError(trouble)
+                if is_over:
+                    raise ControlPlaneUnavailableError(trouble.words)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
             pause = min(pause * 2, _MAX_PAUSE)
 
@@ -133,22 +161,44 @@ def is_no_answer(status: int) -> bool:
     return status >= 500 or status in _COME_BACK
 
 
-async def _trouble(answer: httpx.Response) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why an answer is not believed; ``is_said_by_it``: it is the agent API's all the same."""
+
+    words: str
+    is_said_by_it: bool = False
+
+
+async def _trouble(answer: httpx.Response, lacks: Lacks) -> _Trouble | None:
     """Say why something is no answer of the agent API; None for one."""
+    size = answer.headers.get("content-length", "")
+    if size.isdecimal() and int(size) <= _LOOKED_AT_BYTES:
+        try:
+            await answer.aread()
+        except httpx.HTTPError as error:
+            return _Trouble(f"the control plane's answer broke off: {error!r}")
+        # The stock client waits for its end by itself, for as long as it says.
+        if maintenance(answer.text):
+            return None
     if is_no_answer(answer.status_code):
-        return f"the control plane answered HTTP {answer.status_code}"
+        return _Trouble(f"the control plane answered HTTP {answer.status_code}")
     kind = answer.headers.get("content-type", "")
     if answer.status_code == 200 and "json" not in kind:
-        return f"the control plane answered with {kind or 'something'} in place of JSON"
-    size = answer.headers.get("content-length", "")
-    if answer.status_code != 200 or not size.isdecimal() or int(size) > _LOOKED_AT_BYTES:
+        return _Trouble(f"the control plane answered with {kind or 'something'} in place of JSON")
+    if answer.status_code != 200 or not answer.is_stream_consumed:
         return None
-    try:
-        json.loads(await answer.aread())
-    except httpx.HTTPError as error:
-        return f"the control plane's answer broke off: {error!r}"
-    except (ValueError, RecursionError):
-        return "the control plane's answer is no JSON"
+    return _trouble_in(json_object(answer), lacks)
+
+
+def _trouble_in(content: dict[str, Any] | None, lacks: Lacks) -> _Trouble | None:
+    if content is None:
+        return _Trouble("the control plane's answer is no JSON object")
+    if errors := content.get("errors"):
+        if are_of_the_document(errors):
+            return None
+        return _Trouble(f"the control plane answered with errors: {errors}", is_said_by_it=True)
+    if lack := lacks(content):
+        return _Trouble(f"the control plane's answer is to something else: {lack}")
     return None
 
 

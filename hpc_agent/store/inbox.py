@@ -102,6 +102,16 @@ def mark_answered(db: Database, request_id: str, now: float) -> bool:
     return bool(marked.rowcount)
 
 
+def reopen(db: Database, request_id: str) -> bool:
+    """Let an answered request be served once more; False when it is not answered."""
+    opened = db.execute(
+        "UPDATE inbox SET answered_at = NULL, worker_key = NULL "
+        "WHERE request_id = ? AND answered_at IS NOT NULL",
+        [request_id],
+    )
+    return bool(opened.rowcount)
+
+
 def purge(db: Database, now: float, limit: int = 100) -> int:
     """Forget some requests that were answered long ago; return how many."""
     deleted = db.execute(

@@ -71,6 +71,11 @@ def has_waiting(db: Database, order_key: str) -> bool:
     return MESSAGES.next(db, order_key) is not None
 
 
+def forget(db: Database, idempotency_key: str) -> None:
+    """Delete a message, so that another one may have its key."""
+    db.execute("DELETE FROM outbox WHERE idempotency_key = ?", [idempotency_key])
+
+
 class Outbox:
     """The outbox as the drain sees it."""
 

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from sqlite_utils import Database
 
 from hpc_agent.dagster_plus import responses
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.store import inbox, outbox
+from hpc_agent.store.inbox import Request
+
+
+def take(db: Database, requests: Sequence[Request]) -> None:
+    """Write requests down as part of a transaction.
+
+    One that is handed out again is answered again, unless its answer still waits: what was sent did
+    not arrive, whatever was said of it.
+    """
+    fresh = inbox.receive(db, requests)
+    for request in requests:
+        request_id = request.request_id
+        if request in fresh or outbox.has_waiting(db, _order_key(request_id)):
+            continue
+        if inbox.reopen(db, request_id):
+            outbox.forget(db, _idempotency_key(request_id))
 
 
 def give(
@@ -34,8 +51,16 @@ def give(
         db,
         kind=outbox.RESPONSE,
         deployment=request.deployment,
-        order_key=f"request:{request_id}",
-        idempotency_key=f"answer:{request_id}",
+        order_key=_order_key(request_id),
+        idempotency_key=_idempotency_key(request_id),
         payload=json.dumps(responses.upload(request_id, request.api, response, timing)),
         now=now,
     )
+
+
+def _order_key(request_id: str) -> str:
+    return f"request:{request_id}"
+
+
+def _idempotency_key(request_id: str) -> str:
+    return f"answer:{request_id}"

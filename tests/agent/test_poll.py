@@ -14,9 +14,11 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.config import parse_config
-from hpc_agent.errors import ControlPlaneRefusedError, HpcAgentError
+from hpc_agent.dagster_plus import responses
+from hpc_agent.errors import ControlPlaneUnavailableError, HpcAgentError
 from hpc_agent.store import inbox, outbox
 from hpc_agent.store.inbox import Request
+from hpc_agent.workers import answers
 from tests.agent.conftest import Bench
 from tests.relay.fake_control_plane import Reply
 
@@ -81,6 +83,47 @@ async def test_request_is_written_down_once(bench: Bench) -> None:
     (request,) = await to_serve(bench)
     assert (request.request_id, request.deployment) == ("q1", "feature")
     assert request.is_branch_deployment
+
+
+async def answer_request(bench: Bench) -> None:
+    await bench.context.store.run(lambda db: answers.give(db, "q1", responses.success(), now=1.0))
+
+
+async def test_request_whose_answer_did_not_arrive_is_answered_again(bench: Bench) -> None:
+    """It counted as sent, and the request is handed out again: somebody else had said 200."""
+    bench.control_plane.answer = answer(POPPED)
+    loop = PollLoop(bench.context)
+    await loop.step()
+    await answer_request(bench)
+    await execute(bench, "DELETE FROM outbox")
+    assert await unanswered(bench) == []
+    await loop.step()
+    assert await unanswered(bench) == ["q1"]
+    await answer_request(bench)
+    assert len(await bench.messages(outbox.RESPONSE)) == 1
+
+
+async def test_answer_that_was_set_aside_is_given_anew(bench: Bench) -> None:
+    """The control plane asks for it: the old one is not kept beside it."""
+    bench.control_plane.answer = answer(POPPED)
+    loop = PollLoop(bench.context)
+    await loop.step()
+    await answer_request(bench)
+    await execute(bench, "UPDATE outbox SET refused = 'no', refused_at = 1.0")
+    await loop.step()
+    assert await unanswered(bench) == ["q1"]
+    await answer_request(bench)
+    assert len(await bench.messages(outbox.RESPONSE)) == 1
+
+
+async def test_request_whose_answer_still_waits_is_served_once(bench: Bench) -> None:
+    """It was handed out again since its answer is not there yet."""
+    bench.control_plane.answer = answer(POPPED)
+    loop = PollLoop(bench.context)
+    await loop.step()
+    await answer_request(bench)
+    await loop.step()
+    assert await unanswered(bench) == []
 
 
 def pop_once(bench: Bench, *requests: Any, errors: list[Any] | None = None) -> None:
@@ -222,7 +265,7 @@ async def test_errors_beside_requests_cost_none_of_them(bench: Bench) -> None:
 async def test_errors_alone_are_an_error(bench: Bench) -> None:
     """Then nothing was handed out."""
     pop_once(bench, errors=[{"message": "no"}])
-    with pytest.raises(ControlPlaneRefusedError):
+    with pytest.raises(ControlPlaneUnavailableError):
         await PollLoop(bench.context).step()
 
 

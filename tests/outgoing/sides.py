@@ -17,6 +17,7 @@ from sqlite_utils import Database
 from hpc_agent.agent.report import deliver
 from hpc_agent.config import parse_config
 from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.dagster_plus.events import STORE_EVENT
 from hpc_agent.outgoing.drain import Drain
 from hpc_agent.outgoing.queue import OutgoingQueue
 from hpc_agent.relay.delivery import Delivery
@@ -158,7 +159,7 @@ def event_write(stream: str, number: int) -> EventWrite:
         method="POST",
         path="/graphql",
         headers=(("content-type", "application/json"),),
-        body=json.dumps({"query": "…", "variables": {"eventRecord": record}}).encode(),
+        body=json.dumps({"query": STORE_EVENT, "variables": {"eventRecord": record}}).encode(),
     )
 
 

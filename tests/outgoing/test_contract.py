@@ -41,6 +41,11 @@ IN_DOUBT = {
     "error beside data": Reply(content=b'{"data": {"a": {"ok": true}}, "errors": [{}]}'),
     "not ok": Reply(content=b'{"data": {"eventLogs": {"StoreEvent": {"ok": false}}}}'),
     "nothing done": Reply(content=b'{"data": {"eventLogs": null}}'),
+    "of another call": Reply(content=b'{"data": {"userCloudAgent": []}}'),
+    "of another mutation": Reply(
+        content=b'{"data": {"eventLogs": {"DeleteEvents": {"ok": true}}}}'
+    ),
+    "done, but what": Reply(content=b'{"data": {"ok": true}}'),
     "no data": Reply(content=b"{}"),
     "half of it": Reply(content=b'{"data": {"eventLogs": {"St'),
     "empty": Reply(content=b""),

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from hpc_agent.relay.documents import calls
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
@@ -27,20 +29,36 @@ class Received:
 class Reply:
     """An answer as the test wants it; ``cut``: the connection ends before the announced end.
 
-    ``hold``: the answer waits for this event.
+    ``hold``: the answer waits for this event. ``content`` None: what was asked for is done.
     """
 
     status: int = 200
-    content: bytes = b'{"data": {"ok": true}}'
+    content: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
     hold: threading.Event | None = None
+
+
+def done(body: bytes) -> bytes:
+    """Return the answer to a GraphQL request, or to any other, that says: it is done."""
+    try:
+        wanted = calls(json.loads(body)["query"])
+    except (LookupError, TypeError, ValueError):
+        return b"{}"
+    data: dict[str, Any] = {}
+    for call in wanted:
+        within = data
+        for name in call.result[:-1]:
+            within = within.setdefault(name, {})
+        within[call.result[-1]] = {"ok": True}
+    return json.dumps({"data": data}).encode()
 
 
 @dataclass(slots=True)
 class FakeControlPlane:
     """Answers every GraphQL request and counts event writes once per idempotency key.
 
+    ``answer`` None says of each call of a document that it is done.
     ``script`` may answer a request in its own way; such an answer stores nothing.
     """
 
@@ -49,7 +67,7 @@ class FakeControlPlane:
     stored: dict[str, Received] = field(default_factory=dict)
     uploads: list[tuple[int, str]] = field(default_factory=list)
     status: int = 200
-    answer: dict[str, Any] = field(default_factory=lambda: {"data": {"ok": True}})
+    answer: dict[str, Any] | None = None
     script: Callable[[Received], Reply | None] | None = None
     server: ThreadingHTTPServer | None = None
     connections: set[socket.socket] = field(default_factory=set)
@@ -99,11 +117,14 @@ class FakeControlPlane:
                 received = Received(method=self.command, path=self.path, headers=headers, body=body)
                 outer.requests.append(received)
                 if outer.script is not None and (reply := outer.script(received)) is not None:
-                    self._act(reply)
+                    self._act(reply, done(body) if reply.content is None else reply.content)
                     return
                 if outer.status == 200 and "idempotency-key" in headers:
                     outer.stored.setdefault(headers["idempotency-key"], received)
-                self._reply(outer.status, answer or outer.answer)
+                given = outer.answer if answer is None else answer
+                self._send(
+                    outer.status, done(body) if given is None else json.dumps(given).encode()
+                )
 
             def _upload(self) -> None:
                 left = int(self.headers["Content-Length"])
@@ -113,23 +134,20 @@ class FakeControlPlane:
                     digest.update(data)
                     left -= len(data)
                 outer.uploads.append((size, digest.hexdigest()))
-                self._reply(200, {})
+                self._send(200, b"{}")
 
-            def _act(self, reply: Reply) -> None:
+            def _act(self, reply: Reply, content: bytes) -> None:
                 if reply.hold is not None:
                     reply.hold.wait(timeout=60)
                 self.send_response(reply.status)
-                length = len(reply.content) + (100 if reply.cut else 0)
+                length = len(content) + (100 if reply.cut else 0)
                 headers = {"Content-Type": "application/json", "Content-Length": str(length)}
                 for name, value in (headers | reply.headers).items():
                     self.send_header(name, value)
                 with contextlib.suppress(ConnectionError):  # whoever asked may be gone by now
                     self.end_headers()
-                    self.wfile.write(reply.content)
+                    self.wfile.write(content)
                 self.close_connection = reply.cut
-
-            def _reply(self, status: int, answer: dict[str, Any]) -> None:
-                self._send(status, json.dumps(answer).encode())
 
             def _send(self, status: int, content: bytes) -> None:
                 self.send_response(status)

@@ -43,7 +43,7 @@ async def test_the_agent_token_replaces_the_job_token(
             json={"query": HAS_RUN, "variables": {"runId": "other"}},
             headers={"Dagster-Cloud-Deployment": "staging", "X-Forged": "1"},
         )
-    assert answer.json() == {"data": {"ok": True}}
+    assert answer.json() == {"data": {"runs": {"hasRun": {"ok": True}}}}
     (request,) = control_plane.requests
     assert request.headers["dagster-cloud-api-token"] == AGENT_TOKEN
     assert request.headers["dagster-cloud-deployment"] == "prod"

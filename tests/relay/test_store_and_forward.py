@@ -90,6 +90,7 @@ async def test_a_refused_write_is_moved_aside(
 @pytest.mark.parametrize(
     "reply",
     [
+        Reply(content=b'{"data": {"userCloudAgent": []}}'),
         Reply(content=b'{"data": null, "errors": [{"message": "database is locked"}]}'),
         Reply(status=500, content=b"Internal Server Error"),
         Reply(content=b"<html>Log in first</html>", headers={"Content-Type": "text/html"}),
@@ -98,7 +99,7 @@ async def test_a_refused_write_is_moved_aside(
         Reply(cut=True),
         Reply(status=403),
     ],
-    ids=["error inside", "500", "page", "redirect", "half", "broken off", "403"],
+    ids=["of another call", "error inside", "500", "page", "redirect", "half", "broken off", "403"],
 )
 async def test_what_is_no_receipt_is_none(
     cluster: Cluster, control_plane: FakeControlPlane, reply: Reply
@@ -266,6 +267,14 @@ NO_ANSWERS = [
     Reply(status=429),
     Reply(content=b"<html>log in</html>", headers={"Content-Type": "text/html"}),
     Reply(content=b'{"data": {"ok": tr', headers={"Content-Type": "application/json"}),
+    Reply(content=b'{"data": {"userCloudAgent": []}}'),
+    Reply(content=b'{"data": {"runs": null}}'),
+    Reply(content=b'["data"]'),
+    Reply(content=b'{"errors": [{"message": "try again"}]}'),
+    Reply(
+        content=b'{"data": {"runs": {"hasRun": null}}, "errors": [{"message": "database is locked",'
+        b' "locations": [{"line": 1, "column": 9}], "path": ["runs", "hasRun"]}]}'
+    ),
 ]
 
 
@@ -281,6 +290,82 @@ async def test_read_waits_for_an_answer_that_is_one(
         answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
     assert answer.status_code == 200, answer.text
     assert replies == []
+
+
+NO_ADDRESSES = [
+    Reply(content=b'{"data": {"userCloudAgent": []}}'),
+    Reply(content=b'{"errors": [{"message": "try again"}]}'),
+    Reply(content=b"{}"),
+]
+
+
+@pytest.mark.parametrize("reply", NO_ADDRESSES, ids=lambda reply: str(reply.content))
+async def test_address_is_waited_for(
+    cluster: Cluster, control_plane: FakeControlPlane, reply: Reply
+) -> None:
+    """What holds no address would cost the run its log."""
+    job = cluster.job(argv=python(WAITING))
+    replies = [reply, reply]
+    control_plane.script = lambda _: replies.pop() if replies else None
+    async with cluster.relay(), cluster.loopback(job) as client:
+        answer = await client.get("/gen_logs_url", params={"run_id": "run-id-1"})
+    assert "/_hpc/upload/" in answer.json()["url"]
+    assert replies == []
+
+
+ADD_TAGS = (
+    "mutation M($runId: String!, $tags: JSONString!) "
+    "{ runs { addRunTags(runId: $runId, jsonNewTags: $tags) { ok } } }"
+)
+
+
+async def test_mutation_that_nobody_answers_is_asked_to_come_back(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """It is sent once, and 200 with something else in it would be taken for done."""
+    job = cluster.job(argv=python(WAITING))
+    control_plane.script = lambda _: Reply(content=b'{"data": {"userCloudAgent": []}}')
+    body = {"query": ADD_TAGS, "variables": {"runId": "run-id-1", "tags": "{}"}}
+    async with cluster.relay(), cluster.loopback(job) as client:
+        answer = await client.post("/graphql", json=body)
+    assert answer.status_code == 503
+    assert len(control_plane.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(content=b'{"errors": [{"message": "no field", "locations": [{"line": 1}]}]}'),
+        Reply(status=503, content=b'{"maintenance": {"message": "x", "timeout": 60}}'),
+        Reply(content=b'{"maintenance": {"message": "x", "timeout": 60}}'),
+    ],
+    ids=["not valid", "maintenance", "maintenance as an answer"],
+)
+async def test_answer_that_no_wait_would_change_is_passed_on(
+    cluster: Cluster, control_plane: FakeControlPlane, reply: Reply
+) -> None:
+    """The stock client knows what to do with it."""
+    job = cluster.job(argv=python(WAITING))
+    control_plane.script = lambda _: reply
+    patient = replace(cluster.settings, patience_seconds=30)
+    async with cluster.relay(patient), cluster.loopback(job) as client:
+        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+    assert answer.content == reply.content
+    assert answer.status_code == reply.status
+    assert len(control_plane.requests) == 1
+
+
+async def test_errors_that_stay_are_the_answer(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """Whoever asked is told them, after a wait."""
+    job = cluster.job(argv=python(WAITING))
+    control_plane.script = lambda _: Reply(content=b'{"errors": [{"message": "no such shard"}]}')
+    hasty = replace(cluster.settings, patience_seconds=0.1)
+    async with cluster.relay(hasty), cluster.loopback(job) as client:
+        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+    assert "no such shard" in answer.text
+    assert len(control_plane.requests) > 1
 
 
 async def test_read_that_gets_none_is_asked_to_come_back(
