@@ -17,7 +17,9 @@ _END_ADVICE = {
     JobState.PREEMPTED: "a job of higher priority took its place",
     JobState.DEADLINE: "its deadline passed before it could end",
     JobState.CANCELLED: "it was cancelled in Slurm (scancel)",
-    JobState.LAUNCH_FAILED: "the node could not start it; slurmd's log on it says why",
+    JobState.LAUNCH_FAILED: (
+        "the node could not start it; slurmd's log on it, or the job's output, says why"
+    ),
 }
 
 

@@ -51,9 +51,10 @@ class Starts:
             return stop(f"job {worker.job_id} has this work already")
         if worker.kind is not WorkerKind.RUN_WORKER:
             return PROCEED
-        is_later = worker.attempt > 1 or report.restart_count > 0
-        refusal = await self._no_restart(worker, report)
-        if refusal is not None:
+        # Slurm requeues a job that it could not start as well: then nothing of it has run.
+        is_restart = report.restart_count > 0 and worker.is_claimed
+        is_later = worker.attempt > 1 or is_restart
+        if is_restart and (refusal := await self._no_restart(worker, report)) is not None:
             return stop(refusal)
         if is_later and self._spooled(str(worker.run_id)):
             raise ControlPlaneUnavailableError(
@@ -81,8 +82,6 @@ class Starts:
 
     async def _no_restart(self, worker: Worker, report: JobReport) -> str | None:
         """Say why a job that Slurm has requeued must not go on, if so."""
-        if report.restart_count == 0:
-            return None
         content = await self._store.run(lambda db: launches.find(db, str(worker.run_id)))
         tags = RunToLaunch(**content).tags if content else {}
         try:

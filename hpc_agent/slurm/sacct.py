@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hpc_agent.slurm.printed import read_lines, shortened, split
 from hpc_agent.slurm.scheduler import JobRecord, Look
@@ -38,6 +38,8 @@ _FIELDS = (
     "Comment",
     "JobIDRaw",  # a single word in the end shows where a comment of several lines ends
 )
+# So long accounting may take to learn whose a record is.
+_LAG = timedelta(minutes=2)
 _STATE = re.compile(r"[A-Z_]+\+?(?: by (?P<uid>[0-9]{1,10}))?")
 
 
@@ -59,9 +61,14 @@ def arguments(job_ids: Iterable[str] | None, *, since: datetime) -> list[str]:
     return argv if job_ids is None else [*argv, f"--jobs={','.join(job_ids)}"]
 
 
-def parse(stdout: str) -> Look:
-    """Read the records and keep the last attempt of each job."""
+def parse(stdout: str, *, now: datetime | None = None) -> Look:
+    """Read the records and keep the last attempt of each job.
+
+    A record that is nobody's yet may be of any job; after a while it never will be: a controller
+    that lost its state does not send what it had not sent.
+    """
     printed = read_lines(stdout, len(_FIELDS))
+    known_since = (now or datetime.now(UTC)) - _LAG
     records: list[JobRecord] = []
     for row in printed.rows:
         taken = split(row, len(_FIELDS))
@@ -70,7 +77,8 @@ def parse(stdout: str) -> Look:
         except ValueError:
             found = []
         if taken is None or not found:
-            printed.unreadable.append(row)
+            is_nobodys = taken is not None and _stays_nobodys(taken[0], known_since)
+            (printed.noise if is_nobodys else printed.unreadable).append(row)
             continue
         records += found
         printed.put_aside(taken[1])
@@ -135,6 +143,12 @@ def _records(fields: Sequence[str]) -> list[JobRecord]:
         cancelled_by=int(match["uid"]) if match["uid"] else None,
     )
     return [replace(record, job_id=job_id) for job_id in ids]
+
+
+def _stays_nobodys(fields: Sequence[str], known_since: datetime) -> bool:
+    values = dict(zip(_FIELDS, fields, strict=True))
+    began = parse_time(values["Start"]) or parse_time(values["Submit"])
+    return _is_nobodys(values) and began is not None and began < known_since
 
 
 def _is_nobodys(values: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.submissions import key_of
-from hpc_agent.store.workers import Worker
+from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers.change import NO_POSITION, NOTHING, Change, differing
 from hpc_agent.workers.intents import given_back
 
@@ -235,9 +235,24 @@ def _end_of(worker: Worker, record: JobRecord, now: float) -> dict[str, Any]:
         "signal": record.signal,
         "waits_for": "",
     }
-    if is_node_fault(worker, record):
+    if is_node_fault(worker, record) or _was_never_begun(worker, record):
         changes["outcome"] = JobState.LAUNCH_FAILED
     return changes
+
+
+def _was_never_begun(worker: Worker, record: JobRecord) -> bool:
+    """Whether a run's job is over, by nobody's wish, without ever having claimed its work.
+
+    Its node died first, or refused it: slurmd launches no second job with the id of one that is
+    still there, as after a controller lost its state, and Slurm counts it as COMPLETED. No run
+    begins before the agent knows of its claim.
+    """
+    return (
+        worker.kind is WorkerKind.RUN_WORKER
+        and not worker.is_claimed
+        and worker.terminate_at is None
+        and record.state in {JobState.NODE_FAIL, JobState.COMPLETED}
+    )
 
 
 def is_node_fault(worker: Worker, record: JobRecord) -> bool:

@@ -55,7 +55,13 @@ class Story:
         await self.bench.context.store.run(
             lambda db: launches.keep(db, RUN_ID, "prod", asdict(run))
         )
-        running = {"phase": Phase.RUNNING, "job_id": "7", "started_at": 990.0, "run_id": RUN_ID}
+        running = {
+            "phase": Phase.RUNNING,
+            "job_id": "7",
+            "started_at": 990.0,
+            "run_id": RUN_ID,
+            "is_claimed": True,
+        }
         await self.bench.add(FIRST, **(running | changes))
 
     def run_is(self, status: str) -> None:
@@ -168,11 +174,15 @@ async def test_restart_without_a_policy_does_not_run(story: Story) -> None:
     assert "no policy lets go on" in reason
 
 
-async def test_first_start_of_a_run_is_executed(story: Story) -> None:
-    """Whatever the status says: nobody else can have started it."""
-    await story.job(tags={})
-    story.run_is("STARTING")
-    assert await story.start() == (True, False, "")
+@pytest.mark.parametrize("restart", [0, 1])
+async def test_first_start_of_a_run_is_executed(story: Story, restart: int) -> None:
+    """Whatever the status says, and however often Slurm has tried: nobody else has started it.
+
+    A node whose slurmd is dead gives the job back, which counts as a restart.
+    """
+    await story.job(tags={}, is_claimed=False)
+    story.run_is("STARTED")
+    assert await story.start(restart=restart) == (True, False, "")
 
 
 async def test_start_of_an_earlier_try_is_refused(story: Story) -> None:

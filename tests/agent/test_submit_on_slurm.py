@@ -38,7 +38,12 @@ from tests.cluster import SlurmCluster
 pytestmark = pytest.mark.slurm
 
 LIMIT_SECONDS = 100.0
-TELL = 'echo "${SLURM_ARRAY_JOB_ID:-alone}" >> ran'
+# These jobs have no node program; what it would do first, they do: claim.
+TELL = (
+    'echo "${SLURM_ARRAY_JOB_ID:-alone}" >> ran; '
+    'id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"; '
+    """printf '{"slurm_job_id": "%s"}' "$id" > claim"""
+)
 
 
 SIGNATURE = Signature(scheduler="slurm", agent_id="agent", agent_label=None)
@@ -151,7 +156,7 @@ async def site(bench: Bench, slurm_cluster: SlurmCluster, tmp_path: Path) -> Asy
     path = f"{directory}:{slurm_cluster.environment['PATH']}"
     scheduler = slurm_on_this_host({**slurm_cluster.environment, "PATH": path}, burst=1000)
     config = bench.context.config
-    # Nobody here reports a start or an end: these jobs have no node program.
+    # Nobody here reports a start or an end.
     often = config.scheduler.model_copy(update={"poll_seconds": 1})
     config = config.model_copy(update={"scheduler": often})
     clock = SteadyClock()

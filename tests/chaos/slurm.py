@@ -128,6 +128,16 @@ class Slurm:
             else:
                 path.unlink()
 
+    def await_saving(self) -> None:
+        """Wait until the controller, some seconds after a change, has saved its jobs again."""
+        saved = self.directory / "state" / "job_state"
+        before = saved.stat().st_mtime_ns
+        deadline = time.monotonic() + 60
+        while not saved.exists() or saved.stat().st_mtime_ns == before:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"slurmctld has not written {saved} for 60 s")
+            time.sleep(0.02)
+
     def queue(self) -> list[Accounted] | None:
         """Return the jobs that have not ended; None when the controller does not say."""
         done = subprocess.run(

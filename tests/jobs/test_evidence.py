@@ -77,7 +77,7 @@ def after(worker: Worker, change: Change) -> Worker:
 @pytest.mark.parametrize("state", list(JobState))
 def test_every_state_leads_to_a_phase(state: JobState) -> None:
     """Final states end the worker, waiting ones queue it, UNKNOWN changes nothing."""
-    change = observed(worker(), record(state))
+    change = observed(worker(is_claimed=True), record(state))
     if state is JobState.UNKNOWN:
         assert change is NOTHING
     elif state.is_final:
@@ -259,6 +259,24 @@ def test_job_that_a_node_cancels_at_once_is_a_node_fault(
     found = record(JobState.CANCELLED, **values)
     outcome = observed(worker(**changes), found).worker["outcome"]
     assert outcome is (JobState.LAUNCH_FAILED if is_fault else JobState.CANCELLED)
+
+
+@pytest.mark.parametrize("state", [JobState.NODE_FAIL, JobState.COMPLETED])
+@pytest.mark.parametrize(
+    ("changes", "is_launch_failure"),
+    [
+        ({}, True),
+        ({"is_claimed": True}, False),
+        ({"terminate_at": NOW}, False),
+        ({"kind": WorkerKind.CODE_SERVER}, False),
+    ],
+)
+def test_job_that_never_claimed_its_work_was_not_started(
+    changes: dict[str, Any], is_launch_failure: bool, state: JobState
+) -> None:
+    """Its node died first, or took it for a second copy: the run may be submitted once more."""
+    outcome = observed(worker(**changes), record(state)).worker["outcome"]
+    assert outcome is (JobState.LAUNCH_FAILED if is_launch_failure else state)
 
 
 def test_job_that_its_node_gave_back_and_nobody_releases_is_over() -> None:

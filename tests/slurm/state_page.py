@@ -61,7 +61,15 @@ as well when that is in the second of its start; one that is cancelled while it 
 Only accounting says who cancelled a job, and where the agent runs as root, its user is 0, too.
 
 A requeue gives a job a new time of submission. Accounting of 22.05 may have a record of a job
-before it knows whose it is: named `allocation`, `PENDING`, without comment and directory.
+before it knows whose it is: named `allocation`, `PENDING`, without comment and directory. While it
+is younger than two minutes, no job counts as absent.
+
+## A job that ended before it began
+
+A run's job that is over without a claim, though nobody asked for its end, and is `NODE_FAIL` or
+`COMPLETED`, is `LAUNCH_FAILED` for the agent as well: its node died before it could start it, or
+has a job with its id already, since a controller lost its state and counts ids anew. Nothing of the
+run has been executed: that begins only after the agent has been told of the claim.
 """
 
 
@@ -90,6 +98,7 @@ def observed(state: JobState) -> Worker:
         created_at=0.0,
         nodes="c1",
         started_at=10.0,
+        is_claimed=True,
     )
     record = JobRecord(job_id="17", state=state, source="squeue", nodes="c1", exit_code=1)
     assert worker.job is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -41,6 +42,18 @@ HOSTILE = [
     "\x0b\x0c\x1c\x85\u2028",
     "RUNNING\n99",
 ]
+# A record that accounting has written before it was told whose it is (22.05).
+NOBODYS = {
+    "State": "PENDING",
+    "Submit": "1700000000",
+    "Start": "1700000001",
+    "End": "Unknown",
+    "WorkDir": "",
+    "SubmitLine": "",
+    "JobName": "allocation",
+    "Comment": "",
+}
+NOBODYS_START = datetime.fromtimestamp(1700000001, UTC)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -113,12 +126,10 @@ def test_what_cannot_be_read_is_told(look: Look, records: int) -> None:
 
 def test_accounting_that_does_not_know_yet_whose_a_job_is_is_not_read() -> None:
     """A record of 22.05 that was written before the job's start: PENDING, and named allocation."""
-    early = {"JobName": "allocation", "WorkDir": "", "SubmitLine": "", "Comment": ""}
-    assert sacct.parse(sacct_text({**early, "State": "PENDING"})) == Look(
-        unreadable=sacct.parse(sacct_text({**early, "State": "PENDING"})).unreadable
-    )
-    assert not sacct.parse(sacct_text({**early, "State": "PENDING"})).is_complete
-    assert sacct.parse(sacct_text({**early, "Comment": "run-1"})).records
+    look = sacct.parse(sacct_text(NOBODYS), now=NOBODYS_START + timedelta(seconds=60))
+    assert look == Look(unreadable=look.unreadable)
+    assert not look.is_complete
+    assert sacct.parse(sacct_text({**NOBODYS, "Comment": "run-1"})).records
 
 
 def test_a_torn_record_hides_no_other() -> None:
@@ -366,3 +377,12 @@ def check_looks(*looks: Look) -> None:
     for look in looks:
         assert all(parse_job_id(job.job_id) == job.job_id for job in look.records)
         assert all(isinstance(job.state, JobState) for job in look.records)
+
+
+@pytest.mark.parametrize(("seconds", "is_complete"), [(60, False), (300, True)])
+def test_record_that_stays_nobodys_is_noise(seconds: int, is_complete: bool) -> None:
+    """A controller that lost its state never tells whose it is: other jobs do not wait for that."""
+    strange = {**NOBODYS, "JobID": "18", "JobIDRaw": "18"}
+    look = sacct.parse(sacct_text({}, strange), now=NOBODYS_START + timedelta(seconds=seconds))
+    assert [job.job_id for job in look.records] == ["17"]
+    assert look.is_complete is is_complete

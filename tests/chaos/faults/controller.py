@@ -39,6 +39,13 @@ def _frozen(daemon: str) -> Inject:
 
 
 @contextlib.contextmanager
+def _killed_when_saved(bed: Bed, _random: Random) -> Iterator[HasStruck]:
+    bed.slurm.await_saving()
+    with _killed("slurmctld")(bed, _random) as has_struck:
+        yield has_struck
+
+
+@contextlib.contextmanager
 def _restarted(bed: Bed, _random: Random) -> Iterator[HasStruck]:
     bed.slurm.signal("slurmctld", signal.SIGTERM)
     try:
@@ -72,8 +79,18 @@ FAULTS = [
         name="slurmctld killed",
         group=GROUP,
         outlasted=True,
-        text="kill -9, started again 15 s later",
+        text="kill -9, started again 15 s later; its nodes end jobs that it had not saved",
         inject=_killed("slurmctld"),
+        hold_seconds=15,
+        expected=Expected(may_be_cut=True),
+        short=True,
+    ),
+    Fault(
+        name="slurmctld killed when saved",
+        group=GROUP,
+        outlasted=True,
+        text="kill -9 right after it has saved its jobs, started again 15 s later",
+        inject=_killed_when_saved,
         hold_seconds=15,
     ),
     Fault(
