@@ -12,29 +12,10 @@ import time
 from typing import Callable, Dict, Optional, Sequence
 
 from . import signals
-from .job_files import open_output
 from .journal import log
 from .memory import LOOK_SECONDS, MemoryLimit
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-
-
-class Output:
-    """The child's ``stdout`` and ``stderr`` in the job directory, open to be appended to."""
-
-    def __init__(self, job_dir: str) -> None:
-        """Open them. Raises OSError."""
-        self.stdout = open_output(os.path.join(job_dir, "stdout"))
-        try:
-            self.stderr = open_output(os.path.join(job_dir, "stderr"))
-        except OSError:
-            os.close(self.stdout)
-            raise
-
-    def close(self) -> None:
-        """Close them; the child has its own."""
-        os.close(self.stdout)
-        os.close(self.stderr)
 
 
 class Child:
@@ -45,17 +26,20 @@ class Child:
         argv: Sequence[str],
         environment: Dict[str, str],
         cwd: Optional[str],
-        output: Output,
+        output: Sequence[int],
         nice: int = 0,
     ) -> None:
-        """Start it. Raises OSError. The program must have one thread only: this uses preexec_fn."""
+        """Start it, printing into two descriptors. Raises OSError.
+
+        The program must have one thread only: this uses preexec_fn.
+        """
         self._process = subprocess.Popen(
             list(argv),
             env=environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=output.stdout,
-            stderr=output.stderr,
+            stdout=output[0],
+            stderr=output[1],
             preexec_fn=before_exec(nice),  # noqa: PLW1509  (one thread, see above)
         )
         self.pid = self._process.pid

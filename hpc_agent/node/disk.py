@@ -25,7 +25,7 @@ _PASSING = frozenset(
         errno.EAGAIN,
     }
 )
-_LOOK_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 
 _Result = TypeVar("_Result")
 
@@ -60,5 +60,5 @@ def patiently(
             if words != told:
                 log("waiting: %s" % words)
                 told = words
-        if pause(_LOOK_SECONDS):
+        if pause(RETRY_SECONDS):
             raise Interrupted(words)

@@ -35,17 +35,6 @@ def read_regular(path: str, limit: int = LARGEST, follow: bool = False) -> bytes
     return content
 
 
-def read_tail(path: str, size: int) -> str:
-    """Return the last bytes of a file as text, "" when there is none."""
-    try:
-        with os.fdopen(_open_regular(path, os.O_RDONLY), "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - size))
-            return file.read(size).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def open_output(path: str) -> int:
     """Open a file to append to, in the place of whatever is not one. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

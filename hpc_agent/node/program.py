@@ -13,12 +13,13 @@ import traceback
 from typing import Any, Dict, Optional, Tuple
 
 from . import records, signals
-from .child import Child, Output, cpu_seconds, max_rss_kb, supervise
+from .child import Child, cpu_seconds, max_rss_kb, supervise
 from .claim import ClaimRefused, claim
 from .disk import DiskTrouble, Interrupted, patiently
-from .job_files import read_tail, write_json
+from .job_files import write_json
 from .journal import log
 from .memory import MemoryLimit
+from .output import Output
 from .proxy import LoopbackProxy
 from .records import STDERR_TAIL_BYTES, Ending, exit_record, start_record
 from .relay_client import RelayClient
@@ -110,7 +111,7 @@ class NodeProgram:
 
     def _note_start(self) -> Output:
         write_json(self._path("start.json"), start_record(self._context))
-        return Output(self._job_dir)
+        return Output(self._job_dir, STDERR_TAIL_BYTES)
 
     def _run_child(self, tmp: str, output: Output) -> Tuple[int, Ending]:
         proxy = LoopbackProxy(self._client, self._token, self._context.restart_count)
@@ -119,13 +120,15 @@ class NodeProgram:
         words = self._spec.resume_argv if self._resumes else self._spec.argv
         argv = [_fill(word, server_socket, tmp) for word in words]
         try:
-            child = Child(argv, environment, self._spec.working_directory, output, self._spec.nice)
+            directory = self._spec.working_directory
+            child = Child(argv, environment, directory, output.sinks, self._spec.nice)
         except (OSError, ValueError) as error:
             reason = "cannot start %s: %s" % (argv[0], error)
             log(reason)
             return EX_CANNOT_START, Ending(records.EXITED, reason=reason, exit_code=EX_CANNOT_START)
         self._child = child
         log("started %s as process %d" % (os.path.basename(argv[0]), child.pid))
+        output.start()
         proxy.start()
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
         limit = self._spec.memory_limit_mb
@@ -133,7 +136,9 @@ class NodeProgram:
         asked = supervise(child, self._spec.grace_seconds, memory, self._spec.leave_open_on)
         if tunnels is not None:
             tunnels.stop()
-        return self._ended(child.poll() or 0, asked, memory.verdict if memory else None)
+        output.close()
+        too_much = memory.verdict if memory else None
+        return self._ended(child.poll() or 0, asked, too_much, output.stderr_tail())
 
     def _not_started(self, error: Exception) -> Tuple[int, Ending]:
         log("not started: %s" % error)
@@ -230,7 +235,7 @@ class NodeProgram:
         return tunnels
 
     def _ended(
-        self, status: int, asked: Optional[int], too_much: Optional[str]
+        self, status: int, asked: Optional[int], too_much: Optional[str], stderr_tail: str
     ) -> Tuple[int, Ending]:
         number = -status if status < 0 else None
         outcome = records.EXITED if asked is None else records.TERMINATED
@@ -251,7 +256,7 @@ class NodeProgram:
             max_rss_kb=max_rss_kb(),
             cpu_seconds=cpu_seconds(),
             ended_on=signal.Signals(asked).name if asked is not None else None,
-            stderr_tail=read_tail(self._path("stderr"), STDERR_TAIL_BYTES),
+            stderr_tail=stderr_tail,
         )
         return (128 + number if number is not None else status), ending
 

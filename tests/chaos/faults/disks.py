@@ -70,6 +70,7 @@ FAULTS = [
         "work_dir full",
         "no byte is free where job directories are for 20 s",
         _with(lambda b: b.work_disk.full()),
+        short=True,
     ),
     _fault(
         "work_dir read-only",
