@@ -31,6 +31,13 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
     webserver_port: Annotated[int, typer.Option(help="Port of the UI; 0: any.")] = 3000,
     daemon: Annotated[bool, typer.Option(help="Run dagster-daemon.")] = True,
     webserver: Annotated[bool, typer.Option(help="Run dagster-webserver.")] = True,
+    ui_auth: Annotated[
+        Literal["token", "off"] | None,
+        typer.Option(
+            help="Who is let into the UI: token: whoever logs in with a user token; off: everybody "
+            "on this machine. [default: what ui.yaml in the home says, else token]"
+        ),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Your own certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
     database_url: Annotated[
@@ -47,14 +54,16 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
         import asyncio
         import logging
 
+        from hpc_agent.control_plane.door.config import read_ui_config
         from hpc_agent.control_plane.home import resolve_home
         from hpc_agent.control_plane.process import StartOptions, run
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         for chatty in ("httpx", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        resolved = resolve_home(home, database_url)
         options = StartOptions(
-            home=resolve_home(home, database_url), host=host, port=port,
+            home=resolved, ui=read_ui_config(resolved.ui_yaml, ui_auth), host=host, port=port,
             webserver_host=webserver_host, webserver_port=webserver_port,
             webserver=webserver, daemon=daemon, tls_certificate=tls_cert, tls_key=tls_key,
         )  # fmt: skip
@@ -188,7 +197,8 @@ def _print_addresses(addresses: Addresses, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(addresses)))
         return
     if addresses.ui:
-        typer.echo(f"UI         {addresses.ui}")
+        login = "NO LOGIN" if addresses.ui_auth == "off" else "log in with a user token"
+        typer.echo(f"UI         {addresses.ui} ({login})")
     typer.echo(f"agent API  {addresses.api}")
     if addresses.ca:
         typer.echo(f"CA         {addresses.ca}")

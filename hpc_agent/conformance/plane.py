@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.control_plane.database_url import storage_yaml
-from hpc_agent.control_plane.gateway import bind
+from hpc_agent.control_plane.door.config import UiConfig
+from hpc_agent.control_plane.door.door import open_door
 from hpc_agent.control_plane.home import Home, prepare_home
 from hpc_agent.control_plane.process import STORAGE_THREADS, Addresses, ControlPlane, StartOptions
+from hpc_agent.control_plane.server import bind
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.tokens import TokenKind, Tokens
 from hpc_agent.control_plane.tls import generated_certificate
@@ -56,11 +58,14 @@ def running_plane(
     """
     home = Home(root, database_url)
     prepare_home(home, storage=storage_yaml(database_url, {}))
-    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
-        tls = generated_certificate(home.tls, "127.0.0.1")
-        options = StartOptions(home=home, port=0, webserver_port=0, webserver=webserver,
-                               daemon=False)  # fmt: skip
-        running = _Running(ControlPlane(options, listener, tls))
+    tls = generated_certificate(home.tls, "127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(bind("127.0.0.1", 0)))
+        door = open_door(UiConfig(), "127.0.0.1", 0, tls) if webserver else None
+        if door is not None:
+            stack.enter_context(contextlib.closing(door.listener))
+        options = StartOptions(home=home, webserver=webserver, daemon=False)
+        running = _Running(ControlPlane(options, listener, tls, door))
         with running, _tokens(home) as (agent_token, user_token):
             plane = Plane(
                 home=home, api=running.addresses.api, ui=running.addresses.ui, ca=str(tls.ca),

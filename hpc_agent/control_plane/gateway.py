@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-import uvicorn
 from dagster import DagsterInstance
 
 from hpc_agent.control_plane.faces.agent_calls import AgentCaller
@@ -17,20 +16,19 @@ from hpc_agent.control_plane.faces.servicer import Face
 from hpc_agent.control_plane.faces.view import LocationView, view_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
+from hpc_agent.control_plane.server import serve
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import Location
 from hpc_agent.control_plane.store.postgresql import listen
+from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.workspace import write_workspace
-from hpc_agent.errors import ConfigError
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
 NUDGE_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
-STOP_SECONDS = 3
-BACKLOG = 2048
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +119,7 @@ class Gateway:
                 await self.services.queue.sweep()
                 await asyncio.to_thread(self.services.keys.sweep)
                 await asyncio.to_thread(self.services.agents.forget_old)
+                await asyncio.to_thread(Sessions(self.services.database).sweep)
             except Exception:
                 logger.exception("cannot clean up the database; trying again")
             await asyncio.sleep(SWEEP_SECONDS)
@@ -187,43 +186,6 @@ async def open_gateway(
         database.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Bind the agent API's listener. Raises ConfigError when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol left at 0, asyncio does not set TCP_NODELAY (asyncio/base_events.py), and
-    # each answer waits 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)  # who reads our address may connect before we accept
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
-        ) from error
-    return listener
-
-
 async def serve_agents(services: Services, listener: socket.socket, tls: ServerTls) -> None:
     """Serve the agent API until cancelled."""
-    config = uvicorn.Config(
-        make_app(services), ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key),
-        log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )  # fmt: skip
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        await asyncio.shield(serving)
-    finally:
-        server.should_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: signals belong to the process, see process.py."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    await serve(make_app(services), listener, tls, timeout_keep_alive=75)

@@ -96,9 +96,21 @@ class Home:
         """Addresses of the running control plane; absent while it is down."""
         return self.root / "control-plane.json"
 
+    @property
+    def ui_yaml(self) -> Path:
+        """Who is let into the UI, see door/config.py; may be absent."""
+        return self.root / "ui.yaml"
+
+    @property
+    def webserver_socket(self) -> Path:
+        """Where the stock webserver listens: for the door and the gateway."""
+        return self._socket("webserver.sock")
+
     def socket(self, location_name: str) -> Path:
         """Return where the face of a location listens: stable, and short enough for bind(2)."""
-        name = hashlib.sha256(location_name.encode()).hexdigest()[:16] + ".sock"
+        return self._socket(hashlib.sha256(location_name.encode()).hexdigest()[:16] + ".sock")
+
+    def _socket(self, name: str) -> Path:
         path = self.root / "s" / name
         if len(os.fsencode(path)) < SOCKET_PATH_LIMIT:
             return path
@@ -135,7 +147,7 @@ def prepare_home(home: Home, *, storage: str = "") -> None:
 
 
 def prepare_socket(path: Path) -> None:
-    """Make the directory of a face's socket; it must belong to us and admit nobody else."""
+    """Make the directory of a socket; it must belong to us and admit nobody else."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.parent.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077:

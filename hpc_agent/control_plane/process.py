@@ -1,7 +1,7 @@
 """``hpc-agent control-plane start``: gateway, webserver and daemon as one process tree.
 
-Opened in this order, closed in reverse: lock, listener, gateway with its faces, agent API,
-webserver, daemon.
+Opened in this order, closed in reverse: lock, listeners, gateway with its faces, agent API, the
+UI's door, webserver, daemon.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from hpc_agent.control_plane.database_url import url_in
-from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
-from hpc_agent.control_plane.home import Home, prepare_home, write_atomically
+from hpc_agent.control_plane.door.config import UiConfig
+from hpc_agent.control_plane.door.door import Door, open_door
+from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
+from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket, write_atomically
+from hpc_agent.control_plane.server import bind, url_of
 from hpc_agent.control_plane.supervisor import Program, Supervisor
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
+from hpc_agent.control_plane.webserver_socket import async_client
 from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
 
@@ -51,6 +55,7 @@ class StartOptions:
     daemon: bool = True
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    ui: UiConfig = field(default_factory=UiConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,7 @@ class Addresses:
 
     api: str
     ui: str | None
+    ui_auth: str | None
     ca: str | None
     pid: int
 
@@ -67,8 +73,12 @@ async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None
     """Run until SIGTERM or SIGINT; ``ready`` is called once everything answers."""
     prepare_home(options.home)
     _warn_of_split_storage(options.home)
-    with _only_one(options.home), contextlib.closing(bind(options.host, options.port)) as listener:
-        control_plane = ControlPlane(options, listener, _tls(options))
+    with (
+        _only_one(options.home),
+        contextlib.closing(bind(options.host, options.port)) as listener,
+        _door(options, tls := _tls(options)) as door,
+    ):
+        control_plane = ControlPlane(options, listener, tls, door)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="storage"))
@@ -83,15 +93,17 @@ async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None
 
 
 class ControlPlane:
-    """One running control plane."""
+    """One running control plane; without a door it has no webserver."""
 
-    def __init__(self, options: StartOptions, listener: socket.socket, tls: ServerTls) -> None:
+    def __init__(
+        self, options: StartOptions, listener: socket.socket, tls: ServerTls, door: Door | None
+    ) -> None:
         self._options = options
         self._listener = listener
         self._tls = tls
-        port = _checked_port(options) if options.webserver else options.webserver_port
-        self._ui = f"http://{options.webserver_host}:{port}"
-        self._webserver = Supervisor(self._program("webserver", _webserver_argv(options, port)))
+        self._door = door
+        self._socket = options.home.webserver_socket
+        self._webserver = Supervisor(self._program("webserver", _webserver_argv(options)))
         self._daemon = Supervisor(self._program("daemon", _daemon_argv(options)))
         self._gateway: Gateway | None = None
         self._reload_wanted = asyncio.Event()
@@ -118,7 +130,7 @@ class ControlPlane:
 
     def _warn_of_local_logs(self, gateway: Gateway) -> None:
         home = self._options.home
-        if not self._options.webserver and gateway.services.compute_logs.stays_below(home.root):
+        if self._door is None and gateway.services.compute_logs.stays_below(home.root):
             logger.warning(
                 "compute logs that agents upload here stay in %s, where the webserver of another "
                 "machine does not see them: set compute_logs in %s to a directory that both see, "
@@ -136,8 +148,9 @@ class ControlPlane:
         ]
         if gateway.services.database.is_shared:
             parts.append(gateway.listen())
-        if self._options.webserver:
-            parts.append(self._webserver.run())
+        if self._door is not None:
+            prepare_socket(self._socket)
+            parts += [self._door.serve(self._options.home, gateway.services), self._webserver.run()]
         if self._options.daemon:
             parts.append(self._daemon.run())
         return parts
@@ -159,24 +172,23 @@ class ControlPlane:
             is_new, self._is_new_location = self._is_new_location, False
             if self._options.daemon and is_new:
                 await self._daemon.restart()
-            if self._options.webserver and await self._webserver_answers():
+            if self._door is not None and await self._webserver_answers():
                 gateway.reloading = True
                 try:
-                    await reload_webserver(self._ui)
+                    await reload_webserver(self._socket)
                 finally:
                     gateway.reloading = False
 
     async def _announce(self, ready: Callable[[Addresses], None]) -> None:
-        host = self._options.host
-        name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
-        port = self._listener.getsockname()[1]
+        door = self._door
         addresses = Addresses(
-            api=f"https://{f'[{name}]' if ':' in name else name}:{port}",
-            ui=self._ui if self._options.webserver else None,
+            api=url_of(self._listener, self._options.host),
+            ui=door.url if door else None,
+            ui_auth=door.config.auth if door else None,
             ca=str(self._tls.ca) if self._tls.ca else None,
             pid=os.getpid(),
         )
-        if self._options.webserver:
+        if door is not None:
             while not await self._webserver_answers():  # noqa: ASYNC110 another process
                 await asyncio.sleep(READY_POLL_SECONDS)
         content = json.dumps({name: getattr(addresses, name) for name in Addresses.__slots__})
@@ -185,8 +197,8 @@ class ControlPlane:
 
     async def _webserver_answers(self) -> bool:
         try:
-            async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-                return (await client.get(f"{self._ui}/server_info")).is_success
+            async with async_client(self._socket, timeout=5) as client:
+                return (await client.get("/server_info")).is_success
         except httpx.HTTPError:
             return False
 
@@ -198,10 +210,10 @@ class ControlPlane:
         )  # fmt: skip
 
 
-def _webserver_argv(options: StartOptions, port: int) -> list[str]:
+def _webserver_argv(options: StartOptions) -> list[str]:
     return [
-        sys.executable, "-m", "dagster_webserver", "--host", options.webserver_host,
-        "--port", str(port), "--workspace", str(options.home.workspace_yaml),
+        sys.executable, "-m", "hpc_agent.control_plane.stock_webserver",
+        str(options.home.webserver_socket), str(options.home.workspace_yaml),
     ]  # fmt: skip
 
 
@@ -217,7 +229,18 @@ def _tls(options: StartOptions) -> ServerTls:
         return own_certificate(options.tls_certificate, options.tls_key)
     if options.tls_certificate or options.tls_key:
         raise ConfigError("--tls-cert and --tls-key belong together: give both or neither")
-    return generated_certificate(options.home.tls, options.host)
+    names = (options.host, options.webserver_host, *options.ui.hosts)
+    return generated_certificate(options.home.tls, *names)
+
+
+@contextlib.contextmanager
+def _door(options: StartOptions, tls: ServerTls) -> Iterator[Door | None]:
+    if not options.webserver:
+        yield None
+        return
+    door = open_door(options.ui, options.webserver_host, options.webserver_port, tls)
+    with contextlib.closing(door.listener):
+        yield door
 
 
 def _warn_of_split_storage(home: Home) -> None:
@@ -239,17 +262,3 @@ def _only_one(home: Home) -> Iterator[None]:
                 f"a control plane runs in {home.root} already: stop it, or give another --home"
             ) from error
         yield
-
-
-def _checked_port(options: StartOptions) -> int:
-    """Return the UI's port, picked or given. Raises ConfigError when somebody listens there."""
-    host, wanted = options.webserver_host, options.webserver_port
-    try:
-        with contextlib.closing(bind(host, wanted)) as listener:
-            port: int = listener.getsockname()[1]
-            return port
-    except ConfigError as error:
-        raise ConfigError(
-            f"cannot show the UI on {host}:{wanted}, the address is in use or not ours: "
-            "choose another --webserver-port or --webserver-host"
-        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +40,13 @@ def own_certificate(certificate: Path, key: Path) -> ServerTls:
     return ServerTls(certificate=certificate, key=key, ca=None)
 
 
-def generated_certificate(directory: Path, host: str) -> ServerTls:
-    """Return a certificate for this host, made or renewed where needed."""
+def generated_certificate(directory: Path, *hosts: str) -> ServerTls:
+    """Return a certificate for this machine and these names of it, made or renewed as needed."""
     files = ServerTls(
         certificate=directory / "server.pem", key=directory / "server.key", ca=directory / "ca.pem"
     )
     ca, ca_key, fresh = _authority(directory)
-    names = _subject_names(host)
+    names = _subject_names(hosts)
     if fresh or not _is_good(files.certificate, names):
         certificate, key = _sign_server(ca, ca_key, names)
         write_private(files.key, _pem_key(key))
@@ -116,10 +117,23 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
     )  # fmt: skip
 
 
-def _subject_names(host: str) -> list[x509.GeneralName]:
-    hosts = ["localhost", "127.0.0.1", socket.gethostname(), socket.getfqdn(), host]
+def names_in(certificate: Path) -> list[str]:
+    """Return the host names and addresses that a certificate is for. Raises ConfigError."""
+    try:
+        loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{certificate} is not a certificate in PEM: {error}") from error
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return [*names.get_values_for_type(x509.DNSName), *(str(each) for each in addresses)]
+
+
+def _subject_names(hosts: Iterable[str]) -> list[x509.GeneralName]:
+    always = ("localhost", "127.0.0.1", socket.gethostname(), socket.getfqdn())
     names: list[x509.GeneralName] = []
-    for candidate in dict.fromkeys(hosts):
+    for candidate in dict.fromkeys((*always, *hosts)):
         if candidate in ("0.0.0.0", "::", ""):  # noqa: S104 a wildcard is no name to verify
             continue
         try:

@@ -10,6 +10,7 @@ import httpx
 import yaml
 
 from hpc_agent.control_plane.home import write_atomically
+from hpc_agent.control_plane.webserver_socket import OUR_OWN, async_client
 
 RELOAD_TIMEOUT_SECONDS = 60.0
 RELOAD = """
@@ -37,18 +38,18 @@ def write_workspace(path: Path, sockets: Mapping[str, Path]) -> bool:
     return True
 
 
-async def reload_webserver(url: str) -> bool:
+async def reload_webserver(socket: Path) -> bool:
     """Make the webserver read workspace.yaml again, and tell whether it did."""
     try:
-        async with httpx.AsyncClient(timeout=RELOAD_TIMEOUT_SECONDS, trust_env=False) as client:
-            response = await client.post(f"{url}/graphql", json={"query": RELOAD})
+        async with async_client(socket, RELOAD_TIMEOUT_SECONDS) as client:
+            response = await client.post("/graphql", json={"query": RELOAD}, headers=OUR_OWN)
             response.raise_for_status()
             result = response.json()
     except (httpx.HTTPError, ValueError) as error:
-        logger.warning("webserver at %s did not reload its workspace: %s", url, error)
+        logger.warning("the webserver did not reload its workspace: %s", error)
         return False
     answer = (result.get("data") or {}).get("reloadWorkspace") or {}
     if answer.get("__typename") != "Workspace":
-        logger.warning("webserver at %s did not reload its workspace: %s", url, result)
+        logger.warning("the webserver did not reload its workspace: %s", result)
         return False
     return True

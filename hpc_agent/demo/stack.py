@@ -42,6 +42,11 @@ class Directories:
         return self.local / "cp"
 
     @property
+    def ca(self) -> Path:
+        """The authority of the control plane's certificate."""
+        return self.control_plane / "tls" / "ca.pem"
+
+    @property
     def logs(self) -> Path:
         """Logs of what we start."""
         return self.local / "logs"
@@ -92,23 +97,20 @@ class Stack:
             alive=[self.control_plane],
         )
         self.api_url = addresses["api"]
-        self.webserver = Webserver(addresses["ui"])
+        token = self._token("--name", "demo-user", "--kind", "user")
+        self.webserver = Webserver(addresses["ui"], token=token, ca=self.directories.ca)
 
     def configure_agent(self) -> AgentConfig:
         """Make a token and write agent.yaml."""
-        created = self.run_command(
-            *("control-plane", "token", "create", "--name", "demo", "--json"),
-            *("--home", str(self.directories.control_plane)),
-        )
         token = self.directories.local / "token"
         token.touch(mode=0o600)
-        token.write_text(json.loads(created)["token"])
+        token.write_text(self._token("--name", "demo"))
         shared = self.cluster.is_shared
         content: dict[str, Any] = {
             "control_plane": {
                 "url": self.api_url,
                 "token_file": str(token),
-                "ca_bundle": str(self.directories.control_plane / "tls" / "ca.pem"),
+                "ca_bundle": str(self.directories.ca),
             },
             "work_dir": str(self.directories.shared / "work"),
             "home": str(self.directories.local / "agent"),
@@ -202,6 +204,11 @@ class Stack:
         self.control_plane.stop()
         if hasattr(self, "webserver"):
             self.webserver.close()
+
+    def _token(self, *options: str) -> str:
+        home = ("--home", str(self.directories.control_plane), "--json")
+        created = self.run_command("control-plane", "token", "create", *options, *home)
+        return str(json.loads(created)["token"])
 
     def _scheduler(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"kind": self.cluster.kind}

@@ -70,6 +70,8 @@ def _play(stack: Stack, say: Narrator, options: DemoOptions) -> RunFacts:
     say("Starting the control plane: stock dagster-webserver and dagster-daemon, and the gateway")
     stack.start_control_plane(webserver_port=options.webserver_port)
     say(f"  UI at {stack.webserver.url}, agent API at {stack.api_url}")
+    say(f"  Log in to the UI with the user token {stack.webserver.token}")
+    say("  Your browser does not know the demo's certificate, and will say so")
     say("Starting the agent")
     stack.configure_agent()
     stack.start_agent()

@@ -1,8 +1,10 @@
-"""The stock webserver's own GraphQL API, as the browser uses it."""
+"""The stock webserver's own GraphQL API, through the door, with a user's token."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -73,9 +75,15 @@ query ($filter: RunsFilter) { runsOrError(filter: $filter, limit: 100) { ... on 
 class Webserver:
     """Calls of one webserver. Raises HpcAgentError for whatever GraphQL calls an error."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str, ca: Path) -> None:
         self.url = url
-        self._http = httpx.Client(timeout=90)
+        self.token = token
+        self.ca = ca
+        self._http = httpx.Client(
+            timeout=90,
+            verify=ssl.create_default_context(cafile=str(ca)),
+            headers={"Authorization": f"Bearer {token}"},
+        )
 
     def close(self) -> None:
         """Close the connections."""

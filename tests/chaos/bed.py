@@ -54,12 +54,13 @@ class ControlPlane:
     """Gateway, webserver and daemon on ports of their own, kept running."""
 
     def __init__(self, directory: Path) -> None:
+        self.webserver: Webserver
         self.home = directory / "cp"
         self.home.mkdir(mode=0o700)
         (self.home / "dagster.yaml").write_text(_dagster_yaml())
         self.ca = self.home / "tls" / "ca.pem"
         api, ui = _free_port(), _free_port()
-        self.api, self.webserver = f"https://127.0.0.1:{api}", Webserver(f"http://127.0.0.1:{ui}")
+        self.api, self._ui = f"https://127.0.0.1:{api}", f"https://127.0.0.1:{ui}"
         ports = ("--port", str(api), "--webserver-port", str(ui))
         self.keeper = Keeper(
             [*_COMMAND, "control-plane", "start", "--home", str(self.home), *ports],
@@ -71,6 +72,9 @@ class ControlPlane:
     def start(self) -> None:
         """Start all of it, and wait until it answers."""
         self.keeper.start()
+        if not hasattr(self, "webserver") and until(self.ca.exists, START_SECONDS):
+            token = self.command("token", "create", "--kind", "user").strip()
+            self.webserver = Webserver(self._ui, token=token, ca=self.ca)
         if not until(self.answers, START_SECONDS):
             raise HpcAgentError(f"the control plane does not come up; see {self.keeper.log}")
 
@@ -134,7 +138,8 @@ class ControlPlane:
     def close(self) -> None:
         """End it."""
         self.keeper.close()
-        self.webserver.close()
+        if hasattr(self, "webserver"):
+            self.webserver.close()
 
 
 class Bed:

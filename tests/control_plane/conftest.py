@@ -16,8 +16,9 @@ import pytest_asyncio
 from dagster import DagsterInstance
 
 from hpc_agent.control_plane.database_url import storage_yaml
-from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
+from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home
+from hpc_agent.control_plane.server import bind
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.control_plane.tls import generated_certificate

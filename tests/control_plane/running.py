@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ class ControlPlane:
         self.api: str = addresses["api"]
         self.ui: str = addresses["ui"]
         self.ca: str = addresses["ca"]
+        self.trust = ssl.create_default_context(cafile=self.ca)
+        self.user_token = self.cli("token", "create", "--kind", "user").strip()
 
     def cli(self, *arguments: str) -> str:
         return run_cli(*arguments, "--home", str(self.home)).stdout
@@ -53,7 +56,11 @@ class ControlPlane:
     def query(self, document: str, **variables: Any) -> Any:
         """Execute GraphQL against the stock webserver."""
         response = httpx.post(
-            f"{self.ui}/graphql", json={"query": document, "variables": variables}, timeout=60
+            f"{self.ui}/graphql",
+            json={"query": document, "variables": variables},
+            timeout=60,
+            verify=self.trust,
+            headers={"Authorization": f"Bearer {self.user_token}"},
         )
         body = response.json()
         assert "errors" not in body, body

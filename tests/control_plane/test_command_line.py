@@ -256,7 +256,7 @@ def test_status_tells_what_is_there(home: Home, tmp_path: Path) -> None:
         tmp_path / "f.yaml", "locations: [{location_name: a, code_source: {module_name: a}}]"
     )
     invoke(home, "deploy", file)
-    stale = {"api": "https://x", "ui": "http://x", "ca": None, "pid": 2**22 + 1}
+    stale = {"api": "x", "ui": "x", "ui_auth": "off", "ca": None, "pid": 2**22 + 1}
     home.running_json.write_text(json.dumps(stale))
 
     result = invoke(home, "status")

@@ -46,12 +46,12 @@ class Load:
 
 
 @contextmanager
-def under_load(url: str) -> Iterator[Load]:
+def under_load(known: Webserver) -> Iterator[Load]:
     """Let several callers evaluate a schedule in the code server without a pause."""
     load, stop = Load(), threading.Event()
 
     def call() -> None:
-        webserver = Webserver(url)
+        webserver = Webserver(known.url, token=known.token, ca=known.ca)
         while not stop.is_set():
             try:
                 answer = webserver.query(EVALUATE, {"schedule": SCHEDULE})["scheduleDryRun"]
@@ -100,7 +100,7 @@ def test_no_call_fails_while_servers_hand_over(short_lived: Stack) -> None:
         done = [job for job in servers(stack) if job["phase"] == "ended"]
         return len(done) >= 2
 
-    with under_load(stack.webserver.url) as load:
+    with under_load(stack.webserver) as load:
         wait_for(
             "the code server does not hand over",
             handed_over_twice,
@@ -123,7 +123,7 @@ def test_no_call_fails_when_a_node_fails(short_lived: Stack, slurm_cluster: Slur
         return now[before["key"]] == "ended" and "running" in now.values()
 
     try:
-        with under_load(stack.webserver.url) as load:
+        with under_load(stack.webserver) as load:
             set_node(slurm_cluster, before["nodes"], "down")
             wait_for(
                 "the server on the failed node is not replaced",

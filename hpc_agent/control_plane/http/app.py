@@ -8,9 +8,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from hpc_agent.control_plane.http.artifacts import ArtifactEndpoints
-from hpc_agent.control_plane.http.auth import Authentication
+from hpc_agent.control_plane.http.auth import Authentication, TokenFinder
 from hpc_agent.control_plane.http.graphql import GraphQLEndpoint
-from hpc_agent.control_plane.http.limits import BodyLimit
+from hpc_agent.control_plane.http.limits import BodyLimit, agent_api_limit
 from hpc_agent.control_plane.http.maintenance import MaintenanceGate
 from hpc_agent.control_plane.http.uploads import Uploads, bad_request, healthz
 from hpc_agent.control_plane.services import Services
@@ -46,9 +46,9 @@ def make_app(services: Services) -> Starlette:
             Route("/healthz", healthz, methods=["GET"]),
         ],
         middleware=[
-            Middleware(Authentication, tokens=services.tokens),
+            Middleware(Authentication, finder=TokenFinder(services.tokens)),
             Middleware(MaintenanceGate, switch=MaintenanceSwitch(services.database)),
-            Middleware(BodyLimit),
+            Middleware(BodyLimit, limit_of=agent_api_limit),
         ],
         exception_handlers={
             ControlPlaneRefusedError: bad_request,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,34 +21,15 @@ PUBLIC_PATHS = ("/healthz", "/uploads/", "/artifacts/")
 """An upload address is its own permission, see signed_urls.py."""
 
 
-class Authentication:
-    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401."""
+class TokenFinder:
+    """Finds the token of a secret; the event loop's side of the store."""
 
-    def __init__(
-        self, app: ASGIApp, tokens: Tokens, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._app = app
+    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.monotonic) -> None:
         self._tokens = tokens
         self._clock = clock
         self._known: dict[str, tuple[float, Token]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(PUBLIC_PATHS):
-            await self._app(scope, receive, send)
-            return
-        secret = _secret(Request(scope))
-        token = await self._find(secret) if secret else None
-        if token is None:
-            message = (
-                f"no valid token in {API_TOKEN_HEADER}: make one with "
-                "`hpc-agent control-plane token create`"
-            )
-            await JSONResponse({"error": message}, status_code=401)(scope, receive, send)
-            return
-        scope["token"] = token
-        await self._app(scope, receive, send)
-
-    async def _find(self, secret: str) -> Token | None:
+    async def find(self, secret: str) -> Token | None:
         # Looked up by digest: how long that takes tells nothing of the secret.
         secret_digest = digest(secret)
         until, token = self._known.get(secret_digest, (0.0, None))
@@ -61,8 +43,33 @@ class Authentication:
         return found
 
 
-def _secret(request: Request) -> str | None:
-    if secret := request.headers.get(API_TOKEN_HEADER):
+class Authentication:
+    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401."""
+
+    def __init__(self, app: ASGIApp, finder: TokenFinder) -> None:
+        self._app = app
+        self._finder = finder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(PUBLIC_PATHS):
+            await self._app(scope, receive, send)
+            return
+        secret = secret_in(Request(scope).headers)
+        token = await self._finder.find(secret) if secret else None
+        if token is None:
+            message = (
+                f"no valid token in {API_TOKEN_HEADER}: make one with "
+                "`hpc-agent control-plane token create`"
+            )
+            await JSONResponse({"error": message}, status_code=401)(scope, receive, send)
+            return
+        scope["token"] = token
+        await self._app(scope, receive, send)
+
+
+def secret_in(headers: Headers) -> str | None:
+    """Return the secret that a request brings."""
+    if secret := headers.get(API_TOKEN_HEADER):
         return secret
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, secret = headers.get("Authorization", "").partition(" ")
     return secret.strip() or None if scheme.lower() == "bearer" else None

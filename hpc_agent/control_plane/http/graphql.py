@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.control_plane.graphql.executor import CACHED_DOCUMENTS, GraphQLExecutor
+from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.webserver import (
     Webserver,
     check_user,
@@ -39,7 +40,9 @@ class GraphQLEndpoint:
         self._is_foreign = lru_cache(CACHED_DOCUMENTS)(
             partial(is_for_webserver, self._executor.schema)
         )
-        self._webserver = Webserver(Path(services.instance.root_directory), services.keys)
+        self._webserver = Webserver(
+            Home(Path(services.instance.root_directory)).webserver_socket, services.keys
+        )
 
     async def __call__(self, request: Request) -> Response:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,17 +16,25 @@ MAX_LOG_BYTES = 4096 * MEBIBYTE
 """Compute logs are streamed to disk, everything else is held in memory."""
 
 
+def agent_api_limit(path: str) -> int | None:
+    """Return how large a body may be; None where the endpoint sees to it."""
+    if path.startswith("/uploads/"):
+        return None
+    return MAX_GRAPHQL_BYTES if path == "/graphql" else MAX_BODY_BYTES
+
+
 class BodyLimit:
     """ASGI middleware: answers 413 to a body that is too large."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limit_of: Callable[[str], int | None]) -> None:
         self._app = app
+        self._limit_of = limit_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/uploads/"):
+        limit = self._limit_of(scope["path"]) if scope["type"] == "http" else None
+        if limit is None:
             await self._app(scope, receive, send)
             return
-        limit = MAX_GRAPHQL_BYTES if scope["path"] == "/graphql" else MAX_BODY_BYTES
         refusal = JSONResponse(
             {"error": f"request body is larger than {limit} bytes"}, status_code=413
         )

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 from graphql import FieldNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, parse
 
-from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
+from hpc_agent.control_plane.webserver_socket import OUR_OWN, client
 from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
 
 TIMEOUT_SECONDS = 120.0
@@ -49,8 +49,8 @@ def is_for_webserver(schema: GraphQLSchema, document: str) -> bool:
 class Webserver:
     """Sends documents on to the webserver of this control plane."""
 
-    def __init__(self, root: Path, keys: IdempotencyKeys) -> None:
-        self._home = Home(root)
+    def __init__(self, socket: Path, keys: IdempotencyKeys) -> None:
+        self._socket = socket
         self._keys = keys
 
     async def execute(self, data: Answer, idempotency_key: str | None) -> Answer:
@@ -70,28 +70,19 @@ class Webserver:
         return answer
 
     def _send(self, data: Answer) -> str:
-        url = f"{self._address()}/graphql"
         try:
-            with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-                return json.dumps(client.post(url, json=data).json())
-        except (httpx.HTTPError, ValueError) as error:
-            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            kind = WebserverUnreachableError if unsent else ControlPlaneUnavailableError
-            raise kind(
-                f"the webserver at {url} does not answer: {error or type(error).__name__}"
-            ) from error
-
-    def _address(self) -> str:
-        try:
-            address = json.loads(self._home.running_json.read_text())["ui"]
-        except FileNotFoundError:
-            address = None
-        if not address:
+            with client(self._socket, TIMEOUT_SECONDS) as webserver:
+                answer = webserver.post("/graphql", json=data, headers=OUR_OWN)
+                return json.dumps(answer.json())
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise WebserverUnreachableError(
-                "this needs the webserver, and none runs beside this gateway: start the control "
-                "plane with --webserver"
-            )
-        return str(address)
+                "this needs the webserver, and none runs beside this gateway (now): start the "
+                "control plane with --webserver"
+            ) from error
+        except (httpx.HTTPError, ValueError) as error:
+            raise ControlPlaneUnavailableError(
+                f"the webserver does not answer: {error or type(error).__name__}"
+            ) from error
 
 
 def in_deployment(data: Answer, name_of: Callable[[str], str]) -> Answer:

@@ -69,7 +69,16 @@ _V3: Final = (
 
 _V4: Final = ("ALTER TABLE idempotency_keys ADD COLUMN answer TEXT",)
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4)
+# The UI's door. Users could do everything before there were roles.
+_V5: Final = (
+    "ALTER TABLE tokens ADD COLUMN role TEXT",
+    "UPDATE tokens SET role = 'admin' WHERE kind = 'user'",
+    """CREATE TABLE ui_sessions (
+        digest TEXT PRIMARY KEY, token_id TEXT NOT NULL, created_at DOUBLE PRECISION NOT NULL,
+        expires_at DOUBLE PRECISION NOT NULL)""",
+)
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
 
 
 def migrate(connection: sa.Connection) -> None:

@@ -18,8 +18,11 @@ def _table(table_name: str, /, **columns: type[sa.types.TypeEngine[Any]]) -> sa.
 tokens = _table(
     "tokens",
     token_id=sa.Text, name=sa.Text, kind=sa.Text, digest=sa.Text,
-    created_at=sa.Double, revoked_at=sa.Double,
+    created_at=sa.Double, revoked_at=sa.Double, role=sa.Text,
 )  # fmt: skip
+ui_sessions = _table(
+    "ui_sessions", digest=sa.Text, token_id=sa.Text, created_at=sa.Double, expires_at=sa.Double
+)
 deployments = _table(
     "deployments",
     name=sa.Text, created_at=sa.Double, deployment_id=sa.Integer, is_branch=sa.Integer,

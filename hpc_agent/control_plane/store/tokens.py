@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.schema import tokens
 
@@ -37,6 +38,8 @@ class Token:
     kind: TokenKind
     created_at: float
     revoked_at: float | None
+    role: Role | None
+    """Of a user; None for an agent, whose token is for the agent API alone."""
 
 
 class Tokens:
@@ -45,7 +48,7 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str, kind: TokenKind) -> tuple[Token, str]:
+    def create(self, name: str, kind: TokenKind, role: Role = Role.ADMIN) -> tuple[Token, str]:
         """Make a token and return it with its secret, which is shown this once.
 
         The form KIND:ORGANIZATION:HEX is what dagster_cloud/auth/constants.py decodes.
@@ -53,20 +56,20 @@ class Tokens:
         secret = f"{kind}:{ORGANIZATION}:{secrets.token_hex(32)}"
         token = Token(
             token_id=secrets.token_hex(4), name=name, kind=kind, created_at=time.time(),
-            revoked_at=None,
+            revoked_at=None, role=role if kind is TokenKind.USER else None,
         )  # fmt: skip
         with self._database.write() as connection:
             connection.execute(
                 sa.insert(tokens).values(
                     token_id=token.token_id, name=name, kind=str(kind), digest=digest(secret),
-                    created_at=token.created_at,
+                    created_at=token.created_at, role=token.role,
                 )
             )  # fmt: skip
         return token, secret
 
     def all(self) -> list[Token]:
         with self._database.read() as connection:
-            return [_token(row) for row in connection.execute(_SELECT.order_by("created_at"))]
+            return [token_of(row) for row in connection.execute(_SELECT.order_by("created_at"))]
 
     def revoke(self, token_id: str) -> bool:
         """Revoke a token and tell whether there was a valid one with this id."""
@@ -83,20 +86,24 @@ class Tokens:
         query = _SELECT.where(tokens.c.digest == secret_digest, tokens.c.revoked_at.is_(None))
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        return _token(row) if row else None
+        return token_of(row) if row else None
 
 
 def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-_SELECT = sa.select(
-    tokens.c.token_id, tokens.c.name, tokens.c.kind, tokens.c.created_at, tokens.c.revoked_at
-)
+COLUMNS = (
+    tokens.c.token_id, tokens.c.name, tokens.c.kind, tokens.c.created_at, tokens.c.revoked_at,
+    tokens.c.role,
+)  # fmt: skip
+_SELECT = sa.select(*COLUMNS)
 
 
-def _token(row: Any) -> Token:
+def token_of(row: Any) -> Token:
+    """Return the token in a row of COLUMNS."""
     return Token(
         token_id=row.token_id, name=row.name, kind=TokenKind(row.kind),
         created_at=row.created_at, revoked_at=row.revoked_at,
+        role=Role(row.role) if row.role else None,
     )  # fmt: skip

@@ -1,0 +1,86 @@
+"""The door's life: what it is made of, where it listens, and that it serves."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import ipaddress
+import logging
+import socket
+from dataclasses import dataclass
+
+from hpc_agent.control_plane.door.app import SERVER_SETTINGS, DoorParts, make_door
+from hpc_agent.control_plane.door.attempts import Attempts
+from hpc_agent.control_plane.door.config import UiAuth, UiConfig
+from hpc_agent.control_plane.door.login import LoginPages
+from hpc_agent.control_plane.door.origin import Hosts
+from hpc_agent.control_plane.door.upstream import Upstream
+from hpc_agent.control_plane.door.visitor import Anybody, ByToken
+from hpc_agent.control_plane.home import Home
+from hpc_agent.control_plane.http.auth import TokenFinder
+from hpc_agent.control_plane.server import bind, serve, url_of
+from hpc_agent.control_plane.services import Services
+from hpc_agent.control_plane.store.sessions import Sessions
+from hpc_agent.control_plane.tls import ServerTls, names_in
+from hpc_agent.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where the UI is reached, with the listener there."""
+
+    config: UiConfig
+    tls: ServerTls
+    listener: socket.socket
+    url: str
+
+    async def serve(self, home: Home, services: Services) -> None:
+        """Serve the UI until cancelled."""
+        upstream = Upstream(home.webserver_socket)
+        try:
+            app = make_door(self._parts(services, upstream))
+            await serve(app, self.listener, self.tls, **SERVER_SETTINGS)
+        finally:
+            await upstream.close()
+
+    def _parts(self, services: Services, upstream: Upstream) -> DoorParts:
+        hosts = Hosts([*names_in(self.tls.certificate), *self.config.hosts])
+        if self.config.auth is UiAuth.OFF:
+            return DoorParts(upstream=upstream, hosts=hosts, recognition=Anybody(), login=None)
+        finder, sessions, attempts = (
+            TokenFinder(services.tokens), Sessions(services.database), Attempts()
+        )  # fmt: skip
+        return DoorParts(
+            upstream=upstream, hosts=hosts, recognition=ByToken(finder, sessions, attempts),
+            login=LoginPages(finder, sessions, attempts),
+        )  # fmt: skip
+
+
+def open_door(config: UiConfig, host: str, port: int, tls: ServerTls) -> Door:
+    """Listen. Raises ConfigError when the address is taken, or open to others without a login."""
+    if config.auth is UiAuth.OFF:
+        if not _is_loopback(host):
+            raise ConfigError(
+                f"--ui-auth off shows the UI to everybody who reaches {host}: it is for "
+                "--webserver-host 127.0.0.1 alone"
+            )
+        logger.warning(
+            "THE UI HAS NO LOGIN: whoever has an account on this machine can open it, launch runs, "
+            "and so run code as %s; leave out --ui-auth off to change that", getpass.getuser(),
+        )  # fmt: skip
+    try:
+        listener = bind(host, port)
+    except ConfigError as error:
+        raise ConfigError(
+            f"cannot show the UI on {host}:{port}, the address is in use or not ours: "
+            "choose another --webserver-port or --webserver-host"
+        ) from error
+    return Door(config=config, tls=tls, listener=listener, url=url_of(listener, host))
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,0 +1,69 @@
+"""A listener of ours and the HTTP server on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from hpc_agent.control_plane.tls import ServerTls
+from hpc_agent.errors import ConfigError
+
+STOP_SECONDS = 3
+BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listener. Raises ConfigError when the address is in use or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol left at 0, asyncio does not set TCP_NODELAY (asyncio/base_events.py), and
+    # each answer waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)  # who reads our address may connect before we accept
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket, host: str) -> str:
+    """Return the address of a TLS listener; a wildcard's is the name of this machine."""
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
+    return f"https://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
+
+
+async def serve(
+    app: ASGIApp, listener: socket.socket, tls: ServerTls | None, **settings: Any
+) -> None:
+    """Serve until cancelled; ``settings`` are uvicorn's."""
+    if tls is not None:
+        settings |= {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off",
+        timeout_graceful_shutdown=STOP_SECONDS, **settings,
+    )  # fmt: skip
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals belong to the process, see process.py."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,66 @@
+"""The stock webserver's application on a unix socket, which its own command does not offer.
+
+    python -m hpc_agent.control_plane.stock_webserver SOCKET WORKSPACE_YAML
+
+Does what ``dagster_webserver/cli.py`` does. Who can open the socket is the door: it says with
+each request whether the visitor may only look, and the UI then shows its buttons as disabled.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvicorn
+from dagster import DagsterInstance
+from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.log import configure_loggers
+from dagster_webserver.app import create_app_from_workspace_process_context
+from dagster_webserver.cli import (
+    DEFAULT_DB_STATEMENT_TIMEOUT,
+    DEFAULT_POOL_MAX_OVERFLOW,
+    DEFAULT_POOL_RECYCLE,
+)
+from dagster_webserver.version import __version__
+from starlette.requests import HTTPConnection
+
+from hpc_agent.control_plane.door.headers import READ_ONLY_HEADER
+
+LIVE_DATA_POLL_MILLISECONDS = 2000
+
+
+class VisitedWorkspace(WorkspaceProcessContext):
+    """A workspace that each visitor sees with his own permissions."""
+
+    def create_request_context(self, source: object | None = None) -> WorkspaceRequestContext:
+        """Make the context of one request; without the door's word it may only look."""
+        word = source.headers.get(READ_ONLY_HEADER) if isinstance(source, HTTPConnection) else None
+        return WorkspaceRequestContext(
+            instance=self.instance, current_workspace=self.get_current_workspace(),
+            process_context=self, version=self.version, source=source,
+            read_only=word != "no",
+        )  # fmt: skip
+
+
+def main(socket: str, workspace_yaml: str) -> None:
+    """Serve until SIGTERM."""
+    configure_loggers(log_level="INFO")
+    with DagsterInstance.get() as instance:
+        instance.optimize_for_webserver(
+            DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
+        )
+        with VisitedWorkspace(
+            instance, version=__version__, read_only=False,
+            workspace_load_target=WorkspaceFileTarget([workspace_yaml]),
+        ) as workspace:  # fmt: skip
+            app = create_app_from_workspace_process_context(
+                workspace, live_data_poll_rate=LIVE_DATA_POLL_MILLISECONDS
+            )
+            logging.getLogger("dagster-webserver").info("serving on %s", socket)
+            # The door tells by which scheme it was reached: redirects name it.
+            uvicorn.run(app, uds=socket, log_level="warning", forwarded_allow_ips="*")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
