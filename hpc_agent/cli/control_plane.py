@@ -145,16 +145,29 @@ def create_token(
     home: HomeOption = None,
     name: Annotated[str, typer.Option(help="What you will know it by.")] = "agent",
     kind: Annotated[Literal["agent", "user"], typer.Option(help="Who uses it.")] = "agent",
+    role: Annotated[
+        Literal["viewer", "operator", "admin"] | None,
+        typer.Option(
+            help="What a user may do. viewer: look; operator: launch, terminate, switch schedules "
+            "too; admin: everything, wiping and deploying too. [default: admin]"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token and print it; it is shown this once."""
     with errors_told():
+        from hpc_agent.control_plane.roles import Role
         from hpc_agent.control_plane.store.tokens import TokenKind, Tokens
 
+        if role is not None and kind == "agent":
+            raise ConfigError("--role is for users: add --kind user")
         with open_database(home) as database:
-            token, secret = Tokens(database).create(name, TokenKind(kind))
+            token, secret = Tokens(database).create(
+                name, TokenKind(kind), Role(role) if role else Role.ADMIN
+            )
         if as_json:
-            typer.echo(json.dumps({"id": token.token_id, "name": name, "token": secret}))
+            made = {"id": token.token_id, "name": name, "role": token.role, "token": secret}
+            typer.echo(json.dumps(made))
         else:
             typer.echo(secret)
 

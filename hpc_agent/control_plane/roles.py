@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+
+from hpc_agent.errors import ControlPlaneRefusedError
 
 LAUNCHES = frozenset({
     "launchMultipleRuns", "launchPartitionBackfill", "launchPipelineExecution",
@@ -49,3 +51,14 @@ def role_for(mutations: Iterable[str]) -> Role:
         elif name not in OPERATIONS | HARMLESS:
             needed = Role.ADMIN
     return needed
+
+
+def check(role: Role, mutations: Sequence[str]) -> None:
+    """Raise RoleLackingError when this role may not call these mutations."""
+    needed = role_for(mutations)
+    if not role.covers(needed):
+        raise RoleLackingError(f"your role is {role}: {', '.join(mutations)} needs {needed}")
+
+
+class RoleLackingError(ControlPlaneRefusedError):
+    """A user's role does not allow what was asked for."""

@@ -63,6 +63,7 @@ def token_rows(tokens: Sequence[Token]) -> list[dict[str, Any]]:
         {
             "id": token.token_id,
             "kind": str(token.kind),
+            "role": str(token.role or "-"),
             "name": token.name,
             "created": datetime.fromtimestamp(token.created_at, tz=UTC).isoformat("T", "seconds"),
             "state": "revoked" if token.revoked_at else "valid",

@@ -25,7 +25,7 @@ from dagster_webserver.cli import (
 from dagster_webserver.version import __version__
 from starlette.requests import HTTPConnection
 
-from hpc_agent.control_plane.door.headers import READ_ONLY_HEADER
+from hpc_agent.control_plane.webserver_socket import READ_ONLY_HEADER
 
 LIVE_DATA_POLL_MILLISECONDS = 2000
 

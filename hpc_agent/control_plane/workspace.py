@@ -10,7 +10,8 @@ import httpx
 import yaml
 
 from hpc_agent.control_plane.home import write_atomically
-from hpc_agent.control_plane.webserver_socket import OUR_OWN, async_client
+from hpc_agent.control_plane.roles import Role
+from hpc_agent.control_plane.webserver_socket import async_client, told_of
 
 RELOAD_TIMEOUT_SECONDS = 60.0
 RELOAD = """
@@ -42,7 +43,9 @@ async def reload_webserver(socket: Path) -> bool:
     """Make the webserver read workspace.yaml again, and tell whether it did."""
     try:
         async with async_client(socket, RELOAD_TIMEOUT_SECONDS) as client:
-            response = await client.post("/graphql", json={"query": RELOAD}, headers=OUR_OWN)
+            response = await client.post(
+                "/graphql", json={"query": RELOAD}, headers=told_of(Role.ADMIN)
+            )
             response.raise_for_status()
             result = response.json()
     except (httpx.HTTPError, ValueError) as error:

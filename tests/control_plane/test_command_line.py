@@ -228,6 +228,26 @@ def test_token_works_until_revoked(home: Home, database: Database) -> None:
     assert "revoked" in invoke(home, "token", "list").stdout
 
 
+@pytest.mark.parametrize("role", [None, "viewer", "operator", "admin"])
+def test_user_token_has_a_role(home: Home, database: Database, role: str | None) -> None:
+    """Without one it is an admin's, as it was before there were roles."""
+    options = ["--role", role] if role else []
+    created = invoke(home, "token", "create", "--kind", "user", *options).stdout.strip()
+
+    found = Tokens(database).find(digest(created))
+
+    assert found is not None
+    assert found.role == (role or "admin")
+    assert f"  user  {role or 'admin'}  " in invoke(home, "token", "list").stdout
+
+
+def test_agent_token_has_no_role(home: Home) -> None:
+    refused = invoke(home, "token", "create", "--role", "viewer")
+
+    assert refused.exit_code == 2
+    assert "--kind user" in refused.stderr
+
+
 def test_stock_client_can_read_our_tokens(database: Database) -> None:
     """dagster_cloud takes tokens apart to find an organization: ours have one, and no region."""
     from dagster_cloud.auth.constants import decode_agent_token

@@ -16,7 +16,7 @@ from hpc_agent.control_plane.documents import mutations_of
 from hpc_agent.control_plane.door.gate import visitor_of
 from hpc_agent.control_plane.door.proxy import NOT_UP, streamed
 from hpc_agent.control_plane.door.upstream import Upstream
-from hpc_agent.control_plane.roles import Role, role_for
+from hpc_agent.control_plane.roles import RoleLackingError, check
 from hpc_agent.errors import ControlPlaneRefusedError
 
 JSON = "application/json"
@@ -54,9 +54,10 @@ class GraphQLDoor:
         except ControlPlaneRefusedError as error:
             await refused(str(error), 400)(scope, receive, send)
             return
-        problem = lacking_role(visitor_of(request).role, [each.name for each in mutations])
-        if problem:
-            await refused(problem, 403)(scope, receive, send)
+        try:
+            check(visitor_of(request).role, [each.name for each in mutations])
+        except RoleLackingError as error:
+            await refused(str(error), 403)(scope, receive, send)
             return
         try:
             await self._send_on(request, asked, send)
@@ -95,14 +96,6 @@ def asked_in(data: object) -> Asked:
             "`query` must be a string, `variables` an object, `operationName` a string"
         )
     return Asked(query=query, variables=variables or {}, operation=operation)
-
-
-def lacking_role(role: Role, mutations: list[str]) -> str | None:
-    """Return why this role may not call these mutations; None when it may."""
-    needed = role_for(mutations)
-    if role.covers(needed):
-        return None
-    return f"your role is {role}: {', '.join(mutations)} needs the role {needed}"
 
 
 def refused(message: str, status: int) -> Response:

@@ -1,12 +1,9 @@
-"""Headers: those that the door adds to every answer, and what it tells the webserver."""
+"""Headers that the door adds to every answer."""
 
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-READ_ONLY_HEADER = "X-Hpc-Agent-Read-Only"
-"""``no`` from the door to the webserver: this visitor may do more than look."""
 
 # A browser intersects several Content-Security-Policy headers: the UI's own one stays in force.
 # Not "no-referrer": with it a browser sends ``Origin: null`` with the forms of our own pages (Fetch

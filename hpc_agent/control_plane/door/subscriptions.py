@@ -21,8 +21,9 @@ from websockets.typing import Subprotocol
 from hpc_agent.control_plane.documents import mutations_of
 from hpc_agent.control_plane.door.gate import visitor_of
 from hpc_agent.control_plane.door.graphql import asked_in
-from hpc_agent.control_plane.door.upstream import Upstream, webserver_may
+from hpc_agent.control_plane.door.upstream import Upstream
 from hpc_agent.control_plane.door.visitor import Recognition
+from hpc_agent.control_plane.webserver_socket import told_of
 from hpc_agent.errors import ControlPlaneRefusedError
 
 PROTOCOL = Subprotocol("graphql-ws")
@@ -63,11 +64,10 @@ class Subscriptions:
 
     async def _serve(self, websocket: WebSocket) -> None:
         role = visitor_of(websocket).role
-        headers = {name.decode(): value.decode() for name, value in webserver_may(role).items()}
         try:
             async with unix_connect(
                 str(self._upstream.socket), "ws://webserver/graphql", subprotocols=[PROTOCOL],
-                additional_headers=headers, max_size=MAX_ANSWER_BYTES, proxy=None,
+                additional_headers=told_of(role), max_size=MAX_ANSWER_BYTES, proxy=None,
             ) as webserver:  # fmt: skip
                 await websocket.accept(subprotocol=PROTOCOL)
                 code = await _first_of(

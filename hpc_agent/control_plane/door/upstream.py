@@ -11,9 +11,7 @@ import httpx
 from starlette.requests import HTTPConnection
 
 from hpc_agent.control_plane.door.gate import visitor_of
-from hpc_agent.control_plane.door.headers import READ_ONLY_HEADER
-from hpc_agent.control_plane.roles import Role
-from hpc_agent.control_plane.webserver_socket import BASE_URL, async_client
+from hpc_agent.control_plane.webserver_socket import BASE_URL, async_client, told_of
 
 TIMEOUT_SECONDS = 300.0
 # Neither cookies nor tokens: the webserver has no use for them.
@@ -68,20 +66,15 @@ class Upstream:
 
 def headers_for(connection: HTTPConnection) -> dict[bytes, bytes]:
     """Return what the webserver is told of a request: little, and nothing twice."""
+    role = visitor_of(connection).role
     headers = {name: value for name, value in connection.headers.raw if name in PASSED_ON}
     return {
         b"accept-encoding": b"identity",
         **headers,
         b"host": connection.headers["Host"].encode("latin-1"),
         b"x-forwarded-proto": b"https",
-        **webserver_may(visitor_of(connection).role),
+        **{name.encode(): value.encode() for name, value in told_of(role).items()},
     }
-
-
-def webserver_may(role: Role) -> dict[bytes, bytes]:
-    """Return the header that tells the webserver what to offer to this role."""
-    value = b"yes" if role is Role.VIEWER else b"no"
-    return {READ_ONLY_HEADER.lower().encode(): value}
 
 
 def returned(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:

@@ -11,11 +11,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.store.tokens import Token, Tokens, digest
 
 API_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 a header's name
 REMEMBERED_SECONDS = 5.0
 """A revoked token works for at most this long: the price of not asking the database each time."""
+
+GRAPHQL_PATH = "/graphql"
+"""Where roles are judged by what a document asks for, see graphql.py."""
 
 PUBLIC_PATHS = ("/healthz", "/uploads/", "/artifacts/")
 """An upload address is its own permission, see signed_urls.py."""
@@ -62,6 +66,10 @@ class Authentication:
                 "`hpc-agent control-plane token create`"
             )
             await JSONResponse({"error": message}, status_code=401)(scope, receive, send)
+            return
+        if token.role not in {None, Role.ADMIN} and scope["path"] != GRAPHQL_PATH:
+            message = f"your role is {token.role}: this path is for agents and admins"
+            await JSONResponse({"error": message}, status_code=403)(scope, receive, send)
             return
         scope["token"] = token
         await self._app(scope, receive, send)

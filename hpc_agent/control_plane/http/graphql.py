@@ -13,19 +13,21 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from hpc_agent.control_plane.documents import mutations_of
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.control_plane.graphql.executor import CACHED_DOCUMENTS, GraphQLExecutor
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.webserver import (
     Webserver,
-    check_user,
     in_deployment,
     is_for_webserver,
+    role_of,
 )
+from hpc_agent.control_plane.roles import check
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
-from hpc_agent.control_plane.store.tokens import TokenKind
-from hpc_agent.errors import ControlPlaneError
+from hpc_agent.control_plane.store.tokens import Token
+from hpc_agent.errors import ControlPlaneError, ControlPlaneRefusedError
 
 MAX_WAIT_SECONDS = 300.0
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
@@ -52,6 +54,10 @@ class GraphQLEndpoint:
             message = "body must be a JSON object with a GraphQL document in `query`"
             return JSONResponse({"errors": [{"message": message}]}, status_code=400)
         context = self._context(request)
+        try:
+            check_role(context.token, data["query"])
+        except ControlPlaneRefusedError as error:
+            return JSONResponse({"errors": [{"message": str(error)}]})
         if self._is_foreign(data["query"]):
             return await self._foreign(data, context)
         wait = preferred_wait(request.headers.get("Prefer", ""))
@@ -61,11 +67,11 @@ class GraphQLEndpoint:
 
     async def _foreign(self, data: dict[str, Any], context: RequestContext) -> Response:
         try:
-            check_user(context.token.kind is TokenKind.USER)
+            role = role_of(context.token)
             named = await asyncio.to_thread(
                 in_deployment, data, partial(self._face_name, context.deployment)
             )
-            answer = await self._webserver.execute(named, context.idempotency_key)
+            answer = await self._webserver.execute(named, role, context.idempotency_key)
         except ControlPlaneError as error:
             status = 503 if error.retryable else 200
             return JSONResponse({"errors": [{"message": str(error)}]}, status_code=status)
@@ -105,6 +111,15 @@ class GraphQLEndpoint:
             idempotency_key=headers.get("Idempotency-Key"),
             polls_anew=headers.get("X-Hpc-Poll") == "anew",
         )
+
+
+def check_role(token: Token, document: str) -> None:
+    """Raise ControlPlaneRefusedError when a user may not do what the document asks for.
+
+    An agent's token has no role: the agent API is for it.
+    """
+    if token.role is not None:
+        check(token.role, [each.name for each in mutations_of(document)])
 
 
 def preferred_wait(header: str) -> float:

@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 from graphql import FieldNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, parse
 
+from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
-from hpc_agent.control_plane.webserver_socket import OUR_OWN, client
+from hpc_agent.control_plane.store.tokens import Token
+from hpc_agent.control_plane.webserver_socket import client, told_of
 from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
 
 TIMEOUT_SECONDS = 120.0
@@ -53,13 +55,13 @@ class Webserver:
         self._socket = socket
         self._keys = keys
 
-    async def execute(self, data: Answer, idempotency_key: str | None) -> Answer:
+    async def execute(self, data: Answer, role: Role, idempotency_key: str | None) -> Answer:
         """Return the webserver's answer; under a known key, the one that was given before.
 
         A client whose connection broke repeats a launch under its key, maybe at another gateway.
         Raises ControlPlaneUnavailableError when there is no webserver or it does not answer.
         """
-        send = partial(self._send, data)
+        send = partial(self._send, data, role)
         if idempotency_key is not None:
             send = partial(
                 self._keys.answer_once, f"webserver:{idempotency_key}", send,
@@ -69,12 +71,12 @@ class Webserver:
         answer: Answer = json.loads(await asyncio.to_thread(send))
         return answer
 
-    def _send(self, data: Answer) -> str:
+    def _send(self, data: Answer, role: Role) -> str:
         try:
             with client(self._socket, TIMEOUT_SECONDS) as webserver:
-                answer = webserver.post("/graphql", json=data, headers=OUR_OWN)
+                answer = webserver.post("/graphql", json=data, headers=told_of(role))
                 return json.dumps(answer.json())
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except (OSError, httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise WebserverUnreachableError(
                 "this needs the webserver, and none runs beside this gateway (now): start the "
                 "control plane with --webserver"
@@ -99,10 +101,11 @@ def in_deployment(data: Answer, name_of: Callable[[str], str]) -> Answer:
     return {**data, "variables": launch}
 
 
-def check_user(is_user: bool) -> None:
-    """Raises ControlPlaneRefusedError for an agent's token."""
-    if not is_user:
+def role_of(token: Token) -> Role:
+    """Return the role of a user. Raises ControlPlaneRefusedError for an agent's token."""
+    if token.role is None:
         raise ControlPlaneRefusedError(
             "launching and watching runs needs a user token: "
             "hpc-agent control-plane token create --kind user"
         )
+    return token.role
