@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hpc_agent.cli import deployments, maintenance
-from hpc_agent.cli.gateway_database import HomeOption, JsonOption, errors_told, open_database
+from hpc_agent.cli.gateway_database import (
+    HomeOption,
+    JsonOption,
+    audited,
+    errors_told,
+    open_database,
+)
 from hpc_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +89,9 @@ def deploy(
         from hpc_agent.control_plane.store.locations import Locations
 
         new = read_locations(file)
-        with open_database(home) as database:
+        about = {"deployment": [deployment], "location": [each.name for each in new]}
+        what = "deploy --prune" if prune else "deploy"
+        with audited(home, "deploy", what, about), open_database(home) as database:
             Locations(database).deploy(deployment, new, prune=prune)
         names = ", ".join(location.name for location in new)
         typer.echo(f"deployed to {deployment}: {names}")
@@ -102,6 +110,26 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             typer.echo(json.dumps(found))
         else:
             typer.echo("\n".join(status_lines(found)))
+
+
+@app.command()
+def audit(
+    home: HomeOption = None,
+    since: Annotated[
+        str | None, typer.Option(help="A time, or how long ago: 2026-03-01T12:00, 90m, 7d.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who has done what: logins, launches, terminations, deploys, tokens; the oldest first."""
+    with errors_told():
+        from datetime import UTC, datetime
+
+        from hpc_agent.control_plane.audit.reader import line_of, moment, read_entries
+        from hpc_agent.control_plane.home import resolve_home
+
+        start = moment(since, datetime.now(UTC)) if since else None
+        for entry in read_entries(resolve_home(home).audit_log, start):
+            typer.echo(json.dumps(entry) if as_json else line_of(entry))
 
 
 @app.command()
@@ -161,7 +189,8 @@ def create_token(
 
         if role is not None and kind == "agent":
             raise ConfigError("--role is for users: add --kind user")
-        with open_database(home) as database:
+        about = {"name": [name], "kind": [str(kind)], "role": [str(role or "-")]}
+        with audited(home, "token", "create", about), open_database(home) as database:
             token, secret = Tokens(database).create(
                 name, TokenKind(kind), Role(role) if role else Role.ADMIN
             )
@@ -196,10 +225,10 @@ def revoke_token(
     with errors_told():
         from hpc_agent.control_plane.store.tokens import Tokens
 
-        with open_database(home) as database:
-            revoked = Tokens(database).revoke(token_id)
-        if not revoked:
-            raise ConfigError(f"no valid token with id {token_id!r}: see `token list`")
+        about = {"id": [token_id]}
+        with audited(home, "token", "revoke", about), open_database(home) as database:
+            if not Tokens(database).revoke(token_id):
+                raise ConfigError(f"no valid token with id {token_id!r}: see `token list`")
         typer.echo(f"revoked {token_id}")
 
 

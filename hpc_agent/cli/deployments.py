@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from hpc_agent.cli.gateway_database import HomeOption, JsonOption, errors_told, open_database
+from hpc_agent.cli.gateway_database import (
+    HomeOption,
+    JsonOption,
+    audited,
+    errors_told,
+    open_database,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Deployments: prod, staging, one per git branch.")
 
@@ -27,7 +33,8 @@ def create(
     with errors_told():
         from hpc_agent.control_plane.store.deployments import Deployments
 
-        with open_database(home) as database:
+        about = {"deployment": [name]}
+        with audited(home, "deploy", "create", about), open_database(home) as database:
             Deployments(database).create(name, branch=branch)
         typer.echo(f"created {name}")
 
@@ -53,6 +60,7 @@ def delete(name: NameArgument, home: HomeOption = None) -> None:
     with errors_told():
         from hpc_agent.control_plane.store.deployments import Deployments
 
-        with open_database(home) as database:
+        about = {"deployment": [name]}
+        with audited(home, "deploy", "delete", about), open_database(home) as database:
             Deployments(database).delete(name)
         typer.echo(f"deleted {name}")

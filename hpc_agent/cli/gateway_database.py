@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +31,32 @@ def open_database(home: Path | None) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def audited(
+    home: Path | None, action: str, what: str, about: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[None]:
+    """Note in the audit log what the block does, and whether it did."""
+    from hpc_agent.control_plane.audit.entry import Action, Entry, Outcome, command_line
+    from hpc_agent.control_plane.audit.log import AuditLog
+    from hpc_agent.control_plane.home import resolve_home
+
+    log = AuditLog(resolve_home(home).audit_log)
+    outcome = Outcome.FAILED
+    try:
+        yield
+        outcome = Outcome.OK
+    finally:
+        log.append(
+            Entry(
+                action=Action(action),
+                actor=command_line(),
+                what=what,
+                outcome=outcome,
+                about=about or {},
+            )
+        )
 
 
 @contextmanager

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpc_agent.cli.gateway_database import HomeOption, JsonOption, errors_told, open_database
+from hpc_agent.cli.gateway_database import (
+    HomeOption,
+    JsonOption,
+    audited,
+    errors_told,
+    open_database,
+)
 
 if TYPE_CHECKING:
     from hpc_agent.control_plane.store.maintenance import Maintenance
@@ -31,7 +37,7 @@ def turn_on(
     with errors_told():
         from hpc_agent.control_plane.store.maintenance import DEFAULT_MESSAGE, MaintenanceSwitch
 
-        with open_database(home) as database:
+        with audited(home, "maintenance", "on"), open_database(home) as database:
             maintenance = MaintenanceSwitch(database).turn_on(message or DEFAULT_MESSAGE, minutes)
         typer.echo(_line(maintenance))
 
@@ -42,7 +48,7 @@ def turn_off(home: HomeOption = None) -> None:
     with errors_told():
         from hpc_agent.control_plane.store.maintenance import MaintenanceSwitch
 
-        with open_database(home) as database:
+        with audited(home, "maintenance", "off"), open_database(home) as database:
             was_on = MaintenanceSwitch(database).turn_off()
         typer.echo("maintenance is off" if was_on else "maintenance was not on")
 

@@ -88,6 +88,11 @@ class Home:
         return self.root / "log"
 
     @property
+    def audit_log(self) -> Path:
+        """Who did what, see audit/."""
+        return self.root / "audit.log"
+
+    @property
     def tls(self) -> Path:
         return self.root / "tls"
 

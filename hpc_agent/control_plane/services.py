@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dagster import DagsterInstance
 
+from hpc_agent.control_plane.audit.log import AuditLog
 from hpc_agent.control_plane.compute_logs import ComputeLogStore
 from hpc_agent.control_plane.events import EventWriter
 from hpc_agent.control_plane.faces.repositories import RepositoryReader
@@ -51,6 +52,7 @@ class Services:
     signer: UrlSigner
     queue: RequestQueue
     runs: RunRequests
+    audit: AuditLog
 
 
 def build_services(home: Home, database: Database, instance: DagsterInstance) -> Services:
@@ -80,4 +82,5 @@ def build_services(home: Home, database: Database, instance: DagsterInstance) ->
         signer=UrlSigner(Settings(database).url_key()),
         queue=queue,
         runs=RunRequests(instance, queue),
+        audit=AuditLog(home.audit_log),
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from hpc_agent.control_plane.audit.reader import read_entries
 from hpc_agent.control_plane.gateway import Gateway
+from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.roles import Role
+from hpc_agent.control_plane.store.locations import NewLocation
 from hpc_agent.control_plane.store.tokens import TokenKind
 from tests.control_plane.conftest import AgentApi
 
@@ -58,3 +61,26 @@ async def test_agents_paths_are_not_for_lesser_users(
 async def test_agent_needs_no_role(api: AgentApi) -> None:
     answer: httpx.Response = await api.client.post("/graphql", json={"query": DELETE})
     assert "your role is" not in answer.text
+
+
+async def test_gateway_notes_what_users_change(api: AgentApi, gateway: Gateway, home: Home) -> None:
+    """Deploys, what goes to the webserver, and what was refused; agents' writes are not noted."""
+    new = NewLocation(name="a", agent_queue=None, deploy_data="{}")
+    gateway.services.locations.deploy("prod", [new])
+    await ask(api, gateway, Role.ADMIN, DELETE)
+    await ask(api, gateway, Role.ADMIN, DELETE)
+    await ask(api, gateway, Role.VIEWER, DELETE)
+    await ask(api, gateway, Role.ADMIN, "mutation { launchRun { __typename } }")
+    await ask(api, gateway, Role.ADMIN, "{ deployments { deploymentName } }")
+    await api.client.post("/graphql", json={"query": DELETE})
+
+    found = [
+        (each["action"], each["role"], each["outcome"]) for each in read_entries(home.audit_log)
+    ]
+
+    assert found == [
+        ("deploy", "admin", "ok"),
+        ("deploy", "admin", "failed"),
+        ("deploy", "viewer", "refused"),
+        ("launch", "admin", "unknown"),
+    ]

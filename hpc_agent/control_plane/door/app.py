@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
+from hpc_agent.control_plane.audit.log import AuditLog
 from hpc_agent.control_plane.door.gate import LOGIN_PATH, Gate
 from hpc_agent.control_plane.door.graphql import GraphQLDoor
 from hpc_agent.control_plane.door.headers import SecurityHeaders
@@ -45,6 +46,7 @@ class DoorParts:
     hosts: Hosts
     recognition: Recognition
     login: LoginPages | None
+    audit: AuditLog
     recheck_seconds: float = 10.0
     websockets_per_visitor: int = 64
 
@@ -62,7 +64,7 @@ def make_door(parts: DoorParts) -> Starlette:
     app = Starlette(
         routes=[
             *pages,
-            Route("/graphql", GraphQLDoor(parts.upstream)),
+            Route("/graphql", GraphQLDoor(parts.upstream, parts.audit)),
             WebSocketRoute(
                 "/graphql",
                 Subscriptions(
@@ -72,7 +74,7 @@ def make_door(parts: DoorParts) -> Starlette:
                     per_visitor=parts.websockets_per_visitor,
                 ),
             ),
-            Route("/{path:path}", Proxy(parts.upstream)),
+            Route("/{path:path}", Proxy(parts.upstream, parts.audit)),
         ],
         middleware=[
             Middleware(SecurityHeaders),

@@ -15,7 +15,7 @@ from hpc_agent.control_plane.door.config import UiAuth, UiConfig
 from hpc_agent.control_plane.door.login import LoginPages
 from hpc_agent.control_plane.door.origin import Hosts
 from hpc_agent.control_plane.door.upstream import Upstream
-from hpc_agent.control_plane.door.visitor import Anybody, ByToken
+from hpc_agent.control_plane.door.visitor import Anybody, ByToken, UserTokens
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.auth import TokenFinder
 from hpc_agent.control_plane.server import bind, serve, url_of
@@ -46,15 +46,17 @@ class Door:
             await upstream.close()
 
     def _parts(self, services: Services, upstream: Upstream) -> DoorParts:
+        audit = services.audit
         hosts = Hosts([*names_in(self.tls.certificate), *self.config.hosts])
         if self.config.auth is UiAuth.OFF:
-            return DoorParts(upstream=upstream, hosts=hosts, recognition=Anybody(), login=None)
-        finder, sessions, attempts = (
-            TokenFinder(services.tokens), Sessions(services.database), Attempts()
-        )  # fmt: skip
+            return DoorParts(
+                upstream=upstream, hosts=hosts, recognition=Anybody(), login=None, audit=audit
+            )
+        users = UserTokens(TokenFinder(services.tokens), audit, Attempts())
+        sessions = Sessions(services.database)
         return DoorParts(
-            upstream=upstream, hosts=hosts, recognition=ByToken(finder, sessions, attempts),
-            login=LoginPages(finder, sessions, attempts),
+            upstream=upstream, hosts=hosts, recognition=ByToken(users, sessions),
+            login=LoginPages(users, sessions, audit), audit=audit,
         )  # fmt: skip
 
 

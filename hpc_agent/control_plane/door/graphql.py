@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from hpc_agent.control_plane.documents import mutations_of
+from hpc_agent.control_plane.audit.entry import Outcome
+from hpc_agent.control_plane.audit.log import AuditLog
+from hpc_agent.control_plane.audit.mutations import entries_of
+from hpc_agent.control_plane.documents import Mutation, mutations_of
 from hpc_agent.control_plane.door.gate import visitor_of
 from hpc_agent.control_plane.door.proxy import NOT_UP, streamed
-from hpc_agent.control_plane.door.upstream import Upstream
+from hpc_agent.control_plane.door.upstream import Upstream, returned
 from hpc_agent.control_plane.roles import RoleLackingError, check
 from hpc_agent.errors import ControlPlaneRefusedError
 
@@ -40,8 +45,9 @@ class Asked:
 class GraphQLDoor:
     """ASGI application for HTTP; subscriptions.py is for websockets."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, audit: AuditLog) -> None:
         self._upstream = upstream
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -55,21 +61,49 @@ class GraphQLDoor:
             await refused(str(error), 400)(scope, receive, send)
             return
         try:
-            check(visitor_of(request).role, [each.name for each in mutations])
-        except RoleLackingError as error:
-            await refused(str(error), 403)(scope, receive, send)
-            return
-        try:
-            await self._send_on(request, asked, send)
+            if mutations:
+                await (await self._change(request, asked, mutations))(scope, receive, send)
+            else:
+                async with self._answer(request, asked) as answer:
+                    await streamed(answer)(scope, receive, send)
         except httpx.TransportError:
             await NOT_UP(scope, receive, send)
 
-    async def _send_on(self, request: Request, asked: Asked, send: Send) -> None:
+    async def _change(
+        self, request: Request, asked: Asked, mutations: Sequence[Mutation]
+    ) -> Response:
+        """Send on what changes something, and note it. Raises httpx.TransportError."""
+        visitor = visitor_of(request)
+        found: object = None
+        outcome: Outcome | None = Outcome.UNKNOWN
+        try:
+            check(visitor.role, [each.name for each in mutations])
+            async with self._answer(request, asked) as answer:
+                content = await answer.aread()
+                found, outcome = _parsed(content), None
+                response = Response(content, answer.status_code)
+                response.raw_headers = returned(answer.headers)
+                return response
+        except RoleLackingError as error:
+            outcome = Outcome.REFUSED
+            return refused(str(error), 403)
+        except httpx.ConnectError:
+            outcome = Outcome.FAILED
+            raise
+        finally:
+            await self._audit.note(
+                *entries_of(
+                    visitor.actor, mutations, asked.variables, answer=found, outcome=outcome
+                )
+            )
+
+    def _answer(
+        self, request: Request, asked: Asked
+    ) -> AbstractAsyncContextManager[httpx.Response]:
         content = json.dumps(asked.message).encode()
-        async with self._upstream.answer(
+        return self._upstream.answer(
             request, "POST", path="/graphql", content=content, content_type=JSON
-        ) as answer:
-            await streamed(answer)(request.scope, request.receive, send)
+        )
 
     async def _page(self, request: Request, send: Send) -> None:
         """Show GraphiQL. A document in the address would be executed, mutations too: it is not."""
@@ -101,6 +135,13 @@ def asked_in(data: object) -> Asked:
 def refused(message: str, status: int) -> Response:
     """Return a refusal in the words of GraphQL."""
     return JSONResponse({"errors": [{"message": message}]}, status_code=status)
+
+
+def _parsed(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 async def _read(request: Request) -> Asked:

@@ -10,10 +10,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from hpc_agent.control_plane.door.attempts import Attempts, TooManyAttemptsError
+from hpc_agent.control_plane.audit.entry import Action, Entry, Outcome
+from hpc_agent.control_plane.audit.log import AuditLog
+from hpc_agent.control_plane.door.attempts import TooManyAttemptsError
 from hpc_agent.control_plane.door.gate import LOGIN_PATH, too_many, visitor_of
-from hpc_agent.control_plane.door.visitor import SESSION_COOKIE, Way, peer_of
-from hpc_agent.control_plane.http.auth import TokenFinder
+from hpc_agent.control_plane.door.visitor import (
+    SESSION_COOKIE,
+    UserTokens,
+    Visitor,
+    Way,
+    peer_of,
+    visitor_with,
+)
 from hpc_agent.control_plane.store.sessions import SESSION_SECONDS, Sessions
 
 MAX_FORM_BYTES = 4096
@@ -32,10 +40,10 @@ _PAGES = {
 class LoginPages:
     """Opens a session for who shows a user's token, and closes it again."""
 
-    def __init__(self, finder: TokenFinder, sessions: Sessions, attempts: Attempts) -> None:
-        self._finder = finder
+    def __init__(self, users: UserTokens, sessions: Sessions, audit: AuditLog) -> None:
+        self._users = users
         self._sessions = sessions
-        self._attempts = attempts
+        self._audit = audit
 
     async def ask(self, request: Request) -> Response:
         """Show the form."""
@@ -47,17 +55,17 @@ class LoginPages:
         if form is None:
             return Response("the form is too large", status_code=413)
         then = local_path(form.get("next", "/"))
+        peer = peer_of(request)
         try:
-            with self._attempts.one(peer_of(request)) as attempt:
-                token = await self._finder.find(form.get("token", "").strip())
-                if token is not None and token.role is not None:
-                    attempt.succeed()
+            token = await self._users.user_of(form.get("token", "").strip(), Way.SESSION, peer)
         except TooManyAttemptsError as error:
             return too_many(error)
-        if token is None or token.role is None:
+        visitor = visitor_with(token, Way.SESSION, peer)
+        if token is None or visitor is None:
             problem = "This is not a valid user token."
             return _page("login.html", status=401, next=then, problem=problem)
         secret = await asyncio.to_thread(self._sessions.open, token.token_id)
+        await self._note(Action.LOGIN, visitor)
         response = RedirectResponse(then, status_code=303)
         response.set_cookie(
             SESSION_COOKIE, secret, max_age=int(SESSION_SECONDS), path="/", secure=True,
@@ -75,11 +83,16 @@ class LoginPages:
         """Close the session."""
         if secret := request.cookies.get(SESSION_COOKIE):
             await asyncio.to_thread(self._sessions.close, secret)
+            await self._note(Action.LOGOUT, visitor_of(request))
         response = RedirectResponse(LOGIN_PATH, status_code=303)
         response.delete_cookie(
             SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="strict"
         )
         return response
+
+    async def _note(self, action: Action, visitor: Visitor) -> None:
+        entry = Entry(action=action, actor=visitor.actor, what="web UI", outcome=Outcome.OK)
+        await self._audit.note(entry)
 
 
 def local_path(wanted: str) -> str:

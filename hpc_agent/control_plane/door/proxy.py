@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterable
 
 import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from hpc_agent.control_plane.audit.entry import Action, Entry, Outcome
+from hpc_agent.control_plane.audit.log import AuditLog
 from hpc_agent.control_plane.door.gate import visitor_of
 from hpc_agent.control_plane.door.origin import SAFE_METHODS
 from hpc_agent.control_plane.door.upstream import Upstream, returned
@@ -23,8 +26,9 @@ logger = logging.getLogger(__name__)
 class Proxy:
     """ASGI application: lets a visitor read all paths, and an operator report on assets."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, audit: AuditLog) -> None:
         self._upstream = upstream
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -32,16 +36,42 @@ class Proxy:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        content = None if request.method in SAFE_METHODS else request.stream()
+        if request.method in SAFE_METHODS:
+            await self._pass(request, send, None)
+            return
+        role = visitor_of(request).role
+        if not role.covers(Role.OPERATOR):
+            refusal = JSONResponse({"error": f"your role is {role}: this needs operator"}, 403)
+            await refusal(scope, receive, send)
+            await self._note(request, Outcome.REFUSED)
+            return
+        outcome = Outcome.UNKNOWN
+        try:
+            outcome = await self._pass(request, send, request.stream())
+        finally:
+            await self._note(request, outcome)
+
+    async def _pass(
+        self, request: Request, send: Send, content: AsyncIterable[bytes] | None
+    ) -> Outcome:
+        scope, receive = request.scope, request.receive
         try:
             async with self._upstream.answer(
                 request, request.method, path=scope["path"], query=scope["query_string"],
                 content=content,
             ) as answer:  # fmt: skip
                 await streamed(answer)(scope, receive, send)
+                return Outcome.OK if answer.is_success else Outcome.FAILED
         except httpx.TransportError as error:
             logger.warning("the webserver does not answer %s: %r", scope["path"], error)
             await NOT_UP(scope, receive, send)
+            return Outcome.FAILED
+
+    async def _note(self, request: Request, outcome: Outcome) -> None:
+        actor = visitor_of(request).actor
+        await self._audit.note(
+            Entry(action=Action.MUTATION, actor=actor, what=request.scope["path"], outcome=outcome)
+        )
 
 
 NOT_UP = PlainTextResponse(
@@ -65,6 +95,4 @@ def _refusal(request: Request) -> Response | None:
         return None
     if request.method != "POST" or not path.startswith(REPORTS):
         return JSONResponse({"error": f"{request.method} is not for this path"}, 405)
-    if not visitor_of(request).role.covers(Role.OPERATOR):
-        return JSONResponse({"error": "your role is viewer: it may change nothing"}, 403)
     return None

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
+from hpc_agent.control_plane.audit.entry import Action, Actor, Entry, Outcome
+from hpc_agent.control_plane.audit.log import AuditLog
 from hpc_agent.control_plane.door.attempts import Attempts
 from hpc_agent.control_plane.http.auth import TokenFinder, secret_in
 from hpc_agent.control_plane.roles import Role
@@ -35,6 +37,12 @@ class Visitor:
     name: str
     role: Role
     way: Way
+    peer: str
+
+    @property
+    def actor(self) -> Actor:
+        """Return who it is for the audit log."""
+        return Actor(name=self.name, role=self.role, way=self.way, peer=self.peer)
 
     @property
     def must_show_origin(self) -> bool:
@@ -49,23 +57,45 @@ class Recognition(Protocol):
         """Return who it is, or None. Raises TooManyAttemptsError."""
 
 
+class UserTokens:
+    """Finds the user of a secret, as often as a peer may show a wrong one, and notes wrong ones."""
+
+    def __init__(self, finder: TokenFinder, audit: AuditLog, attempts: Attempts) -> None:
+        self._finder = finder
+        self._audit = audit
+        self._attempts = attempts
+
+    async def user_of(self, secret: str, way: Way, peer: str) -> Token | None:
+        """Return a user's token; an agent's opens no door. Raises TooManyAttemptsError."""
+        with self._attempts.one(peer) as attempt:
+            found = await self._finder.find(secret)
+            if found is not None and found.role is not None:
+                attempt.succeed()
+                return found
+        # At most as many lines as a peer has attempts: nobody washes older lines out of the log.
+        known = found.name if found else "nobody"
+        actor = Actor(name=known, role=None, way=way, peer=peer)
+        what = "an agent's token" if found else "a wrong token"
+        await self._audit.note(
+            Entry(action=Action.LOGIN, actor=actor, what=what, outcome=Outcome.FAILED)
+        )
+        return None
+
+
 class ByToken:
     """Lets in who has logged in with a user's token, or sends one with each request."""
 
-    def __init__(self, finder: TokenFinder, sessions: Sessions, attempts: Attempts) -> None:
-        self._finder = finder
+    def __init__(self, users: UserTokens, sessions: Sessions) -> None:
+        self._users = users
         self._sessions = sessions
-        self._attempts = attempts
 
     async def visitor(self, connection: HTTPConnection) -> Visitor | None:
+        peer = peer_of(connection)
         if secret := secret_in(connection.headers):
-            with self._attempts.one(peer_of(connection)) as attempt:
-                found = await self._finder.find(secret)
-                if found is not None:
-                    attempt.succeed()
-            return _visitor(found, Way.TOKEN)
+            return visitor_with(await self._users.user_of(secret, Way.TOKEN, peer), Way.TOKEN, peer)
         if session := connection.cookies.get(SESSION_COOKIE):
-            return _visitor(await asyncio.to_thread(self._sessions.find, session), Way.SESSION)
+            found = await asyncio.to_thread(self._sessions.find, session)
+            return visitor_with(found, Way.SESSION, peer)
         return None
 
 
@@ -73,7 +103,7 @@ class Anybody:
     """Lets everybody in who can connect: a loopback listener of a machine with one user."""
 
     async def visitor(self, connection: HTTPConnection) -> Visitor | None:
-        return Visitor(name="anybody", role=Role.ADMIN, way=Way.OPEN)
+        return Visitor(name="anybody", role=Role.ADMIN, way=Way.OPEN, peer=peer_of(connection))
 
 
 def peer_of(connection: HTTPConnection) -> str:
@@ -81,8 +111,8 @@ def peer_of(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client else ""
 
 
-def _visitor(token: Token | None, way: Way) -> Visitor | None:
-    """Return the user of a token; an agent's opens no door."""
+def visitor_with(token: Token | None, way: Way, peer: str) -> Visitor | None:
+    """Return the visitor who has a token; only a user's has a role."""
     if token is None or token.role is None:
         return None
-    return Visitor(name=token.name, role=token.role, way=way)
+    return Visitor(name=token.name, role=token.role, way=way, peer=peer)

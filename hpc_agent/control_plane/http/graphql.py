@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hpc_agent.control_plane.documents import mutations_of
+from hpc_agent.control_plane.audit.entry import Actor, Outcome
+from hpc_agent.control_plane.audit.mutations import entries_of
+from hpc_agent.control_plane.documents import Mutation, mutations_of
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.control_plane.graphql.executor import CACHED_DOCUMENTS, GraphQLExecutor
 from hpc_agent.control_plane.home import Home
@@ -23,10 +26,9 @@ from hpc_agent.control_plane.http.webserver import (
     is_for_webserver,
     role_of,
 )
-from hpc_agent.control_plane.roles import check
+from hpc_agent.control_plane.roles import Role, check
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
-from hpc_agent.control_plane.store.tokens import Token
 from hpc_agent.errors import ControlPlaneError, ControlPlaneRefusedError
 
 MAX_WAIT_SECONDS = 300.0
@@ -54,10 +56,47 @@ class GraphQLEndpoint:
             message = "body must be a JSON object with a GraphQL document in `query`"
             return JSONResponse({"errors": [{"message": message}]}, status_code=400)
         context = self._context(request)
+        if context.token.role is None:
+            return await self._execute(request, data, context)
+        return await self._for_user(request, data, context, context.token.role)
+
+    async def _for_user(
+        self, request: Request, data: dict[str, Any], context: RequestContext, role: Role
+    ) -> Response:
+        """Execute what the user's role allows, and note what changes something.
+
+        An agent's token has no role: the agent API is for it.
+        """
+        peer = request.client.host if request.client else ""
+        actor = Actor(name=context.token.name, role=role, way="token", peer=peer)
+        variables = data.get("variables")
+        mutations: Sequence[Mutation] = ()
+        answer: object = None
+        outcome: Outcome | None = Outcome.UNKNOWN
         try:
-            check_role(context.token, data["query"])
+            mutations = await asyncio.to_thread(mutations_of, data["query"])
+            check(role, [each.name for each in mutations])
+            response = await self._execute(request, data, context)
+            if response.status_code == 200:
+                answer, outcome = json.loads(bytes(response.body)) if mutations else None, None
+            return response  # noqa: TRY300 the outcome is noted below
         except ControlPlaneRefusedError as error:
+            outcome = Outcome.REFUSED
             return JSONResponse({"errors": [{"message": str(error)}]})
+        finally:
+            await self._services.audit.note(
+                *entries_of(
+                    actor,
+                    mutations,
+                    variables if isinstance(variables, dict) else {},
+                    answer=answer,
+                    outcome=outcome,
+                )
+            )
+
+    async def _execute(
+        self, request: Request, data: dict[str, Any], context: RequestContext
+    ) -> Response:
         if self._is_foreign(data["query"]):
             return await self._foreign(data, context)
         wait = preferred_wait(request.headers.get("Prefer", ""))
@@ -111,15 +150,6 @@ class GraphQLEndpoint:
             idempotency_key=headers.get("Idempotency-Key"),
             polls_anew=headers.get("X-Hpc-Poll") == "anew",
         )
-
-
-def check_role(token: Token, document: str) -> None:
-    """Raise ControlPlaneRefusedError when a user may not do what the document asks for.
-
-    An agent's token has no role: the agent API is for it.
-    """
-    if token.role is not None:
-        check(token.role, [each.name for each in mutations_of(document)])
 
 
 def preferred_wait(header: str) -> float:

@@ -8,17 +8,20 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from hpc_agent.control_plane.audit.log import AuditLog
+from hpc_agent.control_plane.audit.reader import read_entries
 from hpc_agent.control_plane.door.app import SERVER_SETTINGS, DoorParts, make_door
 from hpc_agent.control_plane.door.attempts import Attempts
 from hpc_agent.control_plane.door.login import LoginPages
 from hpc_agent.control_plane.door.origin import Hosts
 from hpc_agent.control_plane.door.upstream import Upstream
-from hpc_agent.control_plane.door.visitor import ByToken, Recognition
+from hpc_agent.control_plane.door.visitor import ByToken, Recognition, UserTokens
 from hpc_agent.control_plane.http.auth import TokenFinder
 from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.server import bind, serve
@@ -40,6 +43,11 @@ class Setting:
     webserver: Webserver
     tokens: Tokens
     sessions: Sessions
+    audit_log: Path
+
+    def audited(self) -> list[dict[str, Any]]:
+        """Return the audit log."""
+        return list(read_entries(self.audit_log))
 
     def client(self, address: str | None = None) -> httpx.AsyncClient:
         """Return a browser without a session, maybe from another address of loopback."""
@@ -92,11 +100,12 @@ async def setting(
     database: Database, webserver: Webserver, tls: ServerTls
 ) -> AsyncIterator[Setting]:
     """A door in token mode."""
-    finder, sessions, attempts = TokenFinder(Tokens(database)), Sessions(database), Attempts()
+    audit = AuditLog(webserver.socket.with_name("audit.log"))
+    users = UserTokens(TokenFinder(Tokens(database)), audit, Attempts())
+    sessions = Sessions(database)
     async with open_setting(
-        database, webserver, tls, ByToken(finder, sessions, attempts),
-        LoginPages(finder, sessions, attempts),
-    ) as opened:  # fmt: skip
+        database, webserver, tls, ByToken(users, sessions), LoginPages(users, sessions, audit)
+    ) as opened:
         yield opened
 
 
@@ -110,9 +119,11 @@ async def open_setting(
 ) -> AsyncIterator[Setting]:
     """Serve a door on a free port."""
     upstream = Upstream(webserver.socket)
+    path = webserver.socket.with_name("audit.log")
+    audit = AuditLog(path)
     parts = DoorParts(
         upstream=upstream, hosts=Hosts(names_in(tls.certificate)), recognition=recognition,
-        login=login, recheck_seconds=0.1, websockets_per_visitor=3,
+        login=login, audit=audit, recheck_seconds=0.1, websockets_per_visitor=3,
     )  # fmt: skip
     with contextlib.closing(bind("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
@@ -121,6 +132,7 @@ async def open_setting(
             yield Setting(
                 url=url, trust=ssl.create_default_context(cafile=str(tls.ca)),
                 webserver=webserver, tokens=Tokens(database), sessions=Sessions(database),
+                audit_log=path,
             )  # fmt: skip
         finally:
             serving.cancel()
