@@ -38,10 +38,11 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
     daemon: Annotated[bool, typer.Option(help="Run dagster-daemon.")] = True,
     webserver: Annotated[bool, typer.Option(help="Run dagster-webserver.")] = True,
     ui_auth: Annotated[
-        Literal["token", "off"] | None,
+        Literal["token", "header", "off"] | None,
         typer.Option(
-            help="Who is let into the UI: token: whoever logs in with a user token; off: everybody "
-            "on this machine. [default: what ui.yaml in the home says, else token]"
+            help="Who is let into the UI. token: who logs in with a user token; header: whom the "
+            "proxy in ui.yaml names; off: everybody on this machine. "
+            "[default: what ui.yaml in the home says, else token]"
         ),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Your own certificate (PEM).")] = None,
@@ -239,8 +240,8 @@ def _print_addresses(addresses: Addresses, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(addresses)))
         return
     if addresses.ui:
-        login = "NO LOGIN" if addresses.ui_auth == "off" else "log in with a user token"
-        typer.echo(f"UI         {addresses.ui} ({login})")
+        ways = {"token": "log in with a user token", "off": "NO LOGIN"}
+        typer.echo(f"UI         {addresses.ui} ({ways.get(addresses.ui_auth or '', 'by proxy')})")
     typer.echo(f"agent API  {addresses.api}")
     if addresses.ca:
         typer.echo(f"CA         {addresses.ca}")

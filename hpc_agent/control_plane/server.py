@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -33,6 +35,33 @@ def bind(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
         ) from error
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Return a listener that our account and the group of its directory can open.
+
+    Raises ConfigError, also when somebody else could put another socket in its place.
+    """
+    try:
+        directory = path.parent.stat()
+        if directory.st_uid not in {0, os.geteuid()} or directory.st_mode & 0o022:
+            raise ConfigError(
+                f"{path.parent} must belong to this account and let nobody else write: "
+                f"install -d -m 2750 -g GROUP-OF-THE-PROXY {path.parent}"
+            )
+        if path.is_socket():
+            path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(path))
+            path.chmod(0o660)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
     return listener
 
 

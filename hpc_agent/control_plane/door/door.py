@@ -14,11 +14,12 @@ from hpc_agent.control_plane.door.attempts import Attempts
 from hpc_agent.control_plane.door.config import UiAuth, UiConfig
 from hpc_agent.control_plane.door.login import LoginPages
 from hpc_agent.control_plane.door.origin import Hosts
+from hpc_agent.control_plane.door.proxy_user import ByProxy
 from hpc_agent.control_plane.door.upstream import Upstream
 from hpc_agent.control_plane.door.visitor import Anybody, ByToken, UserTokens
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.auth import TokenFinder
-from hpc_agent.control_plane.server import bind, serve, url_of
+from hpc_agent.control_plane.server import bind, bind_unix, serve, url_of
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls, names_in
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Where the UI is reached, with the listener there."""
+    """Where the UI is reached, with the listener there: with TLS, or a socket for a proxy."""
 
     config: UiConfig
     tls: ServerTls
@@ -41,7 +42,8 @@ class Door:
         upstream = Upstream(home.webserver_socket)
         try:
             app = make_door(self._parts(services, upstream))
-            await serve(app, self.listener, self.tls, **SERVER_SETTINGS)
+            tls = None if self.config.socket else self.tls
+            await serve(app, self.listener, tls, **SERVER_SETTINGS)
         finally:
             await upstream.close()
 
@@ -53,6 +55,11 @@ class Door:
                 upstream=upstream, hosts=hosts, recognition=Anybody(), login=None, audit=audit
             )
         users = UserTokens(TokenFinder(services.tokens), audit, Attempts())
+        if self.config.auth is UiAuth.HEADER and self.config.proxy is not None:
+            known = ByProxy(self.config.proxy, users)
+            return DoorParts(
+                upstream=upstream, hosts=hosts, recognition=known, login=None, audit=audit
+            )
         sessions = Sessions(services.database)
         return DoorParts(
             upstream=upstream, hosts=hosts, recognition=ByToken(users, sessions),
@@ -72,6 +79,9 @@ def open_door(config: UiConfig, host: str, port: int, tls: ServerTls) -> Door:
             "THE UI HAS NO LOGIN: whoever has an account on this machine can open it, launch runs, "
             "and so run code as %s; leave out --ui-auth off to change that", getpass.getuser(),
         )  # fmt: skip
+    if config.socket is not None:
+        listener = bind_unix(config.socket)
+        return Door(config=config, tls=tls, listener=listener, url=f"https://{config.hosts[0]}")
     try:
         listener = bind(host, port)
     except ConfigError as error:

@@ -55,7 +55,7 @@ class Gate:
             except TooManyAttemptsError as error:
                 return too_many(error)
             if visitor is None:
-                return _stranger(connection)
+                return _stranger(connection, has_login=bool(self._public))
             scope["visitor"] = visitor
         if changes_something(connection) and not _is_wanted(connection, visitor):
             return _error(403, "this request comes from a page that is not of this UI")
@@ -85,9 +85,9 @@ def _is_wanted(connection: HTTPConnection, visitor: Visitor | None) -> bool:
     return ours
 
 
-def _stranger(connection: HTTPConnection) -> Response:
+def _stranger(connection: HTTPConnection, *, has_login: bool) -> Response:
     scope = connection.scope
-    is_page = scope["type"] == "http" and scope["method"] == "GET"
+    is_page = has_login and scope["type"] == "http" and scope["method"] == "GET"
     if not is_page or "text/html" not in connection.headers.get("Accept", ""):
         return JSONResponse(
             {"error": LOGIN_NEEDED}, status_code=401, headers={"WWW-Authenticate": "Bearer"}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.control_plane.door.conftest import Setting
+from hpc_agent.control_plane.door.visitor import Anybody
+from hpc_agent.control_plane.store.database import Database
+from hpc_agent.control_plane.tls import ServerTls
+from tests.control_plane.door.conftest import Setting, open_setting
+from tests.control_plane.door.upstream import Webserver
 
 QUERY = {"query": "{ version }"}
 HOSTILE_ORIGINS = [
@@ -84,3 +88,22 @@ async def test_every_answer_is_for_nobodys_frame(setting: Setting) -> None:
         assert answer.headers["Referrer-Policy"] == "same-origin"
         assert "Set-Cookie" not in answer.headers
         assert "Server" not in answer.headers
+
+
+async def test_door_without_a_login_is_not_open_to_other_sites(
+    database: Database, webserver: Webserver, tls: ServerTls
+) -> None:
+    """A page that a user of this machine looks at can reach loopback too."""
+    async with (
+        open_setting(database, webserver, tls, Anybody()) as setting,
+        setting.client() as client,
+    ):
+        assert (await client.post("/graphql", json=QUERY)).status_code == 200
+        for headers, status in (
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Host": "evil.example"}, 421),
+        ):
+            answer = await client.post("/graphql", json=QUERY, headers=headers)
+            assert answer.status_code == status
+    assert len(webserver.requests) == 1
