@@ -27,6 +27,7 @@ from hpc_agent.errors import ControlPlaneRefusedError
 MAX_TOKENS = 50_000
 """The UI's longest documents have some thousands."""
 
+LONGEST = 1_000_000
 LONGEST_CACHED = 64_000
 CACHED_DOCUMENTS = 512
 
@@ -52,6 +53,10 @@ def mutations_of(document: str) -> tuple[Mutation, ...]:
     Which of several operations is executed need not be known to forbid one of them. Raises
     ControlPlaneRefusedError.
     """
+    if len(document) > LONGEST:
+        raise ControlPlaneRefusedError(
+            f"not a valid GraphQL document: more than {LONGEST} characters"
+        )
     return _cached(document) if len(document) <= LONGEST_CACHED else _mutations(document)
 
 

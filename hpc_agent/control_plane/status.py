@@ -43,7 +43,7 @@ def read_status(home: Home, database: Database) -> dict[str, Any]:
 def status_lines(status: dict[str, Any]) -> list[str]:
     running = status["running"]
     lines = [f"UI {running['ui']}, agent API {running['api']}" if running else "not running"]
-    if running and running["ui_auth"] == "off":
+    if running and running.get("ui_auth") == "off":
         lines.append("THE UI HAS NO LOGIN: everybody on its machine can launch runs")
     lines += [
         f"location {row['deployment']}/{row['name']}: {row['state']}{_colon(row['message'])}"

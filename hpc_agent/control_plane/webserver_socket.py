@@ -10,6 +10,9 @@ import httpx
 from hpc_agent.control_plane.roles import Role
 
 BASE_URL = "http://webserver"
+MAX_CONNECTIONS = 500
+"""More than httpx's 100: visitors who read slowly must not keep the others waiting."""
+
 READ_ONLY_HEADER = "X-Hpc-Agent-Read-Only"
 """``no`` from us to the webserver: who asks may do more than look."""
 
@@ -34,7 +37,9 @@ def client(path: Path, timeout: float) -> httpx.Client:
 
 def async_client(path: Path, timeout: float) -> httpx.AsyncClient:
     """Return a client for the event loop."""
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    transport = httpx.AsyncHTTPTransport(
+        uds=str(path), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
+    )
     return httpx.AsyncClient(
         transport=transport, base_url=BASE_URL, timeout=timeout, trust_env=False
     )

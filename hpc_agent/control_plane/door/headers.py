@@ -19,7 +19,7 @@ POLICY = "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-sr
 
 
 class SecurityHeaders:
-    """ASGI middleware: every answer says that it is for nobody's frame, guess or cache."""
+    """ASGI middleware: every answer says that it is for nobody's frame, and no shared cache."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,6 +29,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY)
+                headers.setdefault("Cache-Control", "private")
                 headers.append("Content-Security-Policy", POLICY)
             await send(message)
 

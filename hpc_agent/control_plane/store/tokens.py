@@ -105,5 +105,10 @@ def token_of(row: Any) -> Token:
     return Token(
         token_id=row.token_id, name=row.name, kind=TokenKind(row.kind),
         created_at=row.created_at, revoked_at=row.revoked_at,
-        role=Role(row.role) if row.role else None,
+        role=Role(row.role) if row.role else _role_without(TokenKind(row.kind)),
     )  # fmt: skip
+
+
+def _role_without(kind: TokenKind) -> Role | None:
+    """Return what a token may that a gateway of an older release has made meanwhile."""
+    return Role.ADMIN if kind is TokenKind.USER else None

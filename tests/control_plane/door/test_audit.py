@@ -173,8 +173,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.control_plane.door.test_audit import AuditLog, entry
-log = AuditLog(Path(sys.argv[1]), max_bytes=20_000)
-for number in range(200):
+log = AuditLog(Path(sys.argv[1]), max_bytes=10_000)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(100):
     log.append(entry(f"{sys.argv[2]}-{number}"))
 """
 
@@ -182,20 +184,33 @@ for number in range(200):
 def test_processes_write_at_once_and_rotate(tmp_path: Path) -> None:
     """No line is lost or torn, in whichever file it is."""
     path = tmp_path / "audit.log"
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")
-    ]
-    assert [writer.wait() for writer in writers] == [0, 0]
+    writers = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name in "abcd"
+    }  # fmt: skip
+    for writer in writers.values():
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers.values():
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers.values():
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
 
     written = [found["what"] for found in read_entries(path)]
 
-    assert sorted(written) == sorted(f"{name}-{n}" for name in "ab" for n in range(200))
-    for name in "ab":
-        assert [what for what in written if what[0] == name] == [f"{name}-{n}" for n in range(200)]
+    for name in writers:
+        mine = [what for what in written if what[0] == name]
+        assert mine == [f"{name}-{number}" for number in range(100)]
     files = sorted(tmp_path.glob("audit.log*"))
     assert 2 <= len(files) <= OLD_FILES + 1
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
-    assert all(file.stat().st_size <= 20_000 for file in files)
+    assert all(file.stat().st_size <= 10_000 for file in files)
 
 
 def test_full_disk_tears_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

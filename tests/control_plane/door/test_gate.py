@@ -86,6 +86,7 @@ async def test_every_answer_is_for_nobodys_frame(setting: Setting) -> None:
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert answer.headers["Cache-Control"] in {"private", "no-store"}
         assert "Set-Cookie" not in answer.headers
         assert "Server" not in answer.headers
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import sqlalchemy as sa
 from dagster_graphql.schema import create_schema
@@ -10,6 +12,7 @@ from hpc_agent.control_plane.documents import mutations_of
 from hpc_agent.control_plane.roles import OPERATIONS, Role, role_for
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.migrations import MIGRATIONS
+from hpc_agent.control_plane.store.schema import tokens
 from hpc_agent.control_plane.store.tokens import TokenKind, Tokens
 from hpc_agent.errors import ControlPlaneRefusedError
 from tests.control_plane.door.conftest import Setting
@@ -52,7 +55,10 @@ def test_mutations_are_found_wherever_they_stand(document: str, names: list[str]
     assert [each.name for each in mutations_of(document)] == names
 
 
-@pytest.mark.parametrize("document", ["mutation {", "{a" * 30_000, "{" + "a " * 60_000 + "}", ""])
+@pytest.mark.parametrize(
+    "document",
+    ["mutation {", "{a" * 30_000, "{" + "a " * 60_000 + "}", "", "{a}" + "#" * 1_000_000],
+)
 def test_what_is_no_document_is_refused(document: str) -> None:
     """Also one that is meant to exhaust the parser."""
     with pytest.raises(ControlPlaneRefusedError, match="not a valid GraphQL document"):
@@ -103,7 +109,9 @@ def test_users_of_before_are_admins(tmp_path: object) -> None:
             connection.exec_driver_sql(
                 "INSERT INTO tokens VALUES (?, 'old', ?, ?, 0, NULL)", (kind, kind, kind)
             )
-    database = Database(url)
-    roles = {token.kind: token.role for token in Tokens(database).all()}
-    database.close()
-    assert roles == {TokenKind.AGENT: None, TokenKind.USER: Role.ADMIN}
+    with contextlib.closing(Database(url)) as database:
+        roles = {token.kind: token.role for token in Tokens(database).all()}
+        with database.write() as connection:
+            connection.execute(sa.update(tokens).values(role=None))
+        made_by_an_older_gateway = {token.kind: token.role for token in Tokens(database).all()}
+    assert roles == made_by_an_older_gateway == {TokenKind.AGENT: None, TokenKind.USER: Role.ADMIN}

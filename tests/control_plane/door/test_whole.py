@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,16 +28,12 @@ LAUNCH = "mutation { launchRun(executionParams: {}) { __typename } }"
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def plane() -> Iterator[ControlPlane]:
     """A control plane with its webserver, below a directory that others may enter."""
-    directory = tmp_path_factory.mktemp("whole")
-    for parent in (directory, *directory.parents):
-        if parent.owner() == directory.owner() and parent.name.startswith(
-            ("whole", "pytest", "popen")
-        ):
-            parent.chmod(0o755)
-    with running_control_plane(directory / "home", "--no-daemon") as running:
-        yield running
+    with tempfile.TemporaryDirectory(prefix="door-") as path:  # pytest's own ones are shut
+        Path(path).chmod(0o755)
+        with running_control_plane(Path(path) / "home", "--no-daemon") as running:
+            yield running
 
 
 def client(plane: ControlPlane, role: str) -> httpx.Client:
@@ -63,6 +60,7 @@ def test_webserver_listens_on_no_port(plane: ControlPlane) -> None:
 def test_another_user_reaches_neither_socket_nor_log(plane: ControlPlane) -> None:
     """As he would: with his own account, and the path, which is no secret."""
     home = Home(plane.home)
+    home.root.chmod(0o755)  # as one that was made by hand may be
     for path, how in (
         (home.webserver_socket, "import socket; socket.socket(socket.AF_UNIX).connect(path)"),
         (home.audit_log, "open(path)"),
