@@ -26,7 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
-    ("account", "clock", "files", "isolation", "service"),
+    ("account", "clock", "files", "inbound", "isolation", "service"),
     ("errors", "hostile_files", "private_files"),
 )
 ALONE = frozenset({"node"})

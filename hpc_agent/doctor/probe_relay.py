@@ -92,6 +92,14 @@ class _Nobody:
         """Know no token."""
         return None
 
+    async def location_of_run(self, run_id: str) -> str | None:
+        """Know no run."""
+        return None
+
+    async def state_owner(self, identity: JobIdentity, key: str) -> str:
+        """Nobody asks."""
+        raise NotImplementedError
+
 
 async def _no_report(identity: JobIdentity, report: JobReport) -> ReportAnswer:
     return ReportAnswer(proceed=False)
