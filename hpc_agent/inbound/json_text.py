@@ -25,7 +25,7 @@ def loads(text: bytes, *, most_values: int = MOST_VALUES, unique: bool = False) 
     ``unique`` refuses such an object: for text that is passed on as it came. Raises InputError,
     InputTooLargeError.
     """
-    _check(text, most_values)
+    check_bounds(text, most_values)
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:
@@ -49,7 +49,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _check(text: bytes, most_values: int) -> None:
+def check_bounds(text: bytes, most_values: int) -> None:
+    """Raise InputError, InputTooLargeError for text whose values are too deep, or too many."""
     opened = text.count(b"[") + text.count(b"{")
     if opened <= DEEPEST and opened + text.count(b",") <= most_values:
         return

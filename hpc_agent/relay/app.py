@@ -24,6 +24,7 @@ from hpc_agent.errors import (
     StoreError,
 )
 from hpc_agent.inbound.errors import InputError, InputTooLargeError
+from hpc_agent.inbound.graphql_request import GraphQLRequest
 from hpc_agent.outgoing.graphql_answer import lacking
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
@@ -48,7 +49,6 @@ from hpc_agent.relay.refusals import Refusal, answer_refusal, unavailable
 from hpc_agent.relay.requests import (
     JSON_TYPE,
     EventUpload,
-    GraphQLRequest,
     LogsQuery,
     StateQuery,
     headers_of,

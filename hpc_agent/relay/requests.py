@@ -68,28 +68,6 @@ def headers_of(given: Mapping[str, str], *, content_type: str | None) -> dict[st
 
 
 @dataclass(frozen=True, slots=True)
-class GraphQLRequest:
-    """One document with its variables."""
-
-    document: str
-    variables: Mapping[str, Any]
-
-    @classmethod
-    def parse(cls, body: bytes) -> Self:
-        """Raises InputError."""
-        content = loads_object(body)
-        document, variables = content.get("query"), content.get("variables") or {}
-        if not isinstance(document, str) or not isinstance(variables, dict):
-            raise InputError("the request is not a single GraphQL request")
-        return cls(document, variables)
-
-    @property
-    def body(self) -> bytes:
-        """The request as JSON."""
-        return json.dumps({"query": self.document, "variables": self.variables}).encode()
-
-
-@dataclass(frozen=True, slots=True)
 class EventUpload:
     """A StoreEventBatchRequest in Dagster's JSON, as ``/store_events`` takes it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from functools import lru_cache, partial
@@ -23,8 +22,9 @@ from hpc_agent.control_plane.http.webserver import (
 )
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
-from hpc_agent.control_plane.store.tokens import TokenKind
 from hpc_agent.errors import ControlPlaneError
+from hpc_agent.inbound.errors import InputError, InputTooLargeError
+from hpc_agent.inbound.graphql_request import GraphQLRequest
 
 MAX_WAIT_SECONDS = 300.0
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
@@ -43,24 +43,27 @@ class GraphQLEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         try:
-            data = json.loads(await request.body())
-            data["query"].strip()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            message = "body must be a JSON object with a GraphQL document in `query`"
-            return JSONResponse({"errors": [{"message": message}]}, status_code=400)
-        context = self._context(request)
-        if self._is_foreign(data["query"]):
-            return await self._foreign(data, context)
-        wait = preferred_wait(request.headers.get("Prefer", ""))
-        if wait and "popUserCloudAgentRequests" in data["query"]:
-            return JSONResponse(await self._long_poll(request, data, context, wait))
-        return JSONResponse(await asyncio.to_thread(self._executor.execute, data, context))
+            asked = await asyncio.to_thread(GraphQLRequest.parse, await request.body())
+            return await self._answer(request, asked)
+        except InputError as error:
+            status = 413 if isinstance(error, InputTooLargeError) else 400
+            message = str(error).encode("utf-8", "replace").decode()
+            return JSONResponse({"errors": [{"message": message}]}, status_code=status)
 
-    async def _foreign(self, data: dict[str, Any], context: RequestContext) -> Response:
+    async def _answer(self, request: Request, asked: GraphQLRequest) -> Response:
+        context = self._context(request)
+        if self._is_foreign(asked.document):
+            return await self._foreign(asked, context)
+        wait = preferred_wait(request.headers.get("Prefer", ""))
+        if wait and "popUserCloudAgentRequests" in asked.document:
+            return JSONResponse(await self._long_poll(request, asked, context, wait))
+        return JSONResponse(await asyncio.to_thread(self._executor.execute, asked, context))
+
+    async def _foreign(self, asked: GraphQLRequest, context: RequestContext) -> Response:
         try:
-            check_user(context.token.kind is TokenKind.USER)
+            check_user(context.is_user)
             named = await asyncio.to_thread(
-                in_deployment, data, partial(self._face_name, context.deployment)
+                in_deployment, asked, partial(self._face_name, context.deployment)
             )
             answer = await self._webserver.execute(named, context.idempotency_key)
         except ControlPlaneError as error:
@@ -73,7 +76,7 @@ class GraphQLEndpoint:
         return found.face_name if found else location
 
     async def _long_poll(
-        self, request: Request, data: dict[str, Any], context: RequestContext, wait: float
+        self, request: Request, asked: GraphQLRequest, context: RequestContext, wait: float
     ) -> dict[str, Any]:
         """Answer as soon as there is work, or after ``wait`` seconds (RFC 7240, section 4.3)."""
         deadline = time.monotonic() + wait
@@ -83,7 +86,7 @@ class GraphQLEndpoint:
             )
             try:
                 await asyncio.sleep(0)  # let the task look at the queue before we do
-                response = await asyncio.to_thread(self._executor.execute, data, context)
+                response = await asyncio.to_thread(self._executor.execute, asked, context)
                 if not _is_empty_poll(response) or time.monotonic() >= deadline:
                     return response
                 await news
