@@ -10,7 +10,7 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full chaos chaos-full docker-test clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full chaos chaos-full defences docker-test clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
+	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
 	@echo "make lock         renew requirements.lock"
 
@@ -77,6 +78,9 @@ chaos: $(READY)
 
 chaos-full: $(READY)
 	@$(VENV)/bin/python -m tests.chaos --full --page docs/reliability.md $(ARGS)
+
+defences: $(READY)
+	@$(VENV)/bin/python -m tests.security $(ARGS)
 
 docker-test:
 	@docker/test

@@ -177,6 +177,7 @@ async def test_snapshot_that_would_fill_the_memory_is_refused(api: AgentApi) -> 
     "document",
     [
         "query { " + " ".join(f"a{n}: runs {{ getRunsCount }}" for n in range(5_000)) + " }",
+        "query { " + " ".join(f"a{n}: runs {{ getRunsCount }}" for n in range(1_000)) + " }",
         "query { " + "runs { " * 5_000 + "x" + " }" * 5_000 + " }",
         "query { runs { getRunById(runId: " + "9" * 5_000 + ") } }",
         "query { x" + " " * 200_000 + "}",

@@ -63,6 +63,7 @@ async def test_two_boundaries_are_read_once(
         ):
             for body in (first + last, last + first):
                 await client.put("/store_events", content=body, headers={"Content-Type": kind})
+    assert control_plane.requests
     for received in control_plane.requests:
         kind = received.headers["content-type"]
         boundary = kind.removeprefix("multipart/form-data; boundary=")
