@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,7 +44,7 @@ class ComputeLogStore:
                 "uploads: use LocalComputeLogManager or a cloud storage manager"
             )
         self._guard = threading.Lock()
-        self._final: defaultdict[LogKey, set[ComputeIOType]] = defaultdict(set)
+        self._final: dict[LogKey, set[ComputeIOType]] = {}
 
     def stays_below(self, directory: Path) -> bool:
         """Tell whether all logs are kept in files below a directory, and nowhere else."""
@@ -62,17 +61,21 @@ class ComputeLogStore:
         """Put a complete upload in place."""
         file.close()
         path = self._path(upload)
+        complete = Path(
+            self._local.complete_artifact_path(  # type: ignore[no-untyped-call]
+                upload.log_key.parts
+            )
+        )
         with self._guard:
-            if upload.partial and upload.io_type in self._final[upload.log_key]:
-                Path(file.name).unlink()  # overtaken by the final upload
+            final = self._final.get(upload.log_key, set())
+            if upload.partial and (upload.io_type in final or complete.exists()):
+                Path(file.name).unlink()  # tried again by its sender, and overtaken meanwhile
                 return
             os.replace(file.name, path)  # noqa: PTH105 the name comes from tempfile
             if not upload.partial:
-                self._final[upload.log_key].add(upload.io_type)
-            is_complete = self._final[upload.log_key] >= {
-                ComputeIOType.STDOUT,
-                ComputeIOType.STDERR,
-            }
+                final = self._final.setdefault(upload.log_key, set())
+                final.add(upload.io_type)
+            is_complete = final >= {ComputeIOType.STDOUT, ComputeIOType.STDERR}
         if self._remote is not None:
             self._remote.upload_to_cloud_storage(
                 upload.log_key.parts, upload.io_type, partial=upload.partial
@@ -80,10 +83,7 @@ class ComputeLogStore:
         # stderr is sent last (CloudStorageComputeLogManager._on_capture_complete), so that it also
         # ends a log whose stdout came to a process of ours that has been replaced since.
         if is_complete or (not upload.partial and upload.io_type is ComputeIOType.STDERR):
-            complete = self._local.complete_artifact_path(  # type: ignore[no-untyped-call]
-                upload.log_key.parts
-            )
-            Path(complete).touch()
+            complete.touch()
             with self._guard:
                 self._final.pop(upload.log_key, None)
 

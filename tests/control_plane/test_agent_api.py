@@ -242,6 +242,9 @@ async def test_compute_logs_grow_and_end(api: AgentApi, gateway: Gateway) -> Non
     assert manager.get_log_data(key, first.cursor).stdout == b"two\n"
     assert manager.is_capture_complete(key)
 
+    await upload_log(api, key, "stdout", "one\n", partial="True")  # tried again for long
+    assert manager.get_log_data(key).stdout == b"one\ntwo\n"
+
 
 async def test_forged_upload_address_is_refused(api: AgentApi) -> None:
     """An upload address that we did not sign is worth nothing."""
