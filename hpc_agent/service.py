@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import jinja2
 
 from hpc_agent.errors import ConfigError, TemplateError
+from hpc_agent.private_directories import own_directory
 
 UNIT_NAME = "hpc-agent.service"
 MARKER = "# Written by `hpc-agent service install`."
@@ -229,7 +230,7 @@ def _read(path: Path) -> str | None:
 
 def _write_atomically(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_directory(path.parent)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{UNIT_NAME}.")
         try:
             with os.fdopen(descriptor, "w") as file:

@@ -27,7 +27,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
     ("account", "clock", "files", "inbound", "isolation", "service"),
-    ("errors", "hostile_files", "private_files"),
+    ("hostile_files", "private_directories", "private_files"),
+    ("errors",),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

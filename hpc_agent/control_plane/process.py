@@ -25,11 +25,12 @@ import httpx
 
 from hpc_agent.control_plane.database_url import url_in
 from hpc_agent.control_plane.gateway import Gateway, bind, open_gateway, serve_agents
-from hpc_agent.control_plane.home import Home, prepare_home, write_atomically
+from hpc_agent.control_plane.home import Home, prepare_home
 from hpc_agent.control_plane.supervisor import Program, Supervisor
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
 from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
+from hpc_agent.private_files import write_private
 
 READY_POLL_SECONDS = 0.2
 STORAGE_THREADS = 32
@@ -180,7 +181,7 @@ class ControlPlane:
             while not await self._webserver_answers():  # noqa: ASYNC110 another process
                 await asyncio.sleep(READY_POLL_SECONDS)
         content = json.dumps({name: getattr(addresses, name) for name in Addresses.__slots__})
-        write_atomically(self._options.home.running_json, content.encode())
+        write_private(self._options.home.running_json, content)
         ready(addresses)
 
     async def _webserver_answers(self) -> bool:

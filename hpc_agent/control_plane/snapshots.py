@@ -14,9 +14,10 @@ from typing import Protocol
 
 from dagster_cloud.api.dagster_cloud_api import FileFormat, StoredSnapshot
 
-from hpc_agent.control_plane.home import write_atomically
 from hpc_agent.errors import ControlPlaneRefusedError
 from hpc_agent.inbound.inflate import inflate
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import write_private
 
 MAX_SNAPSHOT_BYTES = 256 << 20
 """Unpacked; the largest location of which we know has 40 MB."""
@@ -50,8 +51,8 @@ class FileBlobs:
 
     def write(self, sha1: str, compressed: bytes) -> None:
         path = self._path(sha1)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(path, compressed, mode=0o600)
+        private_directory(path.parent, parents=False)
+        write_private(path, compressed, durable=True)
 
     def _path(self, sha1: str) -> Path:
         return self._directory / sha1[:2] / f"{sha1}.json.zz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hpc_agent.control_plane.home import write_atomically, write_private
 from hpc_agent.errors import ConfigError
+from hpc_agent.private_files import require_private, write_private
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
@@ -40,16 +41,22 @@ def own_certificate(certificate: Path, key: Path) -> ServerTls:
 
 
 def generated_certificate(directory: Path, host: str) -> ServerTls:
-    """Return a certificate for this host, made or renewed where needed."""
+    """Return a certificate for this host, made or renewed where needed.
+
+    Raises UnsafePathError for a key that somebody else has made.
+    """
     files = ServerTls(
         certificate=directory / "server.pem", key=directory / "server.key", ca=directory / "ca.pem"
     )
+    for name in ("ca.key", "server.key"):
+        with contextlib.suppress(FileNotFoundError):
+            require_private(directory / name)
     ca, ca_key, fresh = _authority(directory)
     names = _subject_names(host)
     if fresh or not _is_good(files.certificate, names):
         certificate, key = _sign_server(ca, ca_key, names)
-        write_private(files.key, _pem_key(key))
-        write_atomically(files.certificate, _pem(certificate) + _pem(ca))
+        write_private(files.key, _pem_key(key), durable=True)
+        write_private(files.certificate, _pem(certificate) + _pem(ca), durable=True)
     return files
 
 
@@ -69,8 +76,8 @@ def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriva
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(key_path, _pem_key(key))
-    write_atomically(certificate_path, _pem(certificate))
+    write_private(key_path, _pem_key(key), durable=True)
+    write_private(certificate_path, _pem(certificate), durable=True)
     return certificate, key, True
 
 

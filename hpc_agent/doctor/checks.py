@@ -88,7 +88,7 @@ CHECKS: tuple[Check, ...] = (
     Check("home", "that the state database is on a local disk", HostFacts, _host.judge_home),
     Check("work-dir", "the file system of the job directories", HostFacts, _host.judge_work_dir),
     Check("free-space", "room in both, for bytes and for files", HostFacts, _host.judge_free_space),
-    Check("modes", "who else can write there", HostFacts, _host.judge_modes),
+    Check("modes", "who else can read, write or replace them", HostFacts, _host.judge_modes),
     Check("token", "the agent token's file", HostFacts, _host.judge_token),
     Check("templates", "the site's own job templates", TemplateFacts, _host.judge_templates),
     Check("linger", "whether user services outlive a login", HostFacts, _host.judge_linger),

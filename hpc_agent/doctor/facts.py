@@ -75,6 +75,7 @@ class DirectoryFacts:
     """A directory of the agent's: file system, free bytes, mode bits.
 
     ``free_files`` is how many more files there can be, None where nothing limits them.
+    ``weakness`` says who else may replace it, None when only root can.
     """
 
     path: str
@@ -84,6 +85,7 @@ class DirectoryFacts:
     free_files: int | None
     mode: int
     is_own: bool
+    weakness: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

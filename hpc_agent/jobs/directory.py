@@ -76,9 +76,10 @@ class WorkDirectory:
         self.lib = path / "lib"
 
     def make(self) -> None:
-        """Make the directories, private to this user. Raises OSError."""
-        for directory in (self.path, self.jobs, self.lib):
-            self.files.make_directory(directory)
+        """Make the directories, private to this user. Raises UnsafePathError and OSError."""
+        self.files.make_directory(self.path)
+        for directory in (self.jobs, self.lib):
+            self.files.make_directory(directory, parents=False)
 
     def of(self, key: str) -> Path:
         """Return the directory of a job."""
@@ -152,11 +153,14 @@ class WorkDirectory:
         self.files.remove_tree(self.of(key))
 
     def _made(self, key: str) -> Path:
-        """Make a job's directory where `jobs` is: without it, the file system is not mounted."""
+        """Make a job's directory where `jobs` is: without it, the file system is not mounted.
+
+        Raises UnsafePathError for one that somebody else has made.
+        """
         directory = self.of(key)
         if not self.files.is_directory(directory, follow=False):
             self.files.remove(directory)  # a link or a file in the way, as user code may leave it
-            self.files.make_directory(directory, parents=False)
+        self.files.make_directory(directory, parents=False)
         return directory
 
     def _left_by_job(self, key: str, name: str) -> bytes | None:

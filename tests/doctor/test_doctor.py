@@ -164,7 +164,7 @@ def test_directory_that_others_can_write_is_a_problem(tmp_path: Path) -> None:
     site = Site(tmp_path)
     (tmp_path / "work").chmod(0o777)
     found = site.findings("modes", "token")
-    assert "chmod go-w" in found["modes"].advice
+    assert "chmod 700" in found["modes"].advice
     assert found["token"].status is Status.OK
 
 
