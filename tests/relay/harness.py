@@ -16,6 +16,8 @@ from typing import Any, Literal
 import httpx
 
 from hpc_agent.jobs.node_program import build_node_program
+from hpc_agent.outgoing.http_client import http_client
+from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.relay.identity import JobIdentity, JobReport, Permissions, ReportAnswer
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
@@ -141,12 +143,17 @@ class Cluster:
     async def relay(self, settings: RelaySettings | None = None) -> AsyncIterator[Relay]:
         """Run a relay."""
         async with (
-            httpx.AsyncClient(base_url=self.control_plane.url, trust_env=False) as api,
-            httpx.AsyncClient(trust_env=False) as storage,
+            http_client(base_url=self.control_plane.url, connections=100, kept=10) as api,
+            http_client(connections=100, kept=10) as storage,
             Relay(
                 settings or self.settings,
                 directory=self.jobs,
-                upstream=Upstream(api=api, storage=storage, credentials=_credentials),
+                upstream=Upstream(
+                    api=api,
+                    storage=storage,
+                    addresses=StorageAddresses(self.control_plane.url, []),
+                    credentials=_credentials,
+                ),
                 on_report=self.jobs.on_report,
             ) as relay,
         ):
