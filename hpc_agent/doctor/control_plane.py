@@ -35,4 +35,5 @@ async def _branch_deployments(api: AgentApi) -> int | Unknown:
         data = await api.graphql(_BRANCH_DEPLOYMENTS, {})
     except ControlPlaneError as error:
         return Unknown(f"the control plane does not say which branch deployments it has: {error}")
-    return len(data.get("branchDeployments") or ())
+    found = data.get("branchDeployments") or []
+    return len(found) if isinstance(found, list) else Unknown("the answer holds no list of them")

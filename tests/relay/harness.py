@@ -175,7 +175,7 @@ class Cluster:
         number: int = 1,
         *,
         kind: Kind = "run_worker",
-        argv: Sequence[str] = ("true",),
+        argv: Sequence[str | dict[str, str]] = ("true",),
         access: Permissions = Permissions(),  # noqa: B008  (a value)
         **spec: Any,
     ) -> JobIdentity:
@@ -184,7 +184,7 @@ class Cluster:
         directory = self.directory(key)
         directory.mkdir(parents=True, mode=0o700)
         content = {
-            "version": 1,
+            "version": 2,
             "key": key,
             "kind": kind,
             "argv": list(argv),

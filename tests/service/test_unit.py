@@ -24,6 +24,7 @@ from hpc_agent.service import (
     uninstall_unit,
     unit_directory,
 )
+from tests.users import umask
 
 HOSTILE_NAMES = [
     "plain",
@@ -244,3 +245,15 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
 def test_units_live_in_the_user_s_configuration(environ: dict[str, str], expected: str) -> None:
     """XDG_CONFIG_HOME counts, as for systemd."""
     assert unit_directory(environ) == Path(expected).expanduser()
+
+
+def test_nobody_else_can_put_a_unit_beside_ours(tmp_path: Path) -> None:
+    """The user's service manager starts whatever is in that directory."""
+    unit = make_unit(tmp_path)
+    with umask(0):
+        install_unit(unit, tmp_path / "systemd" / "user")
+    for directory in (tmp_path / "systemd", tmp_path / "systemd" / "user"):
+        assert stat.S_IMODE(directory.stat().st_mode) & 0o022 == 0
+    (tmp_path / "systemd" / "user").chmod(0o777)
+    with pytest.raises(ConfigError, match="chmod o-w"):
+        install_unit(replace(unit, host="other"), tmp_path / "systemd" / "user")

@@ -136,6 +136,14 @@ def test_links_lead_where_they_should_and_may_be_made_again(files: Files, tmp_pa
     assert (tmp_path / "job" / "up" / "program").read_text() == "code"
 
 
+def test_link_to_a_program_of_before_leads_to_the_new_one(files: Files, tmp_path: Path) -> None:
+    """A directory that an earlier version prepared gets the specification of this one."""
+    for name in ("old", "new one"):
+        (tmp_path / name).write_text(name)
+        files.link(tmp_path / name, tmp_path / "program")
+        assert (tmp_path / "program").read_text() == name
+
+
 def test_files_and_trees_are_removed_and_their_absence_is_no_error(
     files: Files, tmp_path: Path
 ) -> None:
