@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError
-from hpc_agent.outgoing.json_text import loads
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.text import storable_json
 
 # Field → variable of `dagster api grpc` (get_grpc_server_env of

@@ -13,7 +13,7 @@ from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, dumps, packed
 from hpc_agent.errors import ControlPlaneError
 from hpc_agent.grpc.client import CodeServerClient
-from hpc_agent.outgoing.json_text import loads
+from hpc_agent.inbound.json_text import loads
 
 
 class LegacyUpload:

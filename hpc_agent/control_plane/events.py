@@ -78,7 +78,7 @@ def _decode_event(event: Mapping[str, Any]) -> DagsterEvent:
         step_handle=cast("StepHandle", StepHandle.parse_from_key(step)) if step else None,
         node_handle=NodeHandle.from_string(node) if node else None,
         step_kind_value=event.get("step_kind_value"),
-        logging_tags=loads_object(tags.encode()) if tags else None,
+        logging_tags=loads_object(tags) if tags else None,
         event_specific_data=cast("EventSpecificData", received(data)) if data else None,
         message=event.get("message"),
         pid=event.get("pid"),

@@ -33,7 +33,7 @@ def received(text: str, /, *kinds: type) -> Any:
     Raises ControlPlaneRefusedError.
     """
     with refusing(" or ".join(kind.__name__ for kind in kinds) or "object of Dagster"):
-        check_bounds(text.encode("utf-8", "surrogatepass"), MOST_VALUES)
+        check_bounds(text, MOST_VALUES)
         return deserialize_value(text, cast("Any", kinds or None))
 
 

@@ -16,8 +16,8 @@ from hpc_agent.errors import (
     ControlPlaneError,
     ControlPlaneUnavailableError,
 )
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import field_at
-from hpc_agent.outgoing.json_text import loads
 from hpc_agent.outgoing.text import storable
 
 log = logging.getLogger(__name__)

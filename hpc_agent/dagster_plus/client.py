@@ -30,9 +30,9 @@ from hpc_agent.errors import (
     ControlPlaneRefusedError,
     ControlPlaneUnavailableError,
 )
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import are_of_the_document
 from hpc_agent.outgoing.http_client import BYTES_A_SECOND, http_client, whole_answer
-from hpc_agent.outgoing.json_text import loads
 from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.outgoing.verdict import maintenance
 

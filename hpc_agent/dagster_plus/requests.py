@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from hpc_agent.dagster_plus.serdes import dumps, enum_member
 from hpc_agent.errors import ControlPlaneError
-from hpc_agent.outgoing.json_text import loads
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.text import storable_json
 
 # The year 9999, which is as far as Python's dates go.

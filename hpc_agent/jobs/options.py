@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.jobs.options_table import EXTRA, EXTRA_VALUE, ONE_OF, OPTIONS, REFUSED, Option
-from hpc_agent.outgoing.json_text import loads
 
 TAG_PREFIX = "dagster-hpc/"
 CONFIG_TAG = TAG_PREFIX + "config"

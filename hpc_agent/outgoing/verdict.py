@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import Path, field_at
-from hpc_agent.outgoing.json_text import loads
 
 LONGEST_RETRY_AFTER = 300.0
 _WORDS = 2000

@@ -25,7 +25,9 @@ from hpc_agent.errors import (
 )
 from hpc_agent.inbound.errors import InputError, InputTooLargeError
 from hpc_agent.inbound.graphql_request import GraphQLRequest
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import lacking
+from hpc_agent.outgoing.http_client import read_whole
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.documents import Call, calls
@@ -59,6 +61,7 @@ from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
 
 MAX_BODY_BYTES = 16 << 20
 _MOST_REPORT_BYTES = 1 << 20
+_MOST_ADDRESS_BYTES = 1 << 20
 # Parsing this takes a millisecond or two; more is done in threads, so few at a time.
 _AT_ONCE_BYTES = 128 << 10
 _PARSED_AT_A_TIME = 2
@@ -273,18 +276,19 @@ class RelayApp:
     async def _presigned(self, identity: JobIdentity, request: Request, asked: _Asked) -> Response:
         answer = await self._open(identity, asked, patient=True, lacks=_lacks_an_address)
         try:
-            content = await answer.aread()
+            if not answer.is_stream_consumed:
+                answer = await read_whole(answer, most_bytes=_MOST_ADDRESS_BYTES)
         except httpx.HTTPError as error:
-            raise unavailable(f"the control plane's answer broke off: {error!r}") from error
+            raise unavailable(f"the control plane's answer cannot be read: {error!r}") from error
         finally:
             await answer.aclose()
         loopback = request.headers.get(LOOPBACK_HEADER, "")
         if answer.status_code != 200 or not loopback:
             media_type = answer.headers.get("content-type")
-            return Response(content, answer.status_code, media_type=media_type)
+            return Response(answer.content, answer.status_code, media_type=media_type)
         token = request.headers[TOKEN_HEADER]
         return JSONResponse(
-            rewritten(answer.json(), loopback=loopback, token=token, secret=self._secret)
+            rewritten(loads(answer.content), loopback=loopback, token=token, secret=self._secret)
         )
 
     async def _open(

@@ -176,7 +176,7 @@ def _run_of(arguments: _Arguments) -> list[Any]:
 
 def _run_of_telemetry(arguments: _Arguments) -> list[Any]:
     text = str(arguments.get("serializedTelemetry"))
-    return [loads_object(text.encode(), unique=True).get("run_id")]
+    return [loads_object(text, unique=True).get("run_id")]
 
 
 def _runs_of_records(arguments: _Arguments) -> list[Any]:

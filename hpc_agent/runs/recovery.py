@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from hpc_agent.config import Retries, Retry, RetryWithMemory, RetryWithTime
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.jobs.options import TAG_PREFIX
-from hpc_agent.outgoing.json_text import loads
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import duration_or_none, parse_memory
 from hpc_agent.store.phases import Phase

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from hpc_agent.errors import ControlPlaneUnavailableError
@@ -17,9 +18,9 @@ from hpc_agent.relay.upstream import Upstream
 from tests.hostile_server import always, answer, hostile_server
 
 from .fake_control_plane import FakeControlPlane, Received, Reply
-from .harness import AGENT_TOKEN, HAS_RUN, WAITING, Cluster, event, python
+from .harness import AGENT_TOKEN, HAS_RUN, WAITING, Cluster, event, logs_of, python
 
-LOGS = "/gen_logs_url?log_key=run-id-1&run_id=run-id-1"
+LOGS = httpx.URL("/gen_logs_url", params=logs_of("run-id-1"))
 
 
 def telling(url: str) -> Callable[[Received], Reply | None]:
@@ -79,7 +80,7 @@ async def test_answer_that_is_large_when_unpacked_is_none(
     control_plane.script = lambda _: Reply(content=packed, headers={"Content-Encoding": "gzip"})
     job = cluster.job(argv=python(WAITING))
     async with cluster.relay() as relay, cluster.loopback(job) as client:
-        asked = {"query": HAS_RUN, "variables": {"runId": "other"}}
+        asked = {"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
         answered = await client.post("/graphql", json=asked, headers={"Idempotency-Key": "r"})
         assert answered.status_code == 503
         assert "larger than 16 MiB" in answered.text

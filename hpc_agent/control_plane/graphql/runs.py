@@ -141,7 +141,7 @@ def get_run_tags(
     value_prefix: str | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    keys = loads(json_tag_keys.encode())
+    keys = loads(json_tag_keys)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise InputError("jsonTagKeys must be a list of names")
     found = instance(info).run_storage.get_run_tags(keys, value_prefix, limit)
@@ -236,7 +236,7 @@ def add_historical_run(
 def add_run_tags(
     _: object, info: GraphQLResolveInfo, run_id: str, json_new_tags: str
 ) -> dict[str, bool]:
-    tags = loads_object(json_new_tags.encode())
+    tags = loads_object(json_new_tags)
     if not all(isinstance(value, str) for value in tags.values()):
         raise InputError("jsonNewTags must hold text only")
     instance(info).add_run_tags(run_id, tags)
