@@ -75,7 +75,9 @@ class Stack:
         self.api_url = ""
         self.webserver: Webserver
 
-    def start_control_plane(self, *, api_port: int = 0, webserver_port: int = 0) -> None:
+    def start_control_plane(
+        self, *, api_host: str = "127.0.0.1", api_port: int = 0, webserver_port: int = 0
+    ) -> None:
         """Start gateway, webserver and daemon; return when they answer."""
         for directory in (self.directories.local, self.directories.shared, self.directories.logs):
             private_directory(directory)
@@ -83,7 +85,8 @@ class Stack:
         self.control_plane.argv = [
             *self._command,
             *("control-plane", "start", "--home", str(self.directories.control_plane)),
-            *("--port", str(api_port), "--webserver-port", str(webserver_port), "--json"),
+            *("--host", api_host, "--port", str(api_port)),
+            *("--webserver-port", str(webserver_port), "--json"),
         ]
         with ready.open("wb") as stdout:
             self.control_plane.start(stdout)
