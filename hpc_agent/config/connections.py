@@ -29,6 +29,7 @@ class ControlPlane(Section):
     deployments: list[str] = ["prod"]
     branch_deployments: bool = False
     token_file: ExpandedPath | None = None
+    token_command: tuple[str, ...] = ()
     ca_bundle: ExpandedPath | None = None
     proxy: str | None = None
     storage_hosts: list[str] = STORAGE_OF_DAGSTER_PLUS
@@ -54,6 +55,12 @@ class ControlPlane(Section):
             if not _HOST.fullmatch(host.lower()):
                 raise ValueError(f"{host!r} is no host: write storage.example.org, or with :PORT")
         return hosts
+
+    @model_validator(mode="after")
+    def _has_one_source_of_tokens(self) -> Self:
+        if self.token_file is not None and self.token_command:
+            raise ValueError("set token_file or token_command, not both")
+        return self
 
     @model_validator(mode="after")
     def _serves_something(self) -> Self:

@@ -12,7 +12,7 @@ import ssl
 import string
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +45,7 @@ PROTOCOL_VERSION = "1.13.27"
 # The Date header counts whole seconds: a smaller difference says nothing.
 _CLOCKS_AGREE_SECONDS = 3.0
 _WORDS = 2000
+_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 - the header's name
 
 
 class ControlPlaneStatusError(ControlPlaneRefusedError):
@@ -58,8 +59,9 @@ class ControlPlaneStatusError(ControlPlaneRefusedError):
 class AgentApi:
     """Calls of the agent API.
 
-    ``token`` is asked at every call, so that a rotated token is picked up. Every method raises
-    ControlPlaneUnavailableError, ControlPlaneAuthError or ControlPlaneRefusedError.
+    ``token`` is asked at every call, so that a rotated token is picked up. ``renew`` is told which
+    one was refused (HTTP 401); if there is another one after it, the call is made once more. Every
+    method raises ControlPlaneUnavailableError, ControlPlaneAuthError or ControlPlaneRefusedError.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class AgentApi:
         settings: ControlPlane,
         *,
         token: Callable[[], str],
+        renew: Callable[[str], Awaitable[None]] | None = None,
         agent_id: str,
     ) -> None:
         self._settings = settings
         self._token = token
+        self._renew = renew
         self._agent_id = agent_id
         self.trust = _trust(settings)
         self._clock_offset = 0.0
@@ -103,7 +107,7 @@ class AgentApi:
     def headers(self, deployment: str | None) -> dict[str, str]:
         """Return what authenticates a call; without a deployment it concerns the organization."""
         headers = {
-            "Dagster-Cloud-Api-Token": self._token(),
+            _TOKEN_HEADER: self._token(),
             "Dagster-Cloud-Version": PROTOCOL_VERSION,
             "Dagster-Cloud-Scope": "deployment" if deployment else "organization",
             "Python-Version": platform.python_version(),
@@ -226,6 +230,22 @@ class AgentApi:
         _check(await self._send("PUT", self.addresses.checked(url), content=body))
 
     async def _send(
+        self,
+        method: str,
+        url: str | httpx.URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> httpx.Response:
+        response = await self._request(method, url, headers=headers, **arguments)
+        if response.status_code == 401 and self._renew and headers and _TOKEN_HEADER in headers:
+            await self._renew(headers[_TOKEN_HEADER])
+            renewed = {**headers, _TOKEN_HEADER: self._token()}
+            if renewed != headers:
+                return await self._request(method, url, headers=renewed, **arguments)
+        return response
+
+    async def _request(
         self, method: str, url: str | httpx.URL, *, more_seconds: float = 0, **arguments: Any
     ) -> httpx.Response:
         """Send a request and return the whole answer; ``more_seconds`` beside those of one call."""

@@ -149,6 +149,12 @@ CHECKS: tuple[Check, ...] = (
     Check("node-python", "Python for the node program", NodeFacts, _node.judge_node_python),
     Check("node-files", "work_dir as nodes see it", NodeFacts, _node.judge_node_files),
     Check("relay", "the way from a node to the agent", NodeFacts, _node.judge_relay),
+    Check(
+        "node-secrets",
+        "whether jobs can read the agent's token and state",
+        NodeFacts,
+        _node.judge_node_secrets,
+    ),
     Check("node-clock", "the node's clock", NodeFacts, _node.judge_node_clock),
     Check("user-python", "dagster in the configured Pythons", NodeFacts, _node.judge_user_python),
     Check("node-memory", "the memory limit of a job", NodeFacts, _node.judge_node_memory),

@@ -94,7 +94,10 @@ def _directories(host: HostFacts) -> list[tuple[str, DirectoryFacts]]:
 def judge_token(config: AgentConfig, host: HostFacts) -> Finding:
     """A token that others can read is no secret."""
     if host.token_error is not None:
-        return problem(host.token_error, "Make a token file with mode 0600, or set the variable.")
+        return problem(
+            host.token_error,
+            "Make a token file with mode 0600, or see token_command in `hpc-agent config example`.",
+        )
     return ok("there is an agent token, and others cannot read it")
 
 

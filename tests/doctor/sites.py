@@ -247,6 +247,7 @@ TROUBLES: tuple[Trouble, ...] = (
     _trouble("node-files", replace(NODE, seen_after=40.0), "after 40 s"),
     _trouble("relay", replace(NODE, relay={"a:1": "timed out"}), "does not reach the relay", BAD),
     _trouble("relay", replace(NODE, relay={"a:1": None, "b:1": "refused"}), "b:1: refused"),
+    _trouble("node-secrets", replace(NODE, readable_secrets=["/h/token"]), "can read /h/token"),
     _trouble("node-clock", replace(NODE, clock_ahead=-60.0), "-60 s off"),
     _trouble(
         "user-python", replace(NODE, python_errors={"/p": "No module named"}), "No module", BAD

@@ -38,7 +38,9 @@ NODE = [check.name for check in CHECKS if "probe" in GROUPS[check.needs]]
 def test_probe_job_looks_at_a_node(site: Site) -> None:
     """A real job of the site's templates reaches the relay and finds dagster."""
     found = site.findings(*NODE)
-    assert {finding.status for finding in found.values()} == {Status.OK}
+    # Here jobs run on the agent's own machine, and can read what it can read.
+    trouble = {name for name, finding in found.items() if finding.status is not Status.OK}
+    assert trouble == {"node-secrets"}
     assert "reaches the relay at 127.0.0.1:" in found["relay"].fact
     assert ": dagster 1." in found["user-python"].fact
     assert not list((site.directory / "work" / "probes").iterdir())

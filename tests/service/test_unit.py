@@ -138,6 +138,23 @@ def test_limits_can_be_left_out(limited: bool, expected: bool, tmp_path: Path) -
     verify(text, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["token", "with space", 'a "b"', "100% %h", "$HOME", "a:b", "Grüße"]
+)
+def test_systemd_takes_the_token_from_any_file(name: str, tmp_path: Path) -> None:
+    """Without quotes, which it would take for a part of the path."""
+    text = render_unit(make_unit(tmp_path, token_credential=tmp_path / name))
+    assert f"LoadCredential=hpc-agent-token:{tmp_path}/{name.replace('%', '%%')}\n" in text
+    verify(text, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nExecStart=b", "a\\", "a ", "a\x7f"])
+def test_path_that_systemd_would_misread_is_refused(name: str, tmp_path: Path) -> None:
+    """It knows no escapes there."""
+    with pytest.raises(ConfigError, match="systemd takes no credential"):
+        render_unit(make_unit(tmp_path, token_credential=tmp_path / name))
+
+
 def test_a_unit_without_host_has_no_condition(tmp_path: Path) -> None:
     """--any-host leaves the condition out, and systemd still likes the unit."""
     text = render_unit(make_unit(tmp_path, host=None))
