@@ -107,24 +107,24 @@ lock:
 
 # Of what a site installs: the tools of this repository are not in it.
 sbom: $(READY)
-	@mkdir -p $(DIST)
+	@mkdir -p "$(DIST)"
 	@$(VENV)/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
 	  --mc-type application --output-reproducible --output-format JSON \
-	  --output-file $(DIST)/dagster-hpc-agent.cdx.json requirements.lock
+	  --output-file "$(DIST)/dagster-hpc-agent.cdx.json" requirements.lock
 
 audit: $(READY)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m tests.supply_chain.audit requirements.lock
 
 # From what is committed alone, and as of then: hatchling puts that time into both archives.
 dist: $(READY)
-	@rm -rf $(DIST) && mkdir -p $(DIST)
+	@rm -rf "$(DIST)" && mkdir -p "$(DIST)"
 	@source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
 	git archive HEAD | tar -x -C "$$source" && \
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && export SOURCE_DATE_EPOCH && \
-	dist=$$(cd $(DIST) && pwd) && hatchling=$$(cd $(VENV)/bin && pwd)/hatchling && \
+	dist=$$(cd "$(DIST)" && pwd) && hatchling=$$(cd $(VENV)/bin && pwd)/hatchling && \
 	(cd "$$source" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2)
-	@$(MAKE) --no-print-directory -o $(READY) sbom VENV=$(VENV) DIST=$(DIST)
-	@cd $(DIST) && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
+	@$(MAKE) --no-print-directory -o $(READY) sbom VENV=$(VENV) DIST="$(DIST)"
+	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
