@@ -117,6 +117,7 @@ audit: $(READY)
 
 # From what is committed alone, and as of then: hatchling puts that time into both archives.
 dist: $(READY)
+	@git diff --quiet HEAD || { echo "make dist: commit first, or nobody can build the same" >&2; exit 1; }
 	@rm -rf "$(DIST)" && mkdir -p "$(DIST)"
 	@source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
 	git archive HEAD | tar -x -C "$$source" && \

@@ -9,7 +9,6 @@ and is content, so it is asked for one package first, and what it could not look
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,6 @@ from pathlib import Path
 
 # What is accepted, by its id, and why.
 ACCEPTED: dict[str, str] = {}
-
-_PACKAGE = re.compile(r"^[\w.\[\]-]+==.*(?:\\\n.*)*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +35,19 @@ class NoReportError(Exception):
 def main() -> int:
     """Print what is known of the packages of a lock; 1 when one of them is vulnerable."""
     lock = Path(sys.argv[1]).read_text()
-    first = _PACKAGE.search(lock)
-    if first is None:
-        print(f"{sys.argv[1]} names no packages", file=sys.stderr)
-        return 1
+    first, *_ = lock.replace("\\\n", "").splitlines()
     try:
-        sample = audited(first[0])
-        report = audited(lock) if sample.looked_up else sample
+        if not audited(first).looked_up:
+            print("SKIPPED audit: the package index here has no list of vulnerabilities")
+            return 0
     except NoReportError as reason:
         print(f"SKIPPED audit: {reason}")
         return 0
-    if not report.looked_up:
-        print("SKIPPED audit: the package index here has no list of vulnerabilities")
-        return 0
+    try:
+        report = audited(lock)
+    except NoReportError as reason:
+        print(f"audit: {reason}", file=sys.stderr)
+        return 1
     print("\n".join(report.vulnerable), end="\n" if report.vulnerable else "")
     if report.unknown:
         print(f"not looked up: {', '.join(report.unknown)}")

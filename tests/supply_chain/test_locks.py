@@ -102,7 +102,13 @@ def wheel(directory: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize("lock", ["requirements-build.lock", "requirements-dev.lock"])
-def test_setup_takes_no_package_that_was_changed(tmp_path: Path, lock: str) -> None:
+@pytest.mark.parametrize(
+    ("hashed", "words"),
+    [(f"--hash=sha256:{'0' * 64}", "DO NOT MATCH THE HASHES"), ("", "Hashes are required")],
+)
+def test_setup_takes_no_package_that_was_changed(
+    tmp_path: Path, lock: str, hashed: str, words: str
+) -> None:
     """An index, or whoever is in between, gives other bytes under the same name and version."""
     wheels, tree = tmp_path / "wheels", tmp_path / "tree"
     wheels.mkdir()
@@ -111,9 +117,9 @@ def test_setup_takes_no_package_that_was_changed(tmp_path: Path, lock: str) -> N
         shutil.copy(ROOT / name, tree)
     for each in ("requirements-build.lock", "requirements-dev.lock"):
         name = "changed" if each == lock else "honest"
-        digest = wheel(wheels, name) if name == "honest" else "0" * 64
-        wheel(wheels, name)
-        (tree / each).write_text(f"{name}==1.0 --hash=sha256:{digest}\n")
+        digest = wheel(wheels, name)
+        told = hashed if each == lock else f"--hash=sha256:{digest}"
+        (tree / each).write_text(f"{name}==1.0 {told}\n")
     done = subprocess.run(
         ["make", "setup", f"PYTHON={sys.executable}"],
         cwd=tree,
@@ -123,5 +129,5 @@ def test_setup_takes_no_package_that_was_changed(tmp_path: Path, lock: str) -> N
         check=False,
     )
     assert done.returncode != 0
-    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert words in done.stderr
     assert not (tree / ".venv" / ".ready").exists()
