@@ -124,7 +124,7 @@ dist: $(READY)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && export SOURCE_DATE_EPOCH && \
 	dist=$$(cd "$(DIST)" && pwd) && hatchling=$$(cd $(VENV)/bin && pwd)/hatchling && \
 	(cd "$$source" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2)
-	@$(MAKE) --no-print-directory -o $(READY) sbom VENV=$(VENV) DIST="$(DIST)"
+	@$(MAKE) --no-print-directory -f $(MAKEFILE_LIST) -o $(READY) sbom VENV=$(VENV) DIST="$(DIST)"
 	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 clean:

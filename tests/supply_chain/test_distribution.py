@@ -26,7 +26,7 @@ def build(directory: Path, *, umask: int, **environment: str) -> dict[str, str]:
     environment_directory = Path(sys.executable).parent.parent
     options = [f"VENV={environment_directory}", f"DIST={directory / 'dist'}"]
     subprocess.run(
-        ["make", "-o", f"{environment_directory}/.ready", "dist", *options],
+        ["make", "-f", ROOT / "Makefile", "-o", environment_directory / ".ready", "dist", *options],
         cwd=tree,
         check=True,
         umask=umask,
