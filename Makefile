@@ -6,34 +6,43 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   { command -v $$python; break; }; done)
 VENV := .venv
 READY := $(VENV)/.ready
+DIST := dist
+PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full chaos chaos-full docker-test clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full chaos chaos-full defences docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
 	@echo "make versions     user code on each supported release of Dagster, all at once"
 	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
-	@echo "make check        formatting, lint, types, spelling, tests: what CI runs"
+	@echo "make check        formatting, lint, types, spelling, vulnerabilities, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
+	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
-	@echo "make lock         renew requirements.lock"
+	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
+	@echo "make audit        known vulnerabilities of what is locked, where their list can be had"
+	@echo "make dist         wheel, sdist, SBOM and SHA256SUMS of the last commit, byte for byte the same anywhere"
 
 setup: $(READY)
 
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml requirements-build.lock requirements-dev.lock
 	@test -n "$(PYTHON)" || \
 	  { echo "hpc-agent needs Python 3.11 or newer with venv; none was found. Set PYTHON=…" >&2; exit 1; }
 	@echo "Setting up $(VENV) …" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
-	  --constraint requirements.lock --editable '.[control-plane,postgres,ssh,dev]' >&2
+	@# Nothing comes in whose hash is not in a lock; what builds the packages without a wheel neither.
+	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements-build.lock >&2
+	@$(PIP) install --require-hashes --no-build-isolation --use-pep517 \
+	  --requirement requirements-dev.lock >&2
+	@$(PIP) install --no-index --no-deps --no-build-isolation --use-pep517 --editable . >&2
+	@$(PIP) check >&2
 	@touch $@
 
 demo: $(READY)
@@ -50,7 +59,7 @@ versions: $(READY)
 slurm-versions: $(READY)
 	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)
 
-check: lint types spelling test
+check: lint types spelling audit test
 
 format: $(READY)
 	$(VENV)/bin/ruff format .
@@ -78,13 +87,45 @@ chaos: $(READY)
 chaos-full: $(READY)
 	@$(VENV)/bin/python -m tests.chaos --full --page docs/reliability.md $(ARGS)
 
+defences: $(READY)
+	@$(VENV)/bin/python -m tests.security $(ARGS)
+
 docker-test:
 	@docker/test
 
+# For a site; for this repository, with the same releases of what both have; for building alone.
+LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh
+# With extras, since pip takes `gql[requests]` for another package than the locked `gql`.
+COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+  --no-header --no-strip-extras --generate-hashes
+
 lock:
 	$(VENV)/bin/pip install --quiet uv
-	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-	  --extra control-plane --extra dev --extra postgres --extra ssh pyproject.toml -o requirements.lock
+	$(COMPILE) $(LOCKED) -o requirements.lock $(ARGS)
+	$(COMPILE) $(LOCKED) --extra dev --group build -c requirements.lock -o requirements-dev.lock $(ARGS)
+	$(COMPILE) --group build -c requirements-dev.lock -o requirements-build.lock $(ARGS)
+
+# Of what a site installs: the tools of this repository are not in it.
+sbom: $(READY)
+	@mkdir -p "$(DIST)"
+	@$(VENV)/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible --output-format JSON \
+	  --output-file "$(DIST)/dagster-hpc-agent.cdx.json" requirements.lock
+
+audit: $(READY)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m tests.supply_chain.audit requirements.lock
+
+# From what is committed alone, and as of then: hatchling puts that time into both archives.
+dist: $(READY)
+	@git diff --quiet HEAD || { echo "make dist: commit first, or nobody can build the same" >&2; exit 1; }
+	@rm -rf "$(DIST)" && mkdir -p "$(DIST)"
+	@source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
+	git archive HEAD | tar -x -C "$$source" && \
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && export SOURCE_DATE_EPOCH && \
+	dist=$$(cd "$(DIST)" && pwd) && hatchling=$$(cd $(VENV)/bin && pwd)/hatchling && \
+	(cd "$$source" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2)
+	@$(MAKE) --no-print-directory -f $(MAKEFILE_LIST) -o $(READY) sbom VENV=$(VENV) DIST="$(DIST)"
+	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

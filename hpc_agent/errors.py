@@ -2,7 +2,8 @@
 
     HpcAgentError                     everything we raise on purpose
     ├── ConfigError                   agent.yaml, environment, command line: exit code 2
-    │   └── UnknownDeploymentError      the control plane has no such deployment
+    │   ├── UnknownDeploymentError      the control plane has no such deployment
+    │   └── UnsafePathError             what must be ours alone is not: a directory, a file
     ├── TemplateError                 an sbatch template cannot be rendered
     ├── StoreError                    the state database
     │   ├── LeaseHeldError            another agent runs with this home directory
@@ -44,6 +45,10 @@ class HpcAgentError(Exception):
 
 class ConfigError(HpcAgentError):
     """A setting is wrong: the message says what, where and what to do."""
+
+
+class UnsafePathError(ConfigError):
+    """What must be ours alone is not, a directory or a file: the message says what to do."""
 
 
 class TemplateError(HpcAgentError):

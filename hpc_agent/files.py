@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.hostile_files import opened_regular, read_at_most
+from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import LINKS_REFUSED, create_private, write_private
 
 READ_LIMIT = 1 << 20
@@ -31,7 +32,11 @@ class Files(Protocol):
     """
 
     def make_directory(self, path: Path, *, parents: bool = True) -> None:
-        """Make a directory (mode 0700), with those above it; one that is there is left as it is."""
+        """Make a directory for us alone (mode 0700), with those above it, or take one that is ours.
+
+        Without ``parents`` the one above is there, and known to be private. Raises UnsafePathError
+        for one that is not ours, or into which others may have put something.
+        """
 
     def is_directory(self, path: Path, *, follow: bool = True) -> bool:
         """Whether there is a directory; without ``follow`` a link to one is none."""
@@ -75,7 +80,7 @@ class LocalFiles:
 
     def make_directory(self, path: Path, *, parents: bool = True) -> None:
         """See Files.make_directory."""
-        path.mkdir(mode=0o700, parents=parents, exist_ok=True)
+        private_directory(path, parents=parents)
 
     def is_directory(self, path: Path, *, follow: bool = True) -> bool:
         """See Files.is_directory."""

@@ -6,8 +6,11 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from hpc_agent.errors import UnsafePathError
 
 # Of file systems, and of container mounts, that know no hard links; link(2).
 LINKS_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -19,6 +22,35 @@ def write_private(path: Path, data: bytes | str, *, durable: bool = False) -> No
         temporary.replace(path)
     if durable:
         _sync_directory(path.parent)
+
+
+def require_private(path: Path) -> None:
+    """See that a file is regular, ours, and shut to others; its mode is mended.
+
+    What is in it may have been made by others otherwise. Raises UnsafePathError, FileNotFoundError.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafePathError(f"{path} is not a regular file: move it away")
+    if status.st_uid != os.geteuid():
+        raise UnsafePathError(
+            f"{path} belongs to another user (uid {status.st_uid}): it was not made by this one"
+        )
+    if status.st_mode & 0o077:
+        path.chmod(0o600)
+
+
+def prepare_database(path: Path) -> None:
+    """Let a SQLite database be private before it is opened, and so all that SQLite makes beside it.
+
+    SQLite gives ``-wal``, ``-shm`` and ``-journal`` the mode of the database (findCreateFileMode in
+    os_unix.c), and a new database that of the umask. Raises UnsafePathError and OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            require_private(path.with_name(path.name + suffix))
 
 
 def create_private(path: Path, data: bytes | str) -> None:

@@ -16,8 +16,11 @@ from urllib.parse import urlsplit
 import jinja2
 
 from hpc_agent.errors import ConfigError, TemplateError
+from hpc_agent.private_directories import own_directory
 
 UNIT_NAME = "hpc-agent.service"
+CREDENTIAL = "hpc-agent-token"
+"""The name under which systemd hands the agent's token over (systemd.exec(5), LoadCredential=)."""
 MARKER = "# Written by `hpc-agent service install`."
 
 # What the agent needs of the installing shell: a user's service manager starts it with a bare
@@ -40,6 +43,7 @@ class Unit:
 
     ``host`` None lets every machine that shares the home directory start the agent. Not
     ``limited`` is for the local scheduler, whose jobs would count against the agent's limits.
+    ``token_credential`` is the file that systemd hands the agent its token from.
     """
 
     executable: Path
@@ -47,6 +51,7 @@ class Unit:
     host: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     limited: bool = True
+    token_credential: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,11 @@ def render_unit(unit: Unit) -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - a unit file is not HTML; every value has its own filter
     )
-    environment.filters |= {"word": quote_word, "argument": quote_argument}
+    environment.filters |= {
+        "word": quote_word,
+        "argument": quote_argument,
+        "rest_of_line": escape_rest_of_line,
+    }
     try:
         return environment.get_template(f"{UNIT_NAME}.j2").render(
             marker=MARKER,
@@ -78,6 +87,8 @@ def render_unit(unit: Unit) -> str:
             host=unit.host,
             environment=unit.environment,
             limited=unit.limited,
+            credential=CREDENTIAL,
+            token_credential=unit.token_credential,
         )
     except jinja2.TemplateError as error:
         raise TemplateError(f"{UNIT_NAME}.j2: {error}") from error
@@ -101,8 +112,21 @@ def quote_argument(text: object) -> str:
     return quote_word(text).replace("$", "$$")
 
 
+def escape_rest_of_line(text: object) -> str:
+    """Double ``%``, so that no specifier is expanded; systemd knows no quotes in such a place.
+
+    Source: config_parse_load_credential in systemd's load-fragment.c.
+    """
+    return str(text).replace("%", "%%")
+
+
 def this_unit(
-    config: Path, *, any_host: bool, limited: bool, environ: Mapping[str, str] = os.environ
+    config: Path,
+    *,
+    any_host: bool,
+    limited: bool,
+    token_credential: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Unit:
     """Return the unit for this installation, this host and this shell's environment.
 
@@ -118,6 +142,7 @@ def this_unit(
         host=None if any_host else socket.gethostname(),
         environment=_inherited(environ),
         limited=limited,
+        token_credential=token_credential and token_credential.expanduser().absolute(),
     )
 
 
@@ -160,7 +185,8 @@ def uninstall_unit(directory: Path) -> Outcome:
 
 
 def _check(unit: Unit) -> None:
-    for path in (unit.executable, unit.config):
+    credential = [unit.token_credential] if unit.token_credential else []
+    for path in (unit.executable, unit.config, *credential):
         if not path.is_absolute():
             raise ConfigError(f"{path}: systemd needs an absolute path")
         # Surrogates stand for bytes that are not UTF-8, the only encoding of unit files.
@@ -171,6 +197,13 @@ def _check(unit: Unit) -> None:
         raise ConfigError(
             f"{str(unit.executable)!r}: systemd starts no program with quotes, backslashes or "
             "control characters in its path; move the environment, or make a link to it"
+        )
+    if unit.token_credential is not None and re.search(
+        r"[\x00-\x1f\x7f\\]|\s$", str(unit.token_credential)
+    ):
+        raise ConfigError(
+            f"{str(unit.token_credential)!r}: systemd takes no credential from a path with "
+            "backslashes or control characters, or with a blank at its end"
         )
     if unit.host is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", unit.host):
         raise ConfigError(f"host name {unit.host!r} cannot go into a unit; use --any-host")
@@ -229,7 +262,7 @@ def _read(path: Path) -> str | None:
 
 def _write_atomically(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_directory(path.parent)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{UNIT_NAME}.")
         try:
             with os.fdopen(descriptor, "w") as file:

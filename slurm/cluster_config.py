@@ -58,6 +58,19 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Host:
+    """Where daemons run: this machine, or a network namespace of it (ip-netns(8)), by address."""
+
+    namespace: str = ""
+    address: str = "127.0.0.1"
+
+    @property
+    def entering(self) -> tuple[str, ...]:
+        """The command, without its end, that runs another one there."""
+        return ("nsenter", f"--net=/run/netns/{self.namespace}") if self.namespace else ()
+
+
+@dataclass(frozen=True)
 class Cluster:
     """The facts that are chosen at the first ``up`` and kept in ``cluster.json``."""
 
@@ -72,23 +85,33 @@ class Cluster:
     oci_runtime: str = ""
     memory_limits: bool = False
     conf_lines: tuple[str, ...] = ()
+    controller_host: Host = Host()
+    node_hosts: tuple[Host, ...] = ()
 
     @property
     def node_names(self) -> tuple[str, ...]:
         """``c1``, ``c2``, …"""
         return tuple(f"c{number}" for number in range(1, len(self.node_ports) + 1))
 
+    @property
+    def nodes(self) -> dict[str, tuple[Host, int]]:
+        """Each node's name, and the host and port of its slurmd."""
+        hosts = self.node_hosts or (self.controller_host,) * len(self.node_ports)
+        places = zip(hosts, self.node_ports, strict=True)
+        return dict(zip(self.node_names, places, strict=True))
+
 
 def slurm_conf(cluster: Cluster, layout: Layout, *, host: str) -> str:
-    """Render slurm.conf; every daemon runs on ``host`` and listens on its own port."""
+    """Render slurm.conf; every daemon is of the machine ``host`` and listens on its own port."""
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
+        f"NodeName={name} NodeHostname={host} NodeAddr={where.address} Port={port}"
         f" CPUs={CPUS_PER_NODE} RealMemory={MEMORY_MB_PER_NODE} Gres=gpu:2 State=UNKNOWN"
-        for name, port in zip(cluster.node_names, cluster.node_ports, strict=True)
+        for name, (where, port) in cluster.nodes.items()
     )
     return _SLURM_CONF.format(
         name=cluster.name,
         host=host,
+        controller_address=cluster.controller_host.address,
         port=cluster.controller_port,
         munge_socket=layout.munge_socket,
         root=layout.root,
@@ -185,7 +208,7 @@ _NO_ACCOUNTING = (
 
 _SLURM_CONF = """\
 ClusterName={name}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({controller_address})
 SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cluster_config import Cluster, Layout
+from cluster_config import Cluster, Host, Layout
 from cluster_packages import find_program
-from cluster_process import ClusterError, Daemon
+from cluster_process import ClusterError, Daemon, listens
 from cluster_versions import root_of
 
 _COMMAND_SECONDS = 60
@@ -139,7 +138,9 @@ class Daemons:
         )
 
     def _slurmdbd(self) -> Daemon:
-        return self._daemon("slurmdbd", "-D", ready=lambda: self._listens(self._cluster.dbd_port))
+        return self._daemon(
+            "slurmdbd", "-D", ready=self._listening("slurmdbd", self._cluster.dbd_port)
+        )
 
     def _slurmctld(self) -> Daemon:
         return self._daemon(
@@ -147,7 +148,7 @@ class Daemons:
         )
 
     def _slurmd(self, node: str) -> Daemon:
-        port = self._cluster.node_ports[self._cluster.node_names.index(node)]
+        host, port = self._cluster.nodes[node]
         # Else it starts the step daemon of the path that it was built for.
         stepd = ["-d", str(self._root.commands / "slurmstepd")] if self._root else []
         return self._daemon(
@@ -156,7 +157,8 @@ class Daemons:
             *("-N", node),
             *stepd,
             name=f"slurmd-{node}",
-            ready=lambda: self._listens(port),
+            host=host,
+            ready=self._listening(f"slurmd-{node}", port),
         )
 
     def _slurmrestd(self) -> Daemon:
@@ -170,7 +172,7 @@ class Daemons:
             # It refuses root and SlurmUser (slurmrestd(8)), and since 26.05 nobody, too.
             *("-u", "daemon", "-g", "daemon"),
             f"127.0.0.1:{port}",
-            ready=lambda: self._listens(port),
+            ready=self._listening("slurmrestd", port),
             more={"SLURM_JWT": "daemon"},
         )
 
@@ -183,12 +185,14 @@ class Daemons:
         *arguments: str,
         ready: Callable[[], bool],
         name: str = "",
+        host: Host | None = None,
         more: Mapping[str, str] | None = None,
     ) -> Daemon:
         name = name or program
+        entering = (host or self._cluster.controller_host).entering
         return Daemon(
             name=name,
-            argv=[self._require(program), *arguments],
+            argv=[*entering, self._require(program), *arguments],
             environment={**self._environment, **(more or {})},
             record=self._layout.record(name),
             output=self._layout.output(name),
@@ -198,7 +202,11 @@ class Daemons:
     def _run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [self._require(argv[0]), *argv[1:]],
+                [
+                    *self._cluster.controller_host.entering,
+                    self._require(argv[0]),
+                    *argv[1:],
+                ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -220,11 +228,8 @@ class Daemons:
         done = self._run(*argv)
         return done.returncode == 0 and expect in done.stdout
 
-    @staticmethod
-    def _listens(port: int) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+    def _listening(self, name: str, port: int) -> Callable[[], bool]:
+        return lambda: listens(self._layout.record(name), port)
 
     def _require(self, program: str) -> str:
         path = (self._root and self._root.program(program)) or find_program(program)

@@ -17,6 +17,7 @@ from pathlib import Path
 from cluster_config import (
     MEMORY_CGROUP,
     Cluster,
+    Host,
     Layout,
     cgroup_conf,
     gres_conf,
@@ -70,6 +71,8 @@ class Wishes:
     oci_runtime: str = ""
     memory_limits: bool = False
     conf_lines: tuple[str, ...] = ()
+    controller_host: Host | None = None
+    node_hosts: tuple[Host, ...] = ()
 
 
 def up(root: Path, wishes: Wishes, *, say: Say) -> Status:
@@ -193,6 +196,8 @@ def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
         oci_runtime=wishes.oci_runtime or cluster.oci_runtime,
         memory_limits=wishes.memory_limits or cluster.memory_limits,
         conf_lines=wishes.conf_lines or cluster.conf_lines,
+        controller_host=wishes.controller_host or cluster.controller_host,
+        node_hosts=wishes.node_hosts or cluster.node_hosts,
     )
     taken = [
         cluster.controller_port,
@@ -201,7 +206,9 @@ def _choose(layout: Layout, wishes: Wishes, *, say: Say) -> Cluster:
         *cluster.node_ports,
     ]
     ports = list(cluster.node_ports)
-    wanted = wishes.nodes or len(ports) or DEFAULT_NODES
+    wanted = wishes.nodes or len(cluster.node_hosts) or len(ports) or DEFAULT_NODES
+    if cluster.node_hosts and len(cluster.node_hosts) != wanted:
+        raise ClusterError(f"{wanted} nodes need as many --node-in, or none")
     while len(ports) < wanted:
         ports.append(_free_port([*taken, *ports]))
     cluster = replace(cluster, node_ports=tuple(ports[:wanted]))
@@ -222,7 +229,11 @@ def _load(layout: Layout) -> Cluster | None:
     except FileNotFoundError:
         return None
     lists = {name: tuple(content.get(name, ())) for name in ("node_ports", "conf_lines")}
-    return Cluster(**{**content, **lists})
+    hosts = {
+        "controller_host": Host(**content.get("controller_host", {})),
+        "node_hosts": tuple(Host(**host) for host in content.get("node_hosts", ())),
+    }
+    return Cluster(**{**content, **lists, **hosts})
 
 
 def _free_port(taken: list[int]) -> int:

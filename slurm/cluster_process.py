@@ -60,6 +60,18 @@ def running_pid(record: Path) -> int | None:
     return pid if was is not None and identity(pid) == was else None
 
 
+def listens(record: Path, port: int) -> bool:
+    """Return whether the recorded process runs where something listens on this TCP port.
+
+    Asked without a connection, which would not get into another network namespace. Source: proc(5),
+    /proc/net/tcp: local address in hexadecimal, and state 0A, which is LISTEN.
+    """
+    pid = running_pid(record)
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables if table.exists() for line in table.open()]
+    return any(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
+
+
 def start(daemon: Daemon, *, seconds: float) -> bool:
     """Start a daemon unless it runs, and wait until it serves; return whether it was started."""
     started = running_pid(daemon.record) is None

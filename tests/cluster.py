@@ -75,6 +75,8 @@ def start_cluster(
     oci_runtime: str = "",
     memory_limits: bool = False,
     conf_lines: Sequence[str] = (),
+    controller_in: str = "",
+    nodes_in: Sequence[str] = (),
 ) -> SlurmCluster:
     """Start a cluster of two nodes. Raises NoClusterError where that is not possible."""
     if os.geteuid() != 0:
@@ -88,6 +90,8 @@ def start_cluster(
         *(["--oci-runtime", oci_runtime] if oci_runtime else []),
         *(["--memory-limits"] if memory_limits else []),
         *(word for line in conf_lines for word in ("--conf-line", line)),
+        *(["--controller-in", controller_in] if controller_in else []),
+        *(word for node in nodes_in for word in ("--node-in", node)),
     ]
     status = cluster_tool("up", "--nodes", "2", *options, directory=directory)
     environment = {

@@ -120,7 +120,7 @@ async def _open(
     take_over_work_dir: bool,
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
-    token = TokenSource(config)
+    token = await asyncio.to_thread(TokenSource, config)
     cluster = await stack.enter_async_context(open_cluster(config))
     work = WorkDirectory(config.work_dir, cluster.files)
     await asyncio.to_thread(
@@ -142,7 +142,7 @@ async def _open(
         take_over=take_over_work_dir,
     )
     api = await stack.enter_async_context(
-        AgentApi(config.control_plane, token=token, agent_id=identity.agent_id)
+        AgentApi(config.control_plane, token=token, renew=token.renew, agent_id=identity.agent_id)
     )
     tokens = JobTokens(identity.token_secret)
     context = Context(

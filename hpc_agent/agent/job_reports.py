@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.config.access import Access
+from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.jobs.exit_record import ExitRecord
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
+from hpc_agent.relay.identity import JobIdentity, JobReport, Permissions, ReportAnswer
 from hpc_agent.runs.starts import PROCEED, Starts, is_of_another, stop
-from hpc_agent.store import workers
+from hpc_agent.store import defs_state, launches, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import node_evidence, run_log
@@ -26,6 +28,9 @@ _BELIEVED_SECONDS = 30.0
 _BELIEVED_AT_MOST = 20_000
 # A node program repeats its last report this long; its worker may be concluded by then.
 _LAST_WORDS_SECONDS = 60.0
+# dagster/_core/storage/tags.py
+_STARTED_FROM = ("dagster/parent_run_id", "dagster/root_run_id")
+_BACKFILL = "dagster/backfill"
 
 
 class JobReports:
@@ -61,16 +66,27 @@ class JobReports:
         known = self._known.get(key)
         if known is not None and now < known[0]:
             return known[1]
-        worker = await self._context.store.run(lambda db: _newest_attempt(db, key))
+        worker, launch = await self._context.store.run(lambda db: _known_of(db, key))
         if worker is None or (worker.concluded_at or now) < now - _LAST_WORDS_SECONDS:
             self._known.pop(key, None)
             return None
-        identity = _identity(worker)
+        identity = _identity(worker, launch, self._context.config.access_of(worker.location))
         self._known[key] = now + _BELIEVED_SECONDS, identity
         self._known.move_to_end(key)
         if len(self._known) > _BELIEVED_AT_MOST:
             self._known.popitem(last=False)
         return identity
+
+    async def location_of_run(self, run_id: str) -> str | None:
+        """See JobDirectory.location_of_run."""
+        worker = await self._context.store.run(lambda db: workers.of_run(db, run_id))
+        return worker.location if worker is not None else None
+
+    async def state_owner(self, identity: JobIdentity, key: str) -> str:
+        """See JobDirectory.state_owner."""
+        return await self._context.store.run(
+            lambda db: defs_state.owner(db, identity.deployment, key, identity.location)
+        )
 
     def heard(self, key: str) -> float | None:
         """Return when a worker's job was last heard of, by any request with its token."""
@@ -183,12 +199,25 @@ def _newest_attempt(db: Database, key: str) -> Worker | None:
     return worker if newest is None or newest.key == key else None
 
 
-def _identity(worker: Worker) -> JobIdentity:
+def _known_of(db: Database, key: str) -> tuple[Worker | None, RunToLaunch | None]:
+    worker = _newest_attempt(db, key)
+    run_id = worker.run_id if worker is not None else None
+    content = launches.find(db, run_id) if run_id is not None else None
+    return worker, RunToLaunch(**content) if content is not None else None
+
+
+def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> JobIdentity:
+    tags = launch.tags if launch is not None else {}
+    is_run = worker.kind is WorkerKind.RUN_WORKER
+    reach = access.run_workers_read if is_run else access.code_servers_read
     return JobIdentity(
         key=worker.key,
-        kind="run_worker" if worker.kind is WorkerKind.RUN_WORKER else "code_server",
+        kind="run_worker" if is_run else "code_server",
         deployment=worker.deployment,
         run_id=worker.run_id,
         location=worker.location or "",
         restart_count=worker.restart_count,
+        access=Permissions(reach == "deployment", frozenset(access.allow or ())),
+        started_from=frozenset(tags[name] for name in _STARTED_FROM if name in tags),
+        backfill_id=tags.get(_BACKFILL),
     )

@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.relay_port import RelayPortLoop
 from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.outgoing.http_client import http_client
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
@@ -90,13 +89,19 @@ async def _upstream(context: Context, stack: contextlib.AsyncExitStack) -> Upstr
     # Clients of their own: the agent's calls do not queue behind those of its jobs.
     api, storage = [
         await stack.enter_async_context(
-            httpx.AsyncClient(
+            http_client(
                 base_url=base_url,
-                verify=context.api.trust,
+                trust=context.api.trust,
                 proxy=context.config.control_plane.proxy,
-                limits=httpx.Limits(max_connections=400, max_keepalive_connections=40),
+                connections=400,
+                kept=40,
             )
         )
         for base_url in (context.config.control_plane.url, "")
     ]
-    return Upstream(api=api, storage=storage, credentials=context.api.headers)
+    return Upstream(
+        api=api,
+        storage=storage,
+        addresses=context.api.addresses,
+        credentials=context.api.headers,
+    )

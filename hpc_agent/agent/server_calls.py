@@ -10,6 +10,7 @@ from hpc_agent.config import ComputeLogs
 from hpc_agent.dagster_plus import requests
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.serdes import dumps
+from hpc_agent.errors import ControlPlaneError
 from hpc_agent.grpc import client as grpc
 from hpc_agent.grpc.client import CodeServerClient, UnaryCall
 
@@ -51,22 +52,23 @@ async def call_server(
     if api == requests.GET_EXTERNAL_NOTEBOOK_DATA:
         return (await server.notebook(str(args.get("notebook_path")))).decode()
     if api == requests.REFRESH_COMPONENT_STATE:
-        return await server.refresh_components(list(args.get("defs_state_keys") or []))
+        return await server.refresh_components(_keys(args))
     server_call = _CALLS[api]
     serialized = dumps(args)
     if server_call.with_instance:
-        reference = instance_ref(
-            deployment,
-            compute_logs,
-            local_directory="/tmp",  # noqa: S108 - the server's own
-        )
+        reference = instance_ref(deployment, compute_logs)
         serialized = requests.with_instance_ref(args, reference)
     return await server.call(server_call.call, serialized, deadline_seconds=_deadline(args))
 
 
+def _keys(args: Mapping[str, Any]) -> list[str]:
+    given = args.get("defs_state_keys") or []
+    if not isinstance(given, list) or not all(isinstance(key, str) for key in given):
+        raise ControlPlaneError("a request about components whose defs_state_keys are no names")
+    return given
+
+
 def _deadline(args: Mapping[str, Any]) -> float:
     """A schedule or sensor brings its own time limit along."""
-    given = args.get("timeout")
-    if isinstance(given, int | float):
-        return float(given) + _MARGIN_SECONDS
-    return grpc.DEFAULT_TIMEOUT_SECONDS
+    given = requests.seconds_in(args, "timeout")
+    return grpc.DEFAULT_TIMEOUT_SECONDS if given is None else given + _MARGIN_SECONDS

@@ -26,14 +26,23 @@ NoLimitsOption = Annotated[
     bool,
     typer.Option("--no-limits", help="Set no memory and CPU limits (for the local scheduler)."),
 ]
+TokenCredentialOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-credential",
+        help="Have systemd hand the agent its token from this file (LoadCredential=); agent.yaml "
+        "then needs no token_file.",
+    ),
+]
 DEFAULT_CONFIG = Path("~/.config/hpc-agent/agent.yaml")
 
 
 @app.command()
-def install(
+def install(  # noqa: PLR0917 Typer reads options from parameters
     config: ConfigOption = DEFAULT_CONFIG,
     any_host: AnyHostOption = False,
     no_limits: NoLimitsOption = False,
+    token_credential: TokenCredentialOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the unit and write nothing.")
     ] = False,
@@ -42,7 +51,9 @@ def install(
     ] = False,
 ) -> None:
     """Write ~/.config/systemd/user/hpc-agent.service and print the commands that start it."""
-    unit = service.this_unit(config, any_host=any_host, limited=not no_limits)
+    unit = service.this_unit(
+        config, any_host=any_host, limited=not no_limits, token_credential=token_credential
+    )
     if dry_run:
         typer.echo(service.render_unit(unit), nl=False)
         return
@@ -67,9 +78,12 @@ def show(
     config: ConfigOption = DEFAULT_CONFIG,
     any_host: AnyHostOption = False,
     no_limits: NoLimitsOption = False,
+    token_credential: TokenCredentialOption = None,
 ) -> None:
     """Print the unit that `install` would write here."""
-    unit = service.this_unit(config, any_host=any_host, limited=not no_limits)
+    unit = service.this_unit(
+        config, any_host=any_host, limited=not no_limits, token_credential=token_credential
+    )
     typer.echo(service.render_unit(unit), nl=False)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 
-from hpc_agent.errors import ConfigError
+from hpc_agent.errors import ConfigError, UnsafePathError
 from hpc_agent.files import LocalFiles
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.disk_trouble import files_unavailable, is_passing
@@ -18,21 +17,22 @@ log = logging.getLogger(__name__)
 def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> None:
     """Make the work directory and warn when compute nodes will hardly see it.
 
-    Raises ConfigError when it cannot be written, FilesUnavailableError when it can another time.
+    Raises ConfigError when it cannot be written or is not ours alone, FilesUnavailableError when it
+    can be written another time.
     """
     try:
         work.make()
         probe = work.path / f".probe-{secrets.token_hex(4)}"
         work.files.write(probe, "")
         work.files.remove(probe)
+    except UnsafePathError as error:
+        raise UnsafePathError(f"work_dir: {error}") from None
     except OSError as error:
         if is_passing(error):
             raise files_unavailable(work.path, error) from error
         raise ConfigError(f"work_dir: {work.path}: {error.strerror or error}") from None
     if not isinstance(work.files, LocalFiles):
-        return  # whose it is and where it is, is seen on its own machine only
-    if os.stat(work.path).st_uid != os.getuid():  # noqa: PTH116
-        raise ConfigError(f"work_dir: {work.path} belongs to another user")
+        return  # where it is, is seen on its own machine only
     if warn_if_local and not is_network(work.path):
         log.warning(
             "work_dir: %s is on %s, a file system of this machine alone: jobs on other nodes will "

@@ -13,6 +13,7 @@ from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, dumps, packed
 from hpc_agent.errors import ControlPlaneError
 from hpc_agent.grpc.client import CodeServerClient
+from hpc_agent.inbound.json_text import loads
 
 
 class LegacyUpload:
@@ -46,7 +47,7 @@ class LegacyUpload:
             "/upload_workspace_entry", "workspace_entry.tmp", dumps(message), deployment=deployment
         )
         try:
-            answer = json.loads(text)
+            answer = loads(text)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):

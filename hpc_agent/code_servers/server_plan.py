@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
-from typing import Any
 
+from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig, Environment
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.serdes import dumps
 from hpc_agent.errors import ConfigError
-from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.directory import NodePath, NodeSpec
 from hpc_agent.jobs.interpreter import container_settings, dagster_api, has_image, python_of
 from hpc_agent.jobs.layers import server_layers, settle
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.store.workers import WorkerKind
-
-# Field of CodeLocationDeployData → variable of `dagster api grpc` (get_grpc_server_env of
-# dagster_cloud/workspace/user_code_launcher/utils.py).
-_TARGET_VARIABLES = {
-    "python_file": "DAGSTER_CLI_API_GRPC_PYTHON_FILE",
-    "module_name": "DAGSTER_CLI_API_GRPC_MODULE_NAME",
-    "package_name": "DAGSTER_CLI_API_GRPC_PACKAGE_NAME",
-    "autoload_defs_module_name": "DAGSTER_CLI_API_GRPC_AUTOLOAD_DEFS_MODULE_NAME",
-    "attribute": "DAGSTER_CLI_API_GRPC_ATTRIBUTE",
-    "working_directory": "DAGSTER_CLI_API_GRPC_WORKING_DIRECTORY",
-    "image": "DAGSTER_CURRENT_IMAGE",
-}
 
 
 def new_server_key() -> str:
@@ -39,18 +26,21 @@ def plan_server(
     config: AgentConfig, *, key: str, deployment: str, location: str, deploy_data: str
 ) -> JobPlan:
     """Return what is to be submitted. Raises ConfigError when it cannot be served here."""
-    data = json.loads(deploy_data)
-    if data.get("pex_metadata"):
+    try:
+        data = DeployData.parse(deploy_data)
+    except ConfigError as error:
+        raise ConfigError(f"code location {location}: {error}") from None
+    if data.pex_metadata:
         raise ConfigError(
             f"code location {location}: PEX deploys are not supported; deploy it with a Python "
             "environment on the cluster (executable_path)"
         )
     environment = config.environment_of(location)
     placement = config.placement_of(location)
-    python = python_of(environment, data.get("executable_path"))
-    if not python and data.get("image"):
+    python = python_of(environment, data.executable_path)
+    if not python and data.image:
         raise ConfigError(
-            f"code location {location}: it is deployed as container image {data['image']}, and "
+            f"code location {location}: it is deployed as container image {data.image}, and "
             "this agent starts no containers for it; set `environment.container` of the location "
             "in agent.yaml, or `environment.python` to a Python on the cluster"
         )
@@ -60,7 +50,7 @@ def plan_server(
             "`environment.python` in agent.yaml, or `executable_path` of the code location"
         )
     _check_container(environment, data, location=location, placement=placement)
-    working_directory = environment.working_directory or data.get("working_directory")
+    working_directory = environment.working_directory or data.working_directory
     spec = NodeSpec(
         key=key,
         kind=WorkerKind.CODE_SERVER,
@@ -68,12 +58,12 @@ def plan_server(
             *dagster_api(
                 environment,
                 python,
-                image=data.get("image"),
+                image=data.image,
                 working_directory=working_directory,
             ),
             "grpc",
             "--socket",
-            "{socket}",
+            NodePath.SOCKET,
             "--lazy-load-user-code",
         ],
         environment=_variables(config, data, deployment=deployment, location=location),
@@ -92,9 +82,9 @@ def plan_server(
 
 
 def _check_container(
-    environment: Environment, data: Mapping[str, Any], *, location: str, placement: str
+    environment: Environment, data: DeployData, *, location: str, placement: str
 ) -> None:
-    if not has_image(environment.container, data.get("image")):
+    if not has_image(environment.container, data.image):
         raise ConfigError(
             f"code location {location}: it is not known which image its container is made of; set "
             "`environment.container.image` in agent.yaml, or `image` of the code location"
@@ -116,26 +106,17 @@ def _memory_limit(config: AgentConfig, location: str) -> int | None:
     return limits[config.placement_of(location)]
 
 
-def context_variables(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the control plane tells user code of where it runs (``cloud_context_env``)."""
-    return {name: str(value) for name, value in (data.get("cloud_context_env") or {}).items()}
-
-
 def _variables(
-    config: AgentConfig, data: Mapping[str, Any], *, deployment: str, location: str
+    config: AgentConfig, data: DeployData, *, deployment: str, location: str
 ) -> dict[str, str]:
-    reference = instance_ref(deployment, config.compute_logs, local_directory="{tmp}")
+    reference = instance_ref(deployment, config.compute_logs)
     return {
-        **context_variables(data),
+        **data.context_variables(),
         "DAGSTER_LOCATION_NAME": location,
         "DAGSTER_INJECT_ENV_VARS_FROM_INSTANCE": "1",
         "DAGSTER_INSTANCE_REF": dumps(reference),
-        "DAGSTER_CONTAINER_CONTEXT": json.dumps(data.get("container_context") or {}),
+        "DAGSTER_CONTAINER_CONTEXT": json.dumps(data.container_context or {}),
         # Runs then start with the same interpreter, by `python -m dagster`.
         "DAGSTER_CLI_API_GRPC_USE_PYTHON_ENVIRONMENT_ENTRY_POINT": "1",
-        **{
-            variable: data[field]
-            for field, variable in _TARGET_VARIABLES.items()
-            if data.get(field)
-        },
+        **data.target_variables(),
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from hpc_agent.code_servers.definitions import Definitions, read_definitions
+from hpc_agent.code_servers.deploy_data import as_told
 from hpc_agent.code_servers.direct_upload import DirectUpload, NoDirectUploadsError
 from hpc_agent.code_servers.legacy_upload import LegacyUpload
 from hpc_agent.config import CodeServers
@@ -21,6 +21,7 @@ from hpc_agent.store.code_servers import CodeServer
 log = logging.getLogger(__name__)
 
 _JOBS_AT_ONCE = 4
+_LONGEST_WORDS = 2000
 
 Result = TypeVar("Result")
 
@@ -67,7 +68,7 @@ class Uploads:
 
     async def error(self, server: CodeServer, serialized_error: str) -> None:
         """Tell the control plane why a code location does not load. Raises ControlPlaneError."""
-        deploy_data = json.loads(server.deploy_data)
+        deploy_data = as_told(server.deploy_data)
         answer = await self._known(
             lambda scheme: scheme.error(
                 server.deployment, server.location, deploy_data, serialized_error
@@ -92,36 +93,46 @@ async def _upload(
     message = await scheme.pack(server.deployment, definitions)
     answer = await scheme.send(server.deployment, message)
     if not answer.get("updated"):
-        await _upload_jobs(scheme, server, client, answer.get("missing_job_snapshots") or [])
+        await _upload_jobs(scheme, server, client, _missing(answer))
         answer = await scheme.send(server.deployment, message)
     if not answer.get("updated"):
         raise ControlPlaneError(
             f"{server.deployment}/{server.location}: the control plane did not take the "
-            f"definitions: {answer.get('message')}"
+            f"definitions: {_words(answer)}"
         )
-    return str(answer.get("message") or "")
+    return _words(answer)
+
+
+def _words(answer: Packed) -> str:
+    return str(answer.get("message") or "")[:_LONGEST_WORDS]
+
+
+def _missing(answer: Packed) -> list[tuple[str, str]]:
+    """Return repository and job of each snapshot that is asked for. Raises ControlPlaneError."""
+    selectors = answer.get("missing_job_snapshots") or []
+    try:
+        jobs = [(each["repository_name"], each["job_name"]) for each in selectors]
+    except (TypeError, LookupError):
+        jobs = [("", "")]
+    if not all(name and isinstance(name, str) for job in jobs for name in job):
+        raise ControlPlaneError("the control plane does not say which jobs' snapshots it lacks")
+    return jobs
 
 
 async def _upload_jobs(
     scheme: Scheme,
     server: CodeServer,
     client: CodeServerClient,
-    selectors: Sequence[Mapping[str, Any]],
+    jobs: Sequence[tuple[str, str]],
 ) -> None:
     slots = asyncio.Semaphore(_JOBS_AT_ONCE)
 
-    async def upload(selector: Mapping[str, Any]) -> None:
+    async def upload(repository: str, job: str) -> None:
         async with slots:
-            await scheme.job(
-                server.deployment,
-                client,
-                server.location,
-                selector["repository_name"],
-                selector["job_name"],
-            )
+            await scheme.job(server.deployment, client, server.location, repository, job)
 
     # Not a task group: its ExceptionGroup would hide which error it was.
-    results = await asyncio.gather(*(upload(each) for each in selectors), return_exceptions=True)
+    results = await asyncio.gather(*(upload(*each) for each in jobs), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result

@@ -1,8 +1,9 @@
 """The agent's configuration: one pydantic model for agent.yaml and the environment.
 
 A key of agent.yaml can also be given in the environment: ``HPC_AGENT__CONTROL_PLANE__URL`` is
-``control_plane.url``; the value is read as YAML. The environment wins. The token is read from
-``control_plane.token_file``, or from ``DAGSTER_CLOUD_AGENT_TOKEN``; it is never a key of the file.
+``control_plane.url``; the value is read as YAML. The environment wins. The token comes from
+``control_plane.token_command`` or ``token_file``, else from the service's credential or from
+``DAGSTER_CLOUD_AGENT_TOKEN``; it is never a key of the file.
 """
 
 from __future__ import annotations

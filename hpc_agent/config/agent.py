@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hpc_agent.config.access import DEFAULT_ACCESS, Access
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.jobs import (
@@ -55,6 +56,7 @@ class AgentConfig(Section):
     deployments: dict[str, Deployment] = {}
     branch_deployments: Deployment = Deployment()
     policy: Policy = Policy()
+    access: Access = DEFAULT_ACCESS
     environment: Environment = Environment()
     runs: Runs = Runs()
     code_servers: CodeServers = CodeServers()
@@ -111,6 +113,12 @@ class AgentConfig(Section):
         """Whether any code server may be a process of this machine."""
         own = {location.code_server_placement for location in self.locations.values()}
         return "login" in own | {self.code_servers.placement}
+
+    def access_of(self, location: str | None) -> Access:
+        """Return what the jobs of a code location may ask of the control plane."""
+        general = self.access.over(DEFAULT_ACCESS)
+        own = self.locations.get(location or "")
+        return general if own is None else own.access.over(general)
 
     def environment_of(self, location: str | None) -> Environment:
         """Return the environment of a code location: its own settings over the general ones."""

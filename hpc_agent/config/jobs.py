@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hpc_agent.config.access import Access
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.retries import Retries
 from hpc_agent.config.section import ExpandedPath, Options, Seconds, Section
@@ -154,3 +155,4 @@ class Location(Section):
     run_options: Options = {}
     code_server_options: Options = {}
     code_server_placement: PlacementName | None = None
+    access: Access = Access()

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from hpc_agent.config.section import Section
 
-Factor = Annotated[float, Field(gt=1)]
+Factor = Annotated[float, Field(gt=1, le=1000)]
 
 _RESUBMISSIONS = 3
 _REQUEUES = 10

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,14 +16,15 @@ from dagster._core.storage.local_compute_log_manager import (
     LocalComputeLogManager,
 )
 
-from hpc_agent.errors import ConfigError, ControlPlaneRefusedError
+from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.log_key import LogKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogUpload:
     """Which log an upload is; a partial one holds all output so far and more will follow."""
 
-    log_key: tuple[str, ...]
+    log_key: LogKey
     io_type: ComputeIOType
     partial: bool
 
@@ -45,7 +44,7 @@ class ComputeLogStore:
                 "uploads: use LocalComputeLogManager or a cloud storage manager"
             )
         self._guard = threading.Lock()
-        self._final: defaultdict[tuple[str, ...], set[ComputeIOType]] = defaultdict(set)
+        self._final: dict[LogKey, set[ComputeIOType]] = {}
 
     def stays_below(self, directory: Path) -> bool:
         """Tell whether all logs are kept in files below a directory, and nowhere else."""
@@ -62,28 +61,29 @@ class ComputeLogStore:
         """Put a complete upload in place."""
         file.close()
         path = self._path(upload)
+        complete = Path(
+            self._local.complete_artifact_path(  # type: ignore[no-untyped-call]
+                upload.log_key.parts
+            )
+        )
         with self._guard:
-            if upload.partial and upload.io_type in self._final[upload.log_key]:
-                Path(file.name).unlink()  # overtaken by the final upload
+            final = self._final.get(upload.log_key, set())
+            if upload.partial and (upload.io_type in final or complete.exists()):
+                Path(file.name).unlink()  # tried again by its sender, and overtaken meanwhile
                 return
             os.replace(file.name, path)  # noqa: PTH105 the name comes from tempfile
             if not upload.partial:
-                self._final[upload.log_key].add(upload.io_type)
-            is_complete = self._final[upload.log_key] >= {
-                ComputeIOType.STDOUT,
-                ComputeIOType.STDERR,
-            }
+                final = self._final.setdefault(upload.log_key, set())
+                final.add(upload.io_type)
+            is_complete = final >= {ComputeIOType.STDOUT, ComputeIOType.STDERR}
         if self._remote is not None:
             self._remote.upload_to_cloud_storage(
-                upload.log_key, upload.io_type, partial=upload.partial
+                upload.log_key.parts, upload.io_type, partial=upload.partial
             )
         # stderr is sent last (CloudStorageComputeLogManager._on_capture_complete), so that it also
         # ends a log whose stdout came to a process of ours that has been replaced since.
         if is_complete or (not upload.partial and upload.io_type is ComputeIOType.STDERR):
-            complete = self._local.complete_artifact_path(  # type: ignore[no-untyped-call]
-                upload.log_key
-            )
-            Path(complete).touch()
+            complete.touch()
             with self._guard:
                 self._final.pop(upload.log_key, None)
 
@@ -94,17 +94,5 @@ class ComputeLogStore:
         Path(file.name).unlink(missing_ok=True)
 
     def _path(self, upload: LogUpload) -> Path:
-        try:
-            return Path(
-                self._local.get_captured_local_path(
-                    _checked(upload.log_key), IO_TYPE_EXTENSION[upload.io_type]
-                )
-            )
-        except ValueError as error:
-            raise ControlPlaneRefusedError(f"bad log key: {'/'.join(upload.log_key)!r}") from error
-
-
-def _checked(log_key: Sequence[str]) -> Sequence[str]:
-    if not log_key or not all(log_key):
-        raise ValueError
-    return log_key
+        ending = IO_TYPE_EXTENSION[upload.io_type]
+        return Path(self._local.get_captured_local_path(upload.log_key.parts, ending))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -12,9 +11,10 @@ from dagster._core.events import EventSpecificData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
 from dagster_shared.error import SerializableErrorInfo
-from dagster_shared.serdes import deserialize_value
 
+from hpc_agent.control_plane.received import received, refusing
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys, Seen
+from hpc_agent.inbound.json_text import loads_object
 
 
 class EventWriter:
@@ -48,8 +48,14 @@ class EventWriter:
 def decode_entry(record: Mapping[str, Any]) -> EventLogEntry:
     """Decode an EventLogEntryInput, field names in snake case.
 
-    The inverse of ``_input_for_event`` in dagster_cloud/storage/event_logs/storage.py.
+    The inverse of ``_input_for_event`` in dagster_cloud/storage/event_logs/storage.py. Raises
+    ControlPlaneRefusedError.
     """
+    with refusing("EventLogEntryInput"):
+        return _decode_entry(record)
+
+
+def _decode_entry(record: Mapping[str, Any]) -> EventLogEntry:
     event = record.get("dagster_event")
     return EventLogEntry(  # type: ignore[no-untyped-call]
         error_info=_decode_error(record.get("error_info")),
@@ -72,16 +78,12 @@ def _decode_event(event: Mapping[str, Any]) -> DagsterEvent:
         step_handle=cast("StepHandle", StepHandle.parse_from_key(step)) if step else None,
         node_handle=NodeHandle.from_string(node) if node else None,
         step_kind_value=event.get("step_kind_value"),
-        logging_tags=json.loads(tags) if tags else None,
-        event_specific_data=_decode_data(data) if data else None,
+        logging_tags=loads_object(tags) if tags else None,
+        event_specific_data=cast("EventSpecificData", received(data)) if data else None,
         message=event.get("message"),
         pid=event.get("pid"),
         step_key=event.get("step_key"),
     )
-
-
-def _decode_data(serialized: str) -> EventSpecificData:
-    return cast("EventSpecificData", deserialize_value(serialized))
 
 
 def _decode_error(error: Mapping[str, Any] | None) -> SerializableErrorInfo | None:

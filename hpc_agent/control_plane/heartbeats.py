@@ -8,9 +8,9 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster_cloud.api.dagster_cloud_api import AgentHeartbeat
 from dagster_cloud.execution.monitoring import CloudCodeServerHeartbeat, CloudRunWorkerStatus
-from dagster_shared.serdes import deserialize_value
 
 from hpc_agent.control_plane.presence import AgentPresence
+from hpc_agent.control_plane.received import received
 from hpc_agent.control_plane.store.agents import Agent, Agents, CodeServer
 
 
@@ -26,7 +26,7 @@ class HeartbeatReceiver:
         self, deployment: str, serialized: str, *, token_id: str, serialized_errors: str
     ) -> None:
         """Store one deployment's heartbeat and act on what it says."""
-        heartbeat = deserialize_value(serialized, AgentHeartbeat)
+        heartbeat = received(serialized, AgentHeartbeat)
         self._presence.saw_heartbeat(heartbeat.agent_id, token_id)
         # Our own clock: the agent's may be off.
         agent = Agent(

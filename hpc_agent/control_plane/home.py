@@ -10,6 +10,8 @@ from pathlib import Path
 
 from hpc_agent.control_plane.database_url import chosen_url, storage_yaml, url_in
 from hpc_agent.errors import ConfigError
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import write_private
 
 SOCKET_PATH_LIMIT = 100
 """Bytes of a unix socket's path; the kernel refuses more than 107 (unix(7))."""
@@ -141,43 +143,35 @@ def resolve_home(option: Path | None, database_url: str | None = None) -> Home:
 
 
 def prepare_home(home: Home, *, storage: str = "") -> None:
-    """Make the directory and its dagster.yaml where they do not exist yet."""
+    """Make the directory and its dagster.yaml where they do not exist yet, for this user alone.
+
+    Raises ConfigError, UnsafePathError when others may have put something there.
+    """
     try:
-        for directory in (home.root, home.snapshots, home.logs, home.tls):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(home.root)
+        for directory in (home.snapshots, home.logs, home.tls):
+            private_directory(directory)
     except OSError as error:
         raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from error
     if not home.dagster_yaml.exists():
-        write_atomically(home.dagster_yaml, (DAGSTER_YAML + storage).encode())
+        write_private(home.dagster_yaml, DAGSTER_YAML + storage, durable=True)
+    _shut(home.dagster_yaml)
+
+
+def _shut(path: Path) -> None:
+    """Let nobody else read a file of ours that may hold the database's password.
+
+    One that root put there, or a link to it, is root's business.
+    """
+    status = path.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        path.chmod(0o600)
 
 
 def prepare_socket(path: Path) -> None:
-    """Make the directory of a socket; it must belong to us and admit nobody else."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.parent.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ConfigError(
-            f"{path.parent} must belong to uid {os.getuid()} with mode 0700: "
-            "remove it, or choose a shorter --home"
-        )
+    """Make the directory of a socket; it must belong to us and admit nobody else.
+
+    Raises UnsafePathError: a shorter --home needs none outside of it.
+    """
+    private_directory(path.parent)
     path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace a file so that a reader sees the old or the new content, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read."""
-    write_atomically(path, content, mode=0o600)

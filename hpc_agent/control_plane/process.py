@@ -27,13 +27,14 @@ from hpc_agent.control_plane.database_url import url_in
 from hpc_agent.control_plane.door.config import UiConfig
 from hpc_agent.control_plane.door.door import Door, open_door
 from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
-from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket, write_atomically
+from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket
 from hpc_agent.control_plane.server import bind, url_of
 from hpc_agent.control_plane.supervisor import Program, Supervisor
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
 from hpc_agent.control_plane.webserver_socket import async_client
 from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
+from hpc_agent.private_files import write_private
 
 READY_POLL_SECONDS = 0.2
 STORAGE_THREADS = 32
@@ -192,7 +193,7 @@ class ControlPlane:
             while not await self._webserver_answers():  # noqa: ASYNC110 another process
                 await asyncio.sleep(READY_POLL_SECONDS)
         content = json.dumps({name: getattr(addresses, name) for name in Addresses.__slots__})
-        write_atomically(self._options.home.running_json, content.encode())
+        write_private(self._options.home.running_json, content)
         ready(addresses)
 
     async def _webserver_answers(self) -> bool:

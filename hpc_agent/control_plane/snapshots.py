@@ -14,10 +14,14 @@ from typing import Protocol
 
 from dagster_cloud.api.dagster_cloud_api import FileFormat, StoredSnapshot
 
-from hpc_agent.control_plane.home import write_atomically
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.inflate import inflate
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import write_private
 
-MAX_SNAPSHOT_BYTES = 1 << 30
+MAX_SNAPSHOT_BYTES = 256 << 20
+"""Unpacked; the largest location of which we know has 40 MB."""
+
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -47,8 +51,8 @@ class FileBlobs:
 
     def write(self, sha1: str, compressed: bytes) -> None:
         path = self._path(sha1)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(path, compressed, mode=0o600)
+        private_directory(path.parent, parents=False)
+        write_private(path, compressed, durable=True)
 
     def _path(self, sha1: str) -> Path:
         return self._directory / sha1[:2] / f"{sha1}.json.zz"
@@ -77,7 +81,7 @@ class SnapshotStore:
 
     def add_upload(self, sha1: str, compressed: bytes) -> None:
         """Store zlib-compressed JSON. Raises ControlPlaneRefusedError when it is damaged."""
-        data = decompress(compressed, limit=MAX_SNAPSHOT_BYTES)
+        data = inflate(compressed, most_bytes=MAX_SNAPSHOT_BYTES)
         actual = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         if actual != sha1:
             raise ControlPlaneRefusedError(
@@ -96,15 +100,3 @@ def stored_snapshot(sha1: str, size: int) -> StoredSnapshot:
     return StoredSnapshot(
         sha1=sha1, format=FileFormat.GZIPPED_JSON, uri=f"snapshot:{sha1}", decompressed_size=size
     )
-
-
-def decompress(compressed: bytes, *, limit: int) -> bytes:
-    """Undo zlib, refusing what grows beyond ``limit`` bytes."""
-    decompressor = zlib.decompressobj()
-    try:
-        data = decompressor.decompress(compressed, limit)
-    except zlib.error as error:
-        raise ControlPlaneRefusedError(f"body is not zlib-compressed: {error}") from error
-    if decompressor.unconsumed_tail or not decompressor.eof:
-        raise ControlPlaneRefusedError(f"body is cut off, or larger than {limit} bytes")
-    return data

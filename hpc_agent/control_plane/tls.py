@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -14,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hpc_agent.control_plane.home import write_atomically, write_private
 from hpc_agent.errors import ConfigError
+from hpc_agent.private_files import require_private, write_private
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
@@ -41,16 +42,22 @@ def own_certificate(certificate: Path, key: Path) -> ServerTls:
 
 
 def generated_certificate(directory: Path, *hosts: str) -> ServerTls:
-    """Return a certificate for this machine and these names of it, made or renewed as needed."""
+    """Return a certificate for this machine and these names of it, made or renewed as needed.
+
+    Raises UnsafePathError for a key that somebody else has made.
+    """
     files = ServerTls(
         certificate=directory / "server.pem", key=directory / "server.key", ca=directory / "ca.pem"
     )
+    for name in ("ca.key", "server.key"):
+        with contextlib.suppress(FileNotFoundError):
+            require_private(directory / name)
     ca, ca_key, fresh = _authority(directory)
     names = _subject_names(hosts)
     if fresh or not _is_good(files.certificate, names):
         certificate, key = _sign_server(ca, ca_key, names)
-        write_private(files.key, _pem_key(key))
-        write_atomically(files.certificate, _pem(certificate) + _pem(ca))
+        write_private(files.key, _pem_key(key), durable=True)
+        write_private(files.certificate, _pem(certificate) + _pem(ca), durable=True)
     return files
 
 
@@ -70,8 +77,8 @@ def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriva
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(key_path, _pem_key(key))
-    write_atomically(certificate_path, _pem(certificate))
+    write_private(key_path, _pem_key(key), durable=True)
+    write_private(certificate_path, _pem(certificate), durable=True)
     return certificate, key, True
 
 

@@ -19,6 +19,7 @@ from dagster_cloud_cli.core.workspace import CodeLocationDeployData
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from hpc_agent.control_plane.faces.repositories import RepositoryReader
+from hpc_agent.control_plane.received import refusing
 from hpc_agent.control_plane.snapshots import SnapshotStore
 from hpc_agent.control_plane.store.locations import Location, Locations
 from hpc_agent.errors import ControlPlaneRefusedError
@@ -73,9 +74,9 @@ class LocationUploads:
 
     def add_legacy_job(self, serialized_job_data: str) -> None:
         """Store a job's snapshot out of a serialized JobDataSnap."""
-        self._snapshots.add(
-            extract_serialized_job_snap_from_serialized_job_data_snap(serialized_job_data)
-        )
+        with refusing("JobDataSnap"):
+            job = extract_serialized_job_snap_from_serialized_job_data_snap(serialized_job_data)
+        self._snapshots.add(job)
 
     def _show(
         self, location: Location, manifest: DagsterCloudCodeLocationManifest

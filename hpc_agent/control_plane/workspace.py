@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import yaml
 
-from hpc_agent.control_plane.home import write_atomically
 from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.webserver_socket import async_client, told_of
+from hpc_agent.private_files import write_private
 
 RELOAD_TIMEOUT_SECONDS = 60.0
 RELOAD = """
@@ -35,7 +35,7 @@ def write_workspace(path: Path, sockets: Mapping[str, Path]) -> bool:
     ).encode()
     if path.exists() and path.read_bytes() == content:
         return False
-    write_atomically(path, content)
+    write_private(path, content, durable=True)
     return True
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.alias_generators import to_camel
 
 from hpc_agent.dagster_plus.client import AgentApi, graphql_error
@@ -17,6 +16,7 @@ from hpc_agent.errors import (
     ControlPlaneError,
     ControlPlaneUnavailableError,
 )
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import field_at
 from hpc_agent.outgoing.text import storable
 
@@ -143,17 +143,17 @@ class Popped:
 class WorkspaceEntry(_Answer):
     """A code location as the control plane wants it."""
 
-    location_name: str
-    serialized_deployment_metadata: str
+    location_name: _Text
+    serialized_deployment_metadata: _Text
     has_outdated_data: bool = False
     has_load_error: bool = False
-    metadata_timestamp: float
+    metadata_timestamp: FiniteFloat
 
 
 class Deployment(_Answer):
     """A deployment and its code locations."""
 
-    deployment_name: str
+    deployment_name: _Text
     is_branch_deployment: bool = False
     workspace_entries: list[WorkspaceEntry] = []
 
@@ -193,7 +193,7 @@ async def pop_requests(
     if not isinstance(items, list):
         raise ControlPlaneError("the control plane's answer holds no list of requests")
     if content.get("errors"):
-        log.warning("requests came with errors beside them: %s", content["errors"])
+        log.warning("requests came with errors beside them: %.2000s", content["errors"])
     return _popped(items)
 
 
@@ -259,13 +259,16 @@ async def finished_runs(
         },
         deployment=deployment,
     )
-    runs = [_loads(run) for run in _asked(data, "runs", "getRuns") or []]
+    given = _asked(data, "runs", "getRuns") or []
+    if not isinstance(given, list):
+        raise ControlPlaneError("the control plane's answer holds no list of runs")
+    runs = [_loads(run) for run in given]
     return {str(run.get("run_id")): enum_member(run.get("status")) or "" for run in runs}
 
 
 def _loads(serialized: object) -> Packed:
     try:
-        content = json.loads(str(serialized))
+        content = loads(str(serialized))
     except ValueError as error:
         raise ControlPlaneError(f"the control plane sent a run that is not JSON: {error}") from None
     return content if isinstance(content, dict) else {}
@@ -304,7 +307,7 @@ def _unreadable(item: object, error: ValidationError) -> UnreadableRequest:
         request_id=text("requestId"),
         request_api=text("requestApi") or "",
         deployment_name=text("deploymentName"),
-        reason="; ".join(faults) or str(error),
+        reason="; ".join(faults)[:2000],
     )
 
 
@@ -314,4 +317,5 @@ def _validated(model: type[Value], content: object) -> list[Value]:
     try:
         return [model.model_validate(item) for item in content]
     except ValidationError as error:
-        raise ControlPlaneError(f"the control plane's answer cannot be read: {error}") from None
+        words = f"the control plane's answer cannot be read: {error}"
+        raise ControlPlaneError(words[:2000]) from None

@@ -12,7 +12,7 @@ import ssl
 import string
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +30,10 @@ from hpc_agent.errors import (
     ControlPlaneRefusedError,
     ControlPlaneUnavailableError,
 )
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import are_of_the_document
+from hpc_agent.outgoing.http_client import BYTES_A_SECOND, http_client, whole_answer
+from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.outgoing.verdict import maintenance
 
 # What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
@@ -41,6 +44,8 @@ _POLL_MARGIN_SECONDS = 15.0
 PROTOCOL_VERSION = "1.13.27"
 # The Date header counts whole seconds: a smaller difference says nothing.
 _CLOCKS_AGREE_SECONDS = 3.0
+_WORDS = 2000
+_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 - the header's name
 
 
 class ControlPlaneStatusError(ControlPlaneRefusedError):
@@ -54,8 +59,9 @@ class ControlPlaneStatusError(ControlPlaneRefusedError):
 class AgentApi:
     """Calls of the agent API.
 
-    ``token`` is asked at every call, so that a rotated token is picked up. Every method raises
-    ControlPlaneUnavailableError, ControlPlaneAuthError or ControlPlaneRefusedError.
+    ``token`` is asked at every call, so that a rotated token is picked up. ``renew`` is told which
+    one was refused (HTTP 401); if there is another one after it, the call is made once more. Every
+    method raises ControlPlaneUnavailableError, ControlPlaneAuthError or ControlPlaneRefusedError.
     """
 
     def __init__(
@@ -63,20 +69,24 @@ class AgentApi:
         settings: ControlPlane,
         *,
         token: Callable[[], str],
+        renew: Callable[[str], Awaitable[None]] | None = None,
         agent_id: str,
     ) -> None:
         self._settings = settings
         self._token = token
+        self._renew = renew
         self._agent_id = agent_id
         self.trust = _trust(settings)
         self._clock_offset = 0.0
-        self.http = httpx.AsyncClient(
+        self.addresses = StorageAddresses(settings.url, settings.storage_hosts)
+        self.http = http_client(
             base_url=settings.url,
-            verify=self.trust,
+            trust=self.trust,
             proxy=settings.proxy,
-            timeout=settings.timeout_seconds,
+            timeout_seconds=settings.timeout_seconds,
             headers={"User-Agent": f"hpc-agent/{__version__}"},
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+            connections=64,
+            kept=16,
         )
 
     async def __aenter__(self) -> Self:
@@ -97,7 +107,7 @@ class AgentApi:
     def headers(self, deployment: str | None) -> dict[str, str]:
         """Return what authenticates a call; without a deployment it concerns the organization."""
         headers = {
-            "Dagster-Cloud-Api-Token": self._token(),
+            _TOKEN_HEADER: self._token(),
             "Dagster-Cloud-Version": PROTOCOL_VERSION,
             "Dagster-Cloud-Scope": "deployment" if deployment else "organization",
             "Python-Version": platform.python_version(),
@@ -172,7 +182,7 @@ class AgentApi:
             headers=headers,
             # Not httpx's own JSON, which stops at half of a surrogate pair.
             content=dumps({"query": document, "variables": variables}).encode(),
-            timeout=self._settings.timeout_seconds + wait_seconds + _POLL_MARGIN_SECONDS,
+            more_seconds=wait_seconds + _POLL_MARGIN_SECONDS,
         )
 
     async def get(self, path: str, *, deployment: str, parameters: Mapping[str, Any]) -> Packed:
@@ -213,12 +223,39 @@ class AgentApi:
         )
 
     async def put_presigned(self, url: str, body: bytes) -> None:
-        """PUT to a pre-signed address, which takes no token of ours."""
-        _check(await self._send("PUT", url, content=body))
+        """PUT to a pre-signed address, which takes no token of ours.
 
-    async def _send(self, method: str, url: str, **arguments: Any) -> httpx.Response:
+        Raises ControlPlaneRefusedError as well for an address that is no storage we know.
+        """
+        _check(await self._send("PUT", self.addresses.checked(url), content=body))
+
+    async def _send(
+        self,
+        method: str,
+        url: str | httpx.URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> httpx.Response:
+        response = await self._request(method, url, headers=headers, **arguments)
+        if response.status_code == 401 and self._renew and headers and _TOKEN_HEADER in headers:
+            await self._renew(headers[_TOKEN_HEADER])
+            renewed = {**headers, _TOKEN_HEADER: self._token()}
+            if renewed != headers:
+                return await self._request(method, url, headers=renewed, **arguments)
+        return response
+
+    async def _request(
+        self, method: str, url: str | httpx.URL, *, more_seconds: float = 0, **arguments: Any
+    ) -> httpx.Response:
+        """Send a request and return the whole answer; ``more_seconds`` beside those of one call."""
+        seconds = self._settings.timeout_seconds + more_seconds
         try:
-            response = await self.http.request(method, url, **arguments)
+            request = self.http.build_request(method, url, timeout=seconds, **arguments)
+            length = int(request.headers.get("Content-Length", 0))
+            response = await whole_answer(
+                self.http, request, seconds=seconds + length / BYTES_A_SECOND
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             where = self._settings.url
             reason = str(error) or type(error).__name__
@@ -229,7 +266,7 @@ class AgentApi:
     def _note_time(self, response: httpx.Response) -> None:
         try:
             there = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):  # a year or an offset that no clock has
             return
         offset = there - time.time()
         self._clock_offset = offset if abs(offset) > _CLOCKS_AGREE_SECONDS else 0.0
@@ -238,7 +275,7 @@ class AgentApi:
 def graphql_error(errors: object) -> ControlPlaneError:
     """Return the error that GraphQL errors are: they may pass, as HTTP 500 may."""
     kind = ControlPlaneRefusedError if are_of_the_document(errors) else ControlPlaneUnavailableError
-    return kind(f"GraphQL: {errors}")
+    return kind(f"GraphQL: {errors}"[:_WORDS])
 
 
 def _trust(settings: ControlPlane) -> ssl.SSLContext:
@@ -266,7 +303,7 @@ def _check(response: httpx.Response) -> None:
 
 def _json_object(response: httpx.Response) -> dict[str, Any]:
     try:
-        content = response.json()
+        content = loads(response.content)
     except ValueError:
         raise ControlPlaneError(
             f"{response.request.url.path}: the answer is not JSON; is this the agent API's address?"

@@ -14,7 +14,7 @@ from hpc_agent.dagster_plus.serdes import Packed, packed
 
 URL_VARIABLE = "HPC_AGENT_API_URL"
 TOKEN_VARIABLE = "HPC_AGENT_JOB_TOKEN"  # noqa: S105 - the variable's name, not a token
-ARTIFACTS_VARIABLE = "HPC_AGENT_TMP"
+TMP_VARIABLE = "HPC_AGENT_TMP"
 
 _STORAGES = {
     "run_storage": ("dagster_cloud.storage.runs", "GraphQLRunStorage"),
@@ -23,17 +23,19 @@ _STORAGES = {
 }
 
 
-def instance_ref(deployment: str, compute_logs: ComputeLogs, *, local_directory: str) -> Packed:
-    """Return the InstanceRef for user code in one deployment.
+# Where Dagster keeps local artifacts and captured output on the node. By the name of a variable: a
+# path written in later could be taken for one inside of what users and the control plane wrote.
+_LOCAL_DIRECTORY = {"env": TMP_VARIABLE}
 
-    ``local_directory`` is where Dagster keeps local artifacts and captured output on the node.
-    """
+
+def instance_ref(deployment: str, compute_logs: ComputeLogs) -> Packed:
+    """Return the InstanceRef for user code in one deployment."""
     return packed(
         "InstanceRef",
         local_artifact_storage_data=_configurable(
-            "dagster.core.storage.root", "LocalArtifactStorage", {"base_dir": local_directory}
+            "dagster.core.storage.root", "LocalArtifactStorage", {"base_dir": _LOCAL_DIRECTORY}
         ),
-        compute_logs_data=_compute_logs(compute_logs, local_directory),
+        compute_logs_data=_compute_logs(compute_logs),
         scheduler_data=_configurable("dagster.core.scheduler", "DagsterDaemonScheduler"),
         run_coordinator_data=_configurable("dagster.core.run_coordinator", "DefaultRunCoordinator"),
         run_launcher_data=_configurable("dagster", "DefaultRunLauncher"),
@@ -75,7 +77,7 @@ def instance_ref(deployment: str, compute_logs: ComputeLogs, *, local_directory:
     )
 
 
-def _compute_logs(compute_logs: ComputeLogs, local_directory: str) -> Packed:
+def _compute_logs(compute_logs: ComputeLogs) -> Packed:
     if not compute_logs.enabled:
         return _configurable(
             "dagster.core.storage.noop_compute_log_manager", "NoOpComputeLogManager"
@@ -84,7 +86,7 @@ def _compute_logs(compute_logs: ComputeLogs, local_directory: str) -> Packed:
         "dagster_cloud.storage.compute_logs",
         "CloudComputeLogManager",
         {
-            "local_dir": local_directory,
+            "local_dir": _LOCAL_DIRECTORY,
             "upload_interval": compute_logs.upload_interval_seconds,
         },
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from hpc_agent.dagster_plus.serdes import dumps, enum_member
 from hpc_agent.errors import ControlPlaneError
+from hpc_agent.inbound.json_text import loads
+from hpc_agent.outgoing.text import storable_json
+
+# The year 9999, which is as far as Python's dates go.
+_LAST_SECOND = 253402300799.0
 
 CHECK_FOR_WORKSPACE_UPDATES = "CHECK_FOR_WORKSPACE_UPDATES"
 LAUNCH_RUN = "LAUNCH_RUN"
@@ -68,31 +75,78 @@ class RunToLaunch:
         return path if isinstance(path, str) else None
 
 
+class _Run(BaseModel):
+    """What is read of a DagsterRun, by the names under which it is stored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    pipeline_name: str | None = None
+    tags: dict[str, str] | None = None
+    pipeline_code_origin: dict[str, Any] | None = None
+    external_pipeline_origin: Any = None
+    status: Any = None
+
+
+class _CodePointer(BaseModel):
+    working_directory: str | None = None
+
+
+class _RepositoryOrigin(BaseModel):
+    code_pointer: _CodePointer | None = None
+    executable_path: str | None = None
+    container_image: str | None = None
+
+
+class _CodeOrigin(BaseModel):
+    """What is read of a run's code origin; the whole of it is passed on."""
+
+    repository_origin: _RepositoryOrigin | None = None
+
+
 def opened(body: str) -> Opened:
     """Open a DagsterCloudApiRequest. Raises ControlPlaneError when it is none."""
     try:
-        content = json.loads(body)
+        content = loads(storable_json(body))
         args, expire_at = content["request_args"], content.get("expire_at")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ControlPlaneError(f"a request that cannot be read: {error}") from None
+    if isinstance(expire_at, int | float) and not 0 <= expire_at <= _LAST_SECOND:
+        raise ControlPlaneError("a request that cannot be read: it expires at no time")
     return Opened(
         args=args if isinstance(args, dict) else {},
         expire_at=float(expire_at) if isinstance(expire_at, int | float) else None,
     )
 
 
+def seconds_in(args: Mapping[str, Any], name: str) -> float | None:
+    """Return a time in seconds among the arguments of a request, None for what is none."""
+    given = args.get(name)
+    if not isinstance(given, int | float) or not 0 <= given <= _LAST_SECOND:
+        return None
+    return float(given) if math.isfinite(given) else None
+
+
 def run_of(args: Mapping[str, Any]) -> RunToLaunch:
-    """Return the run in the arguments of LAUNCH_RUN or TERMINATE_RUN."""
+    """Return the run in the arguments of LAUNCH_RUN or TERMINATE_RUN. Raises ControlPlaneError."""
     run = args.get("pipeline_run")
     if not isinstance(run, dict) or not run.get("run_id"):
         raise ControlPlaneError("a request about a run that holds no run")
+    try:
+        given = _Run.model_validate(run)
+        if given.pipeline_code_origin is not None:
+            _CodeOrigin.model_validate(given.pipeline_code_origin)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        words = "; ".join(faults)[:2000]
+        raise ControlPlaneError(f"a request about a run that cannot be read: {words}") from None
     return RunToLaunch(
-        run_id=run["run_id"],
-        job_name=run.get("pipeline_name") or "",
-        location=_location_of_origin(run.get("external_pipeline_origin")),
-        tags=run.get("tags") or {},
-        code_origin=run.get("pipeline_code_origin"),
-        status=enum_member(run.get("status")),
+        run_id=given.run_id,
+        job_name=given.pipeline_name or "",
+        location=_location_of_origin(given.external_pipeline_origin),
+        tags=given.tags or {},
+        code_origin=given.pipeline_code_origin,
+        status=enum_member(given.status),
     )
 
 

@@ -22,6 +22,8 @@ from hpc_agent.demo.processes import Child, wait_for
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inspection.status import read_jobs
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import write_private
 from hpc_agent.slurm.scheduler import Scheduler
 
 EXAMPLE = Path(__file__).parent / "location"
@@ -78,15 +80,18 @@ class Stack:
         self.api_url = ""
         self.webserver: Webserver
 
-    def start_control_plane(self, *, api_port: int = 0, webserver_port: int = 0) -> None:
+    def start_control_plane(
+        self, *, api_host: str = "127.0.0.1", api_port: int = 0, webserver_port: int = 0
+    ) -> None:
         """Start gateway, webserver and daemon; return when they answer."""
         for directory in (self.directories.local, self.directories.shared, self.directories.logs):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_directory(directory)
         ready = self.directories.logs / "control-plane.json"
         self.control_plane.argv = [
             *self._command,
             *("control-plane", "start", "--home", str(self.directories.control_plane)),
-            *("--port", str(api_port), "--webserver-port", str(webserver_port), "--json"),
+            *("--host", api_host, "--port", str(api_port)),
+            *("--webserver-port", str(webserver_port), "--json"),
         ]
         with ready.open("wb") as stdout:
             self.control_plane.start(stdout)
@@ -103,8 +108,7 @@ class Stack:
     def configure_agent(self) -> AgentConfig:
         """Make a token and write agent.yaml."""
         token = self.directories.local / "token"
-        token.touch(mode=0o600)
-        token.write_text(self._token("--name", "demo"))
+        write_private(token, self._token("--name", "demo"))
         shared = self.cluster.is_shared
         content: dict[str, Any] = {
             "control_plane": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.client import AgentApi
@@ -16,7 +18,8 @@ async def gather_control_plane(config: AgentConfig) -> ControlPlaneFacts:
     """Ask which of the configured deployments exist; that shows address, trust and token too."""
     settings = config.control_plane
     try:
-        async with AgentApi(settings, token=TokenSource(config), agent_id="doctor") as api:
+        token = await asyncio.to_thread(TokenSource, config)
+        async with AgentApi(settings, token=token, agent_id="doctor") as api:
             missing = await agent_calls.missing_deployments(api, settings.deployments)
             return ControlPlaneFacts(
                 url=settings.url,
@@ -35,4 +38,5 @@ async def _branch_deployments(api: AgentApi) -> int | Unknown:
         data = await api.graphql(_BRANCH_DEPLOYMENTS, {})
     except ControlPlaneError as error:
         return Unknown(f"the control plane does not say which branch deployments it has: {error}")
-    return len(data.get("branchDeployments") or ())
+    found = data.get("branchDeployments") or []
+    return len(found) if isinstance(found, list) else Unknown("the answer holds no list of them")

@@ -75,6 +75,7 @@ class DirectoryFacts:
     """A directory of the agent's: file system, free bytes, mode bits.
 
     ``free_files`` is how many more files there can be, None where nothing limits them.
+    ``weakness`` says who else may replace it, None when only root can.
     """
 
     path: str
@@ -84,6 +85,7 @@ class DirectoryFacts:
     free_files: int | None
     mode: int
     is_own: bool
+    weakness: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,8 @@ class NodeFacts:
     ``pythons`` has the release of dagster in each configured interpreter, ``python_errors`` why
     there is none. ``seen_after`` is how long a file written on the node took to be seen here.
     ``clock_ahead`` is in seconds, None where it is not known. A node that ``ignores_containers``
-    has Slurm run the job as if ``--container`` were not there.
+    has Slurm run the job as if ``--container`` were not there. ``readable_secrets`` are files of
+    the agent that hold secrets and that a job can read there.
     """
 
     node: str
@@ -181,5 +184,6 @@ class NodeFacts:
     loopback_error: str | None = None
     container_runtimes: Sequence[str] = ()
     ignores_containers: bool = False
+    readable_secrets: Sequence[str] = ()
     pythons: Mapping[str, str] = field(default_factory=dict)
     python_errors: Mapping[str, str] = field(default_factory=dict)

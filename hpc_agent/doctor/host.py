@@ -15,6 +15,7 @@ from hpc_agent.doctor.control_groups import lowest_cpus, lowest_memory
 from hpc_agent.doctor.facts import DirectoryFacts, HostFacts, TemplateFacts
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inspection.scripts import check_templates
+from hpc_agent.private_directories import weakness
 from hpc_agent.service import UNIT_NAME, unit_directory
 from hpc_agent.store.filesystem import NETWORK_TYPES, filesystem_type_of
 
@@ -84,7 +85,8 @@ def _directory(path: Path) -> DirectoryFacts:
         free_bytes=room.f_bavail * room.f_frsize,
         free_files=room.f_favail if room.f_files else None,
         mode=status.st_mode & 0o777 if exists else 0o700,
-        is_own=not exists or status.st_uid == os.getuid(),
+        is_own=not exists or status.st_uid == os.geteuid(),
+        weakness=weakness(path),
     )
 
 

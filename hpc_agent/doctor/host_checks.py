@@ -25,6 +25,8 @@ def judge_home(config: AgentConfig, host: HostFacts) -> Finding:
             f"home: {home.path} is on {home.filesystem}, where SQLite databases get corrupted",
             "Set `home` to a directory on a local disk, for example under /var/tmp.",
         )
+    if not home.is_own:
+        return problem(f"home: {home.path} belongs to another user", "Name one of your own.")
     return ok(f"{home.path} is on {home.filesystem}")
 
 
@@ -66,10 +68,21 @@ def judge_modes(config: AgentConfig, host: HostFacts) -> Finding:
         if directory.mode & 0o022:
             return problem(
                 f"{name}: others can write to {directory.path} ({directory.mode:o})",
-                f"Run `chmod go-w {directory.path}`.",
+                f"Look whose files are in it, then run `chmod 700 {directory.path}`.",
+            )
+        if directory.mode & 0o055:
+            return warning(
+                f"{name}: others can look into {directory.path} ({directory.mode:o})",
+                f"Run `chmod 700 {directory.path}`; the agent does so at its start.",
+            )
+    for name, directory in _directories(host):
+        if directory.weakness is not None:
+            return warning(
+                f"{name}: {directory.path}: {directory.weakness}",
+                "Trust them as yourself, or name a directory below your own home.",
             )
     names = " and ".join(name for name, _ in _directories(host))
-    return ok(f"{names} can be written by this user alone")
+    return ok(f"{names} are this user's alone")
 
 
 def _directories(host: HostFacts) -> list[tuple[str, DirectoryFacts]]:
@@ -81,7 +94,10 @@ def _directories(host: HostFacts) -> list[tuple[str, DirectoryFacts]]:
 def judge_token(config: AgentConfig, host: HostFacts) -> Finding:
     """A token that others can read is no secret."""
     if host.token_error is not None:
-        return problem(host.token_error, "Make a token file with mode 0600, or set the variable.")
+        return problem(
+            host.token_error,
+            "Make a token file with mode 0600, or see token_command in `hpc-agent config example`.",
+        )
     return ok("there is an agent token, and others cannot read it")
 
 

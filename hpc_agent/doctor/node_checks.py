@@ -70,6 +70,19 @@ def judge_relay(config: AgentConfig, node: NodeFacts) -> Finding:
     return ok(f"{node.node} reaches the relay at {', '.join(node.relay)}")
 
 
+def judge_node_secrets(config: AgentConfig, node: NodeFacts) -> Finding:
+    """Jobs run as the agent's user: what a node sees of its files, user code can read."""
+    if node.readable_secrets:
+        return warning(
+            f"a job on {node.node} can read {', '.join(node.readable_secrets)}",
+            "Whoever deploys code here can act as the agent. Keep `home` and the token's file on a "
+            "disk that only this machine has (or use control_plane.token_command, or a credential "
+            "of the service), or run the agent on a machine without jobs, under an account of its "
+            "own (scheduler.transport: ssh).",
+        )
+    return ok(f"a job on {node.node} can read neither the agent's token nor its state")
+
+
 def judge_node_clock(config: AgentConfig, node: NodeFacts) -> Finding:
     """MUNGE credentials live for five minutes; times in the UI are the nodes'."""
     if node.clock_ahead is None:

@@ -49,6 +49,9 @@ def main() -> None:
         "memory_limit": lowest_memory(),
         "container_runtimes": [name for name in _RUNTIMES if shutil.which(name)],
         "ignores_containers": _ignores_containers(),
+        "readable_secrets": [
+            path for path, inode in question["secrets"].items() if _can_read(path, inode)
+        ],
         "loopback_error": _loopback_error(),
         "pythons": {python: words for python, (words, error) in found.items() if not error},
         "python_errors": {python: error for python, (_, error) in found.items() if error},
@@ -78,6 +81,15 @@ def _why_not(address: str, certificate: str) -> Optional[str]:
     except (OSError, ValueError) as error:
         return str(error)
     return None if status == [b"401"] else "an answer that is not the relay's"
+
+
+def _can_read(path: str, inode: int) -> bool:
+    """Return whether this very file, and not another one of its name, can be read here."""
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_ino == inode and bool(file.read(1))
+    except OSError:
+        return False
 
 
 def _ignores_containers() -> bool:

@@ -21,8 +21,10 @@ from hpc_agent.jobs.directory import SCRIPT
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import OUTPUT, TEMPLATE_OF, script_values
 from hpc_agent.jobs.rendering import Templates
+from hpc_agent.relay.certificate import certificate_in
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.state import JobState
+from hpc_agent.store.database import FILE_NAME
 
 _PROGRAM, _CONTROL_GROUPS = "node_probe.py", "control_groups.py"
 _LOOK_SECONDS = 0.2
@@ -109,6 +111,7 @@ def _write(config: AgentConfig, errand: _Errand, relay: Announced, kinds: Sequen
         "addresses": relay.addresses,
         "certificate": relay.certificate,
         "pythons": sorted(str(python) for python in pythons),
+        "secrets": _secrets(config),
     }
     files.write(directory / "question.json", json.dumps(question))
     usual = next(kind.plan for kind in kinds if kind.plan is not None)
@@ -124,6 +127,16 @@ def _write(config: AgentConfig, errand: _Errand, relay: Announced, kinds: Sequen
     )
     script = Templates(config.templates_dir).render(TEMPLATE_OF[plan.spec.kind], values)
     files.write(directory / SCRIPT, script)
+
+
+def _secrets(config: AgentConfig) -> dict[str, int]:
+    """Return the agent's files that hold secrets, with their inodes.
+
+    These are numbers of the file system, and so the same wherever it is mounted.
+    """
+    home = config.home
+    paths = (config.control_plane.token_file, home / FILE_NAME, certificate_in(home).key_file)
+    return {str(path): path.stat().st_ino for path in paths if path is not None and path.exists()}
 
 
 async def _run(errand: _Errand) -> tuple[str, NodeFacts] | Unknown:

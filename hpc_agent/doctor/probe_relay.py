@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
-
 from hpc_agent.agent.relay import relay_settings
 from hpc_agent.agent.relay_port import RelayPortLoop
 from hpc_agent.cluster.cluster import Cluster
@@ -20,6 +18,8 @@ from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import Files
 from hpc_agent.jobs.directory import RELAY_FILE, WorkDirectory
 from hpc_agent.jobs.node_program import build_node_program
+from hpc_agent.outgoing.http_client import http_client
+from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.upstream import Upstream
@@ -51,8 +51,11 @@ async def reachable_relay(
         if settings.work_dir is not None:
             port = settings.port or _last_port(config)
             settings = replace(settings, work_dir=directory, port=port)
-        async with httpx.AsyncClient() as client:
-            upstream = Upstream(api=client, storage=client, credentials=_no_credentials)
+        async with http_client(connections=1, kept=0) as client:
+            nowhere = StorageAddresses(config.control_plane.url, [])
+            upstream = Upstream(
+                api=client, storage=client, addresses=nowhere, credentials=_no_credentials
+            )
             async with (
                 Relay(
                     settings, directory=_Nobody(), upstream=upstream, on_report=_no_report
@@ -91,6 +94,14 @@ class _Nobody:
     async def identify(self, token: str) -> JobIdentity | None:
         """Know no token."""
         return None
+
+    async def location_of_run(self, run_id: str) -> str | None:
+        """Know no run."""
+        return None
+
+    async def state_owner(self, identity: JobIdentity, key: str) -> str:
+        """Nobody asks."""
+        raise NotImplementedError
 
 
 async def _no_report(identity: JobIdentity, report: JobReport) -> ReportAnswer:

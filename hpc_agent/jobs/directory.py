@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from hpc_agent.files import Files, LocalFiles
@@ -21,19 +22,30 @@ RELAY_FILE = "relay.json"
 ORDERS = "servers"
 
 
+class NodePath(Enum):
+    """A word of a command that is known on the node alone."""
+
+    SOCKET = "socket"
+    TMP = "tmp"
+
+
+# Text is never looked into: what users and the control plane write may hold anything.
+Word = str | NodePath
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """What the node program does; the fields of ``spec.json``."""
 
     key: str
     kind: WorkerKind
-    argv: Sequence[str]
+    argv: Sequence[Word]
     environment: Mapping[str, str]
     working_directory: str | None
     grace_seconds: float
     parked_connections: int = 2
     relay_timeout_seconds: float = 600
-    resume_argv: Sequence[str] = ()
+    resume_argv: Sequence[Word] = ()
     leave_open_on: Sequence[str] = ()
     memory_limit_mb: int | None = None
     nice: int = 0
@@ -43,16 +55,16 @@ class NodeSpec:
         """Return ``spec.json``."""
         return json.dumps(
             {
-                "version": 1,
+                "version": 2,
                 "key": self.key,
                 "kind": self.kind.value,
-                "argv": list(self.argv),
+                "argv": [_word(word) for word in self.argv],
                 "environment": dict(self.environment),
                 "working_directory": self.working_directory,
                 "grace_seconds": self.grace_seconds,
                 "parked_connections": self.parked_connections,
                 "relay_timeout_seconds": self.relay_timeout_seconds,
-                "resume_argv": list(self.resume_argv),
+                "resume_argv": [_word(word) for word in self.resume_argv],
                 "leave_open_on": list(self.leave_open_on),
                 "memory_limit_mb": self.memory_limit_mb,
                 "nice": self.nice,
@@ -60,6 +72,10 @@ class NodeSpec:
             },
             indent=1,
         )
+
+
+def _word(word: Word) -> str | dict[str, str]:
+    return {"path": word.value} if isinstance(word, NodePath) else word
 
 
 class WorkDirectory:
@@ -76,9 +92,10 @@ class WorkDirectory:
         self.lib = path / "lib"
 
     def make(self) -> None:
-        """Make the directories, private to this user. Raises OSError."""
-        for directory in (self.path, self.jobs, self.lib):
-            self.files.make_directory(directory)
+        """Make the directories, private to this user. Raises UnsafePathError and OSError."""
+        self.files.make_directory(self.path)
+        for directory in (self.jobs, self.lib):
+            self.files.make_directory(directory, parents=False)
 
     def of(self, key: str) -> Path:
         """Return the directory of a job."""
@@ -152,11 +169,14 @@ class WorkDirectory:
         self.files.remove_tree(self.of(key))
 
     def _made(self, key: str) -> Path:
-        """Make a job's directory where `jobs` is: without it, the file system is not mounted."""
+        """Make a job's directory where `jobs` is: without it, the file system is not mounted.
+
+        Raises UnsafePathError for one that somebody else has made.
+        """
         directory = self.of(key)
         if not self.files.is_directory(directory, follow=False):
             self.files.remove(directory)  # a link or a file in the way, as user code may leave it
-            self.files.make_directory(directory, parents=False)
+        self.files.make_directory(directory, parents=False)
         return directory
 
     def _left_by_job(self, key: str, name: str) -> bytes | None:

@@ -6,6 +6,7 @@ Sources: apptainer-exec(1); sbatch(1), ``--container``.
 from __future__ import annotations
 
 from hpc_agent.config.environment import Container, Environment
+from hpc_agent.jobs.directory import NodePath, Word
 from hpc_agent.jobs.options import Setting
 
 IN_FILE = "agent.yaml environment.container"
@@ -23,14 +24,13 @@ def python_of(environment: Environment, reported: str | None) -> str | None:
 
 def dagster_api(
     environment: Environment, python: str, *, image: str | None, working_directory: str | None
-) -> list[str]:
+) -> list[Word]:
     """Return the words before a command of ``dagster api``.
 
-    ``image`` is the one that the code location was deployed with. The node program fills in
-    ``{tmp}``. Variables reach the container by themselves: apptainer hands its environment on, and
-    so none is on a command line.
+    ``image`` is the one that the code location was deployed with. Variables reach the container by
+    themselves: apptainer hands its environment on, and so none is on a command line.
     """
-    command = [python, "-m", "dagster", "api"]
+    command: list[Word] = [python, "-m", "dagster", "api"]
     container = environment.container
     if container is None or container.runtime == "slurm":
         return command
@@ -55,11 +55,11 @@ def container_settings(environment: Environment, *, source: str = IN_FILE) -> tu
     return (Setting("container", container.image, source),)
 
 
-def _exec(container: Container, image: str | None, working_directory: str | None) -> list[str]:
-    words = [container.runtime, "exec"]
+def _exec(container: Container, image: str | None, working_directory: str | None) -> list[Word]:
+    words: list[Word] = [container.runtime, "exec"]
     if container.gpu is not None:
         words.append(_GPU_FLAGS[container.gpu])
-    binds = ["{tmp}", *container.binds]
+    binds: list[Word] = [NodePath.TMP, *container.binds]
     if working_directory is not None:
         binds.insert(1, working_directory)
         words += ["--pwd", working_directory]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.jobs.options_table import EXTRA, EXTRA_VALUE, ONE_OF, OPTIONS, REFUSED, Option
 
 TAG_PREFIX = "dagster-hpc/"
@@ -23,6 +24,9 @@ IMAGE_OPTION = "image"
 
 _TRUE, _FALSE = "true", "false"
 _SHORTEST_HINT = 0.6
+_LONGEST_NAME = 100
+# Longer than any list of nodes that somebody writes; below what Python reads as a number.
+_LONGEST_VALUE = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,8 @@ def to_rows(settings: Sequence[Setting]) -> list[dict[str, Any]]:
 
 def _json_object(tag: str, text: str) -> dict[str, object]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = loads(text)
+    except ValueError as error:
         raise ConfigError(f"tag {tag}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"tag {tag}: must be a JSON object of Slurm options")
@@ -140,28 +144,29 @@ def _check(source: str, name: str, value: object) -> Setting:
         raise ConfigError(f"{source}: Slurm option {name} cannot be set: {REFUSED[name]}")
     option = OPTIONS.get(name)
     if option is None:
-        raise ConfigError(f"{source}: unknown Slurm option {name!r}{_hint(name)}")
+        words = f"{source}: unknown Slurm option {name[:_LONGEST_NAME]!r}"
+        raise ConfigError(words + _hint(name))
     return Setting(name, _text(source, option, value), source)
 
 
 def _text(source: str, option: Option, value: object) -> str:
     """Return the value as sbatch takes it: sizes have a capital unit, switches true or false."""
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_VALUE:
         text = str(value).strip(" ")
         if option.is_switch and text.lower() in {_TRUE, _FALSE}:
             return text.lower()
         if not isinstance(value, bool) and option.pattern and re.fullmatch(option.pattern, text):
             return text.upper() if option.form.startswith("megabytes") else text
     raise ConfigError(
-        f"{source}: Slurm option {option.name}: {value!r} is not a value sbatch takes; it must be "
-        f"{option.form}, such as {option.example}"
+        f"{source}: Slurm option {option.name}: {_shown(value)} is not a value sbatch takes; it "
+        f"must be {option.form}, such as {option.example}"
     )
 
 
 def _extras(source: str, content: object) -> list[Setting]:
     if not isinstance(content, Mapping):
         raise ConfigError(
-            f"{source}: {EXTRA_OPTION} must be a mapping of Slurm options, not {content!r}"
+            f"{source}: {EXTRA_OPTION} must be a mapping of Slurm options, not {_shown(content)}"
         )
     return [_extra(source, str(name), value) for name, value in content.items()]
 
@@ -172,21 +177,26 @@ def _extra(source: str, name: str, value: object) -> Setting:
     if name in REFUSED:
         return _check(source, name, value)
     if name not in EXTRA:
-        raise ConfigError(f"{source}: {EXTRA_OPTION}: sbatch has no option {name!r}{_hint(name)}")
+        words = f"{source}: {EXTRA_OPTION}: sbatch has no option {name[:_LONGEST_NAME]!r}"
+        raise ConfigError(words + _hint(name))
     if value is True:
         return Setting(name, _TRUE, source)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         text = str(value)
-        if re.fullmatch(EXTRA_VALUE, text):
+        if len(text) <= _LONGEST_VALUE and re.fullmatch(EXTRA_VALUE, text):
             return Setting(name, text, source)
     raise ConfigError(
-        f"{source}: {EXTRA_OPTION}: {name}: {value!r} must be true, or a word of letters, "
+        f"{source}: {EXTRA_OPTION}: {name}: {_shown(value)} must be true, or a word of letters, "
         "digits and any of _.,:/=@+-"
     )
 
 
+def _shown(value: object) -> str:
+    return repr(value)[:_LONGEST_VALUE]
+
+
 def _hint(name: str) -> str:
-    plain = name.lstrip("-").replace("_", "-").lower()
+    plain = name[:_LONGEST_NAME].lstrip("-").replace("_", "-").lower()
     if plain in EXTRA:
         return f"; put it below {EXTRA_OPTION}: {{{plain}: …}}"
     close = difflib.get_close_matches(plain, [*OPTIONS, *EXTRA], n=3, cutoff=_SHORTEST_HINT)

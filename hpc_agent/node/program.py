@@ -24,7 +24,7 @@ from .proxy import LoopbackProxy
 from .records import STDERR_TAIL_BYTES, Ending, exit_record, start_record
 from .relay_client import RelayClient
 from .reports import Reporter, ReportFailed
-from .spec import CODE_SERVER, DISK_SECONDS, Spec, read_token
+from .spec import CODE_SERVER, DISK_SECONDS, SOCKET, TMP, Spec, read_token, with_paths
 from .tunnel import Tunnels
 
 EXIT_REPORT_SECONDS = 30.0
@@ -116,9 +116,9 @@ class NodeProgram:
     def _run_child(self, tmp: str, output: Output) -> Tuple[int, Ending]:
         proxy = LoopbackProxy(self._client, self._token, self._context.restart_count)
         server_socket = os.path.join(tmp, "grpc.sock")
-        environment = self._environment(proxy.address, server_socket, tmp)
+        environment = self._environment(proxy.address, tmp)
         words = self._spec.resume_argv if self._resumes else self._spec.argv
-        argv = [_fill(word, server_socket, tmp) for word in words]
+        argv = with_paths(words, {SOCKET: server_socket, TMP: tmp})
         try:
             directory = self._spec.working_directory
             child = Child(argv, environment, directory, output.sinks, self._spec.nice)
@@ -203,10 +203,8 @@ class NodeProgram:
             records.NOT_STARTED, reason=reason, exit_code=EX_CANNOT_START
         )
 
-    def _environment(self, address: str, server_socket: str, tmp: str) -> Dict[str, str]:
-        environment = dict(os.environ)
-        for name, value in self._spec.environment.items():
-            environment[name] = _fill(value, server_socket, tmp)
+    def _environment(self, address: str, tmp: str) -> Dict[str, str]:
+        environment = {**os.environ, **self._spec.environment}
         environment["HPC_AGENT_API_URL"] = "http://" + address
         environment["HPC_AGENT_JOB_TOKEN"] = self._token
         environment["HPC_AGENT_TMP"] = tmp
@@ -336,10 +334,6 @@ class _Interruption:
             received = signals.wait(deadline - time.monotonic())
             self.happened = received in signals.TERMINATING
         return self.happened
-
-
-def _fill(text: str, server_socket: str, tmp: str) -> str:
-    return text.replace("{socket}", server_socket).replace("{tmp}", tmp)
 
 
 def _node_local_directory() -> str:

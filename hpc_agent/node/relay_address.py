@@ -11,6 +11,7 @@ from typing import Any, Dict, Tuple
 from .job_files import read_regular
 
 CONNECT_SECONDS = 5.0
+_LAST_PORT = 65535
 HTTP = "http/1.1"
 TUNNEL = "hpc-tunnel/1"
 
@@ -45,13 +46,13 @@ def dial(path: str, protocol: str) -> ssl.SSLSocket:
     address = read_address(path)
     try:
         context = _pinned_context(address.certificate, protocol)
-    except (ssl.SSLError, ValueError) as error:
+    except (ssl.SSLError, ValueError, TypeError) as error:
         raise RelayUnreachable("bad certificate in %s: %s" % (path, error)) from error
     failures = []
     for host, port in address.addresses:
         try:
             return _connect(host, port, context)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that can be no host's
             failures.append("%s:%d: %s" % (host, port, error))
     raise RelayUnreachable("the relay does not answer (%s)" % "; ".join(failures))
 
@@ -79,5 +80,8 @@ def _pinned_context(certificate: str, protocol: str) -> ssl.SSLContext:
 
 
 def _host_and_port(address: str) -> Tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
+    host, _, text = address.rpartition(":")
+    port = int(text)
+    if not 0 < port <= _LAST_PORT:
+        raise ValueError("%r has no port" % address)
+    return host.strip("[]"), port

@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from .disk import DiskTrouble, patiently
 from .job_files import read_regular
@@ -18,8 +18,23 @@ PACK = "pack"
 DISK_SECONDS = 60.0
 
 
+# Words that are paths of this node: everything else is passed on as it is.
+SOCKET = "socket"
+TMP = "tmp"
+
+
 class SpecError(Exception):
     """The job directory cannot be used; the message says which file and why."""
+
+
+@dataclass(frozen=True)
+class NodePath:
+    """A word of a command that only the node knows; ``name`` is SOCKET or TMP."""
+
+    name: str
+
+
+Words = Tuple[Union[str, NodePath], ...]
 
 
 @dataclass(frozen=True)
@@ -28,11 +43,11 @@ class Spec:
 
     key: str
     kind: str
-    argv: Tuple[str, ...]
+    argv: Words
     environment: Dict[str, str]
     working_directory: Optional[str]
     grace_seconds: float
-    resume_argv: Tuple[str, ...]
+    resume_argv: Words
     leave_open_on: Tuple[str, ...]
     parked_connections: int
     relay_timeout_seconds: float
@@ -47,7 +62,14 @@ def read_spec(job_dir: str) -> Spec:
     try:
         document = json.loads(read_text(path))
         return _parse(document)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise SpecError("%s is not a valid job specification: %r" % (path, error)) from error
 
 
@@ -83,12 +105,25 @@ def _sleep(seconds: float) -> bool:
     return False
 
 
+def with_paths(words: Words, paths: Mapping[str, str]) -> List[str]:
+    """Return a command with this node's own paths."""
+    return [paths[word.name] if isinstance(word, NodePath) else word for word in words]
+
+
+def _word(word: Any) -> Union[str, NodePath]:
+    if not isinstance(word, dict):
+        return str(word)
+    if word["path"] not in (SOCKET, TMP):
+        raise ValueError("unknown path %r" % word["path"])
+    return NodePath(word["path"])
+
+
 def _parse(document: Dict[str, Any]) -> Spec:
-    if document["version"] != 1:
-        raise ValueError("version %r, expected 1" % document["version"])
+    if document["version"] != 2:
+        raise ValueError("version %r, expected 2" % document["version"])
     if document["kind"] not in (RUN_WORKER, CODE_SERVER, PACK):
         raise ValueError("unknown kind %r" % document["kind"])
-    argv = tuple(str(word) for word in document["argv"])
+    argv = tuple(_word(word) for word in document["argv"])
     if not argv and document["kind"] != PACK:
         raise ValueError("argv is empty")
     return Spec(
@@ -98,7 +133,7 @@ def _parse(document: Dict[str, Any]) -> Spec:
         environment={str(k): str(v) for k, v in document.get("environment", {}).items()},
         working_directory=document.get("working_directory"),
         grace_seconds=float(document.get("grace_seconds", 30)),
-        resume_argv=tuple(str(word) for word in document.get("resume_argv", ())),
+        resume_argv=tuple(_word(word) for word in document.get("resume_argv", ())),
         leave_open_on=tuple(str(name) for name in document.get("leave_open_on", ())),
         parked_connections=int(document.get("parked_connections", 2)),
         relay_timeout_seconds=float(document.get("relay_timeout_seconds", 600)),

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import Path, field_at
 
 LONGEST_RETRY_AFTER = 300.0
@@ -39,6 +40,7 @@ _BROKEN_OFF = (
     httpx.ReadError,
     httpx.WriteError,
     httpx.RemoteProtocolError,
+    httpx.DecodingError,
     httpx.ReadTimeout,
     httpx.WriteTimeout,
 )
@@ -142,8 +144,8 @@ def _is_done(data: Any, path: Path) -> bool:
 def json_object(answer: httpx.Response) -> dict[str, Any] | None:
     """Return an answer's JSON object, None when it is none."""
     try:
-        content = json.loads(answer.content)
-    except (ValueError, RecursionError):
+        content = loads(answer.content)
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None
 
@@ -157,13 +159,13 @@ def maintenance(text: str) -> str | None:
     if '"maintenance"' not in text:
         return None
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = loads(text)
+    except ValueError:
         return None
     notice = content.get("maintenance") if isinstance(content, dict) else None
     if not isinstance(notice, dict):
         return None
-    return f"the control plane is in maintenance: {notice.get('message')}"
+    return f"the control plane is in maintenance: {notice.get('message')}"[:_WORDS]
 
 
 def _is_page(answer: httpx.Response) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import re
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import ValidationError
@@ -22,10 +23,14 @@ from hpc_agent.errors import (
     HpcAgentError,
     StoreError,
 )
+from hpc_agent.inbound.errors import InputError, InputTooLargeError
+from hpc_agent.inbound.graphql_request import GraphQLRequest
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import lacking
+from hpc_agent.outgoing.http_client import read_whole
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
-from hpc_agent.relay.documents import calls
+from hpc_agent.relay.documents import Call, calls
 from hpc_agent.relay.event_writes import (
     EventWrite,
     acknowledgement,
@@ -43,24 +48,31 @@ from hpc_agent.relay.identity import (
     OnReport,
 )
 from hpc_agent.relay.refusals import Refusal, answer_refusal, unavailable
+from hpc_agent.relay.requests import (
+    JSON_TYPE,
+    EventUpload,
+    LogsQuery,
+    StateQuery,
+    headers_of,
+    sanitized_state_key,
+)
 from hpc_agent.relay.uploads import UPLOAD_PREFIX, real_url, rewritten
 from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
 
 MAX_BODY_BYTES = 16 << 20
+_MOST_REPORT_BYTES = 1 << 20
+_MOST_ADDRESS_BYTES = 1 << 20
+# Parsing this takes a millisecond or two; more is done in threads, so few at a time.
+_AT_ONCE_BYTES = 128 << 10
+_PARSED_AT_A_TIME = 2
 LOOPBACK_HEADER = "X-Hpc-Loopback"
+_RESTART = re.compile(r"[0-9]{1,9}")
 
-# What a job's request may tell the control plane; everything else is the relay's to say.
-_PASSED_UP = (
-    "accept",
-    "accept-encoding",
-    "content-type",
-    "dagster-cloud-metric",
-    "dagster-cloud-version",
-    "idempotency-key",
-    "python-version",
-    "user-agent",
-    "x-event-write",
-)
+T = TypeVar("T")
+U = TypeVar("U")
+# Method, path with its query, headers and body: all of them the relay's own words.
+_Asked = tuple[str, str, Mapping[str, str], bytes]
+
 _PASSED_DOWN = ("content-encoding", "content-type", "content-length", "etag", "retry-after")
 
 
@@ -83,6 +95,7 @@ class RelayApp:
         self._on_report = on_report
         self._secret = secret
         self._patience_seconds = patience_seconds
+        self._parsing = asyncio.Semaphore(_PARSED_AT_A_TIME)
 
     def build(self) -> Starlette:
         """Return the ASGI application."""
@@ -106,24 +119,21 @@ class RelayApp:
     async def graphql(self, request: Request) -> Response:
         """Forward a GraphQL document that the job's scope allows."""
         identity = await self._identify(request)
-        document, variables = _parse(await _body(request))
-        reason = scope.document_refusal(identity, document, variables)
-        if reason is not None:
-            raise Refusal(403, reason)
-        # Written anew, so that what was checked is what is sent, however the control plane reads
-        # repeated JSON names.
-        body = json.dumps({"query": document, "variables": variables}).encode()
-        wanted = calls(document)
+        asked = await self._understood(request, GraphQLRequest.parse)
+        wanted = _checked(calls, asked.document)
+        _refuse(scope.call_refusal(identity, wanted, asked.variables))
+        await self._check_runs(identity, scope.writes_of(wanted, asked.variables))
+        await self._check_state_keys(identity, wanted, asked.variables)
+        headers = _headers(request, JSON_TYPE)
         if is_event_write(wanted):
-            write = _event_write(identity, request, storable_body(body))
+            write = _event_write(identity, request, headers, storable_body(asked.body))
             return await self._deliver(write, acknowledgement(wanted))
         # Anything else may have been carried out, whatever comes back.
         patient = IDEMPOTENCY_HEADER in request.headers or is_read(wanted)
         results = [call.result for call in wanted]
         answer = await self._open(
             identity,
-            request,
-            body,
+            ("POST", "/graphql", headers, asked.body),
             patient=patient,
             lacks=lambda content: lacking(content.get("data"), results),
         )
@@ -132,28 +142,34 @@ class RelayApp:
     async def store_events(self, request: Request) -> Response:
         """Forward or spool a batch of events in Dagster's own JSON."""
         identity = await self._identify(request)
-        body = await _body(request)
-        reason = scope.upload_refusal(identity, body, request.headers.get("content-type", ""))
-        if reason is not None:
-            raise Refusal(403, reason)
-        return await self._deliver(_event_write(identity, request, body), {})
+        kind = request.headers.get("content-type", "")
+        upload = await self._understood(
+            request, lambda body: EventUpload.parse(body, kind), is_packed=True
+        )
+        _refuse(scope.events_refusal(identity, upload.runs))
+        await self._check_runs(identity, upload.runs)
+        body, kind = await asyncio.to_thread(upload.written)
+        write = _event_write(identity, request, _headers(request, kind), body)
+        return await self._deliver(write, {})
 
     async def gen_logs_url(self, request: Request) -> Response:
         """Ask for a pre-signed address and give the job one on its own loopback instead."""
         identity = await self._identify(request)
-        reason = scope.logs_refusal(identity, request.query_params.multi_items())
-        if reason is not None:
-            raise Refusal(403, reason)
-        return await self._presigned(identity, request, b"")
+        query = _checked(LogsQuery.parse, request.query_params.multi_items())
+        _refuse(scope.logs_refusal(identity, query.key.parts[0]))
+        await self._check_runs(identity, query.key.parts[:1])
+        return await self._presigned(
+            identity, request, ("GET", query.path, _headers(request, None), b"")
+        )
 
     async def gen_artifact_url(self, request: Request) -> Response:
         """Do the same for the state of state-backed components."""
         identity = await self._identify(request)
-        body = await _body(request)
-        reason = scope.artifact_refusal(body)
-        if reason is not None:
-            raise Refusal(403, reason)
-        return await self._presigned(identity, request, body)
+        query = await self._understood(request, StateQuery.parse)
+        await self._check_state(identity, query.state_key)
+        return await self._presigned(
+            identity, request, ("POST", request.url.path, _headers(request, JSON_TYPE), query.body)
+        )
 
     async def upload(self, request: Request) -> Response:
         """Stream a body to (or from) the pre-signed address that the path holds."""
@@ -178,7 +194,7 @@ class RelayApp:
         """Take a job's report of itself."""
         identity = await self._identify(request)
         try:
-            report = JobReport.model_validate_json(await _body(request))
+            report = JobReport.model_validate_json(await _body(request, _MOST_REPORT_BYTES))
         except ValidationError as error:
             raise Refusal(400, f"not a job report: {error}") from error
         try:
@@ -188,16 +204,62 @@ class RelayApp:
         return JSONResponse(answer.model_dump())
 
     async def _identify(self, request: Request) -> JobIdentity:
-        try:
-            identity = await self._directory.identify(request.headers.get(TOKEN_HEADER, ""))
-        except HpcAgentError as error:
-            raise unavailable(str(error)) from error
+        token = request.headers.get(TOKEN_HEADER, "")
+        identity = await self._known(self._directory.identify(token))
         if identity is None:
             raise Refusal(401, "no job of this agent has this token")
         start = request.headers.get(RESTART_HEADER, "")
-        if start.isdigit() and int(start) < identity.restart_count:
+        if _RESTART.fullmatch(start) and int(start) < identity.restart_count:
             raise Refusal(401, "a later start of this job has taken its place")
         return identity
+
+    @staticmethod
+    async def _known(asking: Awaitable[T]) -> T:
+        try:
+            return await asking
+        except HpcAgentError as error:
+            raise unavailable(str(error)) from error
+
+    async def _understood(
+        self, request: Request, parse: Callable[[bytes], T], *, is_packed: bool = False
+    ) -> T:
+        """Read a body and parse it; few at a time, since each may take a hundred megabytes."""
+        body = await _body(request, MAX_BODY_BYTES)
+        if len(body) < _AT_ONCE_BYTES and not is_packed:
+            return _checked(parse, body)
+        async with self._parsing:
+            return await asyncio.to_thread(_checked, parse, body)
+
+    async def _check_runs(self, identity: JobIdentity, runs: Sequence[Any]) -> None:
+        """Refuse a code server the runs of another location; its own code may make runs itself."""
+        if identity.kind == "run_worker" or identity.access.allows("write_other_runs"):
+            return
+        for run in sorted(set(runs)):
+            location = await self._known(self._directory.location_of_run(run))
+            if location not in {None, identity.location}:
+                raise Refusal(
+                    403, f"run {run} is of location {location!r}, not {identity.location!r}"
+                )
+
+    async def _check_state_keys(
+        self, identity: JobIdentity, wanted: Sequence[Call], variables: Mapping[str, Any]
+    ) -> None:
+        for call in wanted:
+            if call.root == "defsState":
+                key = call.values(variables).get("key")
+                await self._check_state(identity, sanitized_state_key(str(key)))
+
+    async def _check_state(self, identity: JobIdentity, key: str) -> None:
+        """Refuse definitions' state of another location: the first that asks for a key has it."""
+        if identity.access.allows("write_any_definitions_state"):
+            return
+        owner = await self._known(self._directory.state_owner(identity, key))
+        if owner != identity.location:
+            raise Refusal(
+                403,
+                f"the definitions' state {key!r} is that of location {owner!r}; an administrator "
+                "can open it: access.allow: [write_any_definitions_state] in agent.yaml",
+            )
 
     async def _deliver(self, write: EventWrite, acknowledged: dict[str, Any]) -> Response:
         try:
@@ -211,40 +273,39 @@ class RelayApp:
         media_type = answer.headers.get("content-type")
         return Response(answer.content, answer.status_code, media_type=media_type)
 
-    async def _presigned(self, identity: JobIdentity, request: Request, body: bytes) -> Response:
-        answer = await self._open(identity, request, body, patient=True, lacks=_lacks_an_address)
+    async def _presigned(self, identity: JobIdentity, request: Request, asked: _Asked) -> Response:
+        answer = await self._open(identity, asked, patient=True, lacks=_lacks_an_address)
         try:
-            content = await answer.aread()
+            if not answer.is_stream_consumed:
+                answer = await read_whole(answer, most_bytes=_MOST_ADDRESS_BYTES)
         except httpx.HTTPError as error:
-            raise unavailable(f"the control plane's answer broke off: {error!r}") from error
+            raise unavailable(f"the control plane's answer cannot be read: {error!r}") from error
         finally:
             await answer.aclose()
         loopback = request.headers.get(LOOPBACK_HEADER, "")
         if answer.status_code != 200 or not loopback:
             media_type = answer.headers.get("content-type")
-            return Response(content, answer.status_code, media_type=media_type)
+            return Response(answer.content, answer.status_code, media_type=media_type)
         token = request.headers[TOKEN_HEADER]
         return JSONResponse(
-            rewritten(answer.json(), loopback=loopback, token=token, secret=self._secret)
+            rewritten(loads(answer.content), loopback=loopback, token=token, secret=self._secret)
         )
 
     async def _open(
         self,
         identity: JobIdentity,
-        request: Request,
-        body: bytes,
+        asked: _Asked,
         *,
         patient: bool,
         lacks: Lacks,
     ) -> httpx.Response:
-        query = request.url.query
-        path = request.url.path + (f"?{query}" if query else "")
+        method, path, headers, body = asked
         try:
             return await self._upstream.open_patiently(
-                request.method,
+                method,
                 path,
                 deployment=identity.deployment,
-                headers=_selected(request.headers, _PASSED_UP),
+                headers=headers,
                 content=body,
                 patience_seconds=self._patience_seconds if patient else 0.0,
                 lacks=lacks,
@@ -261,20 +322,27 @@ def _lacks_an_address(content: Mapping[str, Any]) -> str:
     return "" if content.keys() & {"url", "skip_upload"} else "it lacks url"
 
 
-def _parse(body: bytes) -> tuple[str, Mapping[str, Any]]:
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise Refusal(403, reason)
+
+
+def _checked(parse: Callable[[U], T], given: U) -> T:
     try:
-        content = json.loads(body)
-    except ValueError as error:
-        raise Refusal(400, f"the request is not JSON: {error}") from error
-    document = content.get("query") if isinstance(content, dict) else None
-    variables = (content.get("variables") or {}) if isinstance(content, dict) else None
-    if not isinstance(document, str) or not isinstance(variables, dict):
-        raise Refusal(400, "the request is not a single GraphQL request")
-    return document, variables
+        return parse(given)
+    except InputTooLargeError as error:
+        raise Refusal(413, str(error)) from error
+    except InputError as error:
+        raise Refusal(400, str(error)) from error
 
 
-def _event_write(identity: JobIdentity, request: Request, body: bytes) -> EventWrite:
-    headers = _selected(request.headers, _PASSED_UP)
+def _headers(request: Request, content_type: str | None) -> dict[str, str]:
+    return headers_of(request.headers, content_type=content_type)
+
+
+def _event_write(
+    identity: JobIdentity, request: Request, headers: dict[str, str], body: bytes
+) -> EventWrite:
     key = headers.pop(IDEMPOTENCY_HEADER.lower(), None) or str(uuid.uuid4())
     return EventWrite(
         stream=identity.stream,
@@ -287,14 +355,14 @@ def _event_write(identity: JobIdentity, request: Request, body: bytes) -> EventW
     )
 
 
-async def _body(request: Request) -> bytes:
-    """Read a whole body of at most MAX_BODY_BYTES."""
+async def _body(request: Request, limit: int) -> bytes:
+    """Read a whole body of at most so many bytes."""
     parts: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise Refusal(413, f"the request is larger than {MAX_BODY_BYTES >> 20} MiB")
+        if size > limit:
+            raise Refusal(413, f"the request is larger than {limit >> 20} MiB")
         parts.append(chunk)
     return b"".join(parts)
 

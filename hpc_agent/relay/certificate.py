@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.private_files import require_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ def certificate_in(state_dir: Path) -> Certificate:
 def load_or_create(state_dir: Path, names: Sequence[str]) -> Certificate:
     """Return the persisted certificate, making one for ``names`` (hosts, addresses) first.
 
-    Raises ConfigError when it cannot be made.
+    Raises ConfigError when it cannot be made, or somebody else has made it.
     """
     certificate = certificate_in(state_dir)
     if not (certificate.certificate_file.exists() and certificate.key_file.exists()):
@@ -43,6 +44,8 @@ def load_or_create(state_dir: Path, names: Sequence[str]) -> Certificate:
         made = subprocess.run(argv, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise ConfigError(f"home: {state_dir}: no certificate could be made: {made.stderr}")
+    for file in (certificate.certificate_file, certificate.key_file):
+        require_private(file)
     return certificate
 
 

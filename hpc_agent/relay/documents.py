@@ -13,25 +13,20 @@ from typing import Any
 
 from graphql import (
     FieldNode,
-    GraphQLError,
     OperationDefinitionNode,
     SelectionSetNode,
     ValueNode,
-    parse,
 )
 from graphql.utilities import value_from_ast_untyped
 
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.graphql_document import check_cost, parse_document
 from hpc_agent.outgoing.graphql_answer import Path
 
 # Roots that group calls; the fields of other roots are plain data.
 GROUPS = frozenset({"runs", "eventLogs", "schedules", "defsState"})
-_MAX_TOKENS = 5000
 # Those of dagster are far shorter; a body of a job may be one of megabytes, each time another.
 _LONGEST_CACHED = 32_000
-
-
-class DocumentError(ValueError):
-    """The document cannot be understood, or is not of the form that is let through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +46,17 @@ class Call:
         return f"{self.operation} {self.root}{'.' if self.name else ''}{self.name}"
 
     def values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments with the variables put in."""
-        return {
-            name: value_from_ast_untyped(node, dict(variables)) for name, node in self.arguments
-        }
+        """Return the arguments with the variables put in. Raises InputError."""
+        try:
+            return {
+                name: value_from_ast_untyped(node, dict(variables)) for name, node in self.arguments
+            }
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits
+            raise InputError(f"an argument of {self} cannot be read: {error}") from error
 
 
 def calls(document: str) -> tuple[Call, ...]:
-    """Return the calls of a document. Raises DocumentError."""
+    """Return the calls of a document. Raises InputError."""
     return _cached(document) if len(document) <= _LONGEST_CACHED else _calls(document)
 
 
@@ -68,19 +66,17 @@ def _cached(document: str) -> tuple[Call, ...]:
 
 
 def _calls(document: str) -> tuple[Call, ...]:
-    try:
-        tree = parse(document, no_location=True, max_tokens=_MAX_TOKENS)
-    except (GraphQLError, RecursionError) as error:
-        raise DocumentError(f"not a valid GraphQL document: {error}") from error
+    tree = parse_document(document, no_location=True)
+    check_cost(tree)
     operations = [n for n in tree.definitions if isinstance(n, OperationDefinitionNode)]
     if len(operations) != 1:
-        raise DocumentError("a document must have exactly one operation")
+        raise InputError("a document must have exactly one operation")
     operation = operations[0]
     kind = operation.operation.value
     if kind not in ("query", "mutation"):
-        raise DocumentError(f"a {kind} is not let through")
+        raise InputError(f"a {kind} is not let through")
     if any(v.default_value is not None for v in operation.variable_definitions):
-        raise DocumentError("variables must not have default values")
+        raise InputError("variables must not have default values")
     found: list[Call] = []
     for root in _fields(operation.selection_set):
         if root.name.value in GROUPS:
@@ -93,7 +89,7 @@ def _calls(document: str) -> tuple[Call, ...]:
 def _call(operation: str, field: FieldNode, within: FieldNode | None = None) -> Call:
     arguments = tuple((a.name.value, a.value) for a in field.arguments)
     if len({name for name, _ in arguments}) != len(arguments):
-        raise DocumentError(f"{field.name.value} has an argument twice")
+        raise InputError(f"{field.name.value} has an argument twice")
     return Call(
         operation=operation,
         root=(within or field).name.value,
@@ -111,10 +107,10 @@ def _response_name(field: FieldNode) -> str:
 
 def _fields(selection: SelectionSetNode | None) -> list[FieldNode]:
     if selection is None or not selection.selections:
-        raise DocumentError("a call is missing")
+        raise InputError("a call is missing")
     fields = [node for node in selection.selections if isinstance(node, FieldNode)]
     if len(fields) != len(selection.selections):
-        raise DocumentError("fragments are let through below the calls only")
+        raise InputError("fragments are let through below the calls only")
     if any(field.directives for field in fields):
-        raise DocumentError("directives on calls are not let through")
+        raise InputError("directives on calls are not let through")
     return fields

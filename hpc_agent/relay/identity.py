@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
 
+from hpc_agent.config.access import Operation
 from hpc_agent.jobs.exit_record import Claim
 
 TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (a header's name)
@@ -17,11 +18,24 @@ RESTART_HEADER = "X-Hpc-Restart"
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a job may do beyond its own affairs; ``reads_all``: read its whole deployment."""
+
+    reads_all: bool = False
+    operations: frozenset[Operation] = frozenset()
+
+    def allows(self, operation: Operation) -> bool:
+        """Whether an administrator has opened an operation to it."""
+        return operation in self.operations
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobIdentity:
     """A job as the relay knows it; ``run_id`` is None for code servers.
 
     ``restart_count`` is that of its last start: earlier ones (X-Hpc-Restart) write nothing more.
+    ``started_from`` are the runs that its run is a re-execution of.
     """
 
     key: str
@@ -30,6 +44,14 @@ class JobIdentity:
     run_id: str | None
     location: str
     restart_count: int = 0
+    access: Permissions = Permissions()
+    started_from: frozenset[str] = frozenset()
+    backfill_id: str | None = None
+
+    @property
+    def related_runs(self) -> frozenset[str]:
+        """The runs whose data are also its own."""
+        return self.started_from | ({self.run_id} if self.run_id is not None else set())
 
     @property
     def stream(self) -> str:
@@ -44,6 +66,15 @@ class JobDirectory(Protocol):
         """Return the job of a token, None for a token that is not (or no longer) valid.
 
         Raises HpcAgentError when that cannot be said now; the node is then told to retry.
+        """
+
+    async def location_of_run(self, run_id: str) -> str | None:
+        """Return the location of a run that the agent has launched. Raises HpcAgentError."""
+
+    async def state_owner(self, identity: JobIdentity, key: str) -> str:
+        """Return the location whose definitions' state a key holds.
+
+        The key of no location yet becomes the asking job's. Raises HpcAgentError.
         """
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from hpc_agent.outgoing.text import storable
+
 RETRY_AFTER_SECONDS = 10
+_LONGEST_REASON = 1000
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not a fault)
@@ -30,7 +33,8 @@ def unavailable(reason: str, retry_after: int = RETRY_AFTER_SECONDS) -> Refusal:
 async def answer_refusal(_request: Request, error: Exception) -> Response:
     """Turn a Refusal into its answer."""
     assert isinstance(error, Refusal)  # noqa: S101  (registered for Refusal only)
+    reason = storable(error.reason)[:_LONGEST_REASON]  # it may quote what was asked
     if error.status >= 500:
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-        return JSONResponse({"error": error.reason}, error.status, headers)
-    return JSONResponse({"errors": [{"message": error.reason}]}, error.status)
+        return JSONResponse({"error": reason}, error.status, headers)
+    return JSONResponse({"errors": [{"message": reason}]}, error.status)

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hpc_agent.private_files import write_private
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import require_private, write_private
 from hpc_agent.relay.address import advertised_hosts, announcement, bind, split_host
 from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.certificate import load_or_create, server_context
@@ -153,7 +154,7 @@ class _Prepared:
 
 def _prepare(settings: RelaySettings) -> _Prepared:
     """Read or make the relay's files and bind its port. Raises ConfigError."""
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_directory(settings.state_dir)
     names = [split_host(host)[0] for host in advertised_hosts(settings)]
     certificate = load_or_create(settings.state_dir, names)
     temporary = None
@@ -162,8 +163,7 @@ def _prepare(settings: RelaySettings) -> _Prepared:
         socket_dir = Path(temporary.name)
     else:
         socket_dir = settings.socket_dir
-        socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        socket_dir.chmod(0o700)
+        private_directory(socket_dir)
     return _Prepared(
         certificate=certificate.pem,
         tls=server_context(certificate, [HTTP, TUNNEL]),
@@ -175,7 +175,7 @@ def _prepare(settings: RelaySettings) -> _Prepared:
 
 
 def _announce(work_dir: Path, told: str) -> None:
-    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_directory(work_dir)
     write_private(work_dir / "relay.json", told, durable=True)
 
 
@@ -193,4 +193,5 @@ def _secret(state_dir: Path) -> bytes:
     path = state_dir / "relay-secret"
     if not path.exists():
         write_private(path, secrets.token_bytes(32), durable=True)
+    require_private(path)
     return path.read_bytes()

@@ -19,6 +19,8 @@ from sqlite_utils import Database, Migrations
 from hpc_agent.errors import StoreError, UnreadableMessageError
 from hpc_agent.outgoing.queue import Counts, Waiting
 from hpc_agent.outgoing.table import MessageTable
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import prepare_database
 from hpc_agent.relay.event_writes import EventWrite
 
 log = logging.getLogger(__name__)
@@ -210,8 +212,8 @@ class Spool:
     # Below: in the spool's thread only.
 
     def _open(self) -> _Counted:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path.touch(mode=0o600)
+        private_directory(self._path.parent)
+        prepare_database(self._path)
         database = Database(sqlite3.connect(self._path, isolation_level=None))
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -11,11 +12,18 @@ from typing import Any
 
 import httpx
 
-from hpc_agent.errors import ControlPlaneUnavailableError, HpcAgentError
+from hpc_agent.errors import (
+    ControlPlaneRefusedError,
+    ControlPlaneUnavailableError,
+    HpcAgentError,
+)
 from hpc_agent.outgoing.graphql_answer import are_of_the_document
+from hpc_agent.outgoing.http_client import BYTES_A_SECOND, read_whole
+from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.outgoing.verdict import json_object, maintenance
 from hpc_agent.relay.event_writes import EventWrite
 from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOPE_HEADER
+from hpc_agent.relay.refusals import Refusal
 
 # The stock dagster-cloud client waits 60 s for an answer: that is the time of all attempts.
 _ALL_SECONDS = 58.0
@@ -25,10 +33,15 @@ _TRANSFER_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 # The agent's token is refused (for now), or the control plane asks to come back: nothing that a job
 # could do anything about.
 _COME_BACK = frozenset({401, 403, 408, 425, 429})
-# Larger answers are passed on as they come, without a look at them.
+# Larger answers are passed on as they come, without a look at them; also those that are larger when
+# they are unpacked.
 _LOOKED_AT_BYTES = 1 << 20
+# Unpacked. What is asked for by a job is small, or goes on unread.
+_READ_BYTES = 16 << 20
 _FIRST_PAUSE = 0.2
 _MAX_PAUSE = 5.0
+
+log = logging.getLogger(__name__)
 
 # Says what an answer's JSON object lacks of what was asked for, "" for nothing.
 Lacks = Callable[[dict[str, Any]], str]
@@ -39,12 +52,14 @@ class Upstream:
     """Clients and credentials.
 
     ``api`` has the control plane's base URL and must carry no token of its own; ``storage`` is for
-    pre-signed addresses and must send no credentials at all. ``credentials`` returns the headers of
-    a deployment, the agent's token among them; it is asked anew for every request.
+    pre-signed addresses and must send no credentials at all, to ``addresses`` alone.
+    ``credentials`` returns the headers of a deployment, the agent's token among them; it is asked
+    anew for every request.
     """
 
     api: httpx.AsyncClient
     storage: httpx.AsyncClient
+    addresses: StorageAddresses
     credentials: Callable[[str], Mapping[str, str]]
 
     async def open(
@@ -75,7 +90,7 @@ class Upstream:
             content=content,
             timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
         )
-        return await _send(self.api, request)
+        return await _send(self.api, request, seconds=seconds + len(content) / BYTES_A_SECOND)
 
     async def open_patiently(
         self,
@@ -111,7 +126,7 @@ class Upstream:
                 if time.monotonic() >= started + patience_seconds:
                     raise
             else:
-                trouble = await _trouble(answer, lacks)
+                answer, trouble = await _looked_at(answer, lacks)
                 is_over = time.monotonic() >= started + patience_seconds
                 if trouble is None or (is_over and trouble.is_said_by_it):
                     return answer
@@ -135,12 +150,9 @@ class Upstream:
             content=write.body,
         )
         try:
-            await answer.aread()
+            return await _whole(answer)
         except httpx.HTTPError as error:
             raise ControlPlaneUnavailableError(f"its answer broke off: {error!r}") from error
-        finally:
-            await answer.aclose()
-        return answer
 
     async def transfer(
         self,
@@ -149,9 +161,17 @@ class Upstream:
         headers: Mapping[str, str],
         content: AsyncIterator[bytes] | None,
     ) -> httpx.Response:
-        """Stream to or from a pre-signed address. Raises ControlPlaneUnavailableError."""
+        """Stream to or from a pre-signed address.
+
+        Raises ControlPlaneUnavailableError, and Refusal for an address that is no storage we know.
+        """
+        try:
+            address = self.addresses.checked(url)
+        except ControlPlaneRefusedError as error:
+            log.warning("%s", error)
+            raise Refusal(403, str(error)) from error
         request = self.storage.build_request(
-            method, url, headers=dict(headers), content=content, timeout=_TRANSFER_TIMEOUT
+            method, address, headers=dict(headers), content=content, timeout=_TRANSFER_TIMEOUT
         )
         return await _send(self.storage, request)
 
@@ -169,17 +189,23 @@ class _Trouble:
     is_said_by_it: bool = False
 
 
-async def _trouble(answer: httpx.Response, lacks: Lacks) -> _Trouble | None:
-    """Say why something is no answer of the agent API; None for one."""
+async def _looked_at(
+    answer: httpx.Response, lacks: Lacks
+) -> tuple[httpx.Response, _Trouble | None]:
+    """Read an answer if it is small; say why it is no answer of the agent API, None for one."""
     size = answer.headers.get("content-length", "")
-    if size.isdecimal() and int(size) <= _LOOKED_AT_BYTES:
+    if size.isdecimal() and len(size) < 10 and int(size) <= _LOOKED_AT_BYTES:
         try:
-            await answer.aread()
+            answer = await _whole(answer)
         except httpx.HTTPError as error:
-            return _Trouble(f"the control plane's answer broke off: {error!r}")
-        # The stock client waits for its end by itself, for as long as it says.
-        if maintenance(answer.text):
-            return None
+            return answer, _Trouble(f"the control plane's answer broke off: {error!r}")
+    return answer, _trouble(answer, lacks)
+
+
+def _trouble(answer: httpx.Response, lacks: Lacks) -> _Trouble | None:
+    # The stock client waits for its end by itself, for as long as it says.
+    if answer.is_stream_consumed and maintenance(answer.text):
+        return None
     if is_no_answer(answer.status_code):
         return _Trouble(f"the control plane answered HTTP {answer.status_code}")
     kind = answer.headers.get("content-type", "")
@@ -202,9 +228,27 @@ def _trouble_in(content: dict[str, Any] | None, lacks: Lacks) -> _Trouble | None
     return None
 
 
-async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+async def _whole(answer: httpx.Response) -> httpx.Response:
+    """Read an answer and close it. Raises httpx.HTTPError."""
     try:
-        return await client.send(request, stream=True)
+        async with asyncio.timeout(_API_SECONDS):
+            return await read_whole(answer, most_bytes=_READ_BYTES)
+    except TimeoutError:
+        raise httpx.ReadTimeout("it comes too slowly", request=answer.request) from None
+    finally:
+        await answer.aclose()
+
+
+async def _send(
+    client: httpx.AsyncClient, request: httpx.Request, *, seconds: float | None = None
+) -> httpx.Response:
+    """Send a request; its answer must begin within ``seconds`` however slowly it drips."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await client.send(request, stream=True)
+    except TimeoutError:
+        words = f"{request.url.host} does not answer within {seconds:.0f} s"
+        raise ControlPlaneUnavailableError(words) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ControlPlaneUnavailableError(
             f"cannot reach {request.url.host}: {error or repr(error)}"

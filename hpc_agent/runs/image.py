@@ -12,8 +12,7 @@ from hpc_agent.jobs import policy
 from hpc_agent.jobs.options import IMAGE_OPTION, TAG_PREFIX
 
 IMAGE_TAG = TAG_PREFIX + IMAGE_OPTION
-# Braces are the node program's; no image needs them.
-_IMAGE = re.compile(r"(/|[a-z][a-z0-9.+-]*://)[^\s{}]([^{}]*[^\s{}])?")
+_IMAGE = re.compile(r"(/|[a-z][a-z0-9.+-]*://)\S(.*\S)?")
 _LONGEST = 1024
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sqlite_utils import Database
 
-from hpc_agent.code_servers.server_plan import context_variables
+from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.jobs.preparation import JobPlan
@@ -49,7 +49,7 @@ def plan_from(
         config,
         run,
         deployment=deployment,
-        context=context_variables(json.loads(server.deploy_data)) if server else {},
+        context=DeployData.parse(server.deploy_data).context_variables() if server else {},
         attempt=attempt,
         overrides=overrides,
     )

@@ -7,7 +7,6 @@ refused, withdrawn or was asked to end does not, and user code that fails is Dag
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from hpc_agent.config import Retries, Retry, RetryWithMemory, RetryWithTime
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.json_text import loads
 from hpc_agent.jobs.options import TAG_PREFIX
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import duration_or_none, parse_memory
@@ -166,8 +166,8 @@ def policies_of(defaults: Retries, tags: Mapping[str, str]) -> Retries:
 def _checked(defaults: Retries, tag: str, name: str, text: str) -> Retry:
     default: Retry = getattr(defaults, name)
     try:
-        content = json.loads(text) if text.lstrip().startswith("{") else {"action": text.strip()}
-    except json.JSONDecodeError as error:
+        content = loads(text) if text.lstrip().startswith("{") else {"action": text.strip()}
+    except ValueError as error:
         raise ConfigError(f"tag {tag}: not valid JSON: {error}") from None
     # A factor and a limit that the site has set hold unless the tag says otherwise.
     inherited = default.model_dump(exclude_unset=True) | content

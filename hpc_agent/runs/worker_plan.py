@@ -72,7 +72,7 @@ def plan_run(
     arguments: dict[str, Any] = {
         "pipeline_origin": _without_container_context(run.code_origin),
         "pipeline_run_id": run.run_id,
-        "instance_ref": instance_ref(deployment, config.compute_logs, local_directory="{tmp}"),
+        "instance_ref": instance_ref(deployment, config.compute_logs),
         "set_exit_code_on_failure": True,
     }
     api = dagster_api(

@@ -22,6 +22,7 @@ from hpc_agent.errors import (
     SchedulerUnreadableError,
     SubmitRefusedError,
 )
+from hpc_agent.private_directories import private_directory
 from hpc_agent.slurm.local_files import (
     JOB_VARIABLE,
     End,
@@ -56,8 +57,9 @@ class LocalJobs:
         self._grace_seconds = grace_seconds
         self._ended: dict[str, JobRecord] = {}
         self._remove_at = 0.0
+        private_directory(root)
         for name in ("jobs", "slots"):
-            (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_directory(root / name, parents=False)
         self._remove_old()
 
     def submit(self, script: Path, *, name: str, comment: str) -> str:

@@ -26,6 +26,14 @@ from hpc_agent.hostile_files import (
     require_regular,
     require_size,
 )
+from hpc_agent.private_directories import (
+    PRIVATE,
+    Seen,
+    closed,
+    require_nothing_planted,
+    require_own,
+    require_own_way,
+)
 from hpc_agent.slurm.sftp_space import statvfs
 from hpc_agent.slurm.ssh_shared import SharedConnection
 
@@ -103,7 +111,14 @@ class SftpFiles:
 
     def link(self, target: Path, path: Path) -> None:
         """See Files.link; a symbolic one, since SFTP has no other."""
-        self.symlink(posixpath.relpath(target, path.parent), path)
+        leads_to = posixpath.relpath(target, path.parent)
+        with self._talking(path.parent) as client:
+            with contextlib.suppress(OSError):
+                if client.readlink(str(path)) == leads_to:
+                    return
+            with contextlib.suppress(FileNotFoundError):
+                client.remove(str(path))
+            client.symlink(leads_to, str(path))
 
     def symlink(self, target: str, path: Path) -> None:
         """See Files.symlink."""
@@ -262,17 +277,55 @@ def _explained(client: paramiko.SFTPClient, error: OSError, place: Path) -> OSEr
 
 
 def _make_directory(client: paramiko.SFTPClient, path: Path, *, parents: bool) -> None:
+    """Do as ``private_directory`` does here."""
+    if _made(client, path, parents=parents) and not parents:
+        return
+    if not stat.S_ISDIR(_mode(client, path, follow=True) or 0):
+        raise NotADirectoryError(f"{path} is not a directory")
+    me = _own_uid(client, path)
+    if parents:
+        require_own_way(
+            path,
+            lambda place: _seen(client.lstat(str(place))),
+            follow=lambda place: _seen(client.stat(str(place))),
+            me=me,
+        )
+    seen = _seen((client.stat if parents else client.lstat)(str(path)))
+    require_own(path, seen, me=me)
+    if seen.is_open:
+        require_nothing_planted(path, seen, is_empty=not client.listdir(str(path)))
+        client.chmod(str(path), closed(path, seen))
+
+
+def _made(client: paramiko.SFTPClient, path: Path, *, parents: bool) -> bool:
+    """Make a directory with those above it; return whether it was missing."""
     try:
-        client.mkdir(str(path), 0o700)
+        client.mkdir(str(path), PRIVATE)
     except FileNotFoundError:
-        if not parents:
+        if not parents or path.parent == path:
             raise
-        _make_directory(client, path.parent, parents=True)
-        client.mkdir(str(path), 0o700)
+        _made(client, path.parent, parents=True)
+        client.mkdir(str(path), PRIVATE)
     except OSError:  # SFTP has no word for a directory that is there
-        mode = _mode(client, path, follow=True)
-        if mode is None or not stat.S_ISDIR(mode):
+        if _mode(client, path, follow=False) is None:
             raise
+        return False
+    return True
+
+
+def _own_uid(client: paramiko.SFTPClient, directory: Path) -> int:
+    """Return the user that we are on the other side: who has what we make there."""
+    probe = str(directory / f".whose-{secrets.token_hex(4)}")
+    client.mkdir(probe, PRIVATE)
+    try:
+        return _seen(client.lstat(probe)).uid
+    finally:
+        client.rmdir(probe)
+
+
+def _seen(attributes: paramiko.SFTPAttributes) -> Seen:
+    uid = attributes.st_uid
+    return Seen(attributes.st_mode or 0, -1 if uid is None else uid)
 
 
 def _remove(client: paramiko.SFTPClient, path: str, *, is_directory: bool) -> None:

@@ -11,7 +11,9 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
-from hpc_agent.errors import StoreError
+from hpc_agent.errors import StoreError, UnsafePathError
+from hpc_agent.private_directories import private_directory
+from hpc_agent.private_files import prepare_database
 from hpc_agent.store import news
 from hpc_agent.store.filesystem import refuse_network_filesystem
 from hpc_agent.store.news import Topic
@@ -40,7 +42,10 @@ class Store:
         self._database: Database | None = None
 
     async def open(self) -> None:
-        """Open the database and migrate it. Raises StoreError when it cannot be used."""
+        """Open the database and migrate it.
+
+        Raises StoreError when it cannot be used, UnsafePathError when it is not ours alone.
+        """
         await self._call(self._open)
 
     async def close(self) -> None:
@@ -78,10 +83,13 @@ class Store:
 
     def _open(self) -> None:
         home = self._path.parent
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            private_directory(home)
+            prepare_database(self._path)
+        except UnsafePathError as error:
+            raise UnsafePathError(f"home: {error}") from None
         refuse_network_filesystem(home)
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        self._path.chmod(0o600)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA busy_timeout=10000")

@@ -267,3 +267,12 @@ def looks(db: Database) -> None:
         "WHERE answered_at IS NULL AND worker_key IS NULL",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def defs_state_owners(db: Database) -> None:
+    """Which location the state of state-backed definitions belongs to."""
+    db.execute(
+        "CREATE TABLE defs_state_owners (deployment TEXT NOT NULL, key TEXT NOT NULL, "
+        "location TEXT NOT NULL, PRIMARY KEY (deployment, key))"
+    )

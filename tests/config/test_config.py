@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from hpc_agent.config import AgentConfig, Location, load_config, parse_config, read_token
+from hpc_agent.config import AgentConfig, Location, load_config, parse_config
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.rendering import PACKAGED
 
@@ -154,26 +154,6 @@ def test_times_are_no_numbers_in_base_60(tmp_path: Path, text: str, value: objec
     path = tmp_path / "agent.yaml"
     path.write_text(f"{yaml.safe_dump(MINIMAL)}\noptions: {{time: {text}}}\n")
     assert load_config(path, environ={}).options == {"time": value}
-
-
-def test_token_comes_from_a_private_file(tmp_path: Path) -> None:
-    """A token that others can read is refused with the command that mends it."""
-    path = tmp_path / "token"
-    path.write_text("secret\n")
-    path.chmod(0o644)
-    content = MINIMAL | {"control_plane": {"url": "https://x", "token_file": str(path)}}
-    config = parse_config(content, source="test")
-    with pytest.raises(ConfigError, match="chmod 600"):
-        read_token(config, {})
-    path.chmod(0o600)
-    assert read_token(config, {}) == "secret"
-
-
-def test_missing_token_is_told() -> None:
-    """Without a token nothing can work, and the message says where it is looked for."""
-    config = parse_config(MINIMAL, source="test")
-    with pytest.raises(ConfigError, match=r"control_plane\.token_file"):
-        read_token(config, {})
 
 
 def test_location_settings_win_over_general_ones() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,11 +115,13 @@ def test_canceling_event_carries_no_data() -> None:
 
 
 @pytest.mark.parametrize("compute_logs", [ComputeLogs(), ComputeLogs(enabled=False)])
-def test_instance_ref_names_loadable_classes(compute_logs: ComputeLogs) -> None:
+def test_instance_ref_names_loadable_classes(
+    compute_logs: ComputeLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """User code can make its instance from the reference; what it names exists."""
-    reference = deserialize_value(
-        dumps(instance_ref("prod", compute_logs, local_directory="/tmp/x")), InstanceRef
-    )
+    monkeypatch.setenv("HPC_AGENT_TMP", str(tmp_path))
+    reference = deserialize_value(dumps(instance_ref("prod", compute_logs)), InstanceRef)
+    assert reference.local_artifact_storage.base_dir == str(tmp_path)
     for data in (
         reference.compute_logs_data,
         reference.run_storage_data,
@@ -137,7 +140,7 @@ def test_run_arguments_read_back() -> None:
         "ExecuteRunArgs",
         pipeline_origin=json.loads(ORIGIN),
         pipeline_run_id="r",
-        instance_ref=instance_ref("prod", ComputeLogs(), local_directory="/tmp/x"),
+        instance_ref=instance_ref("prod", ComputeLogs()),
         set_exit_code_on_failure=True,
     )
     args = deserialize_value(dumps(ours), ExecuteRunArgs)

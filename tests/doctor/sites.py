@@ -174,6 +174,9 @@ TROUBLES: tuple[Trouble, ...] = (
         "free-space", replace(HOST, work_dir=replace(HOME, free_files=7)), "room for 7 more files"
     ),
     _trouble("modes", replace(HOST, work_dir=replace(HOME, mode=0o775)), "775", BAD),
+    _trouble("modes", replace(HOST, home=replace(HOME, mode=0o755)), "755"),
+    _trouble("modes", replace(HOST, home=replace(HOME, weakness="uid 7")), "uid 7"),
+    _trouble("home", replace(HOST, home=replace(HOME, is_own=False)), "another user", BAD),
     _trouble("token", replace(HOST, token_error="no agent token"), "no agent token", BAD),
     _trouble("templates", TemplateFacts(errors=["job: line 3"]), "line 3", BAD),
     _trouble("linger", replace(HOST, lingers=False), "end when you log out"),
@@ -244,6 +247,7 @@ TROUBLES: tuple[Trouble, ...] = (
     _trouble("node-files", replace(NODE, seen_after=40.0), "after 40 s"),
     _trouble("relay", replace(NODE, relay={"a:1": "timed out"}), "does not reach the relay", BAD),
     _trouble("relay", replace(NODE, relay={"a:1": None, "b:1": "refused"}), "b:1: refused"),
+    _trouble("node-secrets", replace(NODE, readable_secrets=["/h/token"]), "can read /h/token"),
     _trouble("node-clock", replace(NODE, clock_ahead=-60.0), "-60 s off"),
     _trouble(
         "user-python", replace(NODE, python_errors={"/p": "No module named"}), "No module", BAD

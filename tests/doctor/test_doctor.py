@@ -38,7 +38,9 @@ NODE = [check.name for check in CHECKS if "probe" in GROUPS[check.needs]]
 def test_probe_job_looks_at_a_node(site: Site) -> None:
     """A real job of the site's templates reaches the relay and finds dagster."""
     found = site.findings(*NODE)
-    assert {finding.status for finding in found.values()} == {Status.OK}
+    # Here jobs run on the agent's own machine, and can read what it can read.
+    trouble = {name for name, finding in found.items() if finding.status is not Status.OK}
+    assert trouble == {"node-secrets"}
     assert "reaches the relay at 127.0.0.1:" in found["relay"].fact
     assert ": dagster 1." in found["user-python"].fact
     assert not list((site.directory / "work" / "probes").iterdir())
@@ -164,7 +166,7 @@ def test_directory_that_others_can_write_is_a_problem(tmp_path: Path) -> None:
     site = Site(tmp_path)
     (tmp_path / "work").chmod(0o777)
     found = site.findings("modes", "token")
-    assert "chmod go-w" in found["modes"].advice
+    assert "chmod 700" in found["modes"].advice
     assert found["token"].status is Status.OK
 
 

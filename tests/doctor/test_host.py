@@ -171,3 +171,14 @@ def test_disk_that_takes_no_more_files_is_told(tmp_path: Path) -> None:
         words = finding("free-space", config, Path("/"))
     assert words.fact.startswith(f"home: {few}/home has room for 9")
     assert words.status is Status.WARNING
+
+
+def test_directory_that_somebody_else_can_replace_is_told(tmp_path: Path, machine: Path) -> None:
+    """As in a project directory that a group shares: that may be meant so."""
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group").chmod(0o770)
+    work = tmp_path / "group" / "work"
+    config = config_of({"work_dir": str(work), "home": str(tmp_path / "home")})
+    found = finding("modes", config, machine)
+    assert found.status is Status.WARNING
+    assert "mode 0770" in found.fact

@@ -78,6 +78,32 @@ def test_work_dir_that_nodes_do_not_see_is_a_problem(site: Site) -> None:
     assert "work_dir must be there under the same path" in probe["advice"]
 
 
+def test_secrets_that_jobs_can_read_are_told(site: Site) -> None:
+    """Here jobs run on the agent's own machine."""
+    found = site.findings("node-secrets")
+    assert found["node-secrets"].status is Status.WARNING
+    assert f"can read {site.directory / 'token'}" in found["node-secrets"].fact
+
+
+def test_secrets_of_this_machine_alone_are_in_order(site: Site) -> None:
+    """Another file of the same name on the node is none of the agent's."""
+    secrets = site.directory / "local"
+    secrets.mkdir()
+    token = secrets / "token"
+    token.touch(mode=0o600)
+    token.write_text("of the node")
+    site.content["control_plane"]["token_file"] = str(token)
+    mounted = (
+        f"mount -t tmpfs hpc-agent-test {secrets} && umask 077 && echo secret > {token} "
+        '&& exec "$@"'
+    )
+    apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, "sh"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace can be made here")
+    (found,) = site.command("--only=node-secrets", exit_code=0, prefix=apart)
+    assert found["status"] == "ok"
+
+
 def test_node_python_that_nodes_lack_is_a_problem(site: Site) -> None:
     """The job's own words are in the finding."""
     site.content["node_python"] = "/opt/no/python3"

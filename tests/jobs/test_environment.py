@@ -20,7 +20,7 @@ from hpc_agent.code_servers.server_plan import plan_server
 from hpc_agent.config import AgentConfig, Environment, parse_config
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
-from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.directory import NodePath, NodeSpec
 from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.runs.worker_plan import plan_run
@@ -253,10 +253,11 @@ def test_run_in_a_container_is_bound_to_what_it_needs() -> None:
     )
     for argv in (plan.spec.argv, plan.spec.resume_argv):
         assert argv[: argv.index("api")] == [
-            "apptainer", "exec", "--rocm", "--pwd", "/code", "--bind", "{tmp}", "--bind", "/code",
-            "--bind", "/data:/d:ro", "/i.sif", "/code/bin/python", "-m", "dagster",
+            "apptainer", "exec", "--rocm", "--pwd", "/code", "--bind", NodePath.TMP,
+            "--bind", "/code", "--bind", "/data:/d:ro", "/i.sif",
+            "/code/bin/python", "-m", "dagster",
         ]  # fmt: skip
-        assert "hunter2" not in "".join(argv)
+        assert "hunter2" not in "".join(map(str, argv))
 
 
 STAND_IN = """#!/bin/sh
@@ -295,7 +296,7 @@ def test_command_line_of_a_container_is_read_as_meant(tmp_path: Path) -> None:
     }
     argv = plan_run(config(environment=environment), RUN, deployment="prod").spec.argv
     done = subprocess.run(
-        [word.replace("{tmp}", str(local)) for word in argv],
+        [str(local) if word is NodePath.TMP else str(word) for word in argv],
         capture_output=True,
         text=True,
         check=True,
@@ -324,7 +325,8 @@ def test_apptainer_itself_reads_it_alike(tmp_path: Path) -> None:
     environment = {"container": container, "python": "/bin/echo"}
     run = replace(RUN, code_origin={"repository_origin": {}})
     argv = plan_run(config(environment=environment), run, deployment="prod").spec.argv
-    words = [word.replace("{tmp}", str(tmp_path / "local")) for word in argv]
+    local = str(tmp_path / "local")
+    words = [local if word is NodePath.TMP else str(word) for word in argv]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("-m dagster api execute_run ")
 

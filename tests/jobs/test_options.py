@@ -153,3 +153,19 @@ def test_no_extra_value_can_either(name: str, value: str) -> None:
     except ConfigError:
         return
     assert not set(found[0].directive) & set(" \t\r\n\"'`$;\\#<>!{}~?|&()")
+
+
+@pytest.mark.parametrize("option", ["mem", "nodes", "time", "gres", "extra"])
+def test_value_that_is_absurdly_long_is_refused(option: str) -> None:
+    """Python reads no number of more than 4300 digits, and says so by an error of its own."""
+    value = '{"nice": "' + "9" * 5000 + '"}' if option == "extra" else "9" * 5000
+    with pytest.raises(ConfigError):
+        options.merge([options.from_tags({f"dagster-hpc/{option}": value})])
+
+
+def test_name_of_an_option_is_not_told_in_full_length() -> None:
+    """Nor looked up among all others: that takes its time."""
+    tags = {"dagster-hpc/config": json.dumps({"x" * 1_000_000: 1})}
+    with pytest.raises(ConfigError) as caught:
+        options.merge([options.from_tags(tags)])
+    assert len(str(caught.value)) < 1000

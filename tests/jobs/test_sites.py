@@ -14,6 +14,7 @@ from hpc_agent.code_servers.server_plan import plan_server
 from hpc_agent.config import AgentConfig, load_config
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
+from hpc_agent.jobs.directory import NodePath
 from hpc_agent.jobs.layers import check_layers
 from hpc_agent.jobs.preparation import TEMPLATE_OF, JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
@@ -75,7 +76,7 @@ def test_apptainer_site_runs_user_code_in_its_image() -> None:
     """With a GPU where the location asks for one; the node program stays outside."""
     argv = plan_run(load("apptainer"), RUN, deployment="prod").spec.argv
     assert argv[: argv.index("api")] == [
-        "apptainer", "exec", "--nv", "--pwd", "/projects/train", "--bind", "{tmp}",
+        "apptainer", "exec", "--nv", "--pwd", "/projects/train", "--bind", NodePath.TMP,
         "--bind", "/projects/train", "--bind", "/gpfs/data", "/gpfs/dagster/images/training.sif",
         "python3", "-m", "dagster",
     ]  # fmt: skip

@@ -37,7 +37,7 @@ class RunningPack:
         self.jobs = root / "jobs"
         self.directory = self.jobs / "pck-1"
         (self.directory / "servers").mkdir(parents=True)
-        spec = {"version": 1, "key": "pck-1", "kind": "pack", "argv": []}
+        spec = {"version": 2, "key": "pck-1", "kind": "pack", "argv": []}
         (self.directory / "spec.json").write_text(json.dumps(spec | {"idle_seconds": idle_seconds}))
         program = build_node_program(root)
         self.log = (root / "log").open("wb")

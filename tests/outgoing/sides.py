@@ -20,6 +20,7 @@ from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.events import STORE_EVENT
 from hpc_agent.outgoing.drain import Drain
 from hpc_agent.outgoing.queue import OutgoingQueue
+from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.event_writes import EventWrite
 from hpc_agent.relay.spool import FILE_NAME as SPOOL_FILE
@@ -133,7 +134,12 @@ class SpoolSide(_Common):
         self.queue = Spool(self.file, max_bytes=1 << 30)
         await self.queue.open()
         self.http = httpx.AsyncClient(base_url=self.control_plane.url, trust_env=False)
-        upstream = Upstream(api=self.http, storage=self.http, credentials=lambda _deployment: {})
+        upstream = Upstream(
+            api=self.http,
+            storage=self.http,
+            addresses=StorageAddresses(self.control_plane.url, []),
+            credentials=lambda _deployment: {},
+        )
         delivery = Delivery(upstream, self.queue, patience_seconds=self.patience_seconds)
         self.make_drain("event spool", self.queue, delivery.send)
 

@@ -16,12 +16,16 @@ from typing import Any, Literal
 import httpx
 
 from hpc_agent.jobs.node_program import build_node_program
-from hpc_agent.relay.identity import JobIdentity, JobReport, ReportAnswer
+from hpc_agent.outgoing.http_client import http_client
+from hpc_agent.outgoing.storage_addresses import StorageAddresses
+from hpc_agent.relay.identity import JobIdentity, JobReport, Permissions, ReportAnswer
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
 
 from .fake_control_plane import FakeControlPlane
+
+Kind = Literal["run_worker", "code_server"]
 
 LIMIT_SECONDS = 30.0
 # The node program runs under the nodes' Python, from 3.8 on.
@@ -40,6 +44,18 @@ STORE_EVENT = """
 HAS_RUN = "query hasRunQuery($runId: String!) { runs { hasRun(runId: $runId) } }"
 
 
+def logs_of(run_id: str, io_type: str = "stderr") -> dict[str, Any]:
+    """Return what the stock client asks /gen_logs_url with (compute_log_manager.py)."""
+    return {
+        "log_key": [run_id, "compute_logs", "hkwzqpne"],
+        "io_type": io_type,
+        "size_bytes": 12,
+        "run_id": run_id,
+        "key": "hkwzqpne",
+        "method": "PUT",
+    }
+
+
 async def until(condition: Callable[[], bool], limit: float = LIMIT_SECONDS) -> None:
     """Poll until a condition holds."""
     async with asyncio.timeout(limit):
@@ -53,10 +69,18 @@ class Jobs:
 
     identities: dict[str, JobIdentity] = field(default_factory=dict)
     reports: list[tuple[str, JobReport]] = field(default_factory=list)
+    locations: dict[str, str] = field(default_factory=dict)
+    state_owners: dict[str, str] = field(default_factory=dict)
     answer: ReportAnswer = field(default_factory=ReportAnswer)
 
     async def identify(self, token: str) -> JobIdentity | None:
         return self.identities.get(token)
+
+    async def location_of_run(self, run_id: str) -> str | None:
+        return self.locations.get(run_id)
+
+    async def state_owner(self, identity: JobIdentity, key: str) -> str:
+        return self.state_owners.setdefault(key, identity.location)
 
     async def on_report(self, identity: JobIdentity, report: JobReport) -> ReportAnswer:
         self.reports.append((identity.key, report))
@@ -119,12 +143,17 @@ class Cluster:
     async def relay(self, settings: RelaySettings | None = None) -> AsyncIterator[Relay]:
         """Run a relay."""
         async with (
-            httpx.AsyncClient(base_url=self.control_plane.url, trust_env=False) as api,
-            httpx.AsyncClient(trust_env=False) as storage,
+            http_client(base_url=self.control_plane.url, connections=100, kept=10) as api,
+            http_client(connections=100, kept=10) as storage,
             Relay(
                 settings or self.settings,
                 directory=self.jobs,
-                upstream=Upstream(api=api, storage=storage, credentials=_credentials),
+                upstream=Upstream(
+                    api=api,
+                    storage=storage,
+                    addresses=StorageAddresses(self.control_plane.url, []),
+                    credentials=_credentials,
+                ),
                 on_report=self.jobs.on_report,
             ) as relay,
         ):
@@ -145,8 +174,9 @@ class Cluster:
         self,
         number: int = 1,
         *,
-        kind: Literal["run_worker", "code_server"] = "run_worker",
-        argv: Sequence[str] = ("true",),
+        kind: Kind = "run_worker",
+        argv: Sequence[str | dict[str, str]] = ("true",),
+        access: Permissions = Permissions(),  # noqa: B008  (a value)
         **spec: Any,
     ) -> JobIdentity:
         """Make a job directory and its identity; the token is ``token-KEY``."""
@@ -154,7 +184,7 @@ class Cluster:
         directory = self.directory(key)
         directory.mkdir(parents=True, mode=0o700)
         content = {
-            "version": 1,
+            "version": 2,
             "key": key,
             "kind": kind,
             "argv": list(argv),
@@ -173,6 +203,7 @@ class Cluster:
             deployment="prod",
             run_id=f"run-id-{number}" if kind == "run_worker" else None,
             location="here",
+            access=access,
         )
         self.jobs.identities[self.token(key)] = identity
         return identity

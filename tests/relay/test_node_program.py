@@ -31,14 +31,15 @@ while True:
 async def test_a_run_is_executed_and_recorded(cluster: Cluster, interpreter: str) -> None:
     """Output, exit code, reports and exit record tell what the child did, on each Python."""
     job = cluster.job(
-        argv=python("import os, sys; print(os.environ['X']); sys.exit('went wrong')"),
-        environment={"X": "value of {tmp}"},
+        argv=[
+            *python("import sys; print(*sys.argv[1:]); sys.exit('went wrong')"),
+            {"path": "tmp"},
+        ],
     )
     async with cluster.relay():
         node = await cluster.start(job, python=interpreter)
         assert await node.wait() == 1
     assert cluster.jobs.events(job.key) == ["started", "exited"]
-    assert node.child_output().startswith("value of /")
     record = node.exit_record()
     assert record["outcome"] == "exited"
     assert record["exit_code"] == 1
@@ -49,7 +50,32 @@ async def test_a_run_is_executed_and_recorded(cluster: Cluster, interpreter: str
     assert record["cpu_seconds"] > 0
     assert record["ended_at"] >= record["started_at"]
     assert cluster.jobs.reports[-1][1].exit == record
-    assert not exists(node.child_output().split(" of ")[1].strip())
+    assert node.child_output().startswith("/")
+    assert not exists(node.child_output().strip())
+
+
+async def test_text_of_others_is_never_taken_for_a_path(cluster: Cluster) -> None:
+    """What users and the control plane write is passed on as it is, braces and all."""
+    hostile = "{tmp} {socket} {0} %(tmp)s ${HPC_AGENT_TMP} $(id)"
+    job = cluster.job(
+        argv=[*python("import os, sys; print(sys.argv[1]); print(os.environ['X'])"), hostile],
+        environment={"X": hostile},
+    )
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 0
+    assert node.child_output().splitlines() == [hostile, hostile]
+
+
+async def test_specification_of_an_unknown_version_is_not_followed(cluster: Cluster) -> None:
+    """Of another version the same words may mean something else."""
+    async with cluster.relay():
+        node = await cluster.start(
+            cluster.job(argv=["touch", str(cluster.root / "ran")], version=1)
+        )
+        assert await node.wait() == 2
+    assert "version 1, expected 2" in node.log()
+    assert not exists(str(cluster.root / "ran"))
 
 
 async def test_a_run_that_must_not_start_is_not_started(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from hpc_agent.relay.server import Relay
 
 from .fake_control_plane import FakeControlPlane, Reply
-from .harness import HAS_RUN, WAITING, Cluster, event, python, until
+from .harness import HAS_RUN, WAITING, Cluster, event, logs_of, python, until
 
 
 async def test_events_are_spooled_and_drained_in_order_exactly_once(
@@ -123,18 +124,20 @@ async def test_a_disk_that_takes_nothing_loses_and_doubles_nothing(
 ) -> None:
     """The job is asked to come back, and hears that its event is kept when it is."""
     job = cluster.job(argv=python(WAITING))
-    big = {"Idempotency-Key": "key-0", "User-Agent": "x" * 30_000}
+    key = {"Idempotency-Key": "key-0"}
+    big = event(0)
+    big["variables"]["eventRecord"]["userMessage"] = "x" * 30_000
     async with cluster.relay() as relay, cluster.loopback(job) as client:
         control_plane.script = lambda _received: Reply(status=503)
         await _pragma(relay, pragma)
         for _ in range(2):
-            answer = await client.post("/graphql", json=event(0), headers=big)
+            answer = await client.post("/graphql", json=big, headers=key)
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) > 0
         assert relay.spooled == 0
         await _pragma(relay, "max_page_count = 100000")
         await _pragma(relay, "query_only = 0")
-        answer = await client.post("/graphql", json=event(0), headers=big)
+        answer = await client.post("/graphql", json=big, headers=key)
         assert answer.status_code == 200
         assert relay.spooled == 1
         control_plane.script = None
@@ -199,7 +202,7 @@ async def test_text_that_is_none_is_stored_as_far_as_it_is(
     record = json.loads(received.body)["variables"]["eventRecord"]
     assert record["userMessage"] == "read a\ufffd.csv and \U0001f600"
     assert json.loads(record["dagsterEvent"]["eventSpecificData"])["label"].startswith("b\ufffd ")
-    assert received.headers["idempotency-key"] == "k\u00e9y"
+    assert received.headers["idempotency-key"] == hashlib.sha256("k\u00e9y".encode()).hexdigest()
 
 
 async def test_a_full_spool_pushes_back(cluster: Cluster, control_plane: FakeControlPlane) -> None:
@@ -223,7 +226,9 @@ async def test_reads_are_asked_to_come_back(
     job = cluster.job(argv=python(WAITING))
     async with cluster.relay(), cluster.loopback(job) as client:
         control_plane.stop()
-        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {}})
+        answer = await client.post(
+            "/graphql", json={"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+        )
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
 
@@ -237,7 +242,7 @@ async def test_reads_wait_out_a_short_absence(
     async with cluster.relay(patient), cluster.loopback(job) as client:
         control_plane.status = 503
         pending = asyncio.create_task(
-            client.post("/graphql", json={"query": HAS_RUN, "variables": {}})
+            client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "run-id-1"}})
         )
         await until(lambda: len(control_plane.requests) >= 2)
         control_plane.status = 200
@@ -287,7 +292,9 @@ async def test_read_waits_for_an_answer_that_is_one(
     replies = [reply, reply]
     control_plane.script = lambda _: replies.pop() if replies else None
     async with cluster.relay(), cluster.loopback(job) as client:
-        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+        answer = await client.post(
+            "/graphql", json={"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+        )
     assert answer.status_code == 200, answer.text
     assert replies == []
 
@@ -308,7 +315,7 @@ async def test_address_is_waited_for(
     replies = [reply, reply]
     control_plane.script = lambda _: replies.pop() if replies else None
     async with cluster.relay(), cluster.loopback(job) as client:
-        answer = await client.get("/gen_logs_url", params={"run_id": "run-id-1"})
+        answer = await client.get("/gen_logs_url", params=logs_of("run-id-1"))
     assert "/_hpc/upload/" in answer.json()["url"]
     assert replies == []
 
@@ -349,7 +356,9 @@ async def test_answer_that_no_wait_would_change_is_passed_on(
     control_plane.script = lambda _: reply
     patient = replace(cluster.settings, patience_seconds=30)
     async with cluster.relay(patient), cluster.loopback(job) as client:
-        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+        answer = await client.post(
+            "/graphql", json={"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+        )
     assert answer.content == reply.content
     assert answer.status_code == reply.status
     assert len(control_plane.requests) == 1
@@ -363,7 +372,9 @@ async def test_errors_that_stay_are_the_answer(
     control_plane.script = lambda _: Reply(content=b'{"errors": [{"message": "no such shard"}]}')
     hasty = replace(cluster.settings, patience_seconds=0.1)
     async with cluster.relay(hasty), cluster.loopback(job) as client:
-        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+        answer = await client.post(
+            "/graphql", json={"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+        )
     assert "no such shard" in answer.text
     assert len(control_plane.requests) > 1
 
@@ -376,6 +387,8 @@ async def test_read_that_gets_none_is_asked_to_come_back(
     control_plane.script = lambda _: Reply(status=500)
     hasty = replace(cluster.settings, patience_seconds=0.1)
     async with cluster.relay(hasty), cluster.loopback(job) as client:
-        answer = await client.post("/graphql", json={"query": HAS_RUN, "variables": {"runId": "r"}})
+        answer = await client.post(
+            "/graphql", json={"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+        )
     assert answer.status_code == 503
     assert "HTTP 500" in answer.text

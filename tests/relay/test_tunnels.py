@@ -45,7 +45,7 @@ async def echo_server(
     cluster: Cluster, interpreter: str = sys.executable
 ) -> AsyncIterator[tuple[Relay, str]]:
     """Run a relay and a code server that echoes."""
-    job = cluster.job(kind="code_server", argv=[*python(ECHO_SERVER), "{socket}"])
+    job = cluster.job(kind="code_server", argv=[*python(ECHO_SERVER), {"path": "socket"}])
     async with cluster.relay() as relay:
         await cluster.start(job, python=interpreter)
         assert await relay.wait_connected(job.key, 30)
@@ -61,7 +61,8 @@ async def test_dagster_answers_through_the_tunnel(cluster: Cluster) -> None:
     job = cluster.job(
         kind="code_server",
         argv=[
-            *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", "{socket}"),
+            *(sys.executable, "-m", "dagster", "api", "grpc", "--socket"),
+            {"path": "socket"},
             *("--python-file", str(cluster.root / "definitions.py"), "--location-name", "here"),
         ],
         environment={"DAGSTER_HOME": str(cluster.root)},

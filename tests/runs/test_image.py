@@ -95,7 +95,6 @@ def test_without_a_container_the_tag_is_refused() -> None:
         "/a\x00b",
         "/a\x1b[31m",
         "/a\u2028b",
-        "/{tmp}/x.sif",
         "$(id)",
         "; id",
         "docker://a\tb",

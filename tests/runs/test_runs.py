@@ -43,7 +43,7 @@ def test_run_runs_under_the_python_of_its_code_server() -> None:
     """Without a setting, the interpreter is the one that loaded the code."""
     plan = plan_run(config(), RUN, deployment="prod")
     assert plan.spec.argv[:-1] == ["/code/bin/python", "-m", "dagster", "api", "execute_run"]
-    arguments = json.loads(plan.spec.argv[-1])
+    arguments = json.loads(str(plan.spec.argv[-1]))
     assert arguments["pipeline_run_id"] == "r-1"
     origin = arguments["pipeline_origin"]["repository_origin"]
     assert origin["executable_path"] == "/code/bin/python"
@@ -54,7 +54,7 @@ def test_command_line_of_a_run_shows_no_container_context() -> None:
     context = {"k8s": {"env_vars": ["TOKEN=hunter2 " + "x" * 200_000]}}
     repository = {**ORIGIN["repository_origin"], "container_context": context}
     run = replace(RUN, code_origin={"repository_origin": repository})
-    command_line = plan_run(config(), run, deployment="prod").spec.argv
+    command_line = [str(word) for word in plan_run(config(), run, deployment="prod").spec.argv]
     assert "hunter2" not in " ".join(command_line)
     assert max(len(argument) for argument in command_line) < 128 * 1024
 

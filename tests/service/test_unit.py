@@ -24,6 +24,7 @@ from hpc_agent.service import (
     uninstall_unit,
     unit_directory,
 )
+from tests.users import umask
 
 HOSTILE_NAMES = [
     "plain",
@@ -137,6 +138,23 @@ def test_limits_can_be_left_out(limited: bool, expected: bool, tmp_path: Path) -
     verify(text, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["token", "with space", 'a "b"', "100% %h", "$HOME", "a:b", "Grüße"]
+)
+def test_systemd_takes_the_token_from_any_file(name: str, tmp_path: Path) -> None:
+    """Without quotes, which it would take for a part of the path."""
+    text = render_unit(make_unit(tmp_path, token_credential=tmp_path / name))
+    assert f"LoadCredential=hpc-agent-token:{tmp_path}/{name.replace('%', '%%')}\n" in text
+    verify(text, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nExecStart=b", "a\\", "a ", "a\x7f"])
+def test_path_that_systemd_would_misread_is_refused(name: str, tmp_path: Path) -> None:
+    """It knows no escapes there."""
+    with pytest.raises(ConfigError, match="systemd takes no credential"):
+        render_unit(make_unit(tmp_path, token_credential=tmp_path / name))
+
+
 def test_a_unit_without_host_has_no_condition(tmp_path: Path) -> None:
     """--any-host leaves the condition out, and systemd still likes the unit."""
     text = render_unit(make_unit(tmp_path, host=None))
@@ -244,3 +262,15 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
 def test_units_live_in_the_user_s_configuration(environ: dict[str, str], expected: str) -> None:
     """XDG_CONFIG_HOME counts, as for systemd."""
     assert unit_directory(environ) == Path(expected).expanduser()
+
+
+def test_nobody_else_can_put_a_unit_beside_ours(tmp_path: Path) -> None:
+    """The user's service manager starts whatever is in that directory."""
+    unit = make_unit(tmp_path)
+    with umask(0):
+        install_unit(unit, tmp_path / "systemd" / "user")
+    for directory in (tmp_path / "systemd", tmp_path / "systemd" / "user"):
+        assert stat.S_IMODE(directory.stat().st_mode) & 0o022 == 0
+    (tmp_path / "systemd" / "user").chmod(0o777)
+    with pytest.raises(ConfigError, match="chmod o-w"):
+        install_unit(replace(unit, host="other"), tmp_path / "systemd" / "user")

@@ -23,9 +23,13 @@ AGENT = """\
 import pathlib, subprocess, sys, time
 sys.path.insert(0, {source!r})
 from hpc_agent.agent.systemd import Notifier
+from hpc_agent.config import parse_config, read_token
 
+content = {{"control_plane": {{"url": "https://x"}}, "work_dir": "/w"}}
+config = parse_config(content, source="test")
 directory = pathlib.Path({directory!r})
 (directory / "argv").write_text("\\n".join(sys.argv[1:]))
+(directory / "got").write_text(read_token(config))
 code = directory / "exit-code"
 if code.exists():
     sys.exit(int(code.read_text()))
@@ -62,11 +66,14 @@ def agent(tmp_path: Path, manager: UserManager) -> Path:
         AGENT.format(python=sys.executable, source=source, directory=str(directory))
     )
     executable.chmod(0o755)
+    token = directory / 'a %h "token"'
+    token.write_text("agent:me:secret\n")
     unit = Unit(
         executable=executable,
         config=directory / 'a $HOME %h "b".yaml',
         host=os.uname().nodename,
         environment={"PATH": os.environ["PATH"]},
+        token_credential=token,
     )
     install_unit(unit, unit_directory(manager.environment))
     manager.systemctl("daemon-reload")
@@ -92,6 +99,12 @@ def test_the_agent_gets_its_arguments_and_watchdog(manager: UserManager, agent: 
     assert arguments == ["start", "--config", str(agent / 'a $HOME %h "b".yaml')]
     assert manager.show(UNIT_NAME, "StatusText") == "interval 60.0"
     assert manager.show(UNIT_NAME, "NoNewPrivileges") == "yes"
+
+
+def test_the_agent_gets_its_token_from_systemd(manager: UserManager, agent: Path) -> None:
+    """As a credential: from a file that agent.yaml does not name."""
+    start(manager)
+    assert (agent / "got").read_text() == "agent:me:secret"
 
 
 def test_stopping_the_agent_leaves_jobs_running(manager: UserManager, agent: Path) -> None:

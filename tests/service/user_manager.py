@@ -14,10 +14,12 @@ SYSTEMD = Path("/lib/systemd/systemd")
 
 # The manager takes over every process of the control group it finds itself in. So it gets a group
 # of its own, and sees nothing else: a cgroup namespace and a fresh mount of the unified hierarchy.
-# It also refuses to start where /run/systemd/system is missing.
+# It also refuses to start where /run/systemd/system is missing. Mounts are shared within, as on a
+# machine that systemd has booted: credentials are mounted by a child of the manager.
 ENTER = """
 echo $$ > "$1/cgroup.procs" &&
 exec unshare --mount --cgroup sh -ec '
+    mount --make-rshared /
     mount -t cgroup2 none /sys/fs/cgroup
     mount -t tmpfs none /run
     mkdir -p /run/systemd/system

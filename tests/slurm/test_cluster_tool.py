@@ -35,6 +35,14 @@ def directory() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
+def test_nodes_in_namespaces_are_named_one_by_one(tmp_path: Path) -> None:
+    """One that is left out would be where the controller is, and nobody would notice."""
+    with pytest.raises(RuntimeError, match="2 nodes need as many --node-in"):
+        cluster_tool("up", "--nodes", "2", "--node-in", "n1=10.0.0.1", directory=tmp_path)
+    with pytest.raises(RuntimeError, match="give a network namespace and the address in it"):
+        cluster_tool("up", "--node-in", "n1", directory=tmp_path)
+
+
 def test_a_second_up_changes_nothing(directory: Path) -> None:
     """Same daemons, same answer."""
     before = cluster_tool("status", directory=directory)

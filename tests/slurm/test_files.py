@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.agent.journal import print_file
-from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
+from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, UnsafePathError
 from hpc_agent.files import Files, LocalFiles
 from hpc_agent.hostile_files import UnfitFileError, require_open_modes
 from hpc_agent.slurm.ssh_files import SftpFiles
 from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.no_links import is_supported, run_without_links
 from tests.ssh import Sshd, running_sshd
+from tests.users import NOBODY, plant, sticky_place
 
 HOSTILE = "a name $(x) 'q' \"d\" ; %j ü\n.txt"
 
@@ -43,15 +44,46 @@ def _mode(path: Path) -> int:
 
 
 def test_directories_are_made_with_those_above_and_private(files: Files, tmp_path: Path) -> None:
-    """Making one that is there changes nothing; a file in the way is an error."""
+    """One that is there is shut to others; a file in the way is an error."""
     files.make_directory(tmp_path / "a" / HOSTILE)
     assert _mode(tmp_path / "a" / HOSTILE) == 0o700
-    (tmp_path / "a").chmod(0o750)
+    (tmp_path / "a").chmod(0o755)
     files.make_directory(tmp_path / "a")
-    assert _mode(tmp_path / "a") == 0o750
+    assert _mode(tmp_path / "a") == 0o700
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r".+"):
+    with pytest.raises((OSError, UnsafePathError), match=r".+"):
         files.make_directory(tmp_path / "file")
+
+
+@pytest.mark.parametrize("parents", [True, False])
+def test_directory_of_somebody_else_is_not_taken(files: Files, parents: bool) -> None:
+    """Who has made it can replace what we would put there."""
+    with sticky_place() as place:
+        plant(NOBODY, 'mkdir -m 0777 "$1"', place / "work")
+        with pytest.raises(UnsafePathError, match="belongs to another user"):
+            files.make_directory(place / "work", parents=parents)
+
+
+def test_link_of_somebody_else_is_not_followed_to_a_directory(files: Files) -> None:
+    """Also not to one of ours."""
+    with sticky_place() as place:
+        (place / "ours").mkdir(mode=0o700)
+        plant(NOBODY, 'ln -s "$1" "$2"', place / "ours", place / "work")
+        with pytest.raises(UnsafePathError, match="belongs to another user"):
+            files.make_directory(place / "work")
+
+
+def test_directory_into_which_others_may_have_put_something_is_not_taken(files: Files) -> None:
+    """An empty one is shut."""
+    with sticky_place() as place:
+        (place / "work").mkdir()
+        (place / "work").chmod(0o777)
+        files.make_directory(place / "work")
+        assert _mode(place / "work") == 0o700
+        (place / "work").chmod(0o777)
+        plant(NOBODY, 'mkdir "$1"', place / "work" / "jobs")
+        with pytest.raises(UnsafePathError, match="chmod 700"):
+            files.make_directory(place / "work")
 
 
 def test_what_is_written_is_read_and_private(files: Files, tmp_path: Path) -> None:
@@ -102,6 +134,14 @@ def test_links_lead_where_they_should_and_may_be_made_again(files: Files, tmp_pa
         files.symlink("../lib", tmp_path / "job" / "up")
     assert (tmp_path / "job" / "program").read_text() == "code"
     assert (tmp_path / "job" / "up" / "program").read_text() == "code"
+
+
+def test_link_to_a_program_of_before_leads_to_the_new_one(files: Files, tmp_path: Path) -> None:
+    """A directory that an earlier version prepared gets the specification of this one."""
+    for name in ("old", "new one"):
+        (tmp_path / name).write_text(name)
+        files.link(tmp_path / name, tmp_path / "program")
+        assert (tmp_path / "program").read_text() == name
 
 
 def test_files_and_trees_are_removed_and_their_absence_is_no_error(

@@ -6,8 +6,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from starlette.requests import Request
@@ -23,23 +21,10 @@ from hpc_agent.control_plane.door.proxy import NOT_UP, streamed
 from hpc_agent.control_plane.door.upstream import Upstream, returned
 from hpc_agent.control_plane.roles import RoleLackingError, check
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.graphql_request import GraphQLRequest
 
 JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What somebody asks the webserver's GraphQL."""
-
-    query: str
-    variables: dict[str, Any]
-    operation: str | None
-
-    @property
-    def message(self) -> dict[str, Any]:
-        return {
-            "query": self.query, "variables": self.variables, "operationName": self.operation
-        }  # fmt: skip
 
 
 class GraphQLDoor:
@@ -56,8 +41,8 @@ class GraphQLDoor:
             return
         try:
             asked = await _read(request)
-            mutations = await asyncio.to_thread(mutations_of, asked.query)
-        except ControlPlaneRefusedError as error:
+            mutations = await asyncio.to_thread(mutations_of, asked.document)
+        except (ControlPlaneRefusedError, InputError) as error:
             await refused(str(error), 400)(scope, receive, send)
             return
         try:
@@ -70,7 +55,7 @@ class GraphQLDoor:
             await NOT_UP(scope, receive, send)
 
     async def _change(
-        self, request: Request, asked: Asked, mutations: Sequence[Mutation]
+        self, request: Request, asked: GraphQLRequest, mutations: Sequence[Mutation]
     ) -> Response:
         """Send on what changes something, and note it. Raises httpx.TransportError."""
         visitor = visitor_of(request)
@@ -98,11 +83,10 @@ class GraphQLDoor:
             )
 
     def _answer(
-        self, request: Request, asked: Asked
+        self, request: Request, asked: GraphQLRequest
     ) -> AbstractAsyncContextManager[httpx.Response]:
-        content = json.dumps(asked.message).encode()
         return self._upstream.answer(
-            request, "POST", path="/graphql", content=content, content_type=JSON
+            request, "POST", path="/graphql", content=asked.body, content_type=JSON
         )
 
     async def _page(self, request: Request, send: Send) -> None:
@@ -115,26 +99,10 @@ class GraphQLDoor:
             await streamed(answer)(request.scope, request.receive, send)
 
 
-def asked_in(data: object) -> Asked:
-    """Return what a message holds. Raises ControlPlaneRefusedError."""
-    if not isinstance(data, dict):
-        raise ControlPlaneRefusedError("a request must be one JSON object")
-    query, variables = data.get("query"), data.get("variables")
-    operation = data.get("operationName")
-    if (
-        not isinstance(query, str)
-        or not isinstance(variables, dict | None)
-        or not isinstance(operation, str | None)
-    ):
-        raise ControlPlaneRefusedError(
-            "`query` must be a string, `variables` an object, `operationName` a string"
-        )
-    return Asked(query=query, variables=variables or {}, operation=operation)
-
-
 def refused(message: str, status: int) -> Response:
     """Return a refusal in the words of GraphQL."""
-    return JSONResponse({"errors": [{"message": message}]}, status_code=status)
+    words = message.encode("utf-8", "replace").decode()  # it may quote what was asked
+    return JSONResponse({"errors": [{"message": words}]}, status_code=status)
 
 
 def _parsed(content: bytes) -> object:
@@ -144,11 +112,8 @@ def _parsed(content: bytes) -> object:
         return None
 
 
-async def _read(request: Request) -> Asked:
+async def _read(request: Request) -> GraphQLRequest:
     # A page of another site can post forms and text, but not this type without asking first.
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != JSON:
-        raise ControlPlaneRefusedError(f"the body must be {JSON}")
-    try:
-        return asked_in(json.loads(await request.body()))
-    except (ValueError, RecursionError) as error:
-        raise ControlPlaneRefusedError(f"the body is not JSON: {error}") from error
+        raise InputError(f"the body must be {JSON}")
+    return await asyncio.to_thread(GraphQLRequest.parse, await request.body())

@@ -20,11 +20,13 @@ from websockets.typing import Subprotocol
 
 from hpc_agent.control_plane.documents import mutations_of
 from hpc_agent.control_plane.door.gate import visitor_of
-from hpc_agent.control_plane.door.graphql import asked_in
 from hpc_agent.control_plane.door.upstream import Upstream
 from hpc_agent.control_plane.door.visitor import Recognition
 from hpc_agent.control_plane.webserver_socket import told_of
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.graphql_request import GraphQLRequest
+from hpc_agent.inbound.json_text import loads_object
 
 PROTOCOL = Subprotocol("graphql-ws")
 MAX_ANSWER_BYTES = 64 << 20
@@ -92,7 +94,7 @@ async def _listen(websocket: WebSocket, webserver: ClientConnection) -> int:
     """Pass on what the visitor says, made anew."""
     while True:
         try:
-            message = json.loads(await websocket.receive_text())
+            message = loads_object(await websocket.receive_text())
             kind, operation_id = message["type"], message.get("id")
             if not isinstance(operation_id, str | int | None):
                 return POLICY_VIOLATION
@@ -111,8 +113,12 @@ async def _listen(websocket: WebSocket, webserver: ClientConnection) -> int:
 
 
 async def _payload(data: object) -> dict[str, Any]:
-    asked = asked_in(data)
-    if await asyncio.to_thread(mutations_of, asked.query):
+    try:
+        asked = GraphQLRequest.of(data)
+        mutations = await asyncio.to_thread(mutations_of, asked.document)
+    except InputError as error:
+        raise ControlPlaneRefusedError(str(error)) from error
+    if mutations:
         raise ControlPlaneRefusedError("a mutation is sent by POST, not over a websocket")
     return asked.message
 
@@ -141,5 +147,5 @@ async def _first_of(*parts: Coroutine[Any, Any, int]) -> int:
 async def _close(websocket: WebSocket, code: int) -> None:
     try:
         await websocket.close(code)
-    except RuntimeError:
+    except (RuntimeError, WebSocketDisconnect):
         return  # the visitor has gone first

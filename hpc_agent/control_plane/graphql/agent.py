@@ -14,6 +14,7 @@ from graphql import GraphQLResolveInfo
 from hpc_agent.control_plane.deploy import deploy_data_for_agent
 from hpc_agent.control_plane.graphql.context import OK, context, instance
 from hpc_agent.control_plane.presence import LEASE_SECONDS, owner_of
+from hpc_agent.control_plane.received import received
 from hpc_agent.control_plane.store.agents import Agent
 from hpc_agent.control_plane.store.locations import Location
 from hpc_agent.control_plane.store.requests import Request, Serves
@@ -180,7 +181,7 @@ def resolve_add_agent_heartbeats(
     serialized_errors: Sequence[str] | None = None,
 ) -> dict[str, bool]:
     request = context(info)
-    errors = [deserialize_value(error, TimestampedError) for error in serialized_errors or ()]
+    errors = [received(error, TimestampedError) for error in serialized_errors or ()]
     for heartbeat in serialized_agent_heartbeats or ():
         request.services.heartbeats.receive(
             heartbeat["deployment_name"],

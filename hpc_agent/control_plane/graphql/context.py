@@ -26,6 +26,11 @@ class RequestContext:
     idempotency_key: str | None
     polls_anew: bool = False
 
+    @property
+    def is_user(self) -> bool:
+        """Whether a person asks, or a script of one."""
+        return self.token.kind is TokenKind.USER
+
 
 def context(info: GraphQLResolveInfo) -> RequestContext:
     found: RequestContext = info.context
@@ -35,7 +40,7 @@ def context(info: GraphQLResolveInfo) -> RequestContext:
 def deployer(info: GraphQLResolveInfo) -> RequestContext:
     """Return the context of somebody who may deploy. Raises ControlPlaneRefusedError."""
     request = context(info)
-    if request.token.kind is not TokenKind.USER:
+    if not request.is_user:
         raise ControlPlaneRefusedError(
             "deploying needs a user token: hpc-agent control-plane token create --kind user"
         )

@@ -14,7 +14,8 @@ from graphql import (
     GraphQLEnumType,
     GraphQLError,
     GraphQLSchema,
-    parse,
+    NoSchemaIntrospectionCustomRule,
+    specified_rules,
     validate,
 )
 
@@ -33,6 +34,9 @@ from hpc_agent.control_plane.graphql import (
 )
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.graphql_document import check_cost, parse_document
+from hpc_agent.inbound.graphql_request import GraphQLRequest
 
 CACHED_DOCUMENTS = 512
 _DOMAINS = (
@@ -50,17 +54,23 @@ class GraphQLExecutor:
 
     def __init__(self) -> None:
         self.schema = make_schema()
-        self._parse = lru_cache(CACHED_DOCUMENTS)(parse)
-        self._errors = lru_cache(CACHED_DOCUMENTS)(self._validate_text)
+        self._parse = lru_cache(CACHED_DOCUMENTS)(_parsed)
+        self._errors = lru_cache(CACHED_DOCUMENTS)(self._validate)
 
-    def execute(self, data: Mapping[str, Any], context: RequestContext) -> dict[str, Any]:
-        """Execute a document and return the response body."""
+    def execute(self, asked: GraphQLRequest, context: RequestContext) -> dict[str, Any]:
+        """Execute a document and return the response body. Raises InputError."""
+        document = self._parse(asked.document)
         _, response = graphql_sync(
             self.schema,
-            dict(data),
+            {
+                "query": asked.document,
+                "variables": dict(asked.variables),
+                "operationName": asked.operation,
+            },
             context_value=context,
-            query_parser=lambda _context, query: self._parse(query["query"]),
-            query_validator=self._validate,
+            query_parser=lambda *_: document,
+            # The schema is for people who write scripts, not for agents and what runs behind them.
+            query_validator=lambda *_, **__: self._errors(asked.document, context.is_user),
             error_formatter=_format_error,
             introspection=True,
             logger=_Quiet("graphql"),
@@ -68,18 +78,15 @@ class GraphQLExecutor:
         body: dict[str, Any] = response
         return body
 
-    def _validate(
-        self,
-        schema: GraphQLSchema,
-        document_ast: DocumentNode,
-        rules: object = None,
-        max_errors: int | None = None,
-        type_info: object = None,
-    ) -> list[GraphQLError]:
-        return self._errors(document_ast.loc.source.body if document_ast.loc else "")
+    def _validate(self, text: str, may_introspect: bool) -> list[GraphQLError]:
+        rules = [] if may_introspect else [NoSchemaIntrospectionCustomRule]
+        return validate(self.schema, self._parse(text), [*specified_rules, *rules])
 
-    def _validate_text(self, text: str) -> list[GraphQLError]:
-        return validate(self.schema, self._parse(text))
+
+def _parsed(text: str) -> DocumentNode:
+    document = parse_document(text)
+    check_cost(document)
+    return document
 
 
 def make_schema() -> GraphQLSchema:
@@ -115,7 +122,7 @@ def _bind_namespaces() -> None:
 
 def _format_error(error: GraphQLError, debug: bool = False) -> dict[str, Any]:
     original = error.original_error
-    if original is not None and not isinstance(original, HpcAgentError):
+    if original is not None and not isinstance(original, HpcAgentError | InputError):
         logger.error("GraphQL field %s failed", error.path, exc_info=original)
     return {"message": error.message, "path": error.path}
 

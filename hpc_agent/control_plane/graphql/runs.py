@@ -20,13 +20,16 @@ from dagster._core.remote_origin import RemoteJobOrigin
 from dagster._core.snap import ExecutionPlanSnapshot, JobSnap
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._daemon.types import DaemonHeartbeat
-from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes import serialize_value
 from graphql import GraphQLResolveInfo
 
 from hpc_agent.control_plane.graphql.context import OK, instance
 from hpc_agent.control_plane.graphql.filters import Input, backfills_filter, bucket, runs_filter
+from hpc_agent.control_plane.received import received
 from hpc_agent.control_plane.run_origins import plain
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.json_text import loads, loads_object
 
 runs = ObjectType("RunsQuery")
 run_mutations = ObjectType("RunsMutation")
@@ -138,7 +141,9 @@ def get_run_tags(
     value_prefix: str | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    keys = json.loads(json_tag_keys)
+    keys = loads(json_tag_keys)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise InputError("jsonTagKeys must be a list of names")
     found = instance(info).run_storage.get_run_tags(keys, value_prefix, limit)
     return [{"key": key, "values": sorted(values)} for key, values in found]
 
@@ -206,7 +211,7 @@ def get_backfill(_: object, info: GraphQLResolveInfo, backfill_id: str) -> str |
 
 @run_mutations.field("addRun")
 def add_run(_: object, info: GraphQLResolveInfo, serialized_pipeline_run: str) -> dict[str, Any]:
-    run = deserialize_value(serialized_pipeline_run, DagsterRun)
+    run = received(serialized_pipeline_run, DagsterRun)
     try:
         instance(info).run_storage.add_run(run)
     except (DagsterRunAlreadyExists, DagsterSnapshotDoesNotExist) as error:
@@ -218,7 +223,7 @@ def add_run(_: object, info: GraphQLResolveInfo, serialized_pipeline_run: str) -
 def add_historical_run(
     _: object, info: GraphQLResolveInfo, serialized_pipeline_run: str, run_creation_time: float
 ) -> dict[str, Any]:
-    run = deserialize_value(serialized_pipeline_run, DagsterRun)
+    run = received(serialized_pipeline_run, DagsterRun)
     created = datetime.fromtimestamp(run_creation_time, tz=UTC)
     try:
         instance(info).run_storage.add_historical_run(run, created)
@@ -231,7 +236,10 @@ def add_historical_run(
 def add_run_tags(
     _: object, info: GraphQLResolveInfo, run_id: str, json_new_tags: str
 ) -> dict[str, bool]:
-    instance(info).add_run_tags(run_id, json.loads(json_new_tags))
+    tags = loads_object(json_new_tags)
+    if not all(isinstance(value, str) for value in tags.values()):
+        raise InputError("jsonNewTags must hold text only")
+    instance(info).add_run_tags(run_id, tags)
     return OK
 
 
@@ -243,7 +251,7 @@ def add_pipeline_snapshot(
     serialized_pipeline_snapshot: str,
     snapshot_id: str | None = None,
 ) -> dict[str, bool]:
-    snap = deserialize_value(serialized_pipeline_snapshot, JobSnap)
+    snap = received(serialized_pipeline_snapshot, JobSnap)
     instance(info).run_storage.add_job_snapshot(snap)
     return OK
 
@@ -256,7 +264,7 @@ def add_plan_snapshot(
     serialized_execution_plan_snapshot: str,
     snapshot_id: str | None = None,
 ) -> dict[str, Any]:
-    snap = deserialize_value(serialized_execution_plan_snapshot, ExecutionPlanSnapshot)
+    snap = received(serialized_execution_plan_snapshot, ExecutionPlanSnapshot)
     return {"ok": True, "snapshot_id": instance(info).run_storage.add_execution_plan_snapshot(snap)}
 
 
@@ -264,7 +272,7 @@ def add_plan_snapshot(
 def add_daemon_heartbeat(
     _: object, info: GraphQLResolveInfo, serialized_daemon_heartbeat: str
 ) -> dict[str, bool]:
-    heartbeat = deserialize_value(serialized_daemon_heartbeat, DaemonHeartbeat)
+    heartbeat = received(serialized_daemon_heartbeat, DaemonHeartbeat)
     instance(info).run_storage.add_daemon_heartbeat(heartbeat)
     return OK
 
@@ -273,8 +281,8 @@ def add_daemon_heartbeat(
 def add_run_telemetry(
     _: object, info: GraphQLResolveInfo, serialized_telemetry: str, serialized_tags: str
 ) -> dict[str, bool]:
-    telemetry = deserialize_value(serialized_telemetry, RunTelemetryData)
-    tags = deserialize_value(serialized_tags)
+    telemetry = received(serialized_telemetry, RunTelemetryData)
+    tags = received(serialized_tags, dict)
     instance(info).run_storage.add_run_telemetry(telemetry, cast("dict[str, str]", tags))
     return OK
 
@@ -283,7 +291,7 @@ def add_run_telemetry(
 def add_backfill(
     _: object, info: GraphQLResolveInfo, serialized_partition_backfill: str
 ) -> dict[str, bool]:
-    backfill = deserialize_value(serialized_partition_backfill, PartitionBackfill)
+    backfill = received(serialized_partition_backfill, PartitionBackfill)
     instance(info).run_storage.add_backfill(backfill)
     return OK
 
@@ -292,7 +300,7 @@ def add_backfill(
 def update_backfill(
     _: object, info: GraphQLResolveInfo, serialized_partition_backfill: str
 ) -> dict[str, bool]:
-    backfill = deserialize_value(serialized_partition_backfill, PartitionBackfill)
+    backfill = received(serialized_partition_backfill, PartitionBackfill)
     instance(info).run_storage.update_backfill(backfill)
     return OK
 
@@ -304,7 +312,7 @@ def mutate_job_origin(
     run = instance(info).get_run_by_id(run_id)
     if run is None:
         raise ControlPlaneRefusedError(f"no run {run_id}")
-    origin = deserialize_value(serialized_job_origin, RemoteJobOrigin)
+    origin = received(serialized_job_origin, RemoteJobOrigin)
     instance(info).run_storage.replace_job_origin(run, origin)
     return OK
 

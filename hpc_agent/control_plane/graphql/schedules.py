@@ -15,10 +15,11 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster._core.storage.schedules.base import ScheduleStorage
-from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes import serialize_value
 from graphql import GraphQLResolveInfo
 
 from hpc_agent.control_plane.graphql.context import OK, instance
+from hpc_agent.control_plane.received import received
 from hpc_agent.errors import ControlPlaneRefusedError
 
 schedules = ObjectType("SchedulesQuery")
@@ -83,7 +84,7 @@ def job_ticks(
 def add_job_state(
     _: object, info: GraphQLResolveInfo, serialized_job_state: str
 ) -> dict[str, bool]:
-    storage(info).add_instigator_state(deserialize_value(serialized_job_state, InstigatorState))
+    storage(info).add_instigator_state(received(serialized_job_state, InstigatorState))
     return OK
 
 
@@ -91,7 +92,7 @@ def add_job_state(
 def update_job_state(
     _: object, info: GraphQLResolveInfo, serialized_job_state: str
 ) -> dict[str, bool]:
-    storage(info).update_instigator_state(deserialize_value(serialized_job_state, InstigatorState))
+    storage(info).update_instigator_state(received(serialized_job_state, InstigatorState))
     return OK
 
 
@@ -99,7 +100,7 @@ def update_job_state(
 def create_job_tick(
     _: object, info: GraphQLResolveInfo, serialized_job_tick_data: str
 ) -> dict[str, int]:
-    tick = storage(info).create_tick(deserialize_value(serialized_job_tick_data, TickData))
+    tick = storage(info).create_tick(received(serialized_job_tick_data, TickData))
     return {"tick_id": tick.tick_id}
 
 
@@ -107,6 +108,6 @@ def create_job_tick(
 def update_job_tick(
     _: object, info: GraphQLResolveInfo, tick_id: int, serialized_job_tick_data: str
 ) -> dict[str, bool]:
-    data = deserialize_value(serialized_job_tick_data, TickData)
+    data = received(serialized_job_tick_data, TickData)
     storage(info).update_tick(InstigatorTick(tick_id, data))
     return OK

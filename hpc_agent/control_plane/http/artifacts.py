@@ -10,10 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hpc_agent.control_plane.http.limits import MAX_BODY_BYTES
-from hpc_agent.control_plane.http.uploads import deployment_of
+from hpc_agent.control_plane.http.uploads import deployment_of, json_body
 from hpc_agent.control_plane.signed_urls import UrlSigner
 from hpc_agent.control_plane.store.artifacts import Artifacts
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.names import is_file_name
+
+LONGEST_NAME = 400
+"""Bytes; object stores take 1,024 for a whole key."""
 
 
 class ArtifactEndpoints:
@@ -49,9 +53,9 @@ class ArtifactEndpoints:
         return Response(status_code=204)
 
     async def _url(self, request: Request, action: str) -> str:
-        key = (await request.json())["key"]
-        if not isinstance(key, str) or not key:
-            raise ControlPlaneRefusedError("`key` must name an artifact")
+        key = (await json_body(request)).get("key")
+        if not isinstance(key, str) or not _is_key(key):
+            raise ControlPlaneRefusedError("`key` must be names with slashes between them")
         claims = {
             "kind": "artifact", "action": action, "key": key, "deployment": deployment_of(request),
         }  # fmt: skip
@@ -62,3 +66,7 @@ class ArtifactEndpoints:
         if claims["kind"] != "artifact" or claims["action"] != action:
             raise ControlPlaneRefusedError(f"this address is not one to {action} an artifact")
         return claims
+
+
+def _is_key(text: str) -> bool:
+    return all(is_file_name(name, longest=LONGEST_NAME) for name in text.split("/"))

@@ -30,6 +30,8 @@ from hpc_agent.control_plane.roles import Role, check
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
 from hpc_agent.errors import ControlPlaneError, ControlPlaneRefusedError
+from hpc_agent.inbound.errors import InputError, InputTooLargeError
+from hpc_agent.inbound.graphql_request import GraphQLRequest
 
 MAX_WAIT_SECONDS = 300.0
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
@@ -50,18 +52,18 @@ class GraphQLEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         try:
-            data = json.loads(await request.body())
-            data["query"].strip()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            message = "body must be a JSON object with a GraphQL document in `query`"
-            return JSONResponse({"errors": [{"message": message}]}, status_code=400)
-        context = self._context(request)
-        if context.token.role is None:
-            return await self._execute(request, data, context)
-        return await self._for_user(request, data, context, context.token.role)
+            asked = await asyncio.to_thread(GraphQLRequest.parse, await request.body())
+            context = self._context(request)
+            if context.token.role is None:
+                return await self._execute(request, asked, context)
+            return await self._for_user(request, asked, context, context.token.role)
+        except InputError as error:
+            status = 413 if isinstance(error, InputTooLargeError) else 400
+            message = str(error).encode("utf-8", "replace").decode()
+            return JSONResponse({"errors": [{"message": message}]}, status_code=status)
 
     async def _for_user(
-        self, request: Request, data: dict[str, Any], context: RequestContext, role: Role
+        self, request: Request, asked: GraphQLRequest, context: RequestContext, role: Role
     ) -> Response:
         """Execute what the user's role allows, and note what changes something.
 
@@ -69,14 +71,13 @@ class GraphQLEndpoint:
         """
         peer = request.client.host if request.client else ""
         actor = Actor(name=context.token.name, role=role, way="token", peer=peer)
-        variables = data.get("variables")
         mutations: Sequence[Mutation] = ()
         answer: object = None
         outcome: Outcome | None = Outcome.UNKNOWN
         try:
-            mutations = await asyncio.to_thread(mutations_of, data["query"])
+            mutations = await asyncio.to_thread(mutations_of, asked.document)
             check(role, [each.name for each in mutations])
-            response = await self._execute(request, data, context)
+            response = await self._execute(request, asked, context)
             if response.status_code == 200:
                 answer, outcome = json.loads(bytes(response.body)) if mutations else None, None
             return response  # noqa: TRY300 the outcome is noted below
@@ -85,30 +86,24 @@ class GraphQLEndpoint:
             return JSONResponse({"errors": [{"message": str(error)}]})
         finally:
             await self._services.audit.note(
-                *entries_of(
-                    actor,
-                    mutations,
-                    variables if isinstance(variables, dict) else {},
-                    answer=answer,
-                    outcome=outcome,
-                )
+                *entries_of(actor, mutations, asked.variables, answer=answer, outcome=outcome)
             )
 
     async def _execute(
-        self, request: Request, data: dict[str, Any], context: RequestContext
+        self, request: Request, asked: GraphQLRequest, context: RequestContext
     ) -> Response:
-        if self._is_foreign(data["query"]):
-            return await self._foreign(data, context)
+        if self._is_foreign(asked.document):
+            return await self._foreign(asked, context)
         wait = preferred_wait(request.headers.get("Prefer", ""))
-        if wait and "popUserCloudAgentRequests" in data["query"]:
-            return JSONResponse(await self._long_poll(request, data, context, wait))
-        return JSONResponse(await asyncio.to_thread(self._executor.execute, data, context))
+        if wait and "popUserCloudAgentRequests" in asked.document:
+            return JSONResponse(await self._long_poll(request, asked, context, wait))
+        return JSONResponse(await asyncio.to_thread(self._executor.execute, asked, context))
 
-    async def _foreign(self, data: dict[str, Any], context: RequestContext) -> Response:
+    async def _foreign(self, asked: GraphQLRequest, context: RequestContext) -> Response:
         try:
             role = role_of(context.token)
             named = await asyncio.to_thread(
-                in_deployment, data, partial(self._face_name, context.deployment)
+                in_deployment, asked, partial(self._face_name, context.deployment)
             )
             answer = await self._webserver.execute(named, role, context.idempotency_key)
         except ControlPlaneError as error:
@@ -121,7 +116,7 @@ class GraphQLEndpoint:
         return found.face_name if found else location
 
     async def _long_poll(
-        self, request: Request, data: dict[str, Any], context: RequestContext, wait: float
+        self, request: Request, asked: GraphQLRequest, context: RequestContext, wait: float
     ) -> dict[str, Any]:
         """Answer as soon as there is work, or after ``wait`` seconds (RFC 7240, section 4.3)."""
         deadline = time.monotonic() + wait
@@ -131,7 +126,7 @@ class GraphQLEndpoint:
             )
             try:
                 await asyncio.sleep(0)  # let the task look at the queue before we do
-                response = await asyncio.to_thread(self._executor.execute, data, context)
+                response = await asyncio.to_thread(self._executor.execute, asked, context)
                 if not _is_empty_poll(response) or time.monotonic() >= deadline:
                     return response
                 await news

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEBIBYTE = 1 << 20
-MAX_BODY_BYTES = 256 * MEBIBYTE
+MAX_BODY_BYTES = 128 * MEBIBYTE
 MAX_GRAPHQL_BYTES = 64 * MEBIBYTE
 """An agent sends a heartbeat without messages when it hears that the one before was too large."""
 

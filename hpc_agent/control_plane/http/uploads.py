@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -23,20 +23,29 @@ from dagster_cloud.api.dagster_cloud_api import (
     SnapshotUploadData,
     StoreEventBatchRequest,
 )
-from dagster_shared.serdes import deserialize_value, pack_value, serialize_value
-from dagster_shared.serdes.serdes import unpack_value
+from dagster_shared.serdes import pack_value, serialize_value
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hpc_agent.control_plane.compute_logs import LogUpload
 from hpc_agent.control_plane.http.limits import MAX_LOG_BYTES
+from hpc_agent.control_plane.received import received, received_packed
 from hpc_agent.control_plane.services import Services
-from hpc_agent.control_plane.snapshots import MAX_SNAPSHOT_BYTES, decompress, stored_snapshot
+from hpc_agent.control_plane.snapshots import MAX_SNAPSHOT_BYTES, stored_snapshot
 from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.errors import InputTooLargeError
+from hpc_agent.inbound.inflate import inflate
+from hpc_agent.inbound.json_text import loads_object
+from hpc_agent.inbound.log_key import LogKey
 
-MAX_UPLOAD_BYTES = 1 << 30
+MAX_UPLOAD_BYTES = 256 << 20
+"""Unpacked."""
+
+MAX_JSON_BYTES = 64 << 20
+READ_AT_A_TIME = 2
+_SIZE = re.compile(r"[0-9]{1,12}")
 
 
 class Uploads:
@@ -44,14 +53,19 @@ class Uploads:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        # Each may take some hundred megabytes of memory while it is read.
+        self._reading = asyncio.Semaphore(READ_AT_A_TIME)
 
     async def upload_api_response(self, request: Request) -> Response:
         """Take one answer to a request, or a batch of them."""
-        answer = deserialize_value(
-            await compressed_part(request),
-            (DagsterCloudUploadApiResponse, BatchDagsterCloudUploadApiResponse),
+        answer: DagsterCloudUploadApiResponse | BatchDagsterCloudUploadApiResponse
+        answer = await self._read(
+            request, DagsterCloudUploadApiResponse, BatchDagsterCloudUploadApiResponse
         )
-        for each in answer.batch if hasattr(answer, "batch") else [answer]:
+        answers = (
+            answer.batch if isinstance(answer, BatchDagsterCloudUploadApiResponse) else [answer]
+        )
+        for each in answers:
             settled, is_awaited = await self._services.queue.answer(
                 each.request_id, serialize_value(each.response)
             )
@@ -60,13 +74,14 @@ class Uploads:
         return JSONResponse({"ok": True})
 
     async def store_events(self, request: Request) -> Response:
-        batch = deserialize_value(await compressed_part(request), StoreEventBatchRequest)
+        batch: StoreEventBatchRequest = await self._read(request, StoreEventBatchRequest)
         key = request.headers.get("Idempotency-Key")
         await asyncio.to_thread(self._services.events.write, batch.event_log_entries, key)
         return JSONResponse({"ok": True})
 
     async def upload_workspace_entry(self, request: Request) -> Response:
-        entry = deserialize_value(await compressed_part(request), DagsterCloudUploadWorkspaceEntry)
+        entry: DagsterCloudUploadWorkspaceEntry
+        entry = await self._read(request, DagsterCloudUploadWorkspaceEntry)
         missing = await asyncio.to_thread(
             self._services.uploads.update_legacy, deployment_of(request), entry
         )
@@ -77,14 +92,14 @@ class Uploads:
         return PlainTextResponse(serialize_value(answer), media_type="application/json")
 
     async def upload_job_snapshot(self, request: Request) -> Response:
-        job = await compressed_part(request)
+        job = await self._unpacked(request)
         await asyncio.to_thread(self._services.uploads.add_legacy_job, job)
         return JSONResponse({"ok": True})
 
     async def check_snapshot(self, request: Request) -> Response:
         """Tell that a snapshot is here already, or where to put it."""
         query = request.query_params
-        sha1, size = query["sha1"], int(query["size"])
+        sha1, size = query["sha1"], _size(query["size"])
         if await asyncio.to_thread(self._services.snapshots.has, sha1):
             result = CheckSnapshotResult(
                 stored_snapshot=stored_snapshot(sha1, size), upload_data=None
@@ -100,15 +115,16 @@ class Uploads:
         return JSONResponse(pack_value(result))
 
     async def confirm_upload(self, request: Request) -> Response:
-        upload = unpack_value(await request.json(), SnapshotUploadData)
+        upload = received_packed(await json_body(request), SnapshotUploadData)
         if not await asyncio.to_thread(self._services.snapshots.has, upload.sha1):
             raise ControlPlaneRefusedError(f"snapshot {upload.sha1} was not uploaded")
-        size = int(upload.id.partition(":")[2])
+        size = _size(upload.id.partition(":")[2])
         result = ConfirmUploadResult(stored_snapshot=stored_snapshot(upload.sha1, size))
         return JSONResponse(pack_value(result))
 
     async def code_location_update_result(self, request: Request) -> Response:
-        result = unpack_value(await request.json(), DagsterCloudCodeLocationUpdateResult)
+        content = await json_body(request)
+        result = received_packed(content, DagsterCloudCodeLocationUpdateResult)
         missing = await asyncio.to_thread(
             self._services.uploads.update, deployment_of(request), result
         )
@@ -122,7 +138,7 @@ class Uploads:
         query = request.query_params
         claims = {
             "kind": "log",
-            "key": query.getlist("log_key"),
+            "key": LogKey.parse(query.getlist("log_key")).parts,
             "io": ComputeIOType(query["io_type"]).value,
             "partial": query.get("partial", "").lower() in ("true", "1"),
         }
@@ -138,10 +154,21 @@ class Uploads:
             await self._take_log(request, claims)
         return JSONResponse({"ok": True})
 
+    async def _read(self, request: Request, *kinds: type) -> Any:
+        """Return the object that an upload holds."""
+        packed = await packed_part(request)
+        async with self._reading:
+            return await asyncio.to_thread(lambda: received(_unpacked(packed), *kinds))
+
+    async def _unpacked(self, request: Request) -> str:
+        packed = await packed_part(request)
+        async with self._reading:
+            return await asyncio.to_thread(_unpacked, packed)
+
     async def _take_log(self, request: Request, claims: dict[str, Any]) -> None:
         logs = self._services.compute_logs
         upload = LogUpload(
-            log_key=tuple(claims["key"]), io_type=ComputeIOType(claims["io"]),
+            log_key=LogKey.parse(claims["key"]), io_type=ComputeIOType(claims["io"]),
             partial=claims["partial"],
         )  # fmt: skip
         file = await asyncio.to_thread(logs.spool, upload)
@@ -166,17 +193,20 @@ def deployment_of(request: Request) -> str:
     return request.headers.get("Dagster-Cloud-Deployment", DEFAULT_DEPLOYMENT)
 
 
-async def compressed_part(request: Request) -> str:
-    """Return the one zlib-compressed file of a multipart body, as text."""
+async def packed_part(request: Request) -> bytes:
+    """Return the one zlib-compressed file of a multipart body."""
     async with request.form() as form:
         files = [part for part in form.values() if isinstance(part, UploadFile)]
         if len(files) != 1:
             raise ControlPlaneRefusedError(
                 f"{request.url.path} takes a multipart body with one file, not {len(files)}"
             )
-        body = await files[0].read()
-    data = await asyncio.to_thread(decompress, body, limit=MAX_UPLOAD_BYTES)
-    return data.decode()
+        return await files[0].read()
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """Return a small JSON object. Raises InputError."""
+    return loads_object(await bounded_body(request, MAX_JSON_BYTES))
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
@@ -194,13 +224,22 @@ async def bounded_stream(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 
 def bad_request(_request: Request, error: Exception) -> Response:
-    """Answer 400 to what is the client's fault."""
-    reason = str(error)
+    """Answer 400, or 413, to what is the client's fault."""
+    reason = str(error).encode("utf-8", "replace").decode()
     if isinstance(error, KeyError):
         reason = f"parameter {error} is missing"
-    elif isinstance(error, json.JSONDecodeError):
-        reason = f"body is not JSON: {error}"
-    return JSONResponse({"error": reason}, status_code=400)
+    status = 413 if isinstance(error, InputTooLargeError) else 400
+    return JSONResponse({"error": reason}, status_code=status)
+
+
+def _unpacked(packed: bytes) -> str:
+    return inflate(packed, most_bytes=MAX_UPLOAD_BYTES).decode()
+
+
+def _size(text: str) -> int:
+    if not _SIZE.fullmatch(text):
+        raise ControlPlaneRefusedError(f"not a number of bytes: {text[:40]!r}")
+    return int(text)
 
 
 def _update_message(missing: Sequence[JobSelector]) -> str:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-from graphql import FieldNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, parse
+from graphql import FieldNode, GraphQLSchema, OperationDefinitionNode
 
 from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys
 from hpc_agent.control_plane.store.tokens import Token
 from hpc_agent.control_plane.webserver_socket import client, told_of
 from hpc_agent.errors import ControlPlaneRefusedError, ControlPlaneUnavailableError
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.graphql_document import parse_document
+from hpc_agent.inbound.graphql_request import GraphQLRequest
 
 TIMEOUT_SECONDS = 120.0
 Answer = dict[str, Any]
@@ -33,9 +37,9 @@ class WebserverUnreachableError(ControlPlaneUnavailableError):
 def is_for_webserver(schema: GraphQLSchema, document: str) -> bool:
     """Tell whether a document asks only for what the agent API does not have."""
     try:
-        parsed = parse(document)
-    except GraphQLError:
-        return False
+        parsed = parse_document(document)
+    except InputError:
+        return False  # which is told by who executes it
     roots = [schema.query_type, schema.mutation_type]
     ours = {name for root in roots if root is not None for name in root.fields}
     asked = {
@@ -55,13 +59,15 @@ class Webserver:
         self._socket = socket
         self._keys = keys
 
-    async def execute(self, data: Answer, role: Role, idempotency_key: str | None) -> Answer:
+    async def execute(
+        self, asked: GraphQLRequest, role: Role, idempotency_key: str | None
+    ) -> Answer:
         """Return the webserver's answer; under a known key, the one that was given before.
 
         A client whose connection broke repeats a launch under its key, maybe at another gateway.
         Raises ControlPlaneUnavailableError when there is no webserver or it does not answer.
         """
-        send = partial(self._send, data, role)
+        send = partial(self._send, asked, role)
         if idempotency_key is not None:
             send = partial(
                 self._keys.answer_once, f"webserver:{idempotency_key}", send,
@@ -71,10 +77,10 @@ class Webserver:
         answer: Answer = json.loads(await asyncio.to_thread(send))
         return answer
 
-    def _send(self, data: Answer, role: Role) -> str:
+    def _send(self, asked: GraphQLRequest, role: Role) -> str:
         try:
             with client(self._socket, TIMEOUT_SECONDS) as webserver:
-                answer = webserver.post("/graphql", json=data, headers=told_of(role))
+                answer = webserver.post("/graphql", json=asked.message, headers=told_of(role))
                 return json.dumps(answer.json())
         except (OSError, httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise WebserverUnreachableError(
@@ -87,18 +93,17 @@ class Webserver:
             ) from error
 
 
-def in_deployment(data: Answer, name_of: Callable[[str], str]) -> Answer:
+def in_deployment(asked: GraphQLRequest, name_of: Callable[[str], str]) -> GraphQLRequest:
     """Return a launch with the location's name as the webserver knows it."""
-    variables = data.get("variables") or {}
-    params = variables.get("executionParams")
+    params = asked.variables.get("executionParams")
     if not isinstance(params, dict):
-        return data
+        return asked
     selector = params.get("selector")
     if not isinstance(selector, dict) or "repositoryLocationName" not in selector:
-        return data
+        return asked
     named = {**selector, "repositoryLocationName": name_of(selector["repositoryLocationName"])}
-    launch = {**variables, "executionParams": {**params, "selector": named}}
-    return {**data, "variables": launch}
+    launch = {**asked.variables, "executionParams": {**params, "selector": named}}
+    return replace(asked, variables=launch)
 
 
 def role_of(token: Token) -> Role:

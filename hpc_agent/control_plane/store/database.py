@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from hpc_agent.control_plane.store import postgresql
 from hpc_agent.control_plane.store.locks import NamedLocks
 from hpc_agent.control_plane.store.migrations import migrate
 from hpc_agent.errors import ConfigError, StoreError
+from hpc_agent.private_files import prepare_database
 
 BUSY_TIMEOUT_SECONDS = 30
 POOL_SIZE = 16
@@ -29,7 +31,10 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = _engine(url)
+        try:
+            self._engine = _engine(url)
+        except OSError as error:
+            raise StoreError(f"cannot open the gateway database: {error}") from error
         self._locks = NamedLocks()
         try:
             with self.write() as connection:
@@ -96,6 +101,8 @@ def _engine(url: str) -> sa.Engine:
             f"the gateway's tables cannot be in {parsed.get_backend_name()}: "
             "use PostgreSQL (postgresql://USER@HOST:PORT/DATABASE), or leave the URL out for SQLite"
         )
+    if parsed.database:
+        prepare_database(Path(parsed.database))
     engine = sa.create_engine(
         parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW,
         connect_args={"timeout": BUSY_TIMEOUT_SECONDS},

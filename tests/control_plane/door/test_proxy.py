@@ -112,9 +112,7 @@ async def test_document_is_sent_on_made_anew(setting: Setting) -> None:
     assert answer.status_code == 200
     (seen,) = setting.webserver.requests
     assert seen["query"] == ""
-    assert json.loads(seen["body"]) == {
-        "query": "{ version }", "variables": {}, "operationName": None
-    }  # fmt: skip
+    assert json.loads(seen["body"]) == {"query": "{ version }", "variables": {}}
 
 
 @pytest.mark.parametrize("announced", [True, False])
