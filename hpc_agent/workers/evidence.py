@@ -24,6 +24,8 @@ from hpc_agent.workers.intents import given_back
 
 # A controller writes whole seconds, and its clock may differ a little from the agent's.
 _SAME_SUBMISSION_SECONDS = 120.0
+# What slurmstepd ends a batch job with whose output it cannot open: "0:53" in sacct.
+_NO_OUTPUT = 53
 
 
 def belongs(record: JobRecord, worker: Worker, job: Job) -> bool:
@@ -244,14 +246,18 @@ def _was_never_begun(worker: Worker, record: JobRecord) -> bool:
     """Whether a run's job is over, by nobody's wish, without ever having claimed its work.
 
     Its node died first, or refused it: slurmd launches no second job with the id of one that is
-    still there, as after a controller lost its state, and Slurm counts it as COMPLETED. No run
-    begins before the agent knows of its claim.
+    still there, as after a controller lost its state, and Slurm counts it as COMPLETED. Where the
+    script's output or directory cannot be opened on the node, Slurm counts it as FAILED by signal
+    53. No run begins before the agent knows of its claim.
     """
+    is_unbegun = record.state in {JobState.NODE_FAIL, JobState.COMPLETED} or (
+        record.state is JobState.FAILED and record.signal == _NO_OUTPUT
+    )
     return (
-        worker.kind is WorkerKind.RUN_WORKER
+        is_unbegun
+        and worker.kind is WorkerKind.RUN_WORKER
         and not worker.is_claimed
         and worker.terminate_at is None
-        and record.state in {JobState.NODE_FAIL, JobState.COMPLETED}
     )
 
 

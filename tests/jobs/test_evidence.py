@@ -261,7 +261,10 @@ def test_job_that_a_node_cancels_at_once_is_a_node_fault(
     assert outcome is (JobState.LAUNCH_FAILED if is_fault else JobState.CANCELLED)
 
 
-@pytest.mark.parametrize("state", [JobState.NODE_FAIL, JobState.COMPLETED])
+@pytest.mark.parametrize(
+    ("state", "number"),
+    [(JobState.NODE_FAIL, None), (JobState.COMPLETED, None), (JobState.FAILED, 53)],
+)
 @pytest.mark.parametrize(
     ("changes", "is_launch_failure"),
     [
@@ -272,11 +275,21 @@ def test_job_that_a_node_cancels_at_once_is_a_node_fault(
     ],
 )
 def test_job_that_never_claimed_its_work_was_not_started(
-    changes: dict[str, Any], is_launch_failure: bool, state: JobState
+    changes: dict[str, Any], is_launch_failure: bool, state: JobState, number: int | None
 ) -> None:
-    """Its node died first, or took it for a second copy: the run may be submitted once more."""
-    outcome = observed(worker(**changes), record(state)).worker["outcome"]
+    """Its node died first, took it for a second copy, or found no place for its output.
+
+    The run may be submitted once more.
+    """
+    outcome = observed(worker(**changes), record(state, signal=number)).worker["outcome"]
     assert outcome is (JobState.LAUNCH_FAILED if is_launch_failure else state)
+
+
+def test_job_that_fails_before_it_claims_its_work_has_failed() -> None:
+    """A script of the site that ends with an error is not tried again for ever."""
+    for number in (None, 9):
+        outcome = observed(worker(), record(JobState.FAILED, signal=number)).worker["outcome"]
+        assert outcome is JobState.FAILED
 
 
 def test_job_that_its_node_gave_back_and_nobody_releases_is_over() -> None:
