@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # slurmdbd learns of an end late; without its word a cancellation is taken for a person's.
 _ACCOUNTING_LAG = timedelta(minutes=2)
+# A site without accounting never knows of it.
+_UNKNOWN_TO_ACCOUNTING = timedelta(seconds=30)
 
 # Of any other end (out of memory, timeout, preemption, …) Slurm knows more than the job did.
 _TOLD_BETTER_BY_EXIT_RECORD = frozenset({JobState.COMPLETED, JobState.FAILED})
@@ -98,7 +100,7 @@ class Investigation:
             if each.state is JobState.CANCELLED:
                 return replace(record, cancelled_by=each.cancelled_by)
         age = datetime.now(UTC) - (record.end_time or datetime.min.replace(tzinfo=UTC))
-        if accounted and age < _ACCOUNTING_LAG:
+        if age < (_ACCOUNTING_LAG if accounted else _UNKNOWN_TO_ACCOUNTING):
             raise SchedulerUnavailableError(
                 f"accounting does not know yet who has cancelled job {job.job_id}"
             )

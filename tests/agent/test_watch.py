@@ -290,7 +290,10 @@ async def test_job_that_a_node_cancels_before_it_runs_makes_the_node_suspect(ben
             nodes="c1",
         )
         bench.scheduler.queued = [seen]
-        # Accounting knows of the end a moment later, and it alone knows by whom.
+        # Accounting knows of the job and of its end a moment later, and it alone knows by whom.
+        bench.scheduler.accounted = []
+        await WatchLoop(bench.context).step()
+        assert (await bench.job(key)).phase is Phase.QUEUED
         bench.scheduler.accounted = [replace(seen, state=JobState.RUNNING, source="sacct")]
         await WatchLoop(bench.context).step()
         assert (await bench.job(key)).phase is Phase.QUEUED

@@ -32,6 +32,8 @@ class Fault:
     runs meet it: those that are executed when it is injected, and those that are launched under it.
     ``ends_runs``: those that are executed take long, and are asked to end while it lasts.
     ``outlasted``: those that are executed take longer than the fault.
+    ``spoils``: Slurm's ids begin anew, and its nodes refuse those that they have had, so that
+    another bed is made afterwards.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Fault:
     tricks: tuple[str, ...] = ()
     ends_runs: bool = False
     outlasted: bool = False
+    spoils: bool = False
     patience_seconds: float = 200.0
     short: bool = False
     stock: bool = False

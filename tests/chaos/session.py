@@ -92,6 +92,8 @@ class Session:
             f"{mark} {fault.name}: {runs} runs in {took:.0f} s, recovery {slowest:.0f} s{aside}"
         )
         self._tell(outcome)
+        if fault.spoils:
+            self._renew()
         return outcome
 
     def finish(self) -> None:
@@ -117,6 +119,12 @@ class Session:
         self._beds += 1
         self._bed = self._stack.enter_context(made_bed(self._make, self._say, self.logs))
 
+    def _renew(self) -> None:
+        self.finish()
+        self._of_this_bed = []
+        self._stack.close()
+        self._open()
+
     def _play(self, fault: Fault, runs: int, number: int) -> Outcome:
         random = Random(f"{self._seed} {fault.name} {number}")  # noqa: S311 - to be repeated
         try:
@@ -124,10 +132,7 @@ class Session:
         except BROKEN as error:
             self._say(f"BAD after {self._last or 'the start'}: {error}; making a new bed")
             self._blame(str(error))
-            self.finish()
-            self._of_this_bed = []
-            self._stack.close()
-            self._open()
+            self._renew()
             return self._play_again(fault, runs, random)
 
     def _play_again(self, fault: Fault, runs: int, random: Random) -> Outcome:

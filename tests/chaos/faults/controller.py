@@ -84,6 +84,7 @@ FAULTS = [
         hold_seconds=15,
         expected=Expected(may_be_cut=True),
         short=True,
+        spoils=True,
     ),
     Fault(
         name="slurmctld killed when saved",
@@ -110,6 +111,7 @@ FAULTS = [
         hold_seconds=3,
         expected=Expected(may_be_cut=True),
         patience_seconds=240,
+        spoils=True,
     ),
     Fault(
         name="slurmdbd killed",
