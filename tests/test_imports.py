@@ -26,8 +26,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
-    ("account", "clock", "files", "isolation", "service"),
-    ("errors", "hostile_files", "private_files"),
+    ("account", "clock", "files", "inbound", "isolation", "service"),
+    ("descriptors", "errors", "hostile_files", "private_files", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

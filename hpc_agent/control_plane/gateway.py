@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-import uvicorn
 from dagster import DagsterInstance
 
 from hpc_agent.control_plane.faces.agent_calls import AgentCaller
@@ -24,13 +23,16 @@ from hpc_agent.control_plane.store.postgresql import listen
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.limits import Limits
+from hpc_agent.inbound.listener import BACKLOG, HTTP, Listener
+from hpc_agent.tls import server_context
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
 NUDGE_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
-STOP_SECONDS = 3
-BACKLOG = 2048
+STOP_SECONDS = 3.0
+AGENT_LIMITS = Limits(idle_seconds=75)
 
 logger = logging.getLogger(__name__)
 
@@ -205,25 +207,17 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve_agents(services: Services, listener: socket.socket, tls: ServerTls) -> None:
+async def serve_agents(
+    services: Services,
+    listener: socket.socket,
+    tls: ServerTls,
+    limits: Limits = AGENT_LIMITS,
+) -> None:
     """Serve the agent API until cancelled."""
-    config = uvicorn.Config(
-        make_app(services), ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key),
-        log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )  # fmt: skip
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    context = await asyncio.to_thread(server_context, tls.certificate, tls.key, [HTTP])
+    serving = Listener(make_app(services), tls=context, limits=limits)
+    await serving.start(listener)
     try:
-        await asyncio.shield(serving)
+        await asyncio.Event().wait()
     finally:
-        server.should_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: signals belong to the process, see process.py."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        await serving.stop(STOP_SECONDS)

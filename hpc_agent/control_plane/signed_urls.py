@@ -28,7 +28,7 @@ class UrlSigner:
     def verify(self, segment: str) -> dict[str, Any]:
         """Return the claims. Raises ControlPlaneRefusedError when forged or expired."""
         payload, _, signature = segment.partition(".")
-        if not hmac.compare_digest(signature, self._signature(payload)):
+        if not hmac.compare_digest(signature.encode(), self._signature(payload).encode()):
             raise ControlPlaneRefusedError("upload address is not one of ours")
         claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * 3))
         if claims["expires"] < time.time():

@@ -32,6 +32,7 @@ from hpc_agent.errors import (
 )
 from hpc_agent.outgoing.graphql_answer import are_of_the_document
 from hpc_agent.outgoing.verdict import maintenance
+from hpc_agent.tls import tightened
 
 # What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
 RETRY_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
@@ -242,7 +243,7 @@ def graphql_error(errors: object) -> ControlPlaneError:
 
 
 def _trust(settings: ControlPlane) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = tightened(ssl.create_default_context())
     if settings.ca_bundle:
         try:
             context.load_verify_locations(cafile=str(settings.ca_bundle))

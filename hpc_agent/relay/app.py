@@ -22,6 +22,7 @@ from hpc_agent.errors import (
     HpcAgentError,
     StoreError,
 )
+from hpc_agent.inbound.callers import vouch
 from hpc_agent.outgoing.graphql_answer import lacking
 from hpc_agent.relay import scope
 from hpc_agent.relay.delivery import Delivery
@@ -197,6 +198,7 @@ class RelayApp:
         start = request.headers.get(RESTART_HEADER, "")
         if start.isdigit() and int(start) < identity.restart_count:
             raise Refusal(401, "a later start of this job has taken its place")
+        vouch(request.scope)
         return identity
 
     async def _deliver(self, write: EventWrite, acknowledged: dict[str, Any]) -> Response:

@@ -46,7 +46,7 @@ def make_app(services: Services) -> Starlette:
             Route("/healthz", healthz, methods=["GET"]),
         ],
         middleware=[
-            Middleware(Authentication, tokens=services.tokens),
+            Middleware(Authentication, tokens=services.tokens, signer=services.signer),
             Middleware(MaintenanceGate, switch=MaintenanceSwitch(services.database)),
             Middleware(BodyLimit),
         ],

@@ -10,29 +10,44 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hpc_agent.control_plane.signed_urls import UrlSigner
 from hpc_agent.control_plane.store.tokens import Token, Tokens, digest
+from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.callers import vouch
 
 API_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 a header's name
 REMEMBERED_SECONDS = 5.0
 """A revoked token works for at most this long: the price of not asking the database each time."""
 
-PUBLIC_PATHS = ("/healthz", "/uploads/", "/artifacts/")
-"""An upload address is its own permission, see signed_urls.py."""
+SIGNED_PATHS = ("/uploads/", "/artifacts/")
+"""An address below these is its own permission, see signed_urls.py."""
+
+PUBLIC_PATHS = ("/healthz", *SIGNED_PATHS)
 
 
 class Authentication:
-    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401."""
+    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401.
+
+    No body is read of who is not vouched for (hpc_agent/inbound/callers.py).
+    """
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens, clock: Callable[[], float] = time.monotonic
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        signer: UrlSigner,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._tokens = tokens
+        self._signer = signer
         self._clock = clock
         self._known: dict[str, tuple[float, Token]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(PUBLIC_PATHS):
+            if self._is_signed(scope):
+                vouch(scope)
             await self._app(scope, receive, send)
             return
         secret = _secret(Request(scope))
@@ -45,7 +60,17 @@ class Authentication:
             await JSONResponse({"error": message}, status_code=401)(scope, receive, send)
             return
         scope["token"] = token
+        vouch(scope)
         await self._app(scope, receive, send)
+
+    def _is_signed(self, scope: Scope) -> bool:
+        """Whether the path is an address of ours; what it permits is the endpoint's business."""
+        _, _, segment = scope.get("path", "")[1:].partition("/")
+        try:
+            self._signer.verify(segment)
+        except ControlPlaneRefusedError:
+            return False
+        return True
 
     async def _find(self, secret: str) -> Token | None:
         # Looked up by digest: how long that takes tells nothing of the secret.
