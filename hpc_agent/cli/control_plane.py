@@ -49,10 +49,12 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
 
         from hpc_agent.control_plane.home import resolve_home
         from hpc_agent.control_plane.process import StartOptions, run
+        from hpc_agent.descriptors import raise_descriptor_limit
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         for chatty in ("httpx", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        raise_descriptor_limit()
         options = StartOptions(
             home=resolve_home(home, database_url), host=host, port=port,
             webserver_host=webserver_host, webserver_port=webserver_port,
