@@ -49,6 +49,7 @@ from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
 
 MAX_BODY_BYTES = 16 << 20
 LOOPBACK_HEADER = "X-Hpc-Loopback"
+_REPORT_PATH = "/_hpc/report"
 
 # What a job's request may tell the control plane; everything else is the relay's to say.
 _PASSED_UP = (
@@ -95,7 +96,7 @@ class RelayApp:
                 Route("/gen_artifact_get", self.gen_artifact_url, methods=["POST"]),
                 Route("/gen_artifact_post", self.gen_artifact_url, methods=["POST"]),
                 Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT", "POST", "GET"]),
-                Route("/_hpc/report", self.report, methods=["POST"]),
+                Route(_REPORT_PATH, self.report, methods=["POST"]),
             ],
             exception_handlers={
                 Refusal: answer_refusal,
@@ -198,6 +199,8 @@ class RelayApp:
         start = request.headers.get(RESTART_HEADER, "")
         if start.isdigit() and int(start) < identity.restart_count:
             raise Refusal(401, "a later start of this job has taken its place")
+        if identity.is_over and request.url.path != _REPORT_PATH:
+            raise Refusal(401, "this job has ended")
         vouch(request.scope)
         return identity
 

@@ -22,6 +22,7 @@ class JobIdentity:
     """A job as the relay knows it; ``run_id`` is None for code servers.
 
     ``restart_count`` is that of its last start: earlier ones (X-Hpc-Restart) write nothing more.
+    One that ``is_over`` reports its end, and may do nothing else.
     """
 
     key: str
@@ -30,6 +31,7 @@ class JobIdentity:
     run_id: str | None
     location: str
     restart_count: int = 0
+    is_over: bool = False
 
     @property
     def stream(self) -> str:

@@ -157,6 +157,8 @@ class Tunnels:
             raise _RefusedError(f"try again later: {error}") from error
         if identity is None:
             raise _RefusedError("no job of this agent has this token")
+        if identity.is_over:
+            raise _RefusedError("this job has ended")
         vouch()
         if identity.kind != "code_server":
             raise _RefusedError("only code servers have tunnels")
