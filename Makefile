@@ -10,7 +10,7 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full chaos chaos-full docker-test clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full soak chaos chaos-full docker-test clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -20,6 +20,7 @@ help:
 	@echo "make check        formatting, lint, types, spelling, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
+	@echo "make soak         ten minutes of connections against relay, gateway and node program"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
@@ -71,6 +72,9 @@ bench: $(READY)
 
 bench-full: $(READY)
 	@$(VENV)/bin/python -m tests.bench --scale full $(ARGS)
+
+soak: $(READY)
+	@$(VENV)/bin/python -m tests.soak $(ARGS)
 
 chaos: $(READY)
 	@$(VENV)/bin/python -m tests.chaos $(ARGS)

@@ -88,6 +88,7 @@ class Admission:
 
     def leave(self, guest: Guest) -> None:
         """Count a guest no more."""
+        guest.abort = _nothing
         self._guests.discard(guest)
         self.strike(guest)
 
@@ -117,4 +118,4 @@ def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _nothing() -> None:
-    """Is done to put out a guest that is not there yet."""
+    """Is done to put out a guest that is not there yet, or no more."""

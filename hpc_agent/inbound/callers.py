@@ -41,14 +41,25 @@ class Callers:
         scope["extensions"] = {**scope.get("extensions", {}), _EXTENSION: caller}
 
         async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start" and not caller.is_vouched:
-                message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
+            if not caller.is_vouched:
+                if message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
+                elif _announces_a_body(scope) and not message.get("more_body", False):
+                    # To close with bytes unread is a reset, which may overtake the answer.
+                    await send({**message, "more_body": True})
+                    await asyncio.sleep(self._limits.patience_seconds)
+                    message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
             await self._app(scope, caller.receive, answer)
         except ClientDisconnect:
             log.debug("%s went away before its request was complete", self._guest.peer)
+
+
+def _announces_a_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 class _Caller:

@@ -35,7 +35,7 @@ class Limits:
     patience_seconds: float = 1.0
     handshake_seconds: float = 10.0
     headers_seconds: float = 10.0
-    closing_seconds: float = 5.0
+    closing_seconds: float = 3.0
     idle_seconds: float = 60.0
     body_seconds: float = 20.0
     body_bytes_per_second: int = 4096

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import socket
 import time
+from asyncio import sslproto
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -218,6 +220,37 @@ async def test_slow_body_is_taken(tmp_path: Path) -> None:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         assert door.taken == [4000]
         writer.transport.abort()
+
+
+async def test_stranger_gets_its_answer_whatever_it_sends_meanwhile(tmp_path: Path) -> None:
+    """An agent whose token was revoked shall say so, and not that the control plane is away."""
+    async with (
+        open_door(tmp_path) as door,
+        httpx.AsyncClient(verify=door.trust(), base_url=door.url) as client,
+    ):
+        for size in (20_000, 20_000, 200_000, 8 << 20):
+            assert (await client.post("/", content=b"x" * size)).status_code == 401
+
+
+@pytest.mark.parametrize("ending", ["closed", "late", "put out"])
+async def test_failed_handshake_leaves_nothing_behind(tmp_path: Path, ending: str) -> None:
+    """Not even for the garbage collection: each has a buffer of 256 KiB."""
+    async with open_door(
+        tmp_path, strangers_per_peer=4, patience_seconds=0.0, handshake_seconds=0.3
+    ) as door:
+        gc.collect()
+        gc.disable()
+        try:
+            held = [await door.plain() for _ in range(4 if ending != "put out" else 12)]
+            await asyncio.sleep(0.1 if ending != "late" else 0.6)
+            for each in held:
+                each.close()
+            await asyncio.sleep(0.3)
+            left = [each for each in gc.get_objects() if isinstance(each, sslproto.SSLProtocol)]
+            assert door.listener.admission.connections == 0
+            assert left == []
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("path", ["/", "/careless", "/nowhere"])
