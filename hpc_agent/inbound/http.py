@@ -45,13 +45,6 @@ class HttpConnection(H11Protocol):
         elif self.cycle.more_body:
             self.flow.pause_reading()
 
-    def on_response_complete(self) -> None:
-        """Wait for the next request: idly, or until what has begun of it is complete."""
-        super().on_response_complete()
-        has_begun = bool(self.conn.trailing_data[0]) or self.cycle.more_body
-        if not self._is_answering and has_begun:
-            self._wait_for_headers()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the guest go."""
         self._stop_waiting()
