@@ -8,6 +8,7 @@ that start at once would put out each other.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
 from collections import defaultdict
@@ -29,6 +30,7 @@ class Guest:
         self.since = since
         self.is_known = False
         self.abort: Callable[[], object] = _nothing
+        self._deadline: asyncio.TimerHandle | None = None
 
     def vouch(self) -> None:
         """Note that a valid token has come over this connection: it is a stranger no more."""
@@ -36,8 +38,16 @@ class Guest:
             self.is_known = True
             self._admission.strike(self)
 
+    def abort_after(self, seconds: float) -> None:
+        """End the connection then, unless it has come to its end before."""
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self.abort)
+
     def leave(self) -> None:
         """Give up the place, once the connection is closed; more than once does no harm."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.abort = _nothing
         self._admission.leave(self)
 
 
@@ -88,7 +98,6 @@ class Admission:
 
     def leave(self, guest: Guest) -> None:
         """Count a guest no more."""
-        guest.abort = _nothing
         self._guests.discard(guest)
         self.strike(guest)
 

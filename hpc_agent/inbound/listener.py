@@ -16,6 +16,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from hpc_agent.inbound.admission import Admission, Guest, TooManyError, ip_of, peer_of
+from hpc_agent.inbound.closing import ClosingTransport
 from hpc_agent.inbound.http import HttpConnection
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.seldom import seldom
@@ -155,7 +156,10 @@ class Listener:
         guest.abort = handshake.cancel
 
     async def _shake_hands(self, sock: socket.socket, guest: Guest) -> None:
-        greeter = _Greeter(partial(self._protocol_for, guest=guest))
+        greeter = _Greeter(
+            partial(self._protocol_for, guest=guest),
+            partial(ClosingTransport, guest=guest, seconds=self._limits.closing_seconds),
+        )
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -221,8 +225,13 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 class _Greeter(asyncio.Protocol):
     """Lives from the end of the handshake until the protocol is known: one call."""
 
-    def __init__(self, protocol_for: Callable[[asyncio.Transport], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        protocol_for: Callable[[asyncio.Transport], asyncio.Protocol],
+        closing: Callable[[asyncio.Transport], ClosingTransport],
+    ) -> None:
         self._protocol_for = protocol_for
+        self._closing = closing
         self.has_handed_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -230,7 +239,7 @@ class _Greeter(asyncio.Protocol):
         protocol = self._protocol_for(transport)
         transport.set_protocol(protocol)
         self.has_handed_over = True
-        protocol.connection_made(transport)
+        protocol.connection_made(self._closing(transport))  # type: ignore[arg-type]  # as good
 
 
 class _Stream(asyncio.StreamReaderProtocol):

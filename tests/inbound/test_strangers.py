@@ -241,6 +241,21 @@ async def test_stranger_gets_its_answer_while_it_still_sends(tmp_path: Path) -> 
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("protocol", ["http/1.1", STREAM])
+async def test_who_goes_before_the_answer_is_held_by_nobody(tmp_path: Path, protocol: str) -> None:
+    """asyncio would wait for ever for somebody to read what has come before the end."""
+    async with open_door(tmp_path, closing_seconds=0.5, patience_seconds=0.3) as door:
+        for _ in range(5):
+            _, writer = await door.dial(protocol)
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
+            writer.write(b"x" * 300_000)
+            await writer.drain()
+            writer.close()
+        async with asyncio.timeout(5):
+            while door.listener.admission.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("ending", ["closed", "late", "put out"])
 async def test_failed_handshake_leaves_nothing_behind(tmp_path: Path, ending: str) -> None:
     """Not even for the garbage collection: each has a buffer of 256 KiB."""

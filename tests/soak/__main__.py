@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _rounds(
     doors: list[Door], looks: Looks, fake: FakeControlPlane, options: argparse.Namespace
 ) -> None:
+    for door in doors:
+        await door.warm_up()
     for number in range(1, options.rounds + 1):
         attacks = [
             asyncio.create_task(each.attack(size=options.size, seconds=options.seconds))
@@ -140,9 +142,8 @@ def _process(argv: list[str], log: Path) -> Iterator[tuple[subprocess.Popen[str]
     """Start a process that tells a line of JSON, and end it."""
     with log.open("w") as errors:
         process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
         )
-    assert process.stdin is not None
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -152,11 +153,12 @@ def _process(argv: list[str], log: Path) -> Iterator[tuple[subprocess.Popen[str]
         lines = len(log.read_text().splitlines())
         print(f"{argv[2]}: {lines} lines of log")
     finally:
-        process.stdin.close()
         process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(20)
-        process.kill()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         process.stdout.close()
 
 

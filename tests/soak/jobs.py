@@ -1,6 +1,6 @@
 """A relay and one job of it, as a process: ``python -m tests.soak.jobs DIRECTORY PORT``.
 
-``PORT`` is that of the fake control plane. Prints a line of JSON, and ends with its standard input.
+``PORT`` is that of the fake control plane. Prints a line of JSON, and ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -17,21 +18,23 @@ from tests.relay.harness import WAITING, Cluster, python
 
 
 async def serve(root: Path, port: int) -> None:
-    """Run both until the standard input ends."""
+    """Run both until SIGTERM."""
     cluster = Cluster(root, FakeControlPlane(port=port))
     job = cluster.job(argv=python(WAITING))
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(0, ended.set)
-    async with cluster.relay() as relay, cluster.loopback(job) as client:
-        told = {
-            "relay": relay.port,
-            "loopback": client.base_url.port,
-            "node": cluster.nodes[0].process.pid,
-            "token": cluster.token(job.key),
-        }
-        print(json.dumps(told), flush=True)
-        await ended.wait()
-    await cluster.close()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    try:
+        async with cluster.relay() as relay, cluster.loopback(job) as client:
+            told = {
+                "relay": relay.port,
+                "loopback": client.base_url.port,
+                "node": cluster.nodes[0].process.pid,
+                "token": cluster.token(job.key),
+            }
+            print(json.dumps(told), flush=True)
+            await ended.wait()
+    finally:
+        await cluster.close()
 
 
 if __name__ == "__main__":

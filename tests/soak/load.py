@@ -30,6 +30,12 @@ class Door:
     def url(self) -> str:
         return f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}"
 
+    async def warm_up(self) -> None:
+        """Ask so many at once that pools of threads are as large as they get."""
+        async with self._client() as client:
+            for _ in range(3):
+                await asyncio.gather(*(self._status(client, json=self.good) for _ in range(60)))
+
     async def attack(self, *, size: int, seconds: float) -> None:
         """Let all of them come at once, ``size`` of each; good requests in between."""
         held = [self._says(b"") for _ in range(size)]
