@@ -12,7 +12,7 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full chaos chaos-full defences docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full soak chaos chaos-full defences docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -22,6 +22,7 @@ help:
 	@echo "make check        formatting, lint, types, spelling, vulnerabilities, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
+	@echo "make soak         ten minutes of connections against relay, gateway and node program"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
@@ -80,6 +81,9 @@ bench: $(READY)
 
 bench-full: $(READY)
 	@$(VENV)/bin/python -m tests.bench --scale full $(ARGS)
+
+soak: $(READY)
+	@$(VENV)/bin/python -m tests.soak $(ARGS)
 
 chaos: $(READY)
 	@$(VENV)/bin/python -m tests.chaos $(ARGS)

@@ -31,7 +31,7 @@ class ConcludeLoop:
 
     ``spooled`` says whether the relay still holds events of a run: until they are delivered, the
     control plane cannot know how the run ended. ``revoke`` makes the relay forget what it believes
-    of a worker's token: that of an earlier attempt may write nothing more.
+    of a worker's token: what is over may write nothing more.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class ConcludeLoop:
         return _RETRY_SECONDS if has_failed else _IDLE_SECONDS
 
     async def _conclude(self, worker: Worker) -> None:
+        self._revoke(worker.key)
         if worker.kind is WorkerKind.RUN_WORKER:
             await self._conclude_run(worker)
             return

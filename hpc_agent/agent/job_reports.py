@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _BELIEVED_SECONDS = 30.0
 _BELIEVED_AT_MOST = 20_000
-# A node program repeats its last report this long; its worker may be concluded by then.
+# A node program repeats its last report for 30 s; its worker may be concluded by then.
 _LAST_WORDS_SECONDS = 60.0
 # dagster/_core/storage/tags.py
 _STARTED_FROM = ("dagster/parent_run_id", "dagster/root_run_id")
@@ -53,7 +53,8 @@ class JobReports:
     async def identify(self, token: str) -> JobIdentity | None:
         """Return whose token it is; a worker that was concluded a while ago has none any more.
 
-        Asked for every request of every job, so what was read is believed for a while.
+        Asked for every request of every job, so what was read is believed for a while. Whoever
+        learns of a worker's end makes us forget it: from then on its token is for last words only.
         """
         key = self._tokens.key(token)
         if key is None:
@@ -71,6 +72,8 @@ class JobReports:
             self._known.pop(key, None)
             return None
         identity = _identity(worker, launch, self._context.config.access_of(worker.location))
+        if identity.is_over:
+            return identity
         self._known[key] = now + _BELIEVED_SECONDS, identity
         self._known.move_to_end(key)
         if len(self._known) > _BELIEVED_AT_MOST:
@@ -93,7 +96,7 @@ class JobReports:
         return self._heard.get(key)
 
     def forget(self, key: str) -> None:
-        """Believe nothing of a worker any more: another attempt has taken its place."""
+        """Believe nothing of a worker any more: it is over, or another attempt has its place."""
         self._known.pop(key, None)
 
     async def receive(self, identity: JobIdentity, report: JobReport) -> ReportAnswer:
@@ -176,7 +179,9 @@ class JobReports:
             others = any(not job.is_over and job.job_id != report.slurm_job_id for job in own)
             return node_evidence.observe_exit(worker, record, now, others_live=others)
 
+        # After this report the child writes nothing more: it has ended before.
         await context.changes.apply(worker.key, observe, source="node")
+        self.forget(worker.key)
 
 
 def _refusal(worker: Worker, report: JobReport) -> str | None:
@@ -220,4 +225,5 @@ def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> Job
         access=Permissions(reach == "deployment", frozenset(access.allow or ())),
         started_from=frozenset(tags[name] for name in _STARTED_FROM if name in tags),
         backfill_id=tags.get(_BACKFILL),
+        is_over=worker.phase.is_final,
     )

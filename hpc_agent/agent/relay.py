@@ -13,6 +13,7 @@ from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.relay_port import RelayPortLoop
 from hpc_agent.cluster.cluster import Cluster
 from hpc_agent.config import AgentConfig
+from hpc_agent.inbound.limits import Limits
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.outgoing.http_client import http_client
 from hpc_agent.relay.server import Relay
@@ -72,6 +73,8 @@ def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
             bind="127.0.0.1",
             spool_max_bytes=settings.spool_max_bytes,
             set_aside_after_seconds=set_aside_after_seconds,
+            # The forwarder on the login node is everybody's address.
+            limits=Limits(strangers_per_peer=Limits().strangers),
         )
     return RelaySettings(
         state_dir=config.home,

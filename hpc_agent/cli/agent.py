@@ -48,9 +48,11 @@ def start(
     from hpc_agent.agent.daemon import run_agent, stop_on_signals
     from hpc_agent.agent.journal import configure_logging
     from hpc_agent.config import load_config
+    from hpc_agent.descriptors import raise_descriptor_limit
 
     settings = load_config(config)
     configure_logging(settings.logging)
+    raise_descriptor_limit()
 
     async def serve() -> None:
         stop = asyncio.Event()

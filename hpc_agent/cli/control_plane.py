@@ -64,10 +64,12 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
         from hpc_agent.control_plane.door.config import read_ui_config
         from hpc_agent.control_plane.home import resolve_home
         from hpc_agent.control_plane.process import StartOptions, run
+        from hpc_agent.descriptors import raise_descriptor_limit
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         for chatty in ("httpx", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        raise_descriptor_limit()
         resolved = resolve_home(home, database_url)
         options = StartOptions(
             home=resolved, ui=read_ui_config(resolved.ui_yaml, ui_auth), host=host, port=port,

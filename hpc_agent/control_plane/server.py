@@ -15,9 +15,10 @@ from starlette.types import ASGIApp
 
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.listener import BACKLOG, HTTP
+from hpc_agent.tls import server_context
 
 STOP_SECONDS = 3
-BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -81,6 +82,9 @@ async def serve(
         app, log_config=None, access_log=False, lifespan="off",
         timeout_graceful_shutdown=STOP_SECONDS, **settings,
     )  # fmt: skip
+    config.load()
+    if tls is not None:  # uvicorn's own takes older ciphers
+        config.ssl = await asyncio.to_thread(server_context, tls.certificate, tls.key, [HTTP])
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:

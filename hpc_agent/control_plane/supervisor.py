@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.control_plane import die_with_parent
+from hpc_agent.descriptors import as_given
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
@@ -79,7 +80,7 @@ class Supervisor:
         _rotate(self._program.log)
         with self._program.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *_mortal(self._program.argv),
+                *as_given(_mortal(self._program.argv)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

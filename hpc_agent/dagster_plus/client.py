@@ -35,6 +35,7 @@ from hpc_agent.outgoing.graphql_answer import are_of_the_document
 from hpc_agent.outgoing.http_client import BYTES_A_SECOND, http_client, whole_answer
 from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.outgoing.verdict import maintenance
+from hpc_agent.tls import tightened
 
 # What the stock client retries (dagster_cloud_cli/core/graphql_client.py: RETRY_STATUS_CODES).
 RETRY_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
@@ -279,7 +280,7 @@ def graphql_error(errors: object) -> ControlPlaneError:
 
 
 def _trust(settings: ControlPlane) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = tightened(ssl.create_default_context())
     if settings.ca_bundle:
         try:
             context.load_verify_locations(cafile=str(settings.ca_bundle))

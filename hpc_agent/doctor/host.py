@@ -41,7 +41,7 @@ def gather_host(config: AgentConfig, root: Path = Path("/")) -> HostFacts:
         is_installed=(unit_directory() / UNIT_NAME).exists(),
         cpu_seconds=_limit(resource.RLIMIT_CPU),
         processes=_limit(resource.RLIMIT_NPROC),
-        open_files=_limit(resource.RLIMIT_NOFILE),
+        open_files=_limit(resource.RLIMIT_NOFILE, is_raised=True),
         cgroup_memory=lowest_memory(root),
         cgroup_cpus=lowest_cpus(root),
         token_error=_token_error(config),
@@ -104,9 +104,11 @@ def _logind_texts(root: Path) -> list[str]:
     return [file.read_text() for file in files if os.access(file, os.R_OK)]
 
 
-def _limit(which: int) -> int | None:
-    soft, _ = resource.getrlimit(which)
-    return None if soft == resource.RLIM_INFINITY else soft
+def _limit(which: int, *, is_raised: bool = False) -> int | None:
+    """Return a limit of the agent, which may raise it to the hard one; None for none."""
+    soft, hard = resource.getrlimit(which)
+    limit = hard if is_raised else soft
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _token_error(config: AgentConfig) -> str | None:

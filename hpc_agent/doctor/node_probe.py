@@ -70,6 +70,7 @@ def _why_not(address: str, certificate: str) -> Optional[str]:
     """Return what is wrong with the way to the relay, None when it asks for a token."""
     host, _, port = address.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.load_verify_locations(cadata=certificate)
     context.set_alpn_protocols(["http/1.1"])

@@ -3,7 +3,8 @@
 The agent reaches the login node by SSH and has a port of its loopback address lead back to its
 relay. That port is for this machine alone, so this program listens where compute nodes can connect,
 and splices. It ends with its standard input, so with the SSH connection. What goes through is TLS
-between job and relay: nothing of it can be read here.
+between job and relay: nothing of it can be read here, and it is the relay that puts out who shows
+no token. What the relay has ended ends here too.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import contextlib
 import ipaddress
 import json
 import os
+import resource
 import socket
 import sys
 from typing import Any, Dict, Set
 
 _CHUNK = 1 << 16
 _CONNECT_SECONDS = 10.0
+_MOST_CONNECTIONS = 4096
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
 
@@ -45,6 +48,7 @@ class _Forwarder:
         self._must = bool(settings["must"])
         self._target = int(settings["target"])
         self._tasks: Set["asyncio.Task[None]"] = set()
+        self._most = _most_connections()
         self._allow = [ipaddress.ip_network(network) for network in settings["allow"]]
 
     async def run(self) -> None:
@@ -65,6 +69,9 @@ class _Forwarder:
             return await asyncio.start_server(self._take, self._bind, 0)
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= self._most:
+            writer.transport.abort()
+            return
         # asyncio itself has no hold on what serves a connection: the garbage collector ends it.
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -81,12 +88,25 @@ class _Forwarder:
             except (OSError, asyncio.TimeoutError):
                 return
             with contextlib.closing(there[1]):
-                await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
+                going = asyncio.ensure_future(_copy(reader, there[1]))
+                try:
+                    await _copy(there[0], writer)
+                finally:
+                    going.cancel()
 
     def _admits(self, peer: str) -> bool:
         address = ipaddress.ip_address(peer.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
         return not self._allow or any((mapped or address) in network for network in self._allow)
+
+
+def _most_connections() -> int:
+    """Return how many connections there can be, each of which leads to another."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return min(max(soft - 64, 64) // 2, _MOST_CONNECTIONS)
 
 
 async def _end_of_input() -> None:

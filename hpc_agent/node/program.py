@@ -30,6 +30,7 @@ from .tunnel import Tunnels
 EXIT_REPORT_SECONDS = 30.0
 TERMINATED_REPORT_SECONDS = 5.0
 DUPLICATE_REPORT_SECONDS = 5.0
+LAST_REQUESTS_SECONDS = 5.0
 READY_REPORT_SECONDS = 24 * 3600.0
 EX_TEMPFAIL = 75  # sysexits.h: the agent could not be reached, the run was not started
 EX_CANNOT_START = 127
@@ -136,6 +137,7 @@ class NodeProgram:
         asked = supervise(child, self._spec.grace_seconds, memory, self._spec.leave_open_on)
         if tunnels is not None:
             tunnels.stop()
+        proxy.finish(LAST_REQUESTS_SECONDS)
         output.close()
         too_much = memory.verdict if memory else None
         return self._ended(child.poll() or 0, asked, too_much, output.stderr_tail())

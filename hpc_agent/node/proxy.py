@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
+import socket
 import socketserver
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 from . import forwarding
 from .bodies import CHUNK_BYTES, BodyBroken, BodyTooLarge, read_body, stream_body
+from .guests import Guests, Head
 from .journal import log
 from .relay_client import Exchange, RelayClient, Request
 from .tokens import TOKEN_HEADER, UPLOAD_PREFIX, same_token, upload_is_signed
@@ -35,6 +37,7 @@ _HOP_BY_HOP = frozenset(
 LOOPBACK_HEADER = "X-Hpc-Loopback"
 # The relay refuses what is left of an earlier start on a node that Slurm took for dead.
 RESTART_HEADER = "X-Hpc-Restart"
+_SHORTAGE_SECONDS = 0.2
 _REPLACED = _HOP_BY_HOP | {name.lower() for name in (TOKEN_HEADER, LOOPBACK_HEADER, RESTART_HEADER)}
 
 
@@ -49,6 +52,9 @@ class LoopbackProxy(ThreadingHTTPServer):
         self.client = client
         self.restart_count = restart_count
         self.token = token
+        self.guests = Guests()
+        self._forwarding = 0
+        self._forwarded = threading.Condition()
         super().__init__(("127.0.0.1", 0), _Handler)
         self.address = "127.0.0.1:%d" % self.server_address[1]
 
@@ -61,6 +67,44 @@ class LoopbackProxy(ThreadingHTTPServer):
         """Serve in a thread."""
         threading.Thread(target=self.serve_forever, name="loopback", daemon=True).start()
 
+    def finish(self, seconds: float) -> None:
+        """Wait for the requests of a child that has ended: after its end nothing is taken of it."""
+        with self._forwarded:
+            self._forwarded.wait_for(lambda: not self._forwarding, seconds)
+
+    def forward(self, request: Request) -> Exchange:
+        """Send a request to the relay. Raises forwarding.Unavailable."""
+        with self._forwarded:
+            self._forwarding += 1
+        try:
+            return forwarding.send(self.client, request)
+        finally:
+            with self._forwarded:
+                self._forwarding -= 1
+                self._forwarded.notify_all()
+
+    def get_request(self) -> Tuple[socket.socket, Any]:
+        """Accept a connection; without descriptors the selector would call again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_SHORTAGE_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, once there is room for it."""
+        self.guests.admit(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.guests.leave(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Look after the connections, twice a second."""
+        self.guests.drop_late()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a child that closes its connections at exit is no error of ours."""
 
@@ -71,8 +115,18 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     disable_nagle_algorithm = True
     wbufsize = CHUNK_BYTES
-    timeout = 600  # an idle connection of the child
+    timeout = 120  # an idle connection of the child
     server: LoopbackProxy
+
+    def setup(self) -> None:
+        super().setup()
+        self._body = self.rfile
+        self._head = Head(self._body)
+        self.rfile = self._head  # type: ignore[assignment]  # has what is used of it
+
+    def handle_one_request(self) -> None:
+        self._head.begin()
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._forward()
@@ -88,9 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         if not self._authorized():
-            self._discard_body()
             self._refuse(401, "this address belongs to a Slurm job: its job token is required")
             return
+        self.server.guests.vouch(self.connection)
         try:
             request = self._request()
         except BodyTooLarge:
@@ -100,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(400, str(error))
             return
         try:
-            exchange = forwarding.send(self.server.client, request)
+            exchange = self.server.forward(request)
         except forwarding.Unavailable as error:
             log("%s: %s" % (request.path.split("/_hpc/")[0] or "upload", error))
             self._refuse(error.status, str(error), error.retry_after)
@@ -111,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
             exchange.close()
 
     def _authorized(self) -> bool:
+        if self.headers.get("Host") != self.server.address:
+            return False  # a web page may have its name lead here
         if self.path.startswith(UPLOAD_PREFIX):
             return upload_is_signed(self.path, self.server.token)
         return same_token(self.headers.get(TOKEN_HEADER, ""), self.server.token)
@@ -124,9 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers[LOOPBACK_HEADER] = self.server.address
         headers[RESTART_HEADER] = str(self.server.restart_count)
         if self.path.startswith(UPLOAD_PREFIX):
-            body = stream_body(self.headers, self.rfile)
+            body = stream_body(self.headers, self._body)
             return Request(self.command, self.path, headers, body.chunks, body.length)
-        return Request(self.command, self.path, headers, read_body(self.headers, self.rfile))
+        return Request(self.command, self.path, headers, read_body(self.headers, self._body))
 
     def _answer(self, exchange: Exchange) -> None:
         response = exchange.response
@@ -159,11 +215,6 @@ class _Handler(BaseHTTPRequestHandler):
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
-
-    def _discard_body(self) -> None:
-        """Read what was sent, else closing would reset the connection before our answer."""
-        with contextlib.suppress(BodyTooLarge, BodyBroken):
-            read_body(self.headers, self.rfile)
 
     def _refuse(self, status: int, message: str, retry_after: Optional[int] = None) -> None:
         # The stock client retries 502 and 503 only when the answer has no "errors" key.

@@ -14,6 +14,8 @@ CONNECT_SECONDS = 5.0
 _LAST_PORT = 65535
 HTTP = "http/1.1"
 TUNNEL = "hpc-tunnel/1"
+# Of TLS 1.2, as hpc_agent/tls.py has them.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class RelayUnreachable(Exception):  # noqa: N818  (an expected condition: the agent is away)
@@ -71,6 +73,7 @@ def _connect(host: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
 def _pinned_context(certificate: str, protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     # The certificate itself is the identity: it is the only one trusted, under whatever address.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED

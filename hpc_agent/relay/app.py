@@ -23,6 +23,7 @@ from hpc_agent.errors import (
     HpcAgentError,
     StoreError,
 )
+from hpc_agent.inbound.callers import vouch
 from hpc_agent.inbound.errors import InputError, InputTooLargeError
 from hpc_agent.inbound.graphql_request import GraphQLRequest
 from hpc_agent.inbound.json_text import loads
@@ -66,6 +67,7 @@ _MOST_ADDRESS_BYTES = 1 << 20
 _AT_ONCE_BYTES = 128 << 10
 _PARSED_AT_A_TIME = 2
 LOOPBACK_HEADER = "X-Hpc-Loopback"
+_REPORT_PATH = "/_hpc/report"
 _RESTART = re.compile(r"[0-9]{1,9}")
 
 T = TypeVar("T")
@@ -107,7 +109,7 @@ class RelayApp:
                 Route("/gen_artifact_get", self.gen_artifact_url, methods=["POST"]),
                 Route("/gen_artifact_post", self.gen_artifact_url, methods=["POST"]),
                 Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT", "POST", "GET"]),
-                Route("/_hpc/report", self.report, methods=["POST"]),
+                Route(_REPORT_PATH, self.report, methods=["POST"]),
             ],
             exception_handlers={
                 Refusal: answer_refusal,
@@ -211,6 +213,9 @@ class RelayApp:
         start = request.headers.get(RESTART_HEADER, "")
         if _RESTART.fullmatch(start) and int(start) < identity.restart_count:
             raise Refusal(401, "a later start of this job has taken its place")
+        if identity.is_over and request.url.path != _REPORT_PATH:
+            raise Refusal(401, "this job has ended")
+        vouch(request.scope)
         return identity
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -47,14 +46,3 @@ def load_or_create(state_dir: Path, names: Sequence[str]) -> Certificate:
     for file in (certificate.certificate_file, certificate.key_file):
         require_private(file)
     return certificate
-
-
-def server_context(certificate: Certificate, protocols: Sequence[str]) -> ssl.SSLContext:
-    """Return the TLS context of the listener."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate.certificate_file, certificate.key_file)
-    context.set_alpn_protocols(list(protocols))
-    # Each connection lives long; tickets would only cost memory and confuse idle checks.
-    context.num_tickets = 0
-    return context

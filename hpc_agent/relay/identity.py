@@ -36,6 +36,7 @@ class JobIdentity:
 
     ``restart_count`` is that of its last start: earlier ones (X-Hpc-Restart) write nothing more.
     ``started_from`` are the runs that its run is a re-execution of.
+    One that ``is_over`` reports its end, and may do nothing else.
     """
 
     key: str
@@ -44,6 +45,7 @@ class JobIdentity:
     run_id: str | None
     location: str
     restart_count: int = 0
+    is_over: bool = False
     access: Permissions = Permissions()
     started_from: frozenset[str] = frozenset()
     backfill_id: str | None = None

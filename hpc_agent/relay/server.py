@@ -15,18 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hpc_agent.inbound.listener import HTTP, Listener
 from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import require_private, write_private
 from hpc_agent.relay.address import advertised_hosts, announcement, bind, split_host
 from hpc_agent.relay.app import RelayApp
-from hpc_agent.relay.certificate import load_or_create, server_context
+from hpc_agent.relay.certificate import load_or_create
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.identity import JobDirectory, OnReport
-from hpc_agent.relay.listener import HTTP, TUNNEL, Listener
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.spool import FILE_NAME, Spool
-from hpc_agent.relay.tunnels import Tunnels
+from hpc_agent.relay.tunnels import TUNNEL, Tunnels
 from hpc_agent.relay.upstream import Upstream
+from hpc_agent.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,13 @@ class Relay:
             secret=prepared.secret,
             patience_seconds=settings.patience_seconds,
         ).build()
-        listener = Listener(app, self._tunnels.serve, tls=prepared.tls, allow=settings.allow)
+        listener = Listener(
+            app,
+            tls=prepared.tls,
+            limits=settings.limits,
+            allow=settings.allow,
+            streams={TUNNEL: self._tunnels.serve},
+        )
         self.port = int(prepared.listening.getsockname()[1])
         await listener.start(prepared.listening)
         stack.push_async_callback(listener.stop, settings.stop_seconds)
@@ -166,7 +173,10 @@ def _prepare(settings: RelaySettings) -> _Prepared:
         private_directory(socket_dir)
     return _Prepared(
         certificate=certificate.pem,
-        tls=server_context(certificate, [HTTP, TUNNEL]),
+        # Each connection lives long; tickets would only cost memory and confuse idle checks.
+        tls=server_context(
+            certificate.certificate_file, certificate.key_file, [HTTP, TUNNEL], tickets=False
+        ),
         secret=_secret(settings.state_dir),
         socket_dir=socket_dir,
         temporary=temporary,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpc_agent.relay.listener import Network
+from hpc_agent.inbound.limits import Limits
+from hpc_agent.inbound.listener import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,8 @@ class RelaySettings:
     ``host:port``) that compute nodes should try, in order; empty means this host's name and the
     bind address. ``allow`` empty admits every network. ``state_dir`` is on local disk, ``work_dir``
     on the shared file system; None tells nobody of the relay, see ``Relay.announcement``.
-    ``socket_dir`` None makes a temporary directory.
+    ``socket_dir`` None makes a temporary directory. ``limits.idle_seconds`` is longer than the node
+    program keeps idle connections: it is the node that closes them.
     """
 
     state_dir: Path
@@ -34,3 +36,4 @@ class RelaySettings:
     # times only, so each time should count. It gives up after 60 s, an attempt's time among them.
     patience_seconds: float = 30.0
     stop_seconds: float = 3.0
+    limits: Limits = field(default_factory=Limits)

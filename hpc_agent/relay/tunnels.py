@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from typing import Any
 from hpc_agent.errors import ConfigError, HpcAgentError
 from hpc_agent.relay.identity import JobDirectory
 from hpc_agent.relay.parked import Parked, splice
+from hpc_agent.seldom import seldom
 
 log = logging.getLogger(__name__)
+refusals = seldom(f"{__name__}.refusals")
+
+TUNNEL = "hpc-tunnel/1"
 
 _HELLO_SECONDS = 10.0
 _HELLO_BYTES = 4096
@@ -89,22 +94,31 @@ class Tunnels:
                 await _arrival(endpoint)
         return bool(endpoint.parked)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection that a node program has dialled, and park it."""
+    async def serve(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        vouch: Callable[[], None],
+    ) -> None:
+        """Take a connection that a node program has dialled, and park it or close it."""
         self._track()
+        is_parked = False
         try:
-            await self._admit(reader, writer)
+            await self._admit(reader, writer, vouch)
+            is_parked = True
         except asyncio.CancelledError:
             # The relay stops. Streams report a cancelled callback as an error (asyncio/streams.py).
             writer.transport.abort()
         except _RefusedError as refused:
-            log.info("tunnel refused: %s", refused)
+            refusals.info("tunnel refused: %s", refused)
             with contextlib.suppress(OSError):
                 writer.write(b"-%s\n" % str(refused).encode())
                 await writer.drain()
-            writer.close()
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            writer.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            refusals.info("tunnel given up: %s", error or type(error).__name__)
+        finally:
+            if not is_parked:
+                writer.close()
 
     async def forget(self, key: str) -> None:
         """Drop everything of a code server that is gone, its local socket included."""
@@ -130,16 +144,22 @@ class Tunnels:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(_HELLO_SECONDS):
-            line = await reader.readuntil(b"\n")
-        token, generation = _parse_hello(line)
+    async def _admit(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        vouch: Callable[[], None],
+    ) -> None:
+        token, generation = _parse_hello(await _hello(reader))
         try:
             identity = await self._directory.identify(token)
         except HpcAgentError as error:
             raise _RefusedError(f"try again later: {error}") from error
         if identity is None:
             raise _RefusedError("no job of this agent has this token")
+        if identity.is_over:
+            raise _RefusedError("this job has ended")
+        vouch()
         if identity.kind != "code_server":
             raise _RefusedError("only code servers have tunnels")
         endpoint = await self._endpoint(identity.key)
@@ -240,9 +260,18 @@ def _discard(endpoint: _Endpoint, parked: Parked) -> None:
         endpoint.parked.remove(parked)
 
 
-def _parse_hello(line: bytes) -> tuple[str, str]:
-    if len(line) > _HELLO_BYTES:
+async def _hello(reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(_HELLO_SECONDS):
+            line = await reader.readuntil(b"\n")
+    except asyncio.LimitOverrunError:
+        line = b""
+    if not 0 < len(line) <= _HELLO_BYTES:
         raise _RefusedError("the greeting is too long")
+    return line
+
+
+def _parse_hello(line: bytes) -> tuple[str, str]:
     try:
         hello = json.loads(line)
         return str(hello["token"]), str(hello["generation"])

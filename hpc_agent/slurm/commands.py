@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hpc_agent.descriptors import as_given
+
 NOT_FOUND = 127
 """The return code of a command that does not exist, as shells and ssh report it."""
 
@@ -82,7 +84,7 @@ class ProcessRunner:
         """
         try:
             process = await asyncio.create_subprocess_exec(
-                *argv,
+                *as_given(argv),
                 env={**self._environment, **environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import hpc_agent
+from hpc_agent.descriptors import as_given
 from hpc_agent.errors import (
     JobNotFoundError,
     SchedulerError,
@@ -269,15 +270,12 @@ class LocalJobs:
             except BlockingIOError:
                 return False
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-S",
-                    "-E",
-                    "-m",
-                    "hpc_agent.slurm.local_worker",
-                    str(self._root),
-                    str(lock.fileno()),
-                ],
+                as_given(
+                    [
+                        *(sys.executable, "-S", "-E", "-m", "hpc_agent.slurm.local_worker"),
+                        *(str(self._root), str(lock.fileno())),
+                    ]
+                ),
                 cwd=Path(hpc_agent.__file__).parent.parent,
                 env={"PATH": _PATH, "LANG": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.descriptors import as_given
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.commands import clean_environment
 
@@ -215,9 +216,7 @@ class _Helper:
     async def start(cls, python: str, environment: Mapping[str, str]) -> _Helper:
         """Start the program. Raises OSError."""
         process = await asyncio.create_subprocess_exec(
-            python,
-            str(HELPER),
-            str(os.getpid()),
+            *as_given([python, str(HELPER), str(os.getpid())]),
             env=environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -21,6 +21,7 @@ import httpx
 from hpc_agent.errors import ConfigError, SchedulerUnavailableError
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.rest_token import Token, named_in
+from hpc_agent.tls import tightened
 
 logger = logging.getLogger(__name__)
 
@@ -310,6 +311,6 @@ def _trust(target: Target) -> ssl.SSLContext | bool:
     if not target.url.startswith("https://"):
         return False
     try:
-        return ssl.create_default_context(cafile=target.ca_file)
+        return tightened(ssl.create_default_context(cafile=target.ca_file))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"scheduler.rest.ca_file: {target.ca_file}: {error}") from None

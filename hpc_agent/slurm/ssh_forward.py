@@ -155,15 +155,12 @@ class _Pump:
             channel.setblocking(False)
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             with contextlib.closing(writer):
-                ways = [
-                    self._loop.create_task(way)
-                    for way in (_down(channel, writer), _up(reader, channel))
-                ]
+                down = self._loop.create_task(_down(channel, writer))
                 try:
-                    await asyncio.gather(*ways)
+                    await _up(reader, channel)  # what the port has ended is over
                 finally:
-                    for way in ways:
-                        way.cancel()
+                    down.cancel()
+                    await asyncio.wait([down])
 
 
 async def _down(channel: paramiko.Channel, writer: asyncio.StreamWriter) -> None:

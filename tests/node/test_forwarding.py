@@ -16,7 +16,8 @@ import pytest
 from hpc_agent.node import forwarding
 from hpc_agent.node.relay_address import HTTP, RelayUnreachable, dial
 from hpc_agent.node.relay_client import RelayClient, Request
-from hpc_agent.relay.certificate import load_or_create, server_context
+from hpc_agent.relay.certificate import load_or_create
+from hpc_agent.tls import server_context
 
 QUERY = b'{"query": "query q { runs { hasRun } }"}'
 MUTATION = b'{"query": "mutation m { runs { addRunTags } }"}'
@@ -49,7 +50,9 @@ def breaking(tmp_path: Path) -> Iterator[Breaking]:
     server = Breaking(breaks=1, relay_file=tmp_path / "relay.json")
     announce(server.relay_file, listener.getsockname()[1], certificate.pem)
     thread = threading.Thread(
-        target=server.serve, args=(listener, server_context(certificate, [HTTP])), daemon=True
+        target=server.serve,
+        args=(listener, server_context(certificate.certificate_file, certificate.key_file, [HTTP])),
+        daemon=True,
     )
     thread.start()
     yield server

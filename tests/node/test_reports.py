@@ -16,7 +16,8 @@ from hpc_agent.node.records import JobContext
 from hpc_agent.node.relay_address import HTTP
 from hpc_agent.node.relay_client import RelayClient
 from hpc_agent.node.reports import Answer, Reporter, ReportFailed
-from hpc_agent.relay.certificate import load_or_create, server_context
+from hpc_agent.relay.certificate import load_or_create
+from hpc_agent.tls import server_context
 from tests.node.test_forwarding import announce
 
 CONTEXT = JobContext(key="run-1", hostname="c1", slurm_job_id="17", restart_count=0, started_at=0.0)
@@ -52,7 +53,9 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     server = Relay(tmp_path / "relay.json")
     announce(server.relay_file, listener.getsockname()[1], certificate.pem)
     thread = threading.Thread(
-        target=server.serve, args=(listener, server_context(certificate, [HTTP])), daemon=True
+        target=server.serve,
+        args=(listener, server_context(certificate.certificate_file, certificate.key_file, [HTTP])),
+        daemon=True,
     )
     thread.start()
     yield server

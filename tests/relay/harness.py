@@ -160,9 +160,11 @@ class Cluster:
             yield relay
 
     @contextlib.asynccontextmanager
-    async def loopback(self, job: JobIdentity) -> AsyncIterator[httpx.AsyncClient]:
+    async def loopback(
+        self, job: JobIdentity, *, python: str = sys.executable
+    ) -> AsyncIterator[httpx.AsyncClient]:
         """Start a job made with ``WAITING`` and talk to its loopback as its child would."""
-        node = await self.start(job)
+        node = await self.start(job, python=python)
         await until(lambda: node.child_output().endswith("\n"))
         headers = {"Dagster-Cloud-Api-Token": self.token(job.key)}
         async with httpx.AsyncClient(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import psutil
@@ -14,7 +16,9 @@ import pytest
 
 from hpc_agent.relay.identity import ReportAnswer
 
-from .harness import HAS_RUN, INTERPRETERS, WAITING, Cluster, exists, python, until
+from .fake_control_plane import FakeControlPlane, Reply
+from .harness import HAS_RUN, INTERPRETERS, WAITING, Cluster, event, exists, python, until
+from .test_tunnels import dialled
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 IGNORE_TERM = """
@@ -351,3 +355,54 @@ def _alive(pid: int) -> bool:
 def test_this_test_can_see_processes() -> None:
     """``_alive`` can tell."""
     assert _alive(os.getpid())
+
+
+async def test_what_a_job_leaves_behind_can_write_nothing_more(cluster: Cluster) -> None:
+    """Once its end is known, its token is for the report of it alone."""
+    job = cluster.job(argv=python(WAITING))
+    server = cluster.job(2, kind="code_server")
+    query = {"query": HAS_RUN, "variables": {"runId": "run-id-1"}}
+    async with cluster.relay() as relay, cluster.loopback(job) as left:
+        assert (await left.post("/graphql", json=query)).status_code == 200
+        for each in (job, server):
+            cluster.jobs.identities[cluster.token(each.key)] = replace(each, is_over=True)
+        for method, path in (
+            ("POST", "/graphql"),
+            ("PUT", "/store_events"),
+            ("GET", "/gen_logs_url"),
+            ("POST", "/gen_artifact_get"),
+        ):
+            refused = await left.request(method, path, json=query)
+            assert (refused.status_code, "this job has ended" in refused.text) == (401, True)
+        told = await left.post("/_hpc/report", json={"event": "exited"})
+        assert told.json()["proceed"] is True
+        _, writer, answer = await dialled(cluster, cluster.token(server.key), "generation")
+        assert answer == b"-this job has ended\n"
+        assert not relay.connected(server.key)
+        writer.transport.abort()
+
+
+async def test_last_request_of_a_child_comes_before_the_report_of_its_end(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """A child that is killed while it writes has written, or has not: never after its end."""
+    code = f"""
+import http.client, os, signal, time
+from urllib.parse import urlsplit
+there = http.client.HTTPConnection(urlsplit(os.environ["HPC_AGENT_API_URL"]).netloc)
+there.request("POST", "/graphql", {json.dumps(event(1))!r}, {{
+    "Dagster-Cloud-Api-Token": os.environ["HPC_AGENT_JOB_TOKEN"], "Idempotency-Key": "k"}})
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    hold = threading.Event()
+    control_plane.script = lambda _: Reply(hold=hold)
+    job = cluster.job(argv=python(code))
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: bool(control_plane.requests))
+        await asyncio.sleep(1.5)
+        assert cluster.jobs.events(job.key) == ["started"]
+        hold.set()
+        assert await node.wait() == 128 + signal.SIGKILL
+    assert cluster.jobs.events(job.key) == ["started", "exited"]

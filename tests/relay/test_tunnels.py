@@ -116,12 +116,12 @@ async def test_a_newer_generation_replaces_the_older(cluster: Cluster) -> None:
     job = cluster.job(kind="code_server")
     token = cluster.token(job.key)
     async with cluster.relay() as relay:
-        old, old_writer, answer = await _dial(cluster, token, "old")
+        old, old_writer, answer = await dialled(cluster, token, "old")
         assert answer == b"+"
-        new, new_writer, answer = await _dial(cluster, token, "new")
+        new, new_writer, answer = await dialled(cluster, token, "new")
         assert answer == b"+"
         assert await asyncio.wait_for(old.read(), 10) == b""
-        _, back_writer, answer = await _dial(cluster, token, "old")
+        _, back_writer, answer = await dialled(cluster, token, "old")
         assert answer == b"-a newer start of this job has taken over\n"
         assert relay.connected(job.key)
         echo = asyncio.create_task(_echo(relay.tunnel_socket(job.key), b"hello"))
@@ -145,7 +145,7 @@ async def test_only_code_servers_may_park(
     """Strangers and run workers are told why not."""
     job = cluster.job(kind="code_server" if kind == "code_server" else "run_worker")
     async with cluster.relay() as relay:
-        _, writer, answer = await _dial(cluster, token or cluster.token(job.key), "g")
+        _, writer, answer = await dialled(cluster, token or cluster.token(job.key), "g")
         assert answer == expected
         assert not relay.connected(job.key)
         writer.transport.abort()
@@ -169,7 +169,7 @@ async def _echo(path: Path, payload: bytes) -> bytes:
     return answer
 
 
-async def _dial(
+async def dialled(
     cluster: Cluster, token: str, generation: str
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
     """Greet the relay as a node program does; return what it answers."""

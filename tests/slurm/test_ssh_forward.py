@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
+import psutil
 import pytest
 
 from hpc_agent.errors import SchedulerUnavailableError
@@ -141,6 +142,35 @@ def test_peer_of_another_network_gets_nothing(outside: Outside) -> None:
     listening = outside.open(allow=["192.0.2.0/24", "2001:db8::/32"])
     with socket.create_connection((listening.host, listening.port), timeout=30) as connection:
         assert connection.recv(1) == b""
+
+
+class Curt(socketserver.BaseRequestHandler):
+    """Ends each connection at once, as the relay does with who shows no token."""
+
+
+def test_what_the_relay_has_ended_is_held_by_nobody(
+    outside: Outside, server: Server, tmp_path: Path
+) -> None:
+    """Whoever connects and says nothing would keep descriptors of forwarder and agent for ever."""
+    listening = outside.open()
+    server.RequestHandlerClass = Curt
+    there = next(
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "--forward" in (process.info["cmdline"] or [])
+        and any(str(tmp_path) in word for word in process.info["cmdline"])
+    )
+    before = there.num_fds(), psutil.Process().num_fds()
+    silent = [socket.create_connection((listening.host, listening.port)) for _ in range(20)]
+    for each in silent:
+        assert each.recv(1) == b""
+    deadline = time.monotonic() + 10
+    while there.num_fds() > before[0] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert there.num_fds() == before[0]
+    assert psutil.Process().num_fds() <= before[1] + len(silent) + 2
+    for each in silent:
+        each.close()
 
 
 def test_lost_connection_is_seen_and_the_same_port_opened_again(

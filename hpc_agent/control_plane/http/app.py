@@ -46,7 +46,7 @@ def make_app(services: Services) -> Starlette:
             Route("/healthz", healthz, methods=["GET"]),
         ],
         middleware=[
-            Middleware(Authentication, finder=TokenFinder(services.tokens)),
+            Middleware(Authentication, finder=TokenFinder(services.tokens), signer=services.signer),
             Middleware(MaintenanceGate, switch=MaintenanceSwitch(services.database)),
             Middleware(BodyLimit, limit_of=agent_api_limit),
         ],

@@ -12,7 +12,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hpc_agent.control_plane.roles import Role
+from hpc_agent.control_plane.signed_urls import UrlSigner
 from hpc_agent.control_plane.store.tokens import Token, Tokens, digest
+from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.inbound.callers import vouch
 
 API_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 a header's name
 REMEMBERED_SECONDS = 5.0
@@ -21,8 +24,10 @@ REMEMBERED_SECONDS = 5.0
 GRAPHQL_PATH = "/graphql"
 """Where roles are judged by what a document asks for, see graphql.py."""
 
-PUBLIC_PATHS = ("/healthz", "/uploads/", "/artifacts/")
-"""An upload address is its own permission, see signed_urls.py."""
+SIGNED_PATHS = ("/uploads/", "/artifacts/")
+"""An address below these is its own permission, see signed_urls.py."""
+
+PUBLIC_PATHS = ("/healthz", *SIGNED_PATHS)
 
 
 class TokenFinder:
@@ -48,14 +53,20 @@ class TokenFinder:
 
 
 class Authentication:
-    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401."""
+    """ASGI middleware: puts the token into ``scope["token"]``, or answers 401.
 
-    def __init__(self, app: ASGIApp, finder: TokenFinder) -> None:
+    No body is read of who is not vouched for (hpc_agent/inbound/callers.py).
+    """
+
+    def __init__(self, app: ASGIApp, finder: TokenFinder, signer: UrlSigner) -> None:
         self._app = app
         self._finder = finder
+        self._signer = signer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(PUBLIC_PATHS):
+            if self._is_signed(scope):
+                vouch(scope)
             await self._app(scope, receive, send)
             return
         secret = secret_in(Request(scope).headers)
@@ -72,7 +83,17 @@ class Authentication:
             await JSONResponse({"error": message}, status_code=403)(scope, receive, send)
             return
         scope["token"] = token
+        vouch(scope)
         await self._app(scope, receive, send)
+
+    def _is_signed(self, scope: Scope) -> bool:
+        """Whether the path is an address of ours; what it permits is the endpoint's business."""
+        _, _, segment = scope.get("path", "")[1:].partition("/")
+        try:
+            self._signer.verify(segment)
+        except ControlPlaneRefusedError:
+            return False
+        return True
 
 
 def secret_in(headers: Headers) -> str | None:

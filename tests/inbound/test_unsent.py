@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from asyncio import sslproto
 
-from hpc_agent.relay.listener import unsent_bytes
+from hpc_agent.inbound.listener import unsent_bytes
 
 
 async def test_connection_that_was_closed_twice_has_nothing_to_send() -> None:

@@ -1,0 +1,82 @@
+"""HTTP of one connection: whoever is to speak has a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from functools import lru_cache
+
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from hpc_agent.inbound.admission import Guest
+from hpc_agent.inbound.callers import Callers
+from hpc_agent.inbound.limits import Limits
+from hpc_agent.seldom import seldom
+
+# Of uvicorn's lines, peers cause the warnings ("Invalid HTTP request received.").
+log = seldom(__name__)
+
+
+class HttpConnection(H11Protocol):
+    """uvicorn's protocol, which waits without an end for headers, and reads bodies unasked."""
+
+    def __init__(self, config: Config, state: ServerState, guest: Guest, limits: Limits) -> None:
+        super().__init__(config, state, {})
+        self.logger = log
+        self.app = Callers(self.app, guest, limits)
+        self._guest = guest
+        self._headers_seconds = limits.headers_seconds
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; more of a body is read when the application asks for it."""
+        self.server_state.default_headers = _date(int(time.time()))
+        super().data_received(data)
+        if not self._is_answering:
+            self._wait_for_headers()
+        elif self.cycle.more_body:
+            self.flow.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the guest go."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+        self._guest.leave()
+
+    def handle_events(self) -> None:
+        """Act on what has come; a request that has begun ends the wait for its headers."""
+        super().handle_events()
+        if self._is_answering:
+            self._stop_waiting()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait_for_headers(self) -> None:
+        """Give the peer its time once, however it spreads its bytes over it."""
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._headers_seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        log.warning("connection from %s dropped: its request did not come", self._guest.peer)
+        self.transport.abort()
+
+
+@lru_cache(1)
+def _date(second: int) -> list[tuple[bytes, bytes]]:
+    """Return the header that agents know our clock by."""
+    return [(b"date", formatdate(second, usegmt=True).encode())]

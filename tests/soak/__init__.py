@@ -1,0 +1,1 @@
+"""Connections by the thousand, and what three processes take for them."""
