@@ -37,7 +37,7 @@ async def test_description_has_every_route(gateway: Gateway) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_no_request_is_a_fault_of_ours(api: AgentApi) -> None:
+async def test_no_request_is_a_fault_of_ours(api: AgentApi, tmp_path: Path) -> None:
     """Positive and negative ones, with an agent's token; unknown methods and types among them."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "run", str(DESCRIPTION), "--url", api.url,
@@ -46,6 +46,7 @@ async def test_no_request_is_a_fault_of_ours(api: AgentApi) -> None:
         "--max-examples", str(EXAMPLES), "--workers", "1", "--seed", "1", "--no-color",
         "--generation-database", "none", "--suppress-health-check", "all",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        cwd=tmp_path,  # it keeps notes where it runs
     )  # fmt: skip
     said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()[-4000:]
