@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from hpc_agent.control_plane.store import agents, idempotency, requests
+from hpc_agent.store import inbox, workers
 from tests.security.defences import ROOT, Defence, defences
 
 PAGE = ROOT / "docs" / "security.md"
@@ -47,3 +49,21 @@ def test_defence_can_be_switched_off(defence: Defence) -> None:
     assert (ROOT / defence.file).read_text().count(defence.old) == 1
     file, _, function = defence.test.partition("::")
     assert (file, function) in TEST.findall(" ".join(rows()))
+
+
+@pytest.mark.parametrize(
+    ("what", "seconds"),
+    [
+        ("workers, their jobs and history", workers.KEEP_CONCLUDED_SECONDS),
+        ("requests of the control plane", inbox.KEEP_ANSWERED_SECONDS),
+        ("requests and answers of agents", requests.ANSWERED_KEPT_SECONDS),
+        ("keys of calls that were carried out", idempotency.KEPT_SECONDS),
+        ("agents that were seen", agents.FORGOTTEN_AFTER_SECONDS),
+    ],
+)
+def test_page_says_how_long_things_are_kept(what: str, seconds: float) -> None:
+    """As the code has it."""
+    (row,) = re.findall(rf"^\| {re.escape(what)} \|.*\|$", PAGE.read_text(), re.MULTILINE)
+    days = re.search(r"(\d+) days?", row)
+    assert days is not None
+    assert int(days[1]) * 86400 == seconds
