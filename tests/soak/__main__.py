@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.control_plane.process import STORAGE_THREADS
 from hpc_agent.tls import tightened
 from tests.relay.fake_control_plane import FakeControlPlane
 from tests.relay.harness import HAS_RUN
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             doors = [*jobs[0], gateway[0]]
             looks: Looks = {each: [] for each in (*jobs[1], gateway[1])}
             asyncio.run(_rounds(doors, looks, fake, options))
-    return _report(doors, looks)
+    return _report(doors, looks, size=options.size)
 
 
 async def _rounds(
@@ -72,12 +73,13 @@ def _look(looks: Looks, when: str) -> None:
         seen.append((when, subject.figures()))
 
 
-def _report(doors: list[Door], looks: Looks) -> int:
+def _report(doors: list[Door], looks: Looks, *, size: int) -> int:
     """Print everything; some of the looks where they are many."""
     wrong = []
     for subject, seen in looks.items():
         after = [figures for when, figures in seen if when.startswith("after")]
-        found = [*growth(after[0], after[-1]), *(e for _, each in seen for e in excess(each))]
+        found = growth(after[0], after[-1], pool=subject.pool)
+        found += [each for _, figures in seen for each in excess(figures, known=size)]
         wrong += [f"{subject.name}: {each}" for each in found]
         every = max(1, len(seen) // 20) * 2 if len(seen) > 20 else 1
         print(table(subject.name, [*seen[:2], *seen[2:-2:every], *seen[-2:]]))
@@ -134,7 +136,10 @@ def _gateway(home: Path) -> Iterator[tuple[Door, Subject]]:
         trust = tightened(ssl.create_default_context(cafile=told["ca"]))
         good = {"query": "query { __typename }"}
         door = Door("gateway", port, json.loads(made.stdout)["token"], good, trust)
-        yield door, Subject(name="gateway", pid=process.pid, directories=(home,))
+        yield (
+            door,
+            Subject(name="gateway", pid=process.pid, directories=(home,), pool=STORAGE_THREADS),
+        )
 
 
 @contextlib.contextmanager

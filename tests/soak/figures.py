@@ -11,17 +11,21 @@ import psutil
 # Memory that Python has taken once it seldom gives back: what counts is that it does not grow.
 _SLACK = {"descriptors": 8, "threads": 4, "memory_mb": 12.0, "disk_mb": 4.0}
 
-# Of strangers there are 64 from one address; each is a descriptor, and a thread on the node.
-_MOST = {"descriptors": 200, "threads": 120}
+# Strangers from one address (each is a descriptor, and a thread on the node), and all the rest.
+_STRANGERS, _OTHERS = 64, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A process under attack, and where it writes."""
+    """A process under attack, and where it writes.
+
+    ``pool``: threads that it may come to have, each with a descriptor or so, for work of its own.
+    """
 
     name: str
     pid: int
     directories: tuple[Path, ...]
+    pool: int = 0
 
     def figures(self) -> Figures:
         process = psutil.Process(self.pid)
@@ -44,21 +48,23 @@ class Figures:
     disk_mb: float
 
 
-def excess(figures: Figures) -> list[str]:
-    """Name what is more than it may ever be."""
+def excess(figures: Figures, *, known: int) -> list[str]:
+    """Name what is more than it may ever be, with so many connections that have shown a token."""
+    most = _STRANGERS + _OTHERS + known
     return [
-        f"{name}: {getattr(figures, name)}"
-        for name, most in _MOST.items()
+        f"{name}: {getattr(figures, name)} > {most}"
+        for name in ("descriptors", "threads")
         if getattr(figures, name) > most
     ]
 
 
-def growth(first: Figures, last: Figures) -> list[str]:
+def growth(first: Figures, last: Figures, *, pool: int) -> list[str]:
     """Name what has grown beyond its slack."""
+    pooled = {"descriptors": pool, "threads": pool}
     return [
         f"{name}: {getattr(first, name):.0f} → {getattr(last, name):.0f}"
         for name, slack in _SLACK.items()
-        if getattr(last, name) > getattr(first, name) + slack
+        if getattr(last, name) > getattr(first, name) + slack + pooled.get(name, 0)
     ]
 
 
