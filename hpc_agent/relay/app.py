@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -23,15 +22,13 @@ from hpc_agent.errors import (
     HpcAgentError,
     StoreError,
 )
-from hpc_agent.inbound.callers import vouch
-from hpc_agent.inbound.errors import InputError, InputTooLargeError
 from hpc_agent.inbound.graphql_request import GraphQLRequest
 from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.graphql_answer import lacking
 from hpc_agent.outgoing.http_client import read_whole
-from hpc_agent.relay import scope
+from hpc_agent.relay.bodies import Bodies, read_body, understood
 from hpc_agent.relay.delivery import Delivery
-from hpc_agent.relay.documents import Call, calls
+from hpc_agent.relay.documents import calls
 from hpc_agent.relay.event_writes import (
     EventWrite,
     acknowledgement,
@@ -39,9 +36,9 @@ from hpc_agent.relay.event_writes import (
     is_read,
     storable_body,
 )
+from hpc_agent.relay.gate import REPORT_PATH, Gate
 from hpc_agent.relay.identity import (
     IDEMPOTENCY_HEADER,
-    RESTART_HEADER,
     TOKEN_HEADER,
     JobDirectory,
     JobIdentity,
@@ -55,23 +52,14 @@ from hpc_agent.relay.requests import (
     LogsQuery,
     StateQuery,
     headers_of,
-    sanitized_state_key,
 )
 from hpc_agent.relay.uploads import UPLOAD_PREFIX, real_url, rewritten
 from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
 
-MAX_BODY_BYTES = 16 << 20
 _MOST_REPORT_BYTES = 1 << 20
 _MOST_ADDRESS_BYTES = 1 << 20
-# Parsing this takes a millisecond or two; more is done in threads, so few at a time.
-_AT_ONCE_BYTES = 128 << 10
-_PARSED_AT_A_TIME = 2
 LOOPBACK_HEADER = "X-Hpc-Loopback"
-_REPORT_PATH = "/_hpc/report"
-_RESTART = re.compile(r"[0-9]{1,9}")
 
-T = TypeVar("T")
-U = TypeVar("U")
 # Method, path with its query, headers and body: all of them the relay's own words.
 _Asked = tuple[str, str, Mapping[str, str], bytes]
 
@@ -91,13 +79,13 @@ class RelayApp:
         secret: bytes,
         patience_seconds: float,
     ) -> None:
-        self._directory = directory
+        self._gate = Gate(directory)
+        self._bodies = Bodies()
         self._upstream = upstream
         self._delivery = delivery
         self._on_report = on_report
         self._secret = secret
         self._patience_seconds = patience_seconds
-        self._parsing = asyncio.Semaphore(_PARSED_AT_A_TIME)
 
     def build(self) -> Starlette:
         """Return the ASGI application."""
@@ -109,7 +97,7 @@ class RelayApp:
                 Route("/gen_artifact_get", self.gen_artifact_url, methods=["POST"]),
                 Route("/gen_artifact_post", self.gen_artifact_url, methods=["POST"]),
                 Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT", "POST", "GET"]),
-                Route(_REPORT_PATH, self.report, methods=["POST"]),
+                Route(REPORT_PATH, self.report, methods=["POST"]),
             ],
             exception_handlers={
                 Refusal: answer_refusal,
@@ -120,12 +108,10 @@ class RelayApp:
 
     async def graphql(self, request: Request) -> Response:
         """Forward a GraphQL document that the job's scope allows."""
-        identity = await self._identify(request)
-        asked = await self._understood(request, GraphQLRequest.parse)
-        wanted = _checked(calls, asked.document)
-        _refuse(scope.call_refusal(identity, wanted, asked.variables))
-        await self._check_runs(identity, scope.writes_of(wanted, asked.variables))
-        await self._check_state_keys(identity, wanted, asked.variables)
+        identity = await self._gate.identify(request)
+        asked = await self._bodies.parsed(request, GraphQLRequest.parse)
+        wanted = understood(calls, asked.document)
+        await self._gate.allow_calls(identity, wanted, asked.variables)
         headers = _headers(request, JSON_TYPE)
         if is_event_write(wanted):
             write = _event_write(identity, request, headers, storable_body(asked.body))
@@ -143,39 +129,37 @@ class RelayApp:
 
     async def store_events(self, request: Request) -> Response:
         """Forward or spool a batch of events in Dagster's own JSON."""
-        identity = await self._identify(request)
+        identity = await self._gate.identify(request)
         kind = request.headers.get("content-type", "")
-        upload = await self._understood(
+        upload = await self._bodies.parsed(
             request, lambda body: EventUpload.parse(body, kind), is_packed=True
         )
-        _refuse(scope.events_refusal(identity, upload.runs))
-        await self._check_runs(identity, upload.runs)
+        await self._gate.allow_events(identity, upload.runs)
         body, kind = await asyncio.to_thread(upload.written)
         write = _event_write(identity, request, _headers(request, kind), body)
         return await self._deliver(write, {})
 
     async def gen_logs_url(self, request: Request) -> Response:
         """Ask for a pre-signed address and give the job one on its own loopback instead."""
-        identity = await self._identify(request)
-        query = _checked(LogsQuery.parse, request.query_params.multi_items())
-        _refuse(scope.logs_refusal(identity, query.key.parts[0]))
-        await self._check_runs(identity, query.key.parts[:1])
+        identity = await self._gate.identify(request)
+        query = understood(LogsQuery.parse, request.query_params.multi_items())
+        await self._gate.allow_logs(identity, query.key)
         return await self._presigned(
             identity, request, ("GET", query.path, _headers(request, None), b"")
         )
 
     async def gen_artifact_url(self, request: Request) -> Response:
         """Do the same for the state of state-backed components."""
-        identity = await self._identify(request)
-        query = await self._understood(request, StateQuery.parse)
-        await self._check_state(identity, query.state_key)
+        identity = await self._gate.identify(request)
+        query = await self._bodies.parsed(request, StateQuery.parse)
+        await self._gate.allow_state(identity, query.state_key)
         return await self._presigned(
             identity, request, ("POST", request.url.path, _headers(request, JSON_TYPE), query.body)
         )
 
     async def upload(self, request: Request) -> Response:
         """Stream a body to (or from) the pre-signed address that the path holds."""
-        await self._identify(request)
+        await self._gate.identify(request)
         url = real_url(request.url.path, token=request.headers[TOKEN_HEADER], secret=self._secret)
         if url is None:
             raise Refusal(403, "this upload address was not made by this relay for this job")
@@ -194,9 +178,9 @@ class RelayApp:
 
     async def report(self, request: Request) -> Response:
         """Take a job's report of itself."""
-        identity = await self._identify(request)
+        identity = await self._gate.identify(request)
         try:
-            report = JobReport.model_validate_json(await _body(request, _MOST_REPORT_BYTES))
+            report = JobReport.model_validate_json(await read_body(request, _MOST_REPORT_BYTES))
         except ValidationError as error:
             raise Refusal(400, f"not a job report: {error}") from error
         try:
@@ -204,67 +188,6 @@ class RelayApp:
         except HpcAgentError as error:
             raise unavailable(str(error)) from error
         return JSONResponse(answer.model_dump())
-
-    async def _identify(self, request: Request) -> JobIdentity:
-        token = request.headers.get(TOKEN_HEADER, "")
-        identity = await self._known(self._directory.identify(token))
-        if identity is None:
-            raise Refusal(401, "no job of this agent has this token")
-        start = request.headers.get(RESTART_HEADER, "")
-        if _RESTART.fullmatch(start) and int(start) < identity.restart_count:
-            raise Refusal(401, "a later start of this job has taken its place")
-        if identity.is_over and request.url.path != _REPORT_PATH:
-            raise Refusal(401, "this job has ended")
-        vouch(request.scope)
-        return identity
-
-    @staticmethod
-    async def _known(asking: Awaitable[T]) -> T:
-        try:
-            return await asking
-        except HpcAgentError as error:
-            raise unavailable(str(error)) from error
-
-    async def _understood(
-        self, request: Request, parse: Callable[[bytes], T], *, is_packed: bool = False
-    ) -> T:
-        """Read a body and parse it; few at a time, since each may take a hundred megabytes."""
-        body = await _body(request, MAX_BODY_BYTES)
-        if len(body) < _AT_ONCE_BYTES and not is_packed:
-            return _checked(parse, body)
-        async with self._parsing:
-            return await asyncio.to_thread(_checked, parse, body)
-
-    async def _check_runs(self, identity: JobIdentity, runs: Sequence[Any]) -> None:
-        """Refuse a code server the runs of another location; its own code may make runs itself."""
-        if identity.kind == "run_worker" or identity.access.allows("write_other_runs"):
-            return
-        for run in sorted(set(runs)):
-            location = await self._known(self._directory.location_of_run(run))
-            if location not in {None, identity.location}:
-                raise Refusal(
-                    403, f"run {run} is of location {location!r}, not {identity.location!r}"
-                )
-
-    async def _check_state_keys(
-        self, identity: JobIdentity, wanted: Sequence[Call], variables: Mapping[str, Any]
-    ) -> None:
-        for call in wanted:
-            if call.root == "defsState":
-                key = call.values(variables).get("key")
-                await self._check_state(identity, sanitized_state_key(str(key)))
-
-    async def _check_state(self, identity: JobIdentity, key: str) -> None:
-        """Refuse definitions' state of another location: the first that asks for a key has it."""
-        if identity.access.allows("write_any_definitions_state"):
-            return
-        owner = await self._known(self._directory.state_owner(identity, key))
-        if owner != identity.location:
-            raise Refusal(
-                403,
-                f"the definitions' state {key!r} is that of location {owner!r}; an administrator "
-                "can open it: access.allow: [write_any_definitions_state] in agent.yaml",
-            )
 
     async def _deliver(self, write: EventWrite, acknowledged: dict[str, Any]) -> Response:
         try:
@@ -327,20 +250,6 @@ def _lacks_an_address(content: Mapping[str, Any]) -> str:
     return "" if content.keys() & {"url", "skip_upload"} else "it lacks url"
 
 
-def _refuse(reason: str | None) -> None:
-    if reason is not None:
-        raise Refusal(403, reason)
-
-
-def _checked(parse: Callable[[U], T], given: U) -> T:
-    try:
-        return parse(given)
-    except InputTooLargeError as error:
-        raise Refusal(413, str(error)) from error
-    except InputError as error:
-        raise Refusal(400, str(error)) from error
-
-
 def _headers(request: Request, content_type: str | None) -> dict[str, str]:
     return headers_of(request.headers, content_type=content_type)
 
@@ -358,18 +267,6 @@ def _event_write(
         headers=tuple(headers.items()),
         body=body,
     )
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read a whole body of at most so many bytes."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise Refusal(413, f"the request is larger than {limit >> 20} MiB")
-        parts.append(chunk)
-    return b"".join(parts)
 
 
 async def _streamed(request: Request) -> AsyncIterator[bytes]:
