@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.security.defences import ROOT, Defence, defences
 
 LIMIT_SECONDS = 300
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
 TESTS_FAILED = 1  # pytest's exit code; anything else says nothing of the defence
 
 
@@ -35,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_missed(defence: Defence) -> bool:
     with tempfile.TemporaryDirectory(prefix="defences-") as directory:
         root = Path(directory)
-        for name in ("hpc_agent", "templates", "tests"):
-            shutil.copytree(ROOT / name, root / name, symlinks=True)
-        for name in ("pyproject.toml", "docs", "slurm", "docker", "README.md", "CONTRIBUTING.md"):
+        shutil.copytree(ROOT, root, symlinks=True, dirs_exist_ok=True, ignore=_LEFT_OUT)
+        for name in (".git", ".venv"):
             (root / name).symlink_to(ROOT / name)
         changed = root / defence.file
         changed.write_text(changed.read_text().replace(defence.old, defence.new))
