@@ -215,7 +215,7 @@ def test_tags_of_a_run_win_over_the_agents_policies() -> None:
         ("on-timeout", '{"action": "resubmit", "mem_factor": 2}', "mem_factor"),
         ("on-timeout", '{"action": "resubmit", "time_factor": 1e999}', "time_factor"),
         ("on-out-of-memory", '{"action": "resubmit", "mem_factor": 1e999}', "mem_factor"),
-        ("on-timeout", '{"a":' * 100_000, "nested deeper"),
+        ("on-timeout", '{"a":' * 100_000, "nested more than"),
         ("on-timeout", '{"attempts": ' + "9" * 5000 + "}", "not valid JSON"),
         ("on-out-of-memory", '{"action": "resubmit", "max": "lots"}', "such as 64G"),
         ("on-node-fail", '{"action": ', "not valid JSON"),
