@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.security.defences import ROOT, Defence, defences
 
 LIMIT_SECONDS = 300
-_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT = shutil.ignore_patterns(".venv", "__pycache__", ".*_cache", ".hypothesis")
 TESTS_FAILED = 1  # pytest's exit code; anything else says nothing of the defence
 
 
@@ -37,8 +37,7 @@ def _is_missed(defence: Defence) -> bool:
     with tempfile.TemporaryDirectory(prefix="defences-") as directory:
         root = Path(directory)
         shutil.copytree(ROOT, root, symlinks=True, dirs_exist_ok=True, ignore=_LEFT_OUT)
-        for name in (".git", ".venv"):
-            (root / name).symlink_to(ROOT / name)
+        (root / ".venv").symlink_to(ROOT / ".venv")
         changed = root / defence.file
         changed.write_text(changed.read_text().replace(defence.old, defence.new))
         code, said = _test(defence.test, root)
