@@ -16,6 +16,7 @@ from hpc_agent.control_plane.faces.servicer import Face
 from hpc_agent.control_plane.faces.view import LocationView, view_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
+from hpc_agent.control_plane.server import serve
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import Location
@@ -24,15 +25,12 @@ from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.inbound.limits import Limits
-from hpc_agent.inbound.listener import HTTP, Listener
-from hpc_agent.tls import server_context
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
 NUDGE_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
-STOP_SECONDS = 3.0
-AGENT_LIMITS = Limits(idle_seconds=75)
+AGENT_IDLE_SECONDS = 75.0
 
 logger = logging.getLogger(__name__)
 
@@ -194,13 +192,9 @@ async def serve_agents(
     services: Services,
     listener: socket.socket,
     tls: ServerTls,
-    limits: Limits = AGENT_LIMITS,
+    limits: Limits | None = None,
 ) -> None:
     """Serve the agent API until cancelled."""
-    context = await asyncio.to_thread(server_context, tls.certificate, tls.key, [HTTP])
-    serving = Listener(make_app(services), tls=context, limits=limits)
-    await serving.start(listener)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await serving.stop(STOP_SECONDS)
+    # Made now: how many connections there can be is known once the limit of open files is raised.
+    limits = limits or Limits(idle_seconds=AGENT_IDLE_SECONDS)
+    await serve(make_app(services), listener, tls, limits)

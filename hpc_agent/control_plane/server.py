@@ -1,24 +1,22 @@
-"""A listener of ours and the HTTP server on it."""
+"""Listeners of the control plane, and what serves on them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.errors import ConfigError
-from hpc_agent.inbound.listener import BACKLOG, HTTP
+from hpc_agent.inbound.http import Upgrade
+from hpc_agent.inbound.limits import Limits
+from hpc_agent.inbound.listener import BACKLOG, HTTP, Listener
 from hpc_agent.tls import server_context
 
-STOP_SECONDS = 3
+STOP_SECONDS = 3.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -73,30 +71,19 @@ def url_of(listener: socket.socket, host: str) -> str:
 
 
 async def serve(
-    app: ASGIApp, listener: socket.socket, tls: ServerTls | None, **settings: Any
+    app: ASGIApp,
+    listener: socket.socket,
+    tls: ServerTls | None,
+    limits: Limits,
+    upgrade: Upgrade | None = None,
 ) -> None:
-    """Serve until cancelled; ``settings`` are uvicorn's."""
+    """Serve until cancelled; without ``tls`` on a unix socket, see Listener for the others."""
+    context = None
     if tls is not None:
-        settings |= {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off",
-        timeout_graceful_shutdown=STOP_SECONDS, **settings,
-    )  # fmt: skip
-    config.load()
-    if tls is not None:  # uvicorn's own takes older ciphers
-        config.ssl = await asyncio.to_thread(server_context, tls.certificate, tls.key, [HTTP])
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+        context = await asyncio.to_thread(server_context, tls.certificate, tls.key, [HTTP])
+    serving = Listener(app, tls=context, limits=limits, upgrade=upgrade)
+    await serving.start(listener)
     try:
-        await asyncio.shield(serving)
+        await asyncio.Event().wait()
     finally:
-        server.should_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: signals belong to the process, see process.py."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        await serving.stop(STOP_SECONDS)

@@ -113,7 +113,12 @@ class Admission:
 
 
 def peer_of(address: str) -> str:
-    """Return what counts as one peer: an IPv4 address, or the /64 network of an IPv6 one."""
+    """Return what counts as one peer: an IPv4 address, or the /64 network of an IPv6 one.
+
+    All of a unix socket is one.
+    """
+    if not address:
+        return address
     ip = ip_of(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)

@@ -27,6 +27,13 @@ def vouch(scope: Scope) -> None:
         caller.vouch()
 
 
+def hear(scope: Scope) -> None:
+    """Have the body of a request read, whoever it is of: its endpoint bounds it."""
+    caller: _Caller | None = scope.get("extensions", {}).get(_EXTENSION)
+    if caller is not None:
+        caller.is_heard = True
+
+
 class Callers:
     """ASGI middleware of one connection, around everything else."""
 
@@ -39,12 +46,15 @@ class Callers:
         """Serve a request; for who is not vouched for it is the last one of the connection."""
         caller = _Caller(self._guest, _Body(receive, self._guest, self._limits))
         scope["extensions"] = {**scope.get("extensions", {}), _EXTENSION: caller}
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
 
         async def answer(message: Message) -> None:
             if not caller.is_vouched:
                 if message["type"] == "http.response.start":
                     message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
-                elif _announces_a_body(scope) and not message.get("more_body", False):
+                elif caller.leaves_a_body(scope) and not message.get("more_body", False):
                     # To close with bytes unread is a reset, which may overtake the answer.
                     await send({**message, "more_body": True})
                     await asyncio.sleep(self._limits.patience_seconds)
@@ -69,6 +79,7 @@ class _Caller:
         self._guest = guest
         self._body = body
         self.is_vouched = False
+        self.is_heard = False
 
     def vouch(self) -> None:
         self.is_vouched = True
@@ -76,7 +87,11 @@ class _Caller:
 
     async def receive(self) -> Message:
         """Return more of the body, which ends here for who is not vouched for."""
-        return await self._body.receive() if self.is_vouched else _DISCONNECT
+        return await self._body.receive() if self.is_vouched or self.is_heard else _DISCONNECT
+
+    def leaves_a_body(self, scope: Scope) -> bool:
+        """Whether some of the request is unread when it is answered."""
+        return _announces_a_body(scope) and not self._body.is_complete
 
 
 class _Body:
@@ -87,11 +102,11 @@ class _Body:
         self._guest = guest
         self._limits = limits
         self._left = limits.body_seconds
-        self._is_complete = False
+        self.is_complete = False
 
     async def receive(self) -> Message:
         """Return the next part; a peer that takes too long for it is dropped."""
-        if self._is_complete:  # the wait is for the peer to go
+        if self.is_complete:  # the wait is for the peer to go
             return await self._receive()
         began = time.monotonic()
         try:
@@ -103,5 +118,5 @@ class _Body:
             return _DISCONNECT
         self._left -= time.monotonic() - began
         self._left += len(message.get("body", b"")) / self._limits.body_bytes_per_second
-        self._is_complete = not message.get("more_body", False)
+        self.is_complete = not message.get("more_body", False)
         return message

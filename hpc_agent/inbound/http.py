@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 
+import h11
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -19,12 +21,25 @@ from hpc_agent.seldom import seldom
 # Of uvicorn's lines, peers cause the warnings ("Invalid HTTP request received.").
 log = seldom(__name__)
 
+Upgrade = Callable[..., asyncio.Protocol]
+"""Makes what speaks websockets, see websocket.py."""
+
 
 class HttpConnection(H11Protocol):
     """uvicorn's protocol, which waits without an end for headers, and reads bodies unasked."""
 
-    def __init__(self, config: Config, state: ServerState, guest: Guest, limits: Limits) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        guest: Guest,
+        limits: Limits,
+        upgrade: Upgrade | None = None,
+    ) -> None:
         super().__init__(config, state, {})
+        if upgrade is not None:
+            self.ws_protocol_class = partial(upgrade, guest=guest, limits=limits)  # type: ignore[assignment]  # is called
+        self._is_upgraded = False
         self.logger = log
         self.app = Callers(self.app, guest, limits)
         self._guest = guest
@@ -40,6 +55,8 @@ class HttpConnection(H11Protocol):
         """Take what has come; more of a body is read when the application asks for it."""
         self.server_state.default_headers = _date(int(time.time()))
         super().data_received(data)
+        if self._is_upgraded:
+            return
         if not self._is_answering:
             self._wait_for_headers()
         elif self.cycle.more_body:
@@ -56,6 +73,12 @@ class HttpConnection(H11Protocol):
         super().handle_events()
         if self._is_answering:
             self._stop_waiting()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over."""
+        self._stop_waiting()
+        self._is_upgraded = True
+        super().handle_websocket_upgrade(event)
 
     @property
     def _is_answering(self) -> bool:

@@ -1,4 +1,4 @@
-"""One TLS port: accepts whom there is room for; ALPN says what a connection speaks."""
+"""One TLS port, or unix socket: accepts whom there is room for; ALPN says what is spoken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from hpc_agent.inbound.admission import Admission, Guest, TooManyError, ip_of, peer_of
 from hpc_agent.inbound.closing import ClosingTransport
-from hpc_agent.inbound.http import HttpConnection
+from hpc_agent.inbound.http import HttpConnection, Upgrade
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.seldom import seldom
 
@@ -33,6 +33,7 @@ ServeStream = Callable[
 """Serves a connection that speaks no HTTP; it calls the third argument for a valid token."""
 
 _ACCEPTED_AT_ONCE = 64
+_MOST_MESSAGE_BYTES = 1 << 20  # of a websocket
 # accept(2): what a listener without descriptors or memory says, and says again at once.
 _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SHORTAGE_SECONDS = 1.0
@@ -51,12 +52,16 @@ class Listener:
         self,
         app: Any,
         *,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         limits: Limits,
         allow: Sequence[Network] = (),
         streams: Mapping[str, ServeStream] | None = None,
+        upgrade: Upgrade | None = None,
     ) -> None:
-        """Take an ASGI application; ``allow`` empty admits every network."""
+        """Take an ASGI application; ``allow`` empty admits every network.
+
+        Without ``tls`` it is for a unix socket. ``upgrade`` speaks websockets, if any are spoken.
+        """
         self._config = Config(
             app,
             log_config=None,
@@ -66,7 +71,9 @@ class Listener:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=int(limits.idle_seconds),
+            ws_max_size=_MOST_MESSAGE_BYTES,
         )
+        self._upgrade = upgrade
         self._tls = tls
         self._limits = limits
         self._allow = tuple(allow)
@@ -129,7 +136,7 @@ class Listener:
                     raise
                 self._pause(sock, error)
                 return
-            self._take(connection, str(address[0]))
+            self._take(connection, str(address[0]) if address else "")
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
         """Leave connections to the kernel for a while, since it would call again at once."""
@@ -160,12 +167,16 @@ class Listener:
             partial(self._protocol_for, guest=guest),
             partial(ClosingTransport, guest=guest, seconds=self._limits.closing_seconds),
         )
+        loop = asyncio.get_running_loop()
         try:
             sock.setblocking(False)
+            if self._tls is None:
+                await loop.connect_accepted_socket(lambda: greeter, sock)
+                return
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEP_ALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            await asyncio.get_running_loop().connect_accepted_socket(
+            await loop.connect_accepted_socket(
                 lambda: greeter,
                 sock,
                 ssl=self._tls,
@@ -184,7 +195,8 @@ class Listener:
         """Return what serves a new connection."""
         guest.abort = transport.abort
         loop = asyncio.get_running_loop()
-        spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        tls = transport.get_extra_info("ssl_object")
+        spoken = tls.selected_alpn_protocol() if tls is not None else None
         if spoken in self._streams:
             serve = self._streams[spoken]
             return _Stream(
@@ -193,7 +205,7 @@ class Listener:
                 loop,
                 guest,
             )
-        return HttpConnection(self._config, self._state, guest, self._limits)
+        return HttpConnection(self._config, self._state, guest, self._limits, self._upgrade)
 
     def _allows(self, address: str) -> bool:
         return not self._allow or any(ip_of(address) in network for network in self._allow)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -19,19 +19,22 @@ from hpc_agent.control_plane.door.subscriptions import Subscriptions
 from hpc_agent.control_plane.door.upstream import Upstream
 from hpc_agent.control_plane.door.visitor import Recognition
 from hpc_agent.control_plane.http.limits import MEBIBYTE, BodyLimit
+from hpc_agent.inbound.limits import Limits
 
 MAX_BODY_BYTES = 16 * MEBIBYTE
 """Of a launch with its run config, and of a report."""
 
-SERVER_SETTINGS = {
-    # Of its headers a stranger's request may fill this much memory, and no more; httptools, the
-    # other parser, has no bound.
-    "http": "h11", "h11_max_incomplete_event_size": 64 * 1024,
-    # Who asks is decided by the peer's address: uvicorn would take another one from the request.
-    "proxy_headers": False,
-    "server_header": False, "limit_concurrency": 1000, "ws_max_size": MEBIBYTE,
-    "timeout_keep_alive": 75,
-}  # fmt: skip
+IDLE_SECONDS = 75.0
+STRANGERS_OF_A_PROXY = 1024
+
+
+def limits_for(*, behind_proxy: bool) -> Limits:
+    """Return what the door's listener holds out; visitors of a proxy have one address."""
+    limits = Limits(idle_seconds=IDLE_SECONDS)
+    if not behind_proxy:
+        return limits
+    number = STRANGERS_OF_A_PROXY
+    return replace(limits, strangers=number, strangers_per_peer=number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

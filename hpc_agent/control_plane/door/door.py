@@ -9,7 +9,7 @@ import logging
 import socket
 from dataclasses import dataclass
 
-from hpc_agent.control_plane.door.app import SERVER_SETTINGS, DoorParts, make_door
+from hpc_agent.control_plane.door.app import DoorParts, limits_for, make_door
 from hpc_agent.control_plane.door.attempts import Attempts
 from hpc_agent.control_plane.door.config import UiAuth, UiConfig
 from hpc_agent.control_plane.door.login import LoginPages
@@ -24,6 +24,7 @@ from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls, names_in
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.websocket import WebSocketConnection
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Door:
         try:
             app = make_door(self._parts(services, upstream))
             tls = None if self.config.socket else self.tls
-            await serve(app, self.listener, tls, **SERVER_SETTINGS)
+            limits = limits_for(behind_proxy=self.config.proxy is not None)
+            await serve(app, self.listener, tls, limits, WebSocketConnection)
         finally:
             await upstream.close()
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hpc_agent.control_plane.door.attempts import WINDOW_SECONDS, TooManyAttemptsError
 from hpc_agent.control_plane.door.origin import Hosts, changes_something, is_ours
 from hpc_agent.control_plane.door.visitor import Recognition, Visitor
+from hpc_agent.inbound.callers import hear, vouch
 
 LOGIN_PATH = "/login"
 """The one path that is answered to strangers, where people log in here.
@@ -29,7 +30,7 @@ LOGIN_NEEDED = (
 class Gate:
     """ASGI middleware: puts who asks into ``scope["visitor"]``, or refuses.
 
-    ``public`` paths are for strangers too. Nothing of a refused request's body is read.
+    ``public`` paths are for strangers too, whose body is heard there and nowhere else.
     """
 
     def __init__(
@@ -57,6 +58,9 @@ class Gate:
             if visitor is None:
                 return _stranger(connection, has_login=bool(self._public))
             scope["visitor"] = visitor
+            vouch(scope)
+        else:
+            hear(scope)
         if changes_something(connection) and not _is_wanted(connection, visitor):
             return _error(403, "this request comes from a page that is not of this UI")
         return None

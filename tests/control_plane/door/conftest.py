@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from hpc_agent.control_plane.audit.log import AuditLog
 from hpc_agent.control_plane.audit.reader import read_entries
-from hpc_agent.control_plane.door.app import SERVER_SETTINGS, DoorParts, make_door
+from hpc_agent.control_plane.door.app import DoorParts, limits_for, make_door
 from hpc_agent.control_plane.door.attempts import Attempts
 from hpc_agent.control_plane.door.login import LoginPages
 from hpc_agent.control_plane.door.origin import Hosts
@@ -29,6 +29,8 @@ from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.store.tokens import TokenKind, Tokens
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, names_in
+from hpc_agent.inbound.limits import Limits
+from hpc_agent.inbound.websocket import WebSocketConnection
 from tests.control_plane.door.upstream import Webserver, running_webserver
 
 PAGE = {"Accept": "text/html,*/*"}
@@ -116,6 +118,8 @@ async def open_setting(
     tls: ServerTls,
     recognition: Recognition,
     login: LoginPages | None = None,
+    *,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Setting]:
     """Serve a door on a free port."""
     upstream = Upstream(webserver.socket)
@@ -127,7 +131,10 @@ async def open_setting(
     )  # fmt: skip
     with contextlib.closing(bind("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        serving = asyncio.create_task(serve(make_door(parts), listener, tls, **SERVER_SETTINGS))
+        held_out = limits or limits_for(behind_proxy=False)
+        serving = asyncio.create_task(
+            serve(make_door(parts), listener, tls, held_out, WebSocketConnection)
+        )
         try:
             yield Setting(
                 url=url, trust=ssl.create_default_context(cafile=str(tls.ca)),

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-
-from hpc_agent.control_plane.server import serve
 
 
 @dataclass(slots=True)
@@ -90,10 +89,23 @@ async def running_webserver(path: Path) -> AsyncIterator[Webserver]:
         listener.bind(str(path))
         listener.listen()
         webserver = Webserver(path)
-        serving = asyncio.create_task(serve(webserver.app, listener, None))
+        config = uvicorn.Config(
+            webserver.app, log_config=None, access_log=False, lifespan="off",
+            timeout_graceful_shutdown=3,
+        )  # fmt: skip
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield webserver
         finally:
             webserver.may_end.set()
-            serving.cancel()
+            server.should_exit = True
             await asyncio.gather(serving, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn as the stock webserver has it, without its signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
