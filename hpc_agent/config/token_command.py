@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
+from hpc_agent.descriptors import as_given
 from hpc_agent.errors import ConfigError, ControlPlaneAuthError
 
 COMMAND_SECONDS = 30.0
@@ -25,9 +27,12 @@ def printed_by(
     prints without end. What it has printed is in no error: it may be a token.
     """
     where = f"control_plane.token_command: {argv[0]}"
+    # Asked here: as_given runs a shell, which would say it with an exit code.
+    if shutil.which(argv[0], path=environ.get("PATH")) is None:
+        raise ConfigError(f"{where}: no program of this name can be run")
     try:
         process = subprocess.Popen(
-            list(argv),
+            as_given(argv),
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -18,9 +18,9 @@ from graphql import (
     SelectionSetNode,
     ValueNode,
 )
-from graphql.utilities import value_from_ast_untyped
 
-from hpc_agent.inbound.graphql_document import parse_document
+from hpc_agent.inbound.errors import InputError
+from hpc_agent.inbound.graphql_document import argument_values, parse_document
 
 LONGEST_CACHED = 64_000
 CACHED_DOCUMENTS = 512
@@ -37,10 +37,8 @@ class Mutation:
     def values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments with the variables put in; none where one cannot be read."""
         try:
-            return {
-                name: value_from_ast_untyped(node, dict(variables)) for name, node in self.arguments
-            }
-        except (ValueError, RecursionError):  # a number of thousands of digits
+            return argument_values(self.arguments, variables)
+        except InputError:
             return {}
 
 

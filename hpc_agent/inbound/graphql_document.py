@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphql import (
@@ -14,8 +14,10 @@ from graphql import (
     InlineFragmentNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    ValueNode,
     parse,
 )
+from graphql.utilities import value_from_ast_untyped
 
 from hpc_agent.inbound.errors import InputError, InputTooLargeError
 
@@ -37,6 +39,16 @@ def parse_document(text: str, **options: Any) -> DocumentNode:
         return parse(text, max_tokens=_MOST_TOKENS, **options)
     except (GraphQLError, RecursionError, ValueError) as error:
         raise InputError(f"not a valid GraphQL document: {error}") from error
+
+
+def argument_values(
+    arguments: Iterable[tuple[str, ValueNode]], variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of a field with the variables put in. Raises InputError."""
+    try:
+        return {name: value_from_ast_untyped(node, dict(variables)) for name, node in arguments}
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits
+        raise InputError(f"an argument cannot be read: {error}") from error
 
 
 def check_cost(document: DocumentNode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -55,6 +56,8 @@ from hpc_agent.relay.requests import (
 )
 from hpc_agent.relay.uploads import UPLOAD_PREFIX, real_url, rewritten
 from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
+
+log = logging.getLogger(__name__)
 
 _MOST_REPORT_BYTES = 1 << 20
 _MOST_ADDRESS_BYTES = 1 << 20
@@ -109,19 +112,19 @@ class RelayApp:
     async def graphql(self, request: Request) -> Response:
         """Forward a GraphQL document that the job's scope allows."""
         identity = await self._gate.identify(request)
-        asked = await self._bodies.parsed(request, GraphQLRequest.parse)
+        asked, body = await self._bodies.parsed(request, _graphql)
         wanted = understood(calls, asked.document)
         await self._gate.allow_calls(identity, wanted, asked.variables)
         headers = _headers(request, JSON_TYPE)
         if is_event_write(wanted):
-            write = _event_write(identity, request, headers, storable_body(asked.body))
+            write = _event_write(identity, request, headers, body)
             return await self._deliver(write, acknowledgement(wanted))
         # Anything else may have been carried out, whatever comes back.
         patient = IDEMPOTENCY_HEADER in request.headers or is_read(wanted)
         results = [call.result for call in wanted]
         answer = await self._open(
             identity,
-            ("POST", "/graphql", headers, asked.body),
+            ("POST", "/graphql", headers, body),
             patient=patient,
             lacks=lambda content: lacking(content.get("data"), results),
         )
@@ -169,6 +172,9 @@ class RelayApp:
             answer = await self._upstream.transfer(request.method, url, headers, content)
         except ControlPlaneUnavailableError as error:
             raise unavailable(str(error)) from error
+        except ControlPlaneRefusedError as error:
+            log.warning("%s", error)
+            raise Refusal(403, str(error)) from error
         except ClientDisconnect:
             return Response(status_code=499)
         if is_no_answer(answer.status_code) and answer.status_code != 403:
@@ -248,6 +254,12 @@ def _lacks_an_address(content: Mapping[str, Any]) -> str:
     ``skip_upload``: dagster_cloud/storage/compute_logs/compute_log_manager.py.
     """
     return "" if content.keys() & {"url", "skip_upload"} else "it lacks url"
+
+
+def _graphql(body: bytes) -> tuple[GraphQLRequest, bytes]:
+    """Read a request, and write it anew. Raises InputError."""
+    asked = GraphQLRequest.parse(body)
+    return asked, storable_body(asked.body)
 
 
 def _headers(request: Request, content_type: str | None) -> dict[str, str]:

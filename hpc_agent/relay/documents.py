@@ -17,10 +17,9 @@ from graphql import (
     SelectionSetNode,
     ValueNode,
 )
-from graphql.utilities import value_from_ast_untyped
 
 from hpc_agent.inbound.errors import InputError
-from hpc_agent.inbound.graphql_document import check_cost, parse_document
+from hpc_agent.inbound.graphql_document import argument_values, check_cost, parse_document
 from hpc_agent.outgoing.graphql_answer import Path
 
 # Roots that group calls; the fields of other roots are plain data.
@@ -47,12 +46,7 @@ class Call:
 
     def values(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments with the variables put in. Raises InputError."""
-        try:
-            return {
-                name: value_from_ast_untyped(node, dict(variables)) for name, node in self.arguments
-            }
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits
-            raise InputError(f"an argument of {self} cannot be read: {error}") from error
+        return argument_values(self.arguments, variables)
 
 
 def calls(document: str) -> tuple[Call, ...]:

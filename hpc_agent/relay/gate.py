@@ -19,6 +19,8 @@ from hpc_agent.relay.requests import sanitized_state_key
 
 REPORT_PATH = "/_hpc/report"
 _RESTART = re.compile(r"[0-9]{1,9}")
+# Of a code server; each costs a look into the agent's database.
+_MOST_RUNS = 1000
 
 T = TypeVar("T")
 
@@ -80,7 +82,10 @@ class Gate:
         """Refuse a code server the runs of another location; its own code may make runs itself."""
         if identity.kind == "run_worker" or identity.access.allows("write_other_runs"):
             return
-        for run in sorted(set(runs)):
+        named = sorted(set(runs))
+        if len(named) > _MOST_RUNS:
+            raise Refusal(413, f"a request writes into at most {_MOST_RUNS} runs")
+        for run in named:
             location = await _known(self._directory.location_of_run(run))
             if location not in {None, identity.location}:
                 raise Refusal(

@@ -88,8 +88,12 @@ def _own_run(identity: JobIdentity, arguments: _Arguments) -> str | None:
     return _written(identity, {identity.run_id}, _run_of(arguments))
 
 
+def _own_event(identity: JobIdentity, arguments: _Arguments) -> str | None:
+    return events_refusal(identity, _runs_of_event(arguments))
+
+
 def _own_events(identity: JobIdentity, arguments: _Arguments) -> str | None:
-    return events_refusal(identity, _runs_of_records(arguments))
+    return events_refusal(identity, _runs_of_events(arguments))
 
 
 def _own_telemetry(identity: JobIdentity, arguments: _Arguments) -> str | None:
@@ -120,9 +124,12 @@ def _related_run(identity: JobIdentity, arguments: _Arguments) -> str | None:
     return _read(identity, [arguments.get("runId")])
 
 
-def _related_runs(identity: JobIdentity, arguments: _Arguments) -> str | None:
-    filters = arguments.get("filters", arguments.get("runsFilter"))
-    return _read(identity, filters.get("runIds") if isinstance(filters, dict) else None)
+def _related_runs(argument: str) -> _Rule:
+    def rule(identity: JobIdentity, arguments: _Arguments) -> str | None:
+        filters = arguments.get(argument)
+        return _read(identity, filters.get("runIds") if isinstance(filters, dict) else None)
+
+    return rule
 
 
 def _own_backfill(identity: JobIdentity, arguments: _Arguments) -> str | None:
@@ -179,9 +186,16 @@ def _run_of_telemetry(arguments: _Arguments) -> list[Any]:
     return [loads_object(text, unique=True).get("run_id")]
 
 
-def _runs_of_records(arguments: _Arguments) -> list[Any]:
+def _runs_of_event(arguments: _Arguments) -> list[Any]:
+    return _runs_of_records(arguments.get("eventRecord"))
+
+
+def _runs_of_events(arguments: _Arguments) -> list[Any]:
+    return _runs_of_records(arguments.get("eventRecords"))
+
+
+def _runs_of_records(records: Any) -> list[Any]:
     """Return the run ids of EventLogEntryInput values (one or a list)."""
-    records = arguments.get("eventRecord", arguments.get("eventRecords"))
     if isinstance(records, dict):  # GraphQL takes one value for a list of one
         records = [records]
     if not isinstance(records, list):
@@ -190,8 +204,8 @@ def _runs_of_records(arguments: _Arguments) -> list[Any]:
 
 
 _WRITES: Mapping[tuple[str, str], Callable[[_Arguments], list[Any]]] = {
-    ("eventLogs", "StoreEvent"): _runs_of_records,
-    ("eventLogs", "StoreEventBatch"): _runs_of_records,
+    ("eventLogs", "StoreEvent"): _runs_of_event,
+    ("eventLogs", "StoreEventBatch"): _runs_of_events,
     ("eventLogs", "ClaimConcurrencySlot"): _run_of,
     ("eventLogs", "FreeConcurrencySlotsForRun"): _run_of,
     ("eventLogs", "FreeConcurrencySlotForStep"): _run_of,
@@ -204,11 +218,11 @@ _QUERIES: Mapping[tuple[str, str], _Rule] = {
     ("runs", "getRunById"): _related_run,
     ("runs", "hasRun"): _related_run,
     ("runs", "getRunGroupOrError"): _related_run,
-    ("runs", "getRuns"): _related_runs,
-    ("runs", "getRunIds"): _related_runs,
-    ("runs", "getRunsCount"): _related_runs,
-    ("runs", "getRunRecords"): _related_runs,
-    ("runs", "getRunPartitionData"): _related_runs,
+    ("runs", "getRuns"): _related_runs("filters"),
+    ("runs", "getRunIds"): _related_runs("filters"),
+    ("runs", "getRunsCount"): _related_runs("filters"),
+    ("runs", "getRunRecords"): _related_runs("filters"),
+    ("runs", "getRunPartitionData"): _related_runs("runsFilter"),
     ("runs", "getRunTags"): _whole_deployment,
     ("runs", "getRunTagKeys"): _whole_deployment,
     ("runs", "getDaemonHeartbeats"): _whole_deployment,
@@ -268,7 +282,7 @@ _QUERIES: Mapping[tuple[str, str], _Rule] = {
 }
 
 _MUTATIONS: Mapping[tuple[str, str], _Rule] = {
-    ("eventLogs", "StoreEvent"): _own_events,
+    ("eventLogs", "StoreEvent"): _own_event,
     ("eventLogs", "StoreEventBatch"): _own_events,
     ("eventLogs", "UpdateAssetCachedStatusData"): _anything,
     ("eventLogs", "WipeAssetCachedStatusData"): _anything,  # a cache, rebuilt by the next reader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -12,18 +11,13 @@ from typing import Any
 
 import httpx
 
-from hpc_agent.errors import (
-    ControlPlaneRefusedError,
-    ControlPlaneUnavailableError,
-    HpcAgentError,
-)
+from hpc_agent.errors import ControlPlaneUnavailableError, HpcAgentError
 from hpc_agent.outgoing.graphql_answer import are_of_the_document
 from hpc_agent.outgoing.http_client import BYTES_A_SECOND, read_whole
 from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.outgoing.verdict import json_object, maintenance
 from hpc_agent.relay.event_writes import EventWrite
 from hpc_agent.relay.identity import DEPLOYMENT_HEADER, IDEMPOTENCY_HEADER, SCOPE_HEADER
-from hpc_agent.relay.refusals import Refusal
 
 # The stock dagster-cloud client waits 60 s for an answer: that is the time of all attempts.
 _ALL_SECONDS = 58.0
@@ -40,8 +34,6 @@ _LOOKED_AT_BYTES = 1 << 20
 _READ_BYTES = 16 << 20
 _FIRST_PAUSE = 0.2
 _MAX_PAUSE = 5.0
-
-log = logging.getLogger(__name__)
 
 # Says what an answer's JSON object lacks of what was asked for, "" for nothing.
 Lacks = Callable[[dict[str, Any]], str]
@@ -163,13 +155,10 @@ class Upstream:
     ) -> httpx.Response:
         """Stream to or from a pre-signed address.
 
-        Raises ControlPlaneUnavailableError, and Refusal for an address that is no storage we know.
+        Raises ControlPlaneUnavailableError, and ControlPlaneRefusedError for an address that is no
+        storage we know.
         """
-        try:
-            address = self.addresses.checked(url)
-        except ControlPlaneRefusedError as error:
-            log.warning("%s", error)
-            raise Refusal(403, str(error)) from error
+        address = self.addresses.checked(url)
         request = self.storage.build_request(
             method, address, headers=dict(headers), content=content, timeout=_TRANSFER_TIMEOUT
         )

@@ -101,7 +101,7 @@ def test_command_that_fails_says_so_and_not_what_it_has_printed(tmp_path: Path) 
 
 def test_command_that_is_no_program_says_so(tmp_path: Path) -> None:
     """That is a matter of agent.yaml, and no other try mends it."""
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="no program of this name"):
         read_token(config_with(token_command=[str(tmp_path / "none")]), ENVIRONMENT)
 
 

@@ -194,6 +194,9 @@ async def test_code_server_writes_into_no_run_of_another_location(
                 await client.get("/gen_logs_url", params=logs_of(run)),
             ):
                 assert (answer.status_code == 403) is is_refused
+        many = part("x", packed(*(f"run-{number}" for number in range(1001))))
+        answer = await client.put("/store_events", content=many, headers=headers)
+        assert answer.status_code == 413
     assert all(b"theirs" not in received.body for received in control_plane.requests)
 
 

@@ -194,6 +194,16 @@ def _without_arguments(call: Call) -> Call:
             {"eventRecords": [{"runId": "mine"}, {"runId": "other"}]},
         ),
         (event_log_queries.STORE_EVENT_BATCH_MUTATION, {"eventRecords": {"runId": "other"}}),
+        (
+            "mutation M($mine: X, $others: X) { eventLogs "
+            "{ StoreEventBatch(eventRecord: $mine, eventRecords: $others) { ok } } }",
+            {"mine": {"runId": "mine"}, "others": [{"runId": "other"}]},
+        ),
+        (
+            "query Q($mine: X, $others: X) { runs "
+            "{ getRunPartitionData(filters: $mine, runsFilter: $others) } }",
+            {"mine": {"runIds": ["mine"]}, "others": {"runIds": ["other"]}},
+        ),
         (run_queries.ADD_RUN_TAGS_MUTATION, {"runId": "other"}),
         (run_queries.ADD_RUN_TAGS_MUTATION, {"runId": ""}),
         (run_queries.ADD_RUN_TELEMETRY_MUTATION, {"serializedTelemetry": '{"run_id": "other"}'}),
