@@ -1,4 +1,7 @@
-"""Decompression within limits: the only place that unpacks what a peer has sent."""
+"""Decompression within limits of a body that is there as a whole.
+
+Answers are unpacked as they come: outgoing/http_client.py.
+"""
 
 from __future__ import annotations
 

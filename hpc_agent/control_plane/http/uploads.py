@@ -205,8 +205,9 @@ async def packed_part(request: Request) -> bytes:
 
 
 async def json_body(request: Request) -> dict[str, Any]:
-    """Return a small JSON object. Raises InputError."""
-    return loads_object(await bounded_body(request, MAX_JSON_BYTES))
+    """Return a JSON object, read beside the event loop. Raises InputError."""
+    body = await bounded_body(request, MAX_JSON_BYTES)
+    return await asyncio.to_thread(loads_object, body)
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
