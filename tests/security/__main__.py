@@ -39,7 +39,10 @@ def _is_missed(defence: Defence) -> bool:
         shutil.copytree(ROOT, root, symlinks=True, dirs_exist_ok=True, ignore=_LEFT_OUT)
         (root / ".venv").symlink_to(ROOT / ".venv")
         changed = root / defence.file
-        changed.write_text(changed.read_text().replace(defence.old, defence.new))
+        source = changed.read_text()
+        if source.count(defence.old) != 1:
+            raise SystemExit(f"{defence.name}: its text does not stand once in {defence.file}")
+        changed.write_text(source.replace(defence.old, defence.new))
         code, said = _test(defence.test, root)
     is_missed = code == TESTS_FAILED
     print(f"{'ok ' if is_missed else 'BAD'} {defence.name}: {defence.test}", flush=True)
