@@ -108,6 +108,7 @@ def end(pids: Sequence[int], *, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while any(identity(pid) == known[pid] for pid in alive) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
+    _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
 def with_environment(entries: Sequence[str]) -> Iterator[int]:

@@ -101,6 +101,11 @@ class Admission:
         self._guests.discard(guest)
         self.strike(guest)
 
+    def put_out_all(self) -> None:
+        """End every connection, whatever it speaks."""
+        for guest in list(self._guests):
+            guest.abort()
+
     def _make_room(self, reason: str, peer: str | None = None) -> None:
         """Put out the longest waiting stranger of a peer, by default of the one with most."""
         if peer is None and self._strangers:

@@ -20,11 +20,19 @@ class ClosingTransport:
         self._transport = transport
         self._guest = guest
         self._seconds = seconds
+        self._is_closed = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def close(self) -> None:
-        """Send what is to be sent, tell the peer, and wait for it a little while."""
+        """Send what is to be sent, tell the peer, and wait for it a little while.
+
+        Done once: a TLS transport that is closed twice forgets its protocol, and then neither
+        ``abort`` ends it nor can it be asked for anything (asyncio/sslproto.py of Python 3.11).
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._transport.close()
         self._guest.abort_after(self._seconds)

@@ -104,8 +104,7 @@ class Listener:
                 # uvicorn has no event for this; its own Server.shutdown polls as well.
                 while self._busy():  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
-        for connection in list(self._state.connections):
-            connection.transport.abort()
+        self.admission.put_out_all()
         tasks = self._state.tasks | self._handshakes
         for task in tasks:
             task.cancel()
@@ -114,7 +113,7 @@ class Listener:
 
     def _busy(self) -> bool:
         """Whether an answer is being made or sent. An idle peer need not confirm TLS's end."""
-        unsent = (unsent_bytes(c.transport) for c in self._state.connections)
+        unsent = (c.transport.get_write_buffer_size() for c in self._state.connections)
         return bool(self._state.tasks) or any(unsent)
 
     def _stop_accepting(self) -> None:
@@ -220,18 +219,6 @@ def _let_go_of_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__context__
-
-
-def unsent_bytes(transport: asyncio.Transport) -> int:
-    """Return how much a connection has still to send.
-
-    A TLS transport that was closed twice has forgotten its protocol, and fails when asked
-    (asyncio/sslproto.py of Python 3.11, _SSLProtocolTransport.close).
-    """
-    try:
-        return transport.get_write_buffer_size()
-    except AttributeError:
-        return 0
 
 
 class _Greeter(asyncio.Protocol):

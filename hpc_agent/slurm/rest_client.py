@@ -30,6 +30,8 @@ _OPENAPI = "/openapi/v3"
 _PATH = re.compile(r"/(slurm|slurmdb)/(v\d+\.\d+\.\d+)/")
 # Larger documents are parsed in a thread: those of 10,000 jobs have tens of megabytes.
 _LARGE_BYTES = 256 * 1024
+# The connection ended instead of an answer.
+_CUT = (httpx.ReadError, httpx.RemoteProtocolError)
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # slurmrestd hands a token on, and slurmctld refuses it: SLURM_PROTOCOL_AUTHENTICATION_ERROR.
 _AUTHENTICATION_ERROR = 1007
@@ -198,6 +200,15 @@ class RestClient:
         return await self._send_once(request, renewed)
 
     async def _send_once(self, request: _Request, token: str) -> Answer:
+        try:
+            return await self._exchange(request, token)
+        except AnswerLostError as error:
+            # A question may be asked twice: slurmrestd that is busy ends a connection at times.
+            if request.method != "GET" or not isinstance(error.__cause__, _CUT):
+                raise
+            return await self._exchange(request, token)
+
+    async def _exchange(self, request: _Request, token: str) -> Answer:
         await self._bucket.take()
         seconds = request.timeout_seconds
         headers = {"X-SLURM-USER-TOKEN": token} if token else {}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -148,17 +149,25 @@ def test_no_process_shows_a_secret(scene: Scene) -> None:
     assert holders(scene.secrets, environments(scene.stack.config.work_dir / "jobs")) == []
 
 
+def shows(scene: Scene, argv: tuple[str, ...], key: str) -> bytes | None:
+    """Return what a command prints once it tells of the job, else the secret is not looked for."""
+    printed = scene.slurm(*argv)
+    return printed if key.encode() in printed else None
+
+
 def test_slurm_shows_no_secret(scene: Scene) -> None:
     """Of the job that runs, and of those that are over."""
-    job_id = scene.stack.job_of(run_id=scene.running)["job_id"]
+    job = scene.stack.job_of(run_id=scene.running)
     shown = {
-        "scontrol": scene.slurm("scontrol", "show", "job", "--details", "--details"),
-        "script": scene.slurm("scontrol", "write", "batch_script", job_id, "-"),
-        "squeue": scene.slurm("squeue", "--states=all", "--format=%all"),
-        "sacct": scene.slurm("sacct", "--allusers", "--format=ALL", "--parsable2"),
+        argv[0]: poll(partial(shows, scene, argv, job["key"]), " ".join(argv), 60)
+        for argv in (
+            ("scontrol", "show", "job", "--details", "--details"),
+            ("squeue", "--states=all", "--format=%all"),
+            # Written down by slurmctld in its own time.
+            ("sacct", "--allusers", "--starttime=now-1hour", "--format=ALL", "--parsable2"),
+        )
     }
-    key = scene.stack.job_of(run_id=scene.running)["key"]
-    assert all(key.encode() in text for text in shown.values() if text is not shown["script"])
+    shown["script"] = scene.slurm("scontrol", "write", "batch_script", job["job_id"], "-")
     assert holders(scene.secrets, shown.items()) == []
 
 

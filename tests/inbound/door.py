@@ -112,8 +112,10 @@ async def open_door(directory: Path, **settings: Any) -> AsyncIterator[Door]:
     )
     with socket.create_server(("127.0.0.1", 0)) as sock:
         await listener.start(sock)
-        yield Door(sock.getsockname()[1], listener, certificate, taken)
-        await listener.stop(1)
+        try:
+            yield Door(sock.getsockname()[1], listener, certificate, taken)
+        finally:
+            await listener.stop(1)
 
 
 async def _serve(directory: Path, settings: dict[str, Any]) -> None:

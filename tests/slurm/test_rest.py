@@ -393,12 +393,16 @@ async def test_unix_socket_does_as_well(socket: Path, token_file: Path) -> None:
 
 
 class Proxy:
-    """A TCP proxy; instead of the answer to certain requests it ends the connection."""
+    """A TCP proxy; instead of the answer to certain requests it ends the connection.
+
+    ``once``: each of them is cut for the first time only.
+    """
 
     def __init__(self, url: str) -> None:
         self.host, _, port = url.removeprefix("http://").partition(":")
         self.port = int(port)
         self.cuts: Sequence[bytes] = ()
+        self.once = False
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> str:
@@ -416,7 +420,10 @@ class Proxy:
         back.write(head + await reader.readexactly(_length(head)))
         answer = await there.readuntil(b"\r\n\r\n")
         answer += await there.readexactly(_length(answer))
-        if not any(cut in head for cut in self.cuts):
+        cuts = [cut for cut in self.cuts if cut in head]
+        if self.once:
+            self.cuts = [cut for cut in self.cuts if cut not in cuts]
+        if not cuts:
             writer.write(answer)
         back.close()
         writer.close()
@@ -455,6 +462,18 @@ async def test_lost_answer_to_a_question_is_no_answer(
             await scheduler.queue()
         with pytest.raises(SchedulerUnavailableError, match="answer is lost"):
             await scheduler.show("1")
+
+
+@pytest.mark.slurm
+async def test_question_whose_answer_was_cut_is_asked_again(
+    slurm_cluster_rest: SlurmCluster, token_file: Path
+) -> None:
+    """It changes nothing, and a look of the agent is not lost for it."""
+    proxy = Proxy(slurm_cluster_rest.restd)
+    proxy.cuts, proxy.once = [b"/openapi", b"/jobs"], True
+    async with proxy as url, opened(url, token_file) as scheduler:
+        await scheduler.queue()
+    assert proxy.cuts == []
 
 
 async def test_nobody_listens(tmp_path: Path, write_script: WriteScript) -> None:
