@@ -26,6 +26,7 @@ from hpc_agent.code_servers.demand import Demand, Place
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.workspace import not_allowed
 from hpc_agent.dagster_plus import requests, responses
+from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.requests import Opened
 from hpc_agent.dagster_plus.serdes import Packed, error_info_of
 from hpc_agent.errors import (
@@ -261,15 +262,12 @@ class ServeLoop:
     async def _call(
         self, place: Place, request: Request, opened: Opened, *, wait_seconds: float
     ) -> str:
-        is_branch = request.is_branch_deployment
+        is_branch, config = request.is_branch_deployment, self._context.config
+        instance = instance_ref(
+            request.deployment, config.compute_logs, config.python_logs_of(place[1])
+        )
         async with self._calls.use(place, is_branch=is_branch, wait_seconds=wait_seconds) as server:
-            return await call_server(
-                server,
-                request.api,
-                opened.args,
-                deployment=request.deployment,
-                compute_logs=self._context.config.compute_logs,
-            )
+            return await call_server(server, request.api, opened.args, instance=instance)
 
     def _location_of(self, request: Request, opened: Opened) -> str:
         location = requests.location_of(opened.args)

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_agent.config import ComputeLogs
 from hpc_agent.dagster_plus import requests
-from hpc_agent.dagster_plus.instance_ref import instance_ref
-from hpc_agent.dagster_plus.serdes import dumps
+from hpc_agent.dagster_plus.serdes import Packed, dumps
 from hpc_agent.errors import ControlPlaneError
 from hpc_agent.grpc import client as grpc
 from hpc_agent.grpc.client import CodeServerClient, UnaryCall
@@ -45,8 +43,7 @@ async def call_server(
     api: str,
     args: Mapping[str, Any],
     *,
-    deployment: str,
-    compute_logs: ComputeLogs,
+    instance: Packed,
 ) -> str:
     """Make the call of a request and return the answer, unopened. Raises CodeServerError."""
     if api == requests.GET_EXTERNAL_NOTEBOOK_DATA:
@@ -56,8 +53,7 @@ async def call_server(
     server_call = _CALLS[api]
     serialized = dumps(args)
     if server_call.with_instance:
-        reference = instance_ref(deployment, compute_logs)
-        serialized = requests.with_instance_ref(args, reference)
+        serialized = requests.with_instance_ref(args, instance)
     return await server.call(server_call.call, serialized, deadline_seconds=_deadline(args))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,6 +81,8 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     if set_aside := found.messages_set_aside + found.events_set_aside:
         print_line(f"Set aside, since the control plane does not take them: {set_aside} messages")
         print_line("  (`hpc-agent outgoing` says why, and sends them again)")
+    if found.artifacts.get("files"):
+        print_line(artifacts_line(found.artifacts))
     for node in found.avoided_nodes:
         print_line(
             f"Node {node['node']} is left out until {time_of(node['avoided_until'])}, since it "
@@ -92,6 +95,15 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
     if found.code_servers:
         print_line("")
         print_table(["deployment", "location", "status", "job"], found.code_servers)
+
+
+def artifacts_line(artifacts: Mapping[str, Any]) -> str:
+    """Return how much the artifacts of runs take, counted within the last hour."""
+    at_least = "" if artifacts["is_all"] else "more than "
+    return (
+        f"Artifacts of runs: {at_least}{artifacts['files']} files, "
+        f"{artifacts['size_bytes'] / (1 << 20):,.1f} MiB in {artifacts['directory']}"
+    )
 
 
 def jobs(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hpc_agent.config import Environment
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError
 from hpc_agent.inbound.json_text import loads
@@ -60,6 +62,22 @@ class DeployData(BaseModel):
                 words = f"{name[:100]!r} can be no variable of a process"
                 raise ConfigError(f"its deploy data cannot be used: {words}")
         return data
+
+    def located(self, environment: Environment) -> DeployData:
+        """Return the same with an absolute ``working_directory``. Raises ConfigError."""
+        own, general = self.working_directory, environment.working_directory
+        if not own or own.startswith("/"):
+            return self
+        if general is None:
+            raise ConfigError(
+                f"its working_directory {own!r} is relative, and nothing says to what: make it an "
+                "absolute path on the cluster, or set environment.working_directory in agent.yaml"
+            )
+        return self.model_copy(update={"working_directory": str(PurePosixPath(general, own))})
+
+    def start_directory(self, environment: Environment) -> str | None:
+        """Return where the location's code server starts, and all of its runs."""
+        return environment.working_directory or self.working_directory or None
 
     def context_variables(self) -> dict[str, str]:
         """Return what tells user code where it runs."""

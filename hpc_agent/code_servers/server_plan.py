@@ -10,7 +10,7 @@ from hpc_agent.config import AgentConfig, Environment
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.serdes import dumps
 from hpc_agent.errors import ConfigError
-from hpc_agent.jobs.directory import NodePath, NodeSpec
+from hpc_agent.jobs.directory import NodePath, NodeSpec, log_settings
 from hpc_agent.jobs.interpreter import container_settings, dagster_api, has_image, python_of
 from hpc_agent.jobs.layers import server_layers, settle
 from hpc_agent.jobs.preparation import JobPlan
@@ -27,7 +27,7 @@ def plan_server(
 ) -> JobPlan:
     """Return what is to be submitted. Raises ConfigError when it cannot be served here."""
     try:
-        data = DeployData.parse(deploy_data)
+        data = DeployData.parse(deploy_data).located(config.environment_of(location))
     except ConfigError as error:
         raise ConfigError(f"code location {location}: {error}") from None
     if data.pex_metadata:
@@ -50,7 +50,7 @@ def plan_server(
             "`environment.python` in agent.yaml, or `executable_path` of the code location"
         )
     _check_container(environment, data, location=location, placement=placement)
-    working_directory = environment.working_directory or data.working_directory
+    working_directory = data.start_directory(environment)
     spec = NodeSpec(
         key=key,
         kind=WorkerKind.CODE_SERVER,
@@ -71,6 +71,8 @@ def plan_server(
         grace_seconds=config.runs.grace_seconds,
         memory_limit_mb=_memory_limit(config, location),
         nice=config.code_servers.login.nice if placement == "login" else 0,
+        compute_logs=log_settings(config.compute_logs),
+        artifacts_directory=str(config.artifacts_of(deployment, location)),
     )
     layers = server_layers(config, deployment=deployment, location=location)
     return JobPlan(
@@ -109,7 +111,7 @@ def _memory_limit(config: AgentConfig, location: str) -> int | None:
 def _variables(
     config: AgentConfig, data: DeployData, *, deployment: str, location: str
 ) -> dict[str, str]:
-    reference = instance_ref(deployment, config.compute_logs)
+    reference = instance_ref(deployment, config.compute_logs, config.python_logs_of(location))
     return {
         **data.context_variables(),
         "DAGSTER_LOCATION_NAME": location,

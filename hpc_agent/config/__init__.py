@@ -8,9 +8,10 @@ A key of agent.yaml can also be given in the environment: ``HPC_AGENT__CONTROL_P
 
 from __future__ import annotations
 
-from hpc_agent.config.agent import AgentConfig, ComputeLogs, Logging
+from hpc_agent.config.agent import AgentConfig, Logging
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
 from hpc_agent.config.environment import Conda, Container, Environment
+from hpc_agent.config.instance import Artifacts, ComputeLogs, PythonLogs
 from hpc_agent.config.jobs import (
     CodeServers,
     Deployment,
@@ -29,6 +30,7 @@ __all__ = [
     "AgentConfig",
     "AgentMetrics",
     "AgentQueues",
+    "Artifacts",
     "Bounds",
     "CodeServers",
     "ComputeLogs",
@@ -41,6 +43,7 @@ __all__ = [
     "Logging",
     "OptionValue",
     "Policy",
+    "PythonLogs",
     "Relay",
     "Retries",
     "Retry",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from hpc_agent.config.access import DEFAULT_ACCESS, Access
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
 from hpc_agent.config.environment import Environment
+from hpc_agent.config.instance import Artifacts, ComputeLogs, PythonLogs, directory_name
 from hpc_agent.config.jobs import (
     CodeServers,
     Deployment,
@@ -20,13 +21,6 @@ from hpc_agent.config.jobs import (
 )
 from hpc_agent.config.policy import Policy
 from hpc_agent.config.section import ExpandedPath, Options, Section
-
-
-class ComputeLogs(Section):
-    """Upload of the runs' standard output and error to the control plane."""
-
-    enabled: bool = True
-    upload_interval_seconds: Annotated[int, Field(ge=1)] = 3
 
 
 class Logging(Section):
@@ -62,6 +56,8 @@ class AgentConfig(Section):
     code_servers: CodeServers = CodeServers()
     locations: dict[str, Location] = {}
     compute_logs: ComputeLogs = ComputeLogs()
+    python_logs: PythonLogs = PythonLogs()
+    artifacts: Artifacts = Artifacts()
     templates_dir: ExpandedPath | None = None
     logging: Logging = Logging()
 
@@ -101,6 +97,15 @@ class AgentConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sees_artifacts_it_removes(self) -> Self:
+        if self.has_files_elsewhere and self.artifacts.keep_days is not None:
+            raise ValueError(
+                "artifacts.keep_days: they are on another machine (scheduler.ssh.files: sftp), and "
+                "this agent removes none there: leave it out"
+            )
+        return self
+
     @property
     def has_files_elsewhere(self) -> bool:
         """Whether ``work_dir`` is on a machine that is reached by SFTP."""
@@ -126,3 +131,19 @@ class AgentConfig(Section):
         if own is None or own.environment is None:
             return self.environment
         return own.environment.over(self.environment)
+
+    def python_logs_of(self, location: str | None) -> PythonLogs:
+        """Return how a code location's Python logs: by its own settings or the general ones."""
+        own = self.locations.get(location or "")
+        return self.python_logs if own is None or own.python_logs is None else own.python_logs
+
+    @property
+    def artifacts_directory(self) -> Path:
+        """Where the artifacts of all code locations are."""
+        return self.artifacts.directory or self.work_dir / "artifacts"
+
+    def artifacts_of(self, deployment: str, location: str | None) -> Path:
+        """Return where the artifacts of a code location are."""
+        return (
+            self.artifacts_directory / directory_name(deployment) / directory_name(location or "")
+        )

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hpc_agent.config.access import Access
 from hpc_agent.config.environment import Environment
+from hpc_agent.config.instance import PythonLogs
 from hpc_agent.config.retries import Retries
 from hpc_agent.config.section import ExpandedPath, Options, Seconds, Section
 
@@ -156,3 +157,4 @@ class Location(Section):
     code_server_options: Options = {}
     code_server_placement: PlacementName | None = None
     access: Access = Access()
+    python_logs: PythonLogs | None = None

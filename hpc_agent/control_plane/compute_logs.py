@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
-import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -43,8 +45,6 @@ class ComputeLogStore:
                 f"compute_logs in dagster.yaml is {type(manager).__name__}, which takes no "
                 "uploads: use LocalComputeLogManager or a cloud storage manager"
             )
-        self._guard = threading.Lock()
-        self._final: dict[LogKey, set[ComputeIOType]] = {}
 
     def stays_below(self, directory: Path) -> bool:
         """Tell whether all logs are kept in files below a directory, and nowhere else."""
@@ -58,34 +58,39 @@ class ComputeLogStore:
         return tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)
 
     def finish(self, upload: LogUpload, file: IO[bytes]) -> None:
-        """Put a complete upload in place."""
+        """Put a complete upload in place, unless it was overtaken by one that has more."""
         file.close()
         path = self._path(upload)
-        complete = Path(
-            self._local.complete_artifact_path(  # type: ignore[no-untyped-call]
-                upload.log_key.parts
-            )
-        )
-        with self._guard:
-            final = self._final.get(upload.log_key, set())
-            if upload.partial and (upload.io_type in final or complete.exists()):
-                Path(file.name).unlink()  # tried again by its sender, and overtaken meanwhile
+        with _alone_in(path.parent):
+            if self._is_overtaken(upload, path, Path(file.name).stat().st_size):
+                Path(file.name).unlink()
                 return
             os.replace(file.name, path)  # noqa: PTH105 the name comes from tempfile
             if not upload.partial:
-                final = self._final.setdefault(upload.log_key, set())
-                final.add(upload.io_type)
-            is_complete = final >= {ComputeIOType.STDOUT, ComputeIOType.STDERR}
+                _final_mark(path).touch()
         if self._remote is not None:
             self._remote.upload_to_cloud_storage(
                 upload.log_key.parts, upload.io_type, partial=upload.partial
             )
-        # stderr is sent last (CloudStorageComputeLogManager._on_capture_complete), so that it also
-        # ends a log whose stdout came to a process of ours that has been replaced since.
-        if is_complete or (not upload.partial and upload.io_type is ComputeIOType.STDERR):
-            complete.touch()
-            with self._guard:
-                self._final.pop(upload.log_key, None)
+        # stderr is sent last, by the node program as by CloudStorageComputeLogManager.
+        if not upload.partial and upload.io_type is ComputeIOType.STDERR:
+            self._complete(upload).touch()
+
+    def _is_overtaken(self, upload: LogUpload, path: Path, size: int) -> bool:
+        """Tell by what is stored, since another gateway may have taken what came before."""
+        stored = path.stat().st_size if path.exists() else -1
+        if not upload.partial:
+            return _final_mark(path).exists() and stored > size
+        if stored > size or _final_mark(path).exists() or self._complete(upload).exists():
+            return True
+        return self._remote is not None and self._remote.cloud_storage_has_logs(
+            upload.log_key.parts, upload.io_type
+        )
+
+    def _complete(self, upload: LogUpload) -> Path:
+        parts = upload.log_key.parts
+        path: str = self._local.complete_artifact_path(parts)  # type: ignore[no-untyped-call]
+        return Path(path)
 
     @staticmethod
     def discard(file: IO[bytes]) -> None:
@@ -96,3 +101,16 @@ class ComputeLogStore:
     def _path(self, upload: LogUpload) -> Path:
         ending = IO_TYPE_EXTENSION[upload.io_type]
         return Path(self._local.get_captured_local_path(upload.log_key.parts, ending))
+
+
+def _final_mark(path: Path) -> Path:
+    """Return the empty file that says: this log has all that there will be."""
+    return path.with_name(f"{path.name}.final")
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep other threads, processes and hosts from the logs of a directory (flock(2), NFS too)."""
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

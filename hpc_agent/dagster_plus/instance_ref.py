@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import yaml
 
-from hpc_agent.config import ComputeLogs
+from hpc_agent.config import ComputeLogs, PythonLogs
 from hpc_agent.dagster_plus.serdes import Packed, packed
 
 URL_VARIABLE = "HPC_AGENT_API_URL"
 TOKEN_VARIABLE = "HPC_AGENT_JOB_TOKEN"  # noqa: S105 - the variable's name, not a token
-TMP_VARIABLE = "HPC_AGENT_TMP"
+LOGS_VARIABLE = "HPC_AGENT_COMPUTE_LOGS"
+ARTIFACTS_VARIABLE = "HPC_AGENT_ARTIFACTS"
 
 _STORAGES = {
     "run_storage": ("dagster_cloud.storage.runs", "GraphQLRunStorage"),
@@ -23,23 +24,28 @@ _STORAGES = {
 }
 
 
-# Where Dagster keeps local artifacts and captured output on the node. By the name of a variable: a
-# path written in later could be taken for one inside of what users and the control plane wrote.
-_LOCAL_DIRECTORY = {"env": TMP_VARIABLE}
+# The node program says with each "not now" when to come again (Retry-After, 5 to 30 s), so that 30
+# times are minutes. Without that word the stock client doubles its pauses without bound (0.5 s
+# times 2 to the 30th are 17 years; _retry_loop in dagster_cloud_cli/core/graphql_client.py), so it
+# does not pause at all then: only a node program that has died says nothing, and the child dies
+# with it.
+_PATIENCE = {"retries": 30, "backoff_factor": 0.0, "timeout": 120}
 
 
-def instance_ref(deployment: str, compute_logs: ComputeLogs) -> Packed:
+def instance_ref(deployment: str, compute_logs: ComputeLogs, python_logs: PythonLogs) -> Packed:
     """Return the InstanceRef for user code in one deployment."""
     return packed(
         "InstanceRef",
         local_artifact_storage_data=_configurable(
-            "dagster.core.storage.root", "LocalArtifactStorage", {"base_dir": _LOCAL_DIRECTORY}
+            "dagster.core.storage.root",
+            "LocalArtifactStorage",
+            {"base_dir": {"env": ARTIFACTS_VARIABLE}},
         ),
         compute_logs_data=_compute_logs(compute_logs),
         scheduler_data=_configurable("dagster.core.scheduler", "DagsterDaemonScheduler"),
         run_coordinator_data=_configurable("dagster.core.run_coordinator", "DefaultRunCoordinator"),
         run_launcher_data=_configurable("dagster", "DefaultRunLauncher"),
-        settings={},
+        settings={"python_logs": python_logs.settings} if python_logs.settings else {},
         run_storage_data=_configurable(*_STORAGES["run_storage"]),
         event_storage_data=_configurable(*_STORAGES["event_log_storage"]),
         schedule_storage_data=_configurable(*_STORAGES["schedule_storage"]),
@@ -63,9 +69,10 @@ def instance_ref(deployment: str, compute_logs: ComputeLogs) -> Packed:
                     "url": {"env": URL_VARIABLE},
                     "agent_token": {"env": TOKEN_VARIABLE},
                     "deployment": deployment,
-                    # Enough to outlast an agent that is away for minutes: it costs nothing else.
-                    "retries": 30,
-                    "timeout": 120,
+                    **_PATIENCE,
+                    # Whatever user code makes of the proxy variables (requests/sessions.py,
+                    # merge_environment_settings: this word wins over them).
+                    "proxies": {"no_proxy": "127.0.0.1"},
                 },
                 # Required by the class, never started in user code.
                 "user_code_launcher": {
@@ -78,17 +85,19 @@ def instance_ref(deployment: str, compute_logs: ComputeLogs) -> Packed:
 
 
 def _compute_logs(compute_logs: ComputeLogs) -> Packed:
+    """Dagster captures into files of the node; it is the node program that uploads them.
+
+    The stock manager uploads from the process that captures: what dies has uploaded nothing, and
+    of what is larger than 50 MiB it cuts off the end without a word.
+    """
     if not compute_logs.enabled:
         return _configurable(
             "dagster.core.storage.noop_compute_log_manager", "NoOpComputeLogManager"
         )
     return _configurable(
-        "dagster_cloud.storage.compute_logs",
-        "CloudComputeLogManager",
-        {
-            "local_dir": _LOCAL_DIRECTORY,
-            "upload_interval": compute_logs.upload_interval_seconds,
-        },
+        "dagster.core.storage.local_compute_log_manager",
+        "LocalComputeLogManager",
+        {"base_dir": {"env": LOGS_VARIABLE}},
     )
 
 

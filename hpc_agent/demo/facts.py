@@ -61,7 +61,7 @@ def gather(stack: Stack, run_id: str, *, location: str) -> RunFacts:
     events = stack.webserver.events(run_id)
     worker = stack.job_of(run_id=run_id)
     server = stack.job_of(location=location)
-    logs = stack.webserver.compute_logs(run_id)
+    logs = stack.printed(run_id)
     return RunFacts(
         scheduler=stack.cluster.kind,
         scheduler_version=stack.cluster.version,
@@ -76,9 +76,7 @@ def gather(stack: Stack, run_id: str, *, location: str) -> RunFacts:
             for item in run["assetMaterializations"]
         },
         compute_log_bytes=sum(
-            len(streams[name].encode())
-            for streams in logs.values()
-            for name in ("stdout", "stderr")
+            len(streams[name].encode()) for streams in logs for name in ("stdout", "stderr")
         ),
         timeline=timeline(events, worker),
         ui=f"{stack.webserver.url}/runs/{run_id}",

@@ -181,6 +181,16 @@ class Stack:
             alive=[self.agent, self.control_plane],
         )
 
+    def printed(self, run_id: str, *, seconds: float = 60.0) -> list[dict[str, str]]:
+        """Return what each process of a run has printed, once its job is over: then it is whole."""
+        wait_for(
+            f"the job of run {run_id} does not end",
+            lambda: self.job_of(run_id=run_id)["ended_at"] is not None,
+            seconds=seconds,
+            alive=[self.agent],
+        )
+        return list(self.webserver.compute_logs(run_id).values())
+
     def job_of(self, *, run_id: str | None = None, location: str | None = None) -> dict[str, Any]:
         """Return the job of a run, or the serving one of a code location, as the agent has it."""
         for job in read_jobs(self.config, limit=1000, everything=True):

@@ -15,12 +15,10 @@ from types import FrameType
 
 from hpc_agent.demo.cluster import ClusterChoice, choose_cluster
 from hpc_agent.demo.facts import RunFacts, gather
-from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 
 LOCATION = "example"
 PARTITION = "2026-01-01"
-_LOGS_SECONDS = 30.0
 _WORTH_HEARING = frozenset({"MaterializationEvent", "AssetCheckEvaluationEvent", "RunFailureEvent"})
 
 
@@ -83,12 +81,6 @@ def _play(stack: Stack, say: Narrator, options: DemoOptions) -> RunFacts:
     say("Launching a run that materializes all assets, as a job")
     run_id = stack.webserver.launch(LOCATION, "__ASSET_JOB", tags={"dagster/partition": PARTITION})
     _follow(stack, say, run_id)
-    wait_for(
-        "the compute logs do not arrive",
-        lambda: any(any(s.values()) for s in stack.webserver.compute_logs(run_id).values()),
-        seconds=_LOGS_SECONDS,
-        alive=[stack.agent, stack.control_plane],
-    )
     return gather(stack, run_id, location=LOCATION)
 
 

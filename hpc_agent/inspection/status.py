@@ -38,6 +38,7 @@ class AgentStatus:
     messages_set_aside: int
     events_waiting: int
     events_set_aside: int
+    artifacts: dict[str, Any]
 
 
 def read_status(config: AgentConfig) -> AgentStatus:
@@ -63,6 +64,10 @@ def read_status(config: AgentConfig) -> AgentStatus:
         messages_set_aside=messages.set_aside,
         events_waiting=events.waiting,
         events_set_aside=events.set_aside,
+        artifacts={
+            "directory": str(config.artifacts_directory),
+            **json.loads(meta.get(db, meta.ARTIFACTS) or "{}"),
+        },
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from hpc_agent.config import ComputeLogs
 from hpc_agent.files import Files, LocalFiles
 from hpc_agent.hostile_files import UnfitFileError
 from hpc_agent.jobs.disk_trouble import told_of
@@ -34,6 +35,23 @@ Word = str | NodePath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """How often the node program uploads compute logs, and how much of each."""
+
+    interval_seconds: float
+    most_bytes: int
+
+
+def log_settings(chosen: ComputeLogs) -> LogSettings | None:
+    """Return what the node program does with compute logs, None where nothing is captured."""
+    if not chosen.enabled:
+        return None
+    return LogSettings(
+        interval_seconds=chosen.upload_interval_seconds, most_bytes=chosen.max_mb << 20
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """What the node program does; the fields of ``spec.json``."""
 
@@ -50,6 +68,8 @@ class NodeSpec:
     memory_limit_mb: int | None = None
     nice: int = 0
     idle_seconds: float = 60
+    compute_logs: LogSettings | None = None
+    artifacts_directory: str | None = None
 
     def to_json(self) -> str:
         """Return ``spec.json``."""
@@ -69,6 +89,8 @@ class NodeSpec:
                 "memory_limit_mb": self.memory_limit_mb,
                 "nice": self.nice,
                 "idle_seconds": self.idle_seconds,
+                "compute_logs": self.compute_logs and asdict(self.compute_logs),
+                "artifacts_directory": self.artifacts_directory,
             },
             indent=1,
         )

@@ -27,7 +27,7 @@ def read_regular(path: str, limit: int = LARGEST, follow: bool = False) -> bytes
     Its directory is listed first: NFS caches the absence of a name for a while. Raises OSError.
     """
     os.listdir(os.path.dirname(os.path.realpath(path) if follow else path) or ".")
-    descriptor = _open_regular(path, os.O_RDONLY, follow=follow)
+    descriptor = open_regular(path, os.O_RDONLY, follow=follow)
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -39,10 +39,10 @@ def open_output(path: str) -> int:
     """Open a file to append to, in the place of whatever is not one. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     try:
-        descriptor = _open_regular(path, flags)
+        descriptor = open_regular(path, flags)
     except NotRegular:
         os.unlink(path)
-        descriptor = _open_regular(path, flags)
+        descriptor = open_regular(path, flags)
     os.set_blocking(descriptor, True)
     return descriptor
 
@@ -130,7 +130,8 @@ def _fill(descriptor: int, document: Dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _open_regular(path: str, flags: int, follow: bool = False) -> int:
+def open_regular(path: str, flags: int, follow: bool = False) -> int:
+    """Open a regular file and nothing else. Raises OSError, NotRegular for whatever else it is."""
     # O_NONBLOCK: opening a FIFO that nobody else has open would wait for ever.
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:

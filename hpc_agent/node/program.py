@@ -15,9 +15,11 @@ from typing import Any, Dict, Optional, Tuple
 from . import records, signals
 from .child import Child, cpu_seconds, max_rss_kb, supervise
 from .claim import ClaimRefused, claim
+from .compute_logs import ComputeLogs
 from .disk import DiskTrouble, Interrupted, patiently
 from .job_files import write_json
 from .journal import log
+from .log_upload import LogUpload
 from .memory import MemoryLimit
 from .output import Output
 from .proxy import LoopbackProxy
@@ -31,6 +33,9 @@ EXIT_REPORT_SECONDS = 30.0
 TERMINATED_REPORT_SECONDS = 5.0
 DUPLICATE_REPORT_SECONDS = 5.0
 LAST_REQUESTS_SECONDS = 5.0
+# Of an upload of what the steps have printed, without any progress.
+LAST_LOGS_SECONDS = 60.0
+TERMINATED_LOGS_SECONDS = 5.0
 READY_REPORT_SECONDS = 24 * 3600.0
 EX_TEMPFAIL = 75  # sysexits.h: the agent could not be reached, the run was not started
 EX_CANNOT_START = 127
@@ -131,6 +136,7 @@ class NodeProgram:
         log("started %s as process %d" % (os.path.basename(argv[0]), child.pid))
         output.start()
         proxy.start()
+        logs = self._carry_logs(tmp)
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
         limit = self._spec.memory_limit_mb
         memory = None if limit is None else MemoryLimit(limit, child.pid)
@@ -139,6 +145,8 @@ class NodeProgram:
             tunnels.stop()
         proxy.finish(LAST_REQUESTS_SECONDS)
         output.close()
+        if logs is not None:
+            logs.finish(LAST_LOGS_SECONDS if asked is None else TERMINATED_LOGS_SECONDS)
         too_much = memory.verdict if memory else None
         return self._ended(child.poll() or 0, asked, too_much, output.stderr_tail())
 
@@ -210,11 +218,27 @@ class NodeProgram:
         environment["HPC_AGENT_API_URL"] = "http://" + address
         environment["HPC_AGENT_JOB_TOKEN"] = self._token
         environment["HPC_AGENT_TMP"] = tmp
+        environment["HPC_AGENT_COMPUTE_LOGS"] = _captured_in(tmp)
+        environment["HPC_AGENT_ARTIFACTS"] = self._spec.artifacts_directory or tmp
         # The child must reach its loopback address whatever proxy the site sets.
         for name in ("no_proxy", "NO_PROXY"):
             others = environment.get(name)
             environment[name] = "127.0.0.1," + others if others else "127.0.0.1"
         return environment
+
+    def _carry_logs(self, tmp: str) -> Optional[ComputeLogs]:
+        settings = self._spec.compute_logs
+        if settings is None:
+            return None
+        logs = ComputeLogs(
+            _captured_in(tmp),
+            LogUpload(self._client, self._token, self._context.restart_count),
+            settings,
+            waits_for_end=self._spec.kind != CODE_SERVER,
+            rest_is_in=self._path("stdout"),
+        )
+        logs.start()
+        return logs
 
     def _serve_code(self, server_socket: str) -> Tunnels:
         tunnels = Tunnels(
@@ -345,6 +369,10 @@ def _node_local_directory() -> str:
         os.rmdir(directory)
         directory = tempfile.mkdtemp(prefix="hpc-agent-", dir="/tmp")
     return directory
+
+
+def _captured_in(tmp: str) -> str:
+    return os.path.join(tmp, "compute-logs")
 
 
 def _accepts(path: str) -> bool:

@@ -16,7 +16,14 @@ from .bodies import CHUNK_BYTES, BodyBroken, BodyTooLarge, read_body, stream_bod
 from .guests import Guests, Head
 from .journal import log
 from .relay_client import Exchange, RelayClient, Request
-from .tokens import TOKEN_HEADER, UPLOAD_PREFIX, same_token, upload_is_signed
+from .tokens import (
+    LOOPBACK_HEADER,
+    RESTART_HEADER,
+    TOKEN_HEADER,
+    UPLOAD_PREFIX,
+    same_token,
+    upload_is_signed,
+)
 
 # What one hop says to the next stays between them (RFC 9110, section 7.6.1).
 _HOP_BY_HOP = frozenset(
@@ -34,10 +41,10 @@ _HOP_BY_HOP = frozenset(
         "expect",
     )
 )
-LOOPBACK_HEADER = "X-Hpc-Loopback"
-# The relay refuses what is left of an earlier start on a node that Slurm took for dead.
-RESTART_HEADER = "X-Hpc-Restart"
 _SHORTAGE_SECONDS = 0.2
+# What the stock client repeats, with pauses that double without bound unless it is told how long to
+# wait (RETRY_STATUS_CODES in dagster_cloud_cli/core/graphql_client.py).
+_COME_BACK = (409, 429, 502, 503, 504)
 _REPLACED = _HOP_BY_HOP | {name.lower() for name in (TOKEN_HEADER, LOOPBACK_HEADER, RESTART_HEADER)}
 
 
@@ -190,6 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in response.getheaders():
             if name.lower() not in _HOP_BY_HOP:
                 self.send_header(name, value)
+        if response.status in _COME_BACK and response.getheader("Retry-After") is None:
+            self.send_header("Retry-After", str(forwarding.RETRY_AFTER_SECONDS))
         length = response.length
         if length is not None:
             self.send_header("Content-Length", str(length))
@@ -227,6 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
+        if retry_after is None and status in _COME_BACK:
+            retry_after = forwarding.RETRY_AFTER_SECONDS
         if retry_after is not None:
             self.send_header("Retry-After", str(retry_after))
         self.end_headers()

@@ -28,6 +28,14 @@ class SpecError(Exception):
 
 
 @dataclass(frozen=True)
+class LogSettings:
+    """How often compute logs are uploaded, and how much of each."""
+
+    interval_seconds: float
+    most_bytes: int
+
+
+@dataclass(frozen=True)
 class NodePath:
     """A word of a command that only the node knows; ``name`` is SOCKET or TMP."""
 
@@ -54,6 +62,8 @@ class Spec:
     memory_limit_mb: Optional[int]
     nice: int
     idle_seconds: float
+    compute_logs: Optional[LogSettings]
+    artifacts_directory: Optional[str]
 
 
 def read_spec(job_dir: str) -> Spec:
@@ -140,4 +150,12 @@ def _parse(document: Dict[str, Any]) -> Spec:
         memory_limit_mb=document.get("memory_limit_mb"),
         nice=int(document.get("nice", 0)),
         idle_seconds=float(document.get("idle_seconds", 60)),
+        compute_logs=_log_settings(document.get("compute_logs")),
+        artifacts_directory=document.get("artifacts_directory"),
     )
+
+
+def _log_settings(document: Optional[Dict[str, Any]]) -> Optional[LogSettings]:
+    if document is None:
+        return None
+    return LogSettings(float(document["interval_seconds"]), int(document["most_bytes"]))

@@ -7,6 +7,9 @@ import hashlib
 import hmac
 
 TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (a name)
+LOOPBACK_HEADER = "X-Hpc-Loopback"
+# The relay refuses what is left of an earlier start on a node that Slurm took for dead.
+RESTART_HEADER = "X-Hpc-Restart"
 UPLOAD_PREFIX = "/_hpc/upload/"
 
 

@@ -43,13 +43,13 @@ def plan_from(
     attempt: int = 1,
     overrides: Mapping[str, str] | None = None,
 ) -> JobPlan:
-    """Return the plan of an attempt, with what the run's code server was told of where it runs."""
+    """Return the plan of an attempt, as what the run's code location was deployed."""
     server = code_servers.newest_of(db, deployment, run.location or "")
     return plan_run(
         config,
         run,
         deployment=deployment,
-        context=DeployData.parse(server.deploy_data).context_variables() if server else {},
+        deployed=DeployData.parse(server.deploy_data) if server else DeployData(),
         attempt=attempt,
         overrides=overrides,
     )

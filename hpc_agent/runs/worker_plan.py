@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
+from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import dumps, packed
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs import options
-from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.directory import NodeSpec, log_settings
 from hpc_agent.jobs.interpreter import (
     IN_FILE,
     container_settings,
@@ -40,14 +42,14 @@ def plan_run(
     run: RunToLaunch,
     *,
     deployment: str,
-    context: Mapping[str, str] | None = None,
+    deployed: DeployData = DeployData(),  # noqa: B008  (a value)
     attempt: int = 1,
     overrides: Mapping[str, str] | None = None,
 ) -> JobPlan:
     """Return what is to be submitted. Raises ConfigError when a tag asks for what cannot be had.
 
-    ``context`` are variables that tell user code where it runs, the same as in its code server;
-    ``overrides`` the options in which a later attempt differs from the first.
+    ``deployed`` is what its code server was started from: a run gets the same directory and
+    variables. ``overrides`` are the options in which a later attempt differs from the first.
     """
     policies = policies_of(config.runs.retries, run.tags)
     environment = with_image(
@@ -72,25 +74,29 @@ def plan_run(
     arguments: dict[str, Any] = {
         "pipeline_origin": _without_container_context(run.code_origin),
         "pipeline_run_id": run.run_id,
-        "instance_ref": instance_ref(deployment, config.compute_logs),
+        "instance_ref": instance_ref(
+            deployment, config.compute_logs, config.python_logs_of(run.location)
+        ),
         "set_exit_code_on_failure": True,
     }
-    api = dagster_api(
-        environment,
-        python,
-        image=_image(run),
-        working_directory=environment.working_directory or _working_directory(run),
-    )
+    try:
+        start_directory = deployed.located(environment).start_directory(environment)
+    except ConfigError as error:
+        raise ConfigError(f"run {run.run_id}: {error}") from None
+    working_directory = start_directory or _loaded_from(config, run)
+    api = dagster_api(environment, python, image=_image(run), working_directory=working_directory)
     spec = NodeSpec(
         key=run_key(run.run_id, attempt),
         kind=WorkerKind.RUN_WORKER,
         # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
         argv=[*api, "execute_run", dumps(packed("ExecuteRunArgs", **arguments))],
-        environment=context or {},
-        working_directory=environment.working_directory,
+        environment=deployed.context_variables(),
+        working_directory=working_directory,
         grace_seconds=config.runs.grace_seconds,
         resume_argv=[*api, "resume_run", dumps(packed("ResumeRunArgs", **arguments))],
         leave_open_on=signals_left_open(policies, attempt),
+        compute_logs=log_settings(config.compute_logs),
+        artifacts_directory=str(config.artifacts_of(deployment, run.location)),
     )
     layers = run_layers(config, deployment=deployment, location=run.location, tags=run.tags)
     settings = settle(config, [*layers, *_overrides(attempt, overrides)], deployment=deployment)
@@ -144,9 +150,12 @@ def _image(run: RunToLaunch) -> str | None:
     return _repository(run).get("container_image")
 
 
-def _working_directory(run: RunToLaunch) -> str | None:
-    """Return the directory that the code location was loaded from."""
-    return (_repository(run).get("code_pointer") or {}).get("working_directory")
+def _loaded_from(config: AgentConfig, run: RunToLaunch) -> str | None:
+    """Return the directory that the code location was loaded from, unless it was a server's own."""
+    directory = (_repository(run).get("code_pointer") or {}).get("working_directory")
+    if not isinstance(directory, str) or not directory.startswith("/"):
+        return None
+    return None if PurePosixPath(directory).is_relative_to(config.work_dir) else directory
 
 
 def _repository(run: RunToLaunch) -> Mapping[str, Any]:

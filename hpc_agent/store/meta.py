@@ -15,6 +15,8 @@ from hpc_agent.errors import LeaseHeldError
 LEASE_SECONDS = 60.0
 # Name of a remembered value: what the scheduler's commands print that is no record (JSON).
 UNREADABLE = "unreadable"
+# And how much the artifacts of runs take (JSON: Usage of jobs/artifacts.py).
+ARTIFACTS = "artifacts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

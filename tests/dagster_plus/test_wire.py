@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     from dagster_shared.serdes import deserialize_value, serialize_value
 
 from hpc_agent.agent.context import RecentErrors
-from hpc_agent.config import ComputeLogs
+from hpc_agent.config import ComputeLogs, PythonLogs
 from hpc_agent.dagster_plus import events, requests, responses
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.responses import Timing
@@ -119,9 +119,16 @@ def test_instance_ref_names_loadable_classes(
     compute_logs: ComputeLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """User code can make its instance from the reference; what it names exists."""
-    monkeypatch.setenv("HPC_AGENT_TMP", str(tmp_path))
-    reference = deserialize_value(dumps(instance_ref("prod", compute_logs)), InstanceRef)
-    assert reference.local_artifact_storage.base_dir == str(tmp_path)
+    monkeypatch.setenv("HPC_AGENT_COMPUTE_LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("HPC_AGENT_ARTIFACTS", str(tmp_path / "artifacts"))
+    python_logs = PythonLogs(managed_python_loggers=["mine"], python_log_level="INFO")
+    packed_reference = instance_ref("prod", compute_logs, python_logs)
+    reference = deserialize_value(dumps(packed_reference), InstanceRef)
+    assert reference.local_artifact_storage.base_dir == str(tmp_path / "artifacts")
+    assert reference.settings["python_logs"] == {
+        "managed_python_loggers": ["mine"],
+        "python_log_level": "INFO",
+    }
     for data in (
         reference.compute_logs_data,
         reference.run_storage_data,
@@ -140,7 +147,7 @@ def test_run_arguments_read_back() -> None:
         "ExecuteRunArgs",
         pipeline_origin=json.loads(ORIGIN),
         pipeline_run_id="r",
-        instance_ref=instance_ref("prod", ComputeLogs()),
+        instance_ref=instance_ref("prod", ComputeLogs(), PythonLogs()),
         set_exit_code_on_failure=True,
     )
     args = deserialize_value(dumps(ours), ExecuteRunArgs)

@@ -114,4 +114,4 @@ def test_run_in_a_bundle_succeeds_and_names_its_node(stack: Stack) -> None:
     assert any(line in {f"Job {job_id} runs on c{node}." for node in (1, 2)} for line in lines)
     directory = stack.directories.shared / "work" / "jobs" / job["key"]
     assert (directory / "where").read_text() == f"{directory}\n"
-    assert any(logs["stdout"] for logs in stack.webserver.compute_logs(run_id).values())
+    assert any(logs["stdout"] for logs in stack.printed(run_id))

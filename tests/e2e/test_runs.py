@@ -81,9 +81,9 @@ def test_run_materializes_assets_as_a_slurm_job(stack: Stack, slurm_cluster: Slu
     ]
     assert facts.assets["raw_readings"]["dagster/row_count"] == 72
     assert "| station | mean" in facts.assets["summary"]["report"]
-    logs = stack.webserver.compute_logs(run_id)
-    assert "read 24 hours from" in "".join(streams["stdout"] for streams in logs.values())
-    assert "readings are missing" in "".join(streams["stderr"] for streams in logs.values())
+    logs = stack.printed(run_id)
+    assert "read 24 hours from" in "".join(streams["stdout"] for streams in logs)
+    assert "readings are missing" in "".join(streams["stderr"] for streams in logs)
 
     assert f"Comment={stack.job_of(run_id=run_id)['key']}" in slurm_job(
         slurm_cluster, facts.run_worker.job_id

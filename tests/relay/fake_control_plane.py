@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 from hpc_agent.relay.documents import calls
+
+_KEPT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,31 @@ def done(body: bytes) -> bytes:
     return json.dumps({"data": data}).encode()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedLog:
+    """A compute log as it was uploaded; ``end`` is the last of it."""
+
+    name: str
+    io_type: str
+    is_partial: bool
+    size: int
+    digest: str
+    end: str
+
+    @classmethod
+    def of(cls, path: str, size: int, digest: str, end: bytes) -> UploadedLog:
+        """Take the address, which says what was asked for."""
+        query = parse_qs(path.partition("?")[2])
+        return cls(
+            name="/".join(query.get("log_key", [])),
+            io_type=query.get("io_type", [""])[0],
+            is_partial=query.get("partial") == ["True"],
+            size=size,
+            digest=digest,
+            end=end.decode("utf-8", "replace"),
+        )
+
+
 @dataclass(slots=True)
 class FakeControlPlane:
     """Answers every GraphQL request and counts event writes once per idempotency key.
@@ -66,6 +94,8 @@ class FakeControlPlane:
     requests: list[Received] = field(default_factory=list)
     stored: dict[str, Received] = field(default_factory=dict)
     uploads: list[tuple[int, str]] = field(default_factory=list)
+    logs: list[UploadedLog] = field(default_factory=list)
+    upload_status: int = 200
     status: int = 200
     answer: dict[str, Any] | None = None
     script: Callable[[Received], Reply | None] | None = None
@@ -104,8 +134,9 @@ class FakeControlPlane:
                     self._take()
 
             def do_GET(self) -> None:
+                query = self.path.partition("?")[2]
                 if self.path.startswith("/gen_logs_url"):
-                    self._take({"url": f"{outer.url}/bucket/logs?X-Signature=secret"})
+                    self._take({"url": f"{outer.url}/bucket/logs?X-Signature=secret&{query}"})
                 elif self.path.startswith("/bucket/"):
                     self._send(200, b"state")
                 else:
@@ -128,13 +159,18 @@ class FakeControlPlane:
 
             def _upload(self) -> None:
                 left = int(self.headers["Content-Length"])
-                digest, size = hashlib.sha256(), left
+                digest, size, end = hashlib.sha256(), left, b""
                 while left:
                     data = self.rfile.read(min(left, 1 << 16))
+                    if not data:
+                        return
                     digest.update(data)
                     left -= len(data)
-                outer.uploads.append((size, digest.hexdigest()))
-                self._send(200, b"{}")
+                    end = (end + data)[-_KEPT_BYTES:]
+                if outer.upload_status == 200:
+                    outer.uploads.append((size, digest.hexdigest()))
+                    outer.logs.append(UploadedLog.of(self.path, size, digest.hexdigest(), end))
+                self._send(outer.upload_status, b"{}")
 
             def _act(self, reply: Reply, content: bytes) -> None:
                 if reply.hold is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig, parse_config
 from hpc_agent.dagster_plus.requests import RunToLaunch, run_of
 from hpc_agent.errors import ConfigError, ControlPlaneError
@@ -80,9 +81,60 @@ def test_settings_of_a_location_and_tags_of_a_run_win() -> None:
 def test_user_code_is_told_where_it_runs() -> None:
     """The variables of the control plane reach the run."""
     plan = plan_run(
-        config(), RUN, deployment="prod", context={"DAGSTER_CLOUD_DEPLOYMENT_NAME": "prod"}
+        config(),
+        RUN,
+        deployment="prod",
+        deployed=DeployData(cloud_context_env={"DAGSTER_CLOUD_DEPLOYMENT_NAME": "prod"}),
     )
     assert plan.spec.environment["DAGSTER_CLOUD_DEPLOYMENT_NAME"] == "prod"
+
+
+@pytest.mark.parametrize(
+    ("settings", "deployed", "loaded_from", "expected"),
+    [
+        ({}, "/deployed", "/loaded", "/deployed"),
+        ({"working_directory": "/set"}, "/deployed", "/loaded", "/set"),
+        ({"working_directory": "/set"}, "src", "/loaded", "/set"),
+        ({}, None, "/loaded", "/loaded"),
+        ({}, None, "/work/jobs/srv-1", None),
+        ({}, None, "relative", None),
+        ({}, None, None, None),
+    ],
+)
+def test_run_starts_where_its_code_server_does(
+    settings: dict[str, str], deployed: str | None, loaded_from: str | None, expected: str | None
+) -> None:
+    """Data and .env files beside the code are found; a server's own directory is not for long."""
+    repository = {**ORIGIN["repository_origin"], "code_pointer": {"working_directory": loaded_from}}
+    plan = plan_run(
+        config(environment=settings),
+        replace(RUN, code_origin={"repository_origin": repository}),
+        deployment="prod",
+        deployed=DeployData(working_directory=deployed),
+    )
+    assert plan.spec.working_directory == expected
+
+
+def test_relative_directory_without_another_is_refused_with_advice() -> None:
+    with pytest.raises(ConfigError, match=r"'src' is relative.*environment\.working_directory"):
+        plan_run(config(), RUN, deployment="prod", deployed=DeployData(working_directory="src"))
+
+
+def test_artifacts_are_kept_by_deployment_and_location() -> None:
+    """On the file system that all nodes see; names are never paths."""
+    settings = config(artifacts={"directory": "/shared/artifacts"})
+    plan = plan_run(settings, RUN, deployment="prod")
+    assert plan.spec.artifacts_directory == "/shared/artifacts/prod/here"
+    assert str(config().artifacts_of("../x", "..")) == "/work/artifacts/..%2Fx/%2E%2E"
+
+
+def test_python_logs_of_a_location_win() -> None:
+    settings = config(
+        python_logs={"managed_python_loggers": ["a"]},
+        locations={"here": {"python_logs": {"python_log_level": "INFO"}}},
+    )
+    arguments = json.loads(str(plan_run(settings, RUN, deployment="prod").spec.argv[-1]))
+    assert arguments["instance_ref"]["settings"] == {"python_logs": {"python_log_level": "INFO"}}
 
 
 def test_run_without_a_python_is_refused_with_advice() -> None:

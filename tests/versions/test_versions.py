@@ -98,7 +98,7 @@ def check_run(stack: Stack, release: str) -> None:
     assert facts.assets["told"]["dagster/row_count"] == 3
     assert facts.assets["told"]["prefix"] == str(python_with(release).parent.parent)
     assert dagster_of(stack, location) == version
-    logs = stack.webserver.compute_logs(run_id).values()
+    logs = stack.printed(run_id)
     assert f"printed on dagster {version}" in "".join(streams["stdout"] for streams in logs)
     assert f"complained on dagster {version}" in "".join(streams["stderr"] for streams in logs)
     events = stack.webserver.events(run_id)

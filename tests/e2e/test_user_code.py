@@ -1,0 +1,157 @@
+"""User code does on the cluster what it does at home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_agent.demo.stack import Stack
+from tests.cluster import SlurmCluster
+from tests.control_plane.running import poll
+from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.test_runs import wait_running
+
+pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
+
+CODE = Path(__file__).parent / "usercode"
+REEXECUTE = """
+mutation ($run: String!) { launchRunReexecution(reexecutionParams: {
+  parentRunId: $run, strategy: FROM_FAILURE
+}) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+
+
+def location(theme: str) -> dict[str, Any]:
+    """A python_file that is relative to its working_directory, as in many a project."""
+    return {"code_source": {"python_file": f"{theme}.py"}, "working_directory": str(CODE)}
+
+
+@pytest.fixture(scope="module")
+def stack(slurm_cluster_accounting: SlurmCluster) -> Iterator[Stack]:
+    """A stack with the locations of this directory."""
+    settings = {
+        "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
+        "relay": {"bind": "127.0.0.1"},
+        "code_servers": {"options": {"time": "00:30:00"}},
+        "locations": {
+            "storing": {
+                "python_logs": {"managed_python_loggers": ["mine"], "python_log_level": "INFO"}
+            }
+        },
+    }
+    with running_stack(choice_of(slurm_cluster_accounting), **settings) as started:
+        themes = ("printing", "storing")
+        started.deploy({theme: location(theme) for theme in themes})
+        for theme in themes:
+            started.wait_loaded(theme)
+        yield started
+
+
+def step_logs(stack: Stack, run_id: str) -> dict[str, str]:
+    """Return the logs of the one process that has printed anything."""
+    return max(stack.printed(run_id), key=lambda streams: len(streams["stdout"]))
+
+
+def messages(stack: Stack, run_id: str) -> list[str]:
+    return [event.get("message") or "" for event in stack.webserver.events(run_id)]
+
+
+def how(**config: Any) -> dict[str, Any]:
+    return {"ops": {"prints": {"config": config}}}
+
+
+@pytest.mark.parametrize("end", ["segfault", "exit", "kill", "raise", ""])
+@pytest.mark.parametrize("job", ["printing_in_process", "printing_in_steps"])
+def test_last_words_of_a_step_are_shown(stack: Stack, job: str, end: str) -> None:
+    """Whatever it died of."""
+    run_id = stack.webserver.launch("printing", job, config=how(end=end))
+    assert stack.wait_finished(run_id) == ("FAILURE" if end else "SUCCESS")
+    streams = step_logs(stack, run_id)
+    assert streams["stdout"].splitlines()[:2] == ["first words", "last words"]
+    assert "a complaint" in streams["stderr"]
+
+
+def test_words_of_a_run_that_was_out_of_memory_are_shown(stack: Stack) -> None:
+    run_id = stack.webserver.launch(
+        "printing",
+        "printing_in_process",
+        config=how(end="memory"),
+        tags={"dagster-hpc/mem": "700M"},
+    )
+    assert stack.wait_finished(run_id) == "FAILURE"
+    assert "last words" in step_logs(stack, run_id)["stdout"]
+
+
+@pytest.mark.parametrize("job", ["printing_in_process", "printing_in_steps"])
+def test_output_of_60_mib_arrives_whole(stack: Stack, job: str) -> None:
+    """The stock client cuts it off at 50 MiB, or loses it."""
+    run_id = stack.webserver.launch("printing", job, config=how(megabytes=60))
+    assert stack.wait_finished(run_id) == "SUCCESS"
+    stack.printed(run_id)
+    files = list(stack.directories.control_plane.rglob(f"{run_id}/compute_logs/*.out"))
+    sizes = [path.stat().st_size for path in files]
+    assert max(sizes) == (60 << 20) + len("first words\nlast words\n")
+
+
+def test_terminated_run_shows_what_it_printed(stack: Stack) -> None:
+    run_id = stack.webserver.launch("printing", "waiting")
+    wait_running(stack, run_id)
+    poll(lambda: "before the end" in str(stack.webserver.compute_logs(run_id)), "its words", 60)
+    stack.webserver.terminate(run_id)
+    assert stack.wait_finished(run_id) == "CANCELED"
+    assert step_logs(stack, run_id)["stdout"].splitlines() == ["before the end"]
+
+
+def test_attempts_of_a_step_have_logs_of_their_own(stack: Stack) -> None:
+    run_id = stack.webserver.launch("printing", "retried")
+    assert stack.wait_finished(run_id) == "SUCCESS"
+    texts = sorted(streams["stdout"] for streams in stack.printed(run_id))
+    assert [text for text in texts if text] == ["attempt 0\n", "attempt 1\n"]
+
+
+def test_proxy_variables_of_user_code_cut_nothing_off(stack: Stack) -> None:
+    """Traffic to the node's loopback does not depend on them."""
+    run_id = stack.webserver.launch("printing", "behind_proxies")
+    assert stack.wait_finished(run_id, seconds=90) == "SUCCESS"
+    assert {f"event {number}" for number in range(3)} <= set(messages(stack, run_id))
+    assert step_logs(stack, run_id)["stdout"] == "printed behind the proxy\n"
+
+
+def test_run_starts_in_the_working_directory_of_its_location(stack: Stack) -> None:
+    """Steps too; and python_file is relative to it."""
+    run_id = stack.webserver.launch("printing", "relative")
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+
+
+def test_asset_of_another_run_is_read(stack: Stack) -> None:
+    """By the default IO manager, from the file system that all nodes share."""
+    for asset in ("upstream", "downstream"):
+        run_id = stack.webserver.launch("storing", "__ASSET_JOB", assets=[asset])
+        assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    stored = stack.config.artifacts_of("prod", "storing") / "storage" / "downstream"
+    assert stored.is_file()
+    assert stored.stat().st_mode & 0o077 == 0
+
+
+def test_run_is_executed_again_from_its_failure(stack: Stack, tmp_path: Path) -> None:
+    """What the first run has made is there."""
+    marker = stack.directories.shared / "failed-once"
+    config = {"ops": {"fails_once": {"config": {"marker": str(marker)}}}}
+    first = stack.webserver.launch("storing", "failing_once", config=config)
+    assert stack.wait_finished(first) == "FAILURE"
+    launched = stack.webserver.query(REEXECUTE, {"run": first})["launchRunReexecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    again = launched["run"]["runId"]
+    assert stack.wait_finished(again) == "SUCCESS", messages(stack, again)
+
+
+def test_managed_loggers_become_events(stack: Stack) -> None:
+    """python_logs of agent.yaml, here of one location."""
+    run_id = stack.webserver.launch("storing", "python_logs")
+    assert stack.wait_finished(run_id) == "SUCCESS"
+    told = messages(stack, run_id)
+    assert "told by a managed logger" in told
+    assert "told by another" not in told
