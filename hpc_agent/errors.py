@@ -143,6 +143,16 @@ class CodeServerUnavailableError(CodeServerError):
     retryable = True
 
 
+class CodeServerTimeoutError(CodeServerUnavailableError):
+    """A call was not answered within its time limit; it may go on there."""
+
+    retryable = False
+
+
+class CodeServerDiedError(CodeServerError):
+    """The code server ended by itself with a call in its hands; the message says how."""
+
+
 class CodeLocationLoadError(CodeServerError):
     """User code does not load; ``serialized_error`` is Dagster's own error JSON."""
 

@@ -30,6 +30,7 @@ from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.requests import Opened
 from hpc_agent.dagster_plus.serdes import Packed, error_info_of
 from hpc_agent.errors import (
+    CodeServerTimeoutError,
     CodeServerUnavailableError,
     ControlPlaneAuthError,
     ControlPlaneError,
@@ -54,6 +55,7 @@ _SERVER_WAIT_SECONDS = 50.0
 # An explanation must be there before its reader has gone.
 _EXPLAIN_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 1.0
+_LEAST_CALL_SECONDS = 1.0
 _TASK = "request "
 _LONGEST_RETRY_SECONDS = 15.0
 # Nothing is known, or nothing can be written: what is asked for may go another time.
@@ -249,9 +251,11 @@ class ServeLoop:
         deadline = now() + self._patience(opened)
         while True:
             try:
-                answer = await self._call(place, request, opened, wait_seconds=deadline - now())
+                answer = await self._call(place, request, opened, deadline=deadline)
+            except CodeServerTimeoutError:
+                raise
             except CodeServerUnavailableError as error:
-                # A server that goes takes its calls along. Its successor may be up in time.
+                # A server that was ended takes its calls along. Its successor may be up in time.
                 if deadline - now() <= _ASK_AGAIN_SECONDS:
                     raise
                 log.info("%s %s: %s (asking again)", request.api, request.request_id, error)
@@ -260,14 +264,19 @@ class ServeLoop:
                 return responses.grpc_answer(answer)
 
     async def _call(
-        self, place: Place, request: Request, opened: Opened, *, wait_seconds: float
+        self, place: Place, request: Request, opened: Opened, *, deadline: float
     ) -> str:
         is_branch, config = request.is_branch_deployment, self._context.config
         instance = instance_ref(
             request.deployment, config.compute_logs, config.python_logs_of(place[1])
         )
-        async with self._calls.use(place, is_branch=is_branch, wait_seconds=wait_seconds) as server:
-            return await call_server(server, request.api, opened.args, instance=instance)
+        now = asyncio.get_running_loop().time
+        wait = deadline - now()
+        async with self._calls.use(place, is_branch=is_branch, wait_seconds=wait) as server:
+            seconds = max(deadline - now(), _LEAST_CALL_SECONDS)
+            return await call_server(
+                server, request.api, opened.args, instance=instance, seconds=seconds
+            )
 
     def _location_of(self, request: Request, opened: Opened) -> str:
         location = requests.location_of(opened.args)

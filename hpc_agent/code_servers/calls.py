@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 from hpc_agent.code_servers.channels import Channels
 from hpc_agent.code_servers.demand import Demand, Place
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.life import ServerLife
-from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
+from hpc_agent.errors import (
+    CodeServerDiedError,
+    CodeServerError,
+    CodeServerTimeoutError,
+    CodeServerUnavailableError,
+)
 from hpc_agent.grpc.client import CodeServerClient
 from hpc_agent.jobs.wording import describe
 from hpc_agent.store.code_servers import CodeServer, ServerStatus
 
 _LOOK_SECONDS = 5.0
+# The node program reports the end of its child within moments.
+_END_IS_KNOWN_SECONDS = 20.0
 
 
 class Calls:
@@ -43,12 +51,29 @@ class Calls:
         """Lend the client of a location's server, waiting for a server that is on its way.
 
         Raises CodeServerError when the location cannot be served, CodeServerUnavailableError when
-        its server is not up in time; both say how the server stands.
+        its server is not up in time; both say how the server stands. CodeServerDiedError when the
+        server ended by itself before it answered: the next one may die of the same call.
         """
         with self._demand.hold(place, is_branch=is_branch):
             server = await self._serving(place, wait_seconds, is_branch=is_branch)
             with self._channels.lend(server.key) as client:
-                yield client
+                try:
+                    yield client
+                except CodeServerTimeoutError:
+                    raise
+                except CodeServerUnavailableError as error:
+                    await self._explain(server, client, error)
+
+    async def _explain(
+        self, server: CodeServer, client: CodeServerClient, error: CodeServerUnavailableError
+    ) -> NoReturn:
+        """Find out what became of a server whose answer is lost."""
+        end = await self._life.end_of(server.key, client, wait_seconds=_END_IS_KNOWN_SECONDS)
+        if end is None:
+            raise error
+        raise CodeServerDiedError(
+            f"The code server of {server.location} died before it had answered: {end}"
+        ) from error
 
     async def _serving(self, place: Place, wait_seconds: float, *, is_branch: bool) -> CodeServer:
         deadline = asyncio.get_running_loop().time() + wait_seconds

@@ -18,6 +18,8 @@ from hpc_agent.code_servers.location_state import place_of
 from hpc_agent.code_servers.reconciliation import DRAIN_SECONDS
 from hpc_agent.code_servers.restarts import Restarts
 from hpc_agent.dagster_plus.serdes import dumps, error_info
+from hpc_agent.errors import CodeServerUnavailableError
+from hpc_agent.grpc.client import CodeServerClient
 from hpc_agent.jobs.wording import describe
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import code_servers, workers
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _SHORT_LIFE_SECONDS = 60.0
 _HANGS_EARLY_SECONDS = 900.0
+_LOOK_SECONDS = 0.5
+_PING_SECONDS = 2.0
+_ENDED_BY_ITSELF = frozenset({JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.COMPLETED})
 _NOT_ITS_FAULT = frozenset(
     {JobState.PREEMPTED, JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.LAUNCH_FAILED}
 )
@@ -149,6 +154,23 @@ class ServerLife:
             message = f"The code server's {describe(worker)}"
             await self.mark_failed(server, dumps(error_info(message)))
 
+    async def end_of(
+        self, key: str, client: CodeServerClient, *, wait_seconds: float
+    ) -> str | None:
+        """Return how a server has come to an end of its own; waits for that to be known.
+
+        None when it lives, has been ended by whoever may, or nothing is known in that time.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        while True:
+            worker = await self._store.run(lambda db: workers.get(db, key))
+            if worker.phase.is_final:
+                return describe(worker) if worker.state in _ENDED_BY_ITSELF else None
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or await _answers(client, min(left, _PING_SECONDS)):
+                return None
+            await self.changed(min(left, _LOOK_SECONDS))
+
     async def announce(self) -> None:
         """Wake the calls that wait for a server."""
         async with self._changed:
@@ -207,3 +229,11 @@ class ServerLife:
             lambda worker, _: intents.withdraw(worker, now, terminate_at=at),
             source="agent",
         )
+
+
+async def _answers(client: CodeServerClient, seconds: float) -> bool:
+    try:
+        await client.ping(deadline_seconds=seconds)
+    except CodeServerUnavailableError:
+        return False
+    return True

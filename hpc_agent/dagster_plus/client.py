@@ -251,6 +251,7 @@ class AgentApi:
     ) -> httpx.Response:
         """Send a request and return the whole answer; ``more_seconds`` beside those of one call."""
         seconds = self._settings.timeout_seconds + more_seconds
+        sent_at = time.time()
         try:
             request = self.http.build_request(method, url, timeout=seconds, **arguments)
             length = int(request.headers.get("Content-Length", 0))
@@ -261,15 +262,16 @@ class AgentApi:
             where = self._settings.url
             reason = str(error) or type(error).__name__
             raise ControlPlaneUnavailableError(f"{where}: {reason}") from error
-        self._note_time(response)
+        self._note_time(response, sent_at)
         return response
 
-    def _note_time(self, response: httpx.Response) -> None:
+    def _note_time(self, response: httpx.Response, sent_at: float) -> None:
+        """Compare clocks by an answer, which was made at some moment since it was asked for."""
         try:
             there = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
         except (ValueError, OverflowError):  # a year or an offset that no clock has
             return
-        offset = there - time.time()
+        offset = min(there - sent_at, 0.0) or max(there - time.time(), 0.0)
         self._clock_offset = offset if abs(offset) > _CLOCKS_AGREE_SECONDS else 0.0
 
 

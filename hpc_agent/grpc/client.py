@@ -14,7 +14,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hpc_agent.errors import CodeServerError, CodeServerUnavailableError
+from hpc_agent.errors import (
+    CodeServerError,
+    CodeServerTimeoutError,
+    CodeServerUnavailableError,
+)
 from hpc_agent.grpc.messages import PACKAGE, message_class
 
 # dagster/_grpc/utils.py: DEFAULT_GRPC_TIMEOUT, DEFAULT_REPOSITORY_GRPC_TIMEOUT.
@@ -267,7 +271,9 @@ def _translated(error: grpc.aio.AioRpcError, method: str) -> CodeServerError:
     words = f"{method}: {error.code().name}: {error.details()}"
     if error.code() == grpc.StatusCode.UNIMPLEMENTED:
         return _UnimplementedError(words)
-    if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return CodeServerTimeoutError(words)
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
         return CodeServerUnavailableError(words)
     return CodeServerError(words)
 

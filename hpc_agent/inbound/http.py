@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache, partial
+from typing import Any
 
 import h11
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -41,7 +43,7 @@ class HttpConnection(H11Protocol):
             self.ws_protocol_class = partial(upgrade, guest=guest, limits=limits)  # type: ignore[assignment]  # is called
         self._is_upgraded = False
         self.logger = log
-        self.app = Callers(self.app, guest, limits)
+        self.app = Callers(_Dated(self.app), guest, limits)
         self._guest = guest
         self._headers_seconds = limits.headers_seconds
         self._deadline: asyncio.TimerHandle | None = None
@@ -53,7 +55,6 @@ class HttpConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; more of a body is read when the application asks for it."""
-        self.server_state.default_headers = _date(int(time.time()))
         super().data_received(data)
         if self._is_upgraded:
             return
@@ -99,7 +100,25 @@ class HttpConnection(H11Protocol):
         self.transport.abort()
 
 
+class _Dated:
+    """ASGI middleware: each answer says when it was made, and agents know our clock by that.
+
+    uvicorn takes the time when the request came, which for a long poll is half a minute earlier.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app: ASGIApp = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = _date(int(time.time()))
+                message = {**message, "headers": [*message.get("headers", ()), date]}
+            await send(message)
+
+        await self._app(scope, receive, dated)
+
+
 @lru_cache(1)
-def _date(second: int) -> list[tuple[bytes, bytes]]:
-    """Return the header that agents know our clock by."""
-    return [(b"date", formatdate(second, usegmt=True).encode())]
+def _date(second: int) -> tuple[bytes, bytes]:
+    return (b"date", formatdate(second, usegmt=True).encode())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hpc_agent.config import ControlPlane
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.errors import ControlPlaneUnavailableError
 from tests.agent.gateway import scripted_gateway
+from tests.hostile_server import answer, hostile_server
 
 NOTICE = {"maintenance": {"message": "moving disks", "timeout": 3600, "retry_interval": 10}}
 
@@ -34,3 +38,26 @@ async def test_maintenance_is_told_in_the_words_of_the_operator(status: int) -> 
 async def test_unavailable_control_plane_is_quoted(content: Any) -> None:
     """What is no notice is shown as it came."""
     assert "POST /graphql: HTTP 503" in await ask(503, content)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "at_the_beginning", "expected"),
+    [(0, False, 0), (0, True, 0), (100, False, 100), (-100, False, -100), (-100, True, -100)],
+)
+async def test_slow_answer_is_no_clock_that_is_wrong(
+    ahead: float, at_the_beginning: bool, expected: float
+) -> None:
+    """Dated when it was asked for, or when it was made: a long poll takes half a minute."""
+
+    def reply(connection: socket.socket, head: str) -> None:
+        asked_at = time.time()
+        time.sleep(4)
+        date = formatdate((asked_at if at_the_beginning else time.time()) + ahead, usegmt=True)
+        connection.sendall(answer(b'{"data": {}}', f"Date: {date}"))
+
+    with hostile_server(reply) as server:
+        settings = ControlPlane(url=server.url)
+        async with AgentApi(settings, token=lambda: "token", agent_id="agent") as api:
+            await api.graphql("{ __typename }", {}, deployment="prod")
+            assert api.server_time(0.0) == pytest.approx(expected, abs=6)
+            assert expected or api.server_time(0.0) == 0

@@ -82,6 +82,11 @@ async def open_door(directory: Path, **settings: Any) -> AsyncIterator[Door]:
             taken.append(len(await request.body()))
         return PlainTextResponse("", 200 if is_known else 401)
 
+    async def late(request: Request) -> Response:
+        vouch(request.scope)
+        await asyncio.sleep(3)
+        return PlainTextResponse("")
+
     async def refuse(request: Request) -> Response:
         vouch(request.scope)
         return PlainTextResponse("", 413)
@@ -101,6 +106,7 @@ async def open_door(directory: Path, **settings: Any) -> AsyncIterator[Door]:
             Route("/", take, methods=methods),
             Route("/careless", take, methods=methods),
             Route("/refuse", refuse, methods=methods),
+            Route("/late", late),
         ]
     )
     listener = Listener(

@@ -127,20 +127,29 @@ class AgentCaller:
         request_id = await self._queue.enqueue(ask)
         request = await self._queue.wait_for_answer(request_id, patience)
         if request is None or request.response is None:
-            await self._queue.withdraw(request_id)
-            return serialize_value(call.error(error_info(self._silence(call, view, patience))))
+            is_taken = not await self._queue.withdraw(request_id)
+            words = self._silence(call, view, patience, is_taken=is_taken)
+            return serialize_value(call.error(error_info(words)))
         return _answer(call, request.response)
 
-    def _silence(self, call: AgentCall, view: LocationView, patience: float) -> str:
+    def _silence(
+        self, call: AgentCall, view: LocationView, patience: float, *, is_taken: bool
+    ) -> str:
         if not self._presence.any_alive():
             return (
                 f"no agent is connected, and code location {view.name!r} needs one for "
                 f"{call.api.name}: check that `hpc-agent start` is running"
             )
         queue = f" that serves agent queue {view.agent_queue!r}" if view.agent_queue else ""
+        about = f"{call.api.name} for code location {view.name!r}"
+        if is_taken:
+            return (
+                f"an agent{queue} has taken {about} and not answered within {patience:.0f} s: its "
+                "log says why"
+            )
         return (
-            f"no agent{queue} answered {call.api.name} for code location {view.name!r} within "
-            f"{patience:.0f} s: its code server may be waiting in the Slurm queue"
+            f"no agent{queue} has taken {about} within {patience:.0f} s: one that is connected may "
+            "be busy or stopped; see its log"
         )
 
 
