@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,8 @@ def stack(slurm_cluster_accounting: SlurmCluster) -> Iterator[Stack]:
     settings = {
         "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
         "relay": {"bind": "127.0.0.1"},
-        "code_servers": {"options": {"time": "00:30:00"}},
+        # Not in jobs: some runs take both nodes.
+        "code_servers": {"placement": "login"},
         "locations": {
             "storing": {
                 "python_logs": {"managed_python_loggers": ["mine"], "python_log_level": "INFO"}
@@ -43,7 +46,7 @@ def stack(slurm_cluster_accounting: SlurmCluster) -> Iterator[Stack]:
         },
     }
     with running_stack(choice_of(slurm_cluster_accounting), **settings) as started:
-        themes = ("printing", "storing")
+        themes = ("printing", "storing", "steps")
         started.deploy({theme: location(theme) for theme in themes})
         for theme in themes:
             started.wait_loaded(theme)
@@ -155,3 +158,29 @@ def test_managed_loggers_become_events(stack: Stack) -> None:
     told = messages(stack, run_id)
     assert "told by a managed logger" in told
     assert "told by another" not in told
+
+
+TWO_NODES = {"dagster-hpc/nodes": "2", "dagster-hpc/ntasks": "2"}
+
+
+def test_steps_of_the_job_have_the_environment_of_user_code(stack: Stack) -> None:
+    """srun within an op: nothing of how the job itself was submitted reaches it."""
+    run_id = stack.webserver.launch("steps", "job_steps", tags=TWO_NODES)
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    told = "\n".join(messages(stack, run_id))
+    for node in ("c1", "c2"):
+        assert re.search(rf"^{node} yes /\S+$", told, re.MULTILINE), told
+    assert "the file has ['second']" in told
+
+
+@pytest.mark.skipif(
+    not (shutil.which("mpirun") and Path("/usr/lib/python3/dist-packages/mpi4py").exists()),
+    reason="no Open MPI here: install openmpi-bin and python3-mpi4py",
+)
+def test_mpi_program_runs_on_all_nodes_of_a_run(stack: Stack) -> None:
+    """Its launcher finds the allocation, and its own programs in PATH."""
+    run_id = stack.webserver.launch("steps", "mpi_program", tags=TWO_NODES)
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    told = "\n".join(messages(stack, run_id))
+    assert "I am process 0 of 2" in told
+    assert "I am process 1 of 2" in told

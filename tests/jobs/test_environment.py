@@ -124,6 +124,85 @@ def test_env_file_is_read_and_nothing_in_it_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
+def done(environment: dict[str, Any], directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a job's script, which says at its end what it has found."""
+    text = '#!/bin/sh\necho "reached with <$FOUND>"\n'
+    script = script_of(Environment.model_validate(environment), program(directory, text), directory)
+    return subprocess.run(["bash", script], capture_output=True, text=True, check=False, env={})
+
+
+INITS = [
+    Path("/usr/share/lmod/lmod/init/bash"),  # Lmod
+    Path("/usr/share/modules/init/bash"),  # Environment Modules; Debian has one or the other
+]
+
+
+@pytest.mark.parametrize("init", INITS, ids=["lmod", "environment-modules"])
+def test_modulefiles_need_not_be_written_for_strict_shells(tmp_path: Path, init: Path) -> None:
+    """A variable that is not set, a command that fails within: as on the login node."""
+    if not init.exists():
+        pytest.skip(
+            f"{init} is not here: install lmod or environment-modules, which exclude others"
+        )
+    (tmp_path / "hook.sh").write_text('false\nFOUND="$FOUND, hooked $NOT_SET"\n')
+    (tmp_path / "gcc").mkdir()
+    (tmp_path / "gcc" / "12").write_text(
+        f"#%Module1.0\nsetenv FOUND loaded\nsource-sh bash {tmp_path}/hook.sh\n"
+        if init is INITS[1]
+        else '#%Module1.0\nsetenv FOUND "loaded"\n'
+    )
+    environment = {
+        "variables": {"MODULEPATH": str(tmp_path)},
+        "modules": ["gcc/12"],
+        "purge_modules": True,
+        "setup": [f". {tmp_path}/hook.sh", "export FOUND"],
+    }
+    result = done_with(environment, tmp_path, init)
+    assert result.returncode == 0, result.stderr
+    assert "reached with <loaded" in result.stdout
+
+    missing = done_with({**environment, "modules": ["gcc/99"]}, tmp_path, init)
+    assert missing.returncode != 0
+    assert "gcc/99" in missing.stderr
+    assert "reached" not in missing.stdout
+
+
+def done_with(
+    environment: dict[str, Any], directory: Path, init: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a job's script in a shell that has ``module``, as /etc/profile of a site defines it."""
+    text = '#!/bin/sh\necho "reached with <$FOUND>"\n'
+    script = script_of(Environment.model_validate(environment), program(directory, text), directory)
+    return subprocess.run(
+        ["bash", "-c", f". {init}; . {script}"], capture_output=True, text=True, check=False, env={}
+    )
+
+
+def test_set_up_lines_are_those_of_any_script(tmp_path: Path) -> None:
+    """What fails goes on, unless it says that it ends the job."""
+    lines = ["false", "FOUND=$NOT_SET.", "export FOUND"]
+    assert done({"setup": lines}, tmp_path).stdout == "reached with <.>\n"
+    ended = done({"setup": ["(exit 3) || exit"]}, tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+
+
+def test_file_of_variables_that_is_missing_ends_the_job(tmp_path: Path) -> None:
+    """And so does a line of it that names none."""
+    assert done({"env_file": str(tmp_path / "none")}, tmp_path).returncode == 1
+    file = tmp_path / "bad.env"
+    file.write_text("1=x\nA=1\n")
+    assert done({"env_file": str(file)}, tmp_path).returncode == 1
+
+
+def test_what_slurm_tells_of_our_options_reaches_no_step(tmp_path: Path) -> None:
+    """srun would take it for the user's."""
+    text = '#!/bin/sh\necho "${SLURM_EXPORT_ENV-unset} ${SLURM_OPEN_MODE-unset}"\n'
+    script = script_of(Environment(), program(tmp_path, text), tmp_path)
+    told = {"SLURM_EXPORT_ENV": "NIL", "SLURM_OPEN_MODE": "a"}
+    result = subprocess.run(["bash", script], capture_output=True, text=True, check=True, env=told)
+    assert result.stdout == "unset unset\n"
+
+
 def test_modules_are_purged_and_loaded_in_order(tmp_path: Path) -> None:
     """By whatever ``module`` the site has; setup lines come after them."""
     module = tmp_path / "module"
