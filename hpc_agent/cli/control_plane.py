@@ -88,7 +88,7 @@ def deploy(
 ) -> None:
     """Add or redeploy the code locations in a file; a running control plane notices at once."""
     with errors_told():
-        from hpc_agent.control_plane.deploy import read_locations
+        from hpc_agent.control_plane.deploy import read_locations, unread_settings
         from hpc_agent.control_plane.store.locations import Locations
 
         new = read_locations(file)
@@ -96,6 +96,8 @@ def deploy(
         what = "deploy --prune" if prune else "deploy"
         with audited(home, "deploy", what, about), open_database(home) as database:
             Locations(database).deploy(deployment, new, prune=prune)
+        for words in unread_settings(new):
+            typer.echo(f"warning: {words}", err=True)
         names = ", ".join(location.name for location in new)
         typer.echo(f"deployed to {deployment}: {names}")
 

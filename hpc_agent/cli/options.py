@@ -53,6 +53,8 @@ def explain(
         print_line(f"{each.title} ({each.deployment})")
         rows = [row | {"overridden": _older(row["overridden"])} for row in each.settings]
         print_table(["option", "value", "source", "overridden"], rows)
+        for note in each.notes:
+            print_line(note)
 
 
 def _older(settings: list[dict[str, str]]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from dagster_cloud_cli.config.merger import DagsterCloudConfigDefaultsMerger
-from dagster_cloud_cli.config.models import DagsterCloudYaml
+from dagster_cloud_cli.config.models import CodeSource, DagsterCloudYaml
 from dagster_cloud_cli.config.models import Location as FileLocation
 from dagster_cloud_cli.core.workspace import CodeLocationDeployData
 from dagster_shared.serdes import deserialize_value, serialize_value
@@ -14,6 +16,22 @@ from pydantic import ValidationError
 
 from hpc_agent.control_plane.store.locations import Location, NewLocation
 from hpc_agent.errors import ConfigError
+
+_KEYS = sorted(
+    {*DagsterCloudYaml.model_fields, *FileLocation.model_fields, *CodeSource.model_fields}
+)
+_LONGEST_KEY = 100
+
+
+def unread_settings(locations: Iterable[NewLocation]) -> list[str]:
+    """Return a sentence about each location that has settings which this agent does not read."""
+    return [
+        f"{location.name}: container_context is for agents of other platforms, and hpc-agent reads "
+        "nothing of it: Slurm options and the environment of a location are set in agent.yaml, "
+        "those of a run in its tags"
+        for location in locations
+        if deserialize_value(location.deploy_data, CodeLocationDeployData).container_context
+    ]
 
 
 def read_locations(path: Path) -> list[NewLocation]:
@@ -95,5 +113,13 @@ def _describe(error: ValidationError) -> str:
     problems = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
-        problems.append(f"{where}: {problem['msg']}" if where else problem["msg"])
+        words = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            words = f"there is no such key{_hint(str(problem['loc'][-1]))}"
+        problems.append(f"{where}: {words}" if where else words)
     return "; ".join(problems)
+
+
+def _hint(key: str) -> str:
+    close = difflib.get_close_matches(key[:_LONGEST_KEY], _KEYS, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

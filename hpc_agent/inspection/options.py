@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlite_utils import Database
@@ -12,18 +12,23 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.layers import run_layers, server_layers, settle
-from hpc_agent.store import workers
+from hpc_agent.runs.tags import strange_tags
+from hpc_agent.store import launches, workers
 from hpc_agent.store.database import read_only
 from hpc_agent.store.workers import Worker, WorkerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained:
-    """The options of one job: rows of option, value, source and what was overridden."""
+    """The options of one job: rows of option, value, source and what was overridden.
+
+    ``notes`` are about what looks like an option, and is none.
+    """
 
     title: str
     deployment: str
     settings: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
 
 
 def explain(config: AgentConfig, name: str, deployment: str | None = None) -> list[Explained]:
@@ -35,7 +40,14 @@ def explain(config: AgentConfig, name: str, deployment: str | None = None) -> li
     if job is not None:
         title = f"run {job.run_id}, attempt {job.attempt}, job {job.job_id or 'not submitted yet'}"
         settings = json.loads(job.settings) if job.settings else []
-        return [Explained(title=title, deployment=job.deployment, settings=settings)]
+        return [
+            Explained(
+                title=title,
+                deployment=job.deployment,
+                settings=settings,
+                notes=_notes(config, job),
+            )
+        ]
     where = deployment or next(iter(config.control_plane.deployments), "prod")
     if name not in config.locations and not _is_served(config, name):
         raise HpcAgentError(
@@ -52,6 +64,12 @@ def explain(config: AgentConfig, name: str, deployment: str | None = None) -> li
         )
         for title, layers in ((f"code server of {name}", server), (f"runs of {name}", run))
     ]
+
+
+def _notes(config: AgentConfig, job: Worker) -> list[str]:
+    db = _database(config)
+    launch = launches.find(db, job.run_id or "") if db is not None else None
+    return strange_tags(launch["tags"]) if launch else []
 
 
 def _run_job(config: AgentConfig, name: str) -> Worker | None:

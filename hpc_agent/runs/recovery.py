@@ -36,6 +36,8 @@ class Cause(enum.Enum):
     OUT_OF_MEMORY = "on_out_of_memory"
 
 
+POLICY_TAGS = tuple(TAG_PREFIX + cause.value.replace("_", "-") for cause in Cause)
+
 _CAUSES: Mapping[JobState, Cause] = {
     JobState.PREEMPTED: Cause.PREEMPT,
     JobState.NODE_FAIL: Cause.NODE_FAIL,
@@ -157,7 +159,7 @@ def policies_of(defaults: Retries, tags: Mapping[str, str]) -> Retries:
         if tag.startswith(_TAG_START):
             name = tag.removeprefix(TAG_PREFIX).replace("-", "_")
             if name not in Retries.model_fields:
-                known = ", ".join(TAG_PREFIX + each.value.replace("_", "-") for each in Cause)
+                known = ", ".join(POLICY_TAGS)
                 raise ConfigError(f"tag {tag}: there is no such policy; there are {known}")
             chosen[name] = _checked(defaults, tag, name, text)
     return defaults.model_copy(update=chosen)

@@ -20,6 +20,7 @@ from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.planning import plan_attempt
+from hpc_agent.runs.tags import strange_tags
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store import inbox, launches, workers
@@ -91,9 +92,13 @@ class RunRequests:
             likeness=await asyncio.to_thread(likeness_of, script, plan.spec.key),
         )
 
+        wall = self.wall()
+
         def write(db: Database) -> None:
             launches.keep(db, run.run_id, request.deployment, asdict(run))
             workers.insert(db, worker)
+            for words in strange_tags(run.tags):
+                run_log.say_line(db, worker, words, now=wall)
             inbox.hand_over(db, request.request_id, worker.key)
 
         await self.store.run(write)

@@ -189,6 +189,15 @@ async def test_workspace_check_outlives_the_agent(server: Server) -> None:
     assert again.demand.checks() == {"prod"}
 
 
+async def test_misspelled_tag_is_told_in_the_log_of_the_run(server: Server) -> None:
+    """It would be ignored in silence otherwise."""
+    run = {**RUN, "tags": {"dagster-hpc/partiton": "gpu"}}
+    await server.ask("LAUNCH_RUN", {"pipeline_run": run})
+    (event,) = await server.bench.messages(outbox.EVENT)
+    assert "'dagster-hpc/partiton' means nothing to the agent" in event
+    assert "did you mean dagster-hpc/partition?" in event
+
+
 async def test_launch_in_time_asks_nobody(server: Server) -> None:
     """The fast way: an intent, and no round trip."""
     assert await server.ask("LAUNCH_RUN", {"pipeline_run": RUN}) is None

@@ -119,6 +119,10 @@ def test_prune_removes_what_the_file_does_not_list(
         ("locations: [{location_name: a, code_source: {}}]", "must be specified"),
         ("locations: [{location_name: a, code_source: {module_name: a}, cpu: 3}]", "cpu"),
         (
+            "locations: [{location_name: a, code_source: {module_nam: a}}]",
+            "module_nam: there is no such key; did you mean module_name?",
+        ),
+        (
             "locations: [{location_name: a, code_source: {module_name: a, python_file: b}}]",
             "only one of",
         ),
@@ -137,6 +141,15 @@ def test_bad_file_is_explained_in_one_line(
     assert says in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert Locations(database).all() == []
+
+
+def test_settings_for_other_platforms_are_told(home: Home, tmp_path: Path) -> None:
+    """They are deployed as they are, and do nothing here."""
+    context = "container_context: {k8s: {}}"
+    text = f"locations: [{{location_name: a, code_source: {{module_name: a}}, {context}}}]"
+    result = invoke(home, "deploy", write(tmp_path / "a.yaml", text))
+    assert result.exit_code == 0
+    assert "warning: a: container_context is for agents of other platforms" in result.stderr
 
 
 def test_missing_file_is_explained(home: Home, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Tags of a run that look like ours and mean nothing: a misspelled one is ignored otherwise."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from hpc_agent.jobs.options import CONFIG_TAG, EXTRA_OPTION, TAG_PREFIX
+from hpc_agent.jobs.options_table import OPTIONS, REFUSED
+from hpc_agent.runs.image import IMAGE_TAG
+from hpc_agent.runs.recovery import POLICY_TAGS
+from hpc_agent.workers.run_log import ATTEMPT_TAG, JOB_ID_TAG
+
+_KNOWN = frozenset(
+    {TAG_PREFIX + name for name in (*OPTIONS, *REFUSED, EXTRA_OPTION)}
+    | {CONFIG_TAG, IMAGE_TAG, JOB_ID_TAG, ATTEMPT_TAG}
+    | set(POLICY_TAGS)
+)
+_NAMESPACE = TAG_PREFIX.rstrip("/")
+# "dagster-k8s" has 0.73, "dagster" 0.78.
+_LIKE_OURS = 0.85
+_LIKE_A_TAG = 0.6
+_LONGEST = 100
+
+
+def strange_tags(tags: Mapping[str, str]) -> list[str]:
+    """Return a sentence about each tag that means nothing to the agent, and was meant to."""
+    return [
+        f"Tag {tag[:_LONGEST]!r} means nothing to the agent and is ignored{_hint(tag)}"
+        for tag in sorted(tags)
+        if _is_meant_for_us(tag) and tag not in _KNOWN
+    ]
+
+
+def _is_meant_for_us(tag: str) -> bool:
+    namespace, slash, _ = tag[:_LONGEST].partition("/")
+    plain = namespace.lower().replace("_", "-")
+    likeness = difflib.SequenceMatcher(None, plain, _NAMESPACE).ratio()
+    return bool(slash) and likeness >= _LIKE_OURS
+
+
+def _hint(tag: str) -> str:
+    name = tag[:_LONGEST].partition("/")[2].lower().replace("_", "-")
+    names = sorted(known.removeprefix(TAG_PREFIX) for known in _KNOWN)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=_LIKE_A_TAG)
+    return f"; did you mean {TAG_PREFIX}{close[0]}?" if close else ""
