@@ -31,6 +31,9 @@ _ACCOUNTING_LAG = timedelta(minutes=2)
 # A site without accounting never knows of it.
 _UNKNOWN_TO_ACCOUNTING = timedelta(seconds=30)
 
+# From the last request of a job to the report of its end, and some more.
+_LAST_WORDS_SECONDS = 60.0
+
 # Of any other end (out of memory, timeout, preemption, …) Slurm knows more than the job did.
 _TOLD_BETTER_BY_EXIT_RECORD = frozenset({JobState.COMPLETED, JobState.FAILED})
 
@@ -142,9 +145,8 @@ class Investigation:
             if record is None:
                 left.append(each)
                 continue
-            await for_each(
-                "watch", [Seen(each.worker, each.job, record)], self.take_in, name=name_of
-            )
+            accounted = Seen(each.worker, each.job, record)
+            await for_each("watch", [accounted], self._take_in_accounted, name=name_of)
         failed = await for_each("watch", left, self._look_for_exit, name=name_of)
         unsure = {each.job.id for each in failed}
         missing = [each for each in left if each.job.id not in unsure]
@@ -186,6 +188,26 @@ class Investigation:
             and evidence.belongs(record, each.worker, each.job)
         }
 
+    async def _take_in_accounted(self, seen: Seen) -> None:
+        """Believe accounting of a job that the controller does not know, unless the job is heard.
+
+        Of what a controller has forgotten when it was killed, accounting says that it is cancelled,
+        and the job may be at its last words.
+        """
+        silence = self._silence(seen)
+        lives = silence is not None and silence < _LAST_WORDS_SECONDS
+        if lives and not await self.read_exit_record(seen.worker.key):
+            self.absences.present([seen.job.id])
+            return
+        await self.take_in(seen)
+
+    def _silence(self, seen: Seen) -> float | None:
+        """Return the seconds since the job that counts was heard of, None for any other."""
+        worker = seen.worker
+        is_current = worker.job is not None and worker.job.id == seen.job.id
+        heard = self._heard(worker.key) if is_current and not worker.phase.is_final else None
+        return None if heard is None else self._context.clock() - heard
+
     async def _look_for_exit(self, each: Seen) -> None:
         await self._read_claim(each.worker)
         await self.read_exit_record(each.worker.key)
@@ -193,9 +215,8 @@ class Investigation:
     async def _note_absence(self, each: Seen) -> None:
         now = self._context.clock()
         limit = self._context.config.scheduler.lost_after_seconds
-        is_current = each.worker.job is not None and each.worker.job.id == each.job.id
-        heard = self._heard(each.worker.key) if is_current else None
-        if heard is not None and now - heard < limit and not each.worker.phase.is_final:
+        silence = self._silence(each)
+        if silence is not None and silence < limit:
             # It lives, whatever the controller knows: one that was killed may have forgotten it.
             self.absences.present([each.job.id])
             return

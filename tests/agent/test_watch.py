@@ -317,6 +317,22 @@ async def test_what_an_op_submits_by_itself_is_no_duplicate(bench: Bench) -> Non
     assert bench.scheduler.cancelled == []
 
 
+async def test_job_that_is_heard_of_is_not_cancelled_by_accounting(bench: Bench) -> None:
+    """Accounting says so of all that a killed controller has forgotten; this one is finishing."""
+    await bench.add(**STARTED)
+    heard = {"run-1": bench.clock.now}
+    watch = WatchLoop(bench.context, heard=heard.get)
+    bench.scheduler.accounted = [replace(record(JobState.CANCELLED), source="sacct")]
+    for _ in range(3):
+        await watch.step()
+        bench.clock.now += 20
+        heard["run-1"] = bench.clock.now
+    assert (await bench.job()).phase is Phase.RUNNING
+    bench.clock.now += 61
+    await watch.step()
+    assert (await bench.job()).outcome is JobState.CANCELLED
+
+
 async def test_job_that_is_heard_of_is_not_lost(bench: Bench) -> None:
     """A controller that was killed has forgotten it; its requests still come through the relay."""
     await bench.add(**STARTED)
