@@ -41,6 +41,7 @@ from hpc_agent.errors import (
     StoreError,
 )
 from hpc_agent.runs.requests import RunRequests
+from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.store import inbox
 from hpc_agent.store.inbox import Request
 from hpc_agent.workers import answers, run_log
@@ -101,6 +102,7 @@ class ServeLoop:
             preparation=context.preparation,
             scheduler=context.scheduler,
             changes=context.changes,
+            needs=StepNeeds(calls) if context.config.runs.step_resources else None,
             clock=context.clock,
             wall=context.wall,
         )

@@ -100,6 +100,7 @@ class Runs(Section):
     options: Options = {}
     grace_seconds: Seconds = 30
     walltime_warning_seconds: Seconds | None = None
+    step_resources: bool = True
     retries: Retries = Retries()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from hpc_agent.dagster_plus.serdes import dumps, enum_member
+from hpc_agent.dagster_plus.serdes import Packed, dumps, enum_member, packed
 from hpc_agent.errors import ControlPlaneError
 from hpc_agent.inbound.json_text import loads
 from hpc_agent.outgoing.text import storable_json
@@ -58,7 +58,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunToLaunch:
-    """What LAUNCH_RUN and TERMINATE_RUN say of a run."""
+    """What LAUNCH_RUN and TERMINATE_RUN say of a run.
+
+    ``selection`` is what its plan is made of, an ExecutionPlanSnapshotArgs without instance;
+    ``steps`` are the steps of that plan with their tags, once they are known.
+    """
 
     run_id: str
     job_name: str
@@ -66,6 +70,8 @@ class RunToLaunch:
     tags: Mapping[str, str]
     code_origin: Mapping[str, Any] | None
     status: str | None = None
+    selection: Packed | None = None
+    steps: Sequence[tuple[str, Mapping[str, str]]] = ()
 
     @property
     def executable_path(self) -> str | None:
@@ -85,6 +91,12 @@ class _Run(BaseModel):
     tags: dict[str, str] | None = None
     pipeline_code_origin: dict[str, Any] | None = None
     external_pipeline_origin: Any = None
+    pipeline_snapshot_id: str | None = None
+    run_config: Any = None
+    solid_selection: Any = None
+    step_keys_to_execute: Any = None
+    asset_selection: Any = None
+    asset_check_selection: Any = None
     status: Any = None
 
 
@@ -147,6 +159,26 @@ def run_of(args: Mapping[str, Any]) -> RunToLaunch:
         tags=given.tags or {},
         code_origin=given.pipeline_code_origin,
         status=enum_member(given.status),
+        selection=_selection(given),
+    )
+
+
+def _selection(run: _Run) -> Packed | None:
+    """Return what a run's plan is made of (ExecutionPlanSnapshotArgs, dagster/_grpc/types.py)."""
+    if run.external_pipeline_origin is None or run.pipeline_snapshot_id is None:
+        return None
+    return packed(
+        "ExecutionPlanSnapshotArgs",
+        pipeline_origin=run.external_pipeline_origin,
+        solid_selection=run.solid_selection or [],
+        run_config=run.run_config or {},
+        step_keys_to_execute=run.step_keys_to_execute,
+        pipeline_snapshot_id=run.pipeline_snapshot_id,
+        known_state=None,
+        instance_ref=None,
+        asset_selection=run.asset_selection,
+        asset_check_selection=run.asset_check_selection,
+        mode="default",
     )
 
 

@@ -7,17 +7,26 @@ from collections.abc import Mapping, Sequence
 from hpc_agent.config import AgentConfig
 from hpc_agent.jobs import options, policy
 from hpc_agent.jobs.options import Setting, Source
+from hpc_agent.jobs.step_options import StepTags, covering
 
 
 def run_layers(
-    config: AgentConfig, *, deployment: str, location: str | None, tags: Mapping[str, str]
+    config: AgentConfig,
+    *,
+    deployment: str,
+    location: str | None,
+    tags: Mapping[str, str],
+    steps: StepTags = (),
 ) -> list[Source]:
-    """Return what a run's options are merged from."""
+    """Return what a run's options are merged from. Raises ConfigError when its steps contradict."""
     own = config.locations.get(location or "")
     layers = [*_general(config, deployment), _in_file("runs.options", config.runs.options)]
     if own is not None:
         layers.append(_in_file(f"locations.{location}.run_options", own.run_options))
-    return [*layers, options.from_tags(tags)]
+    own_tags = options.from_tags(tags)
+    decided = {setting.option for setting in options.settings_of(own_tags)} if steps else set()
+    defaults = {setting.option: setting.value for setting in options.merge(layers)} if steps else {}
+    return [*layers, *covering(steps, defaults=defaults, decided=decided), own_tags]
 
 
 def server_layers(config: AgentConfig, *, deployment: str, location: str) -> list[Source]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sqlite_utils import Database
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
@@ -20,6 +21,7 @@ from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.planning import plan_attempt
+from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.runs.tags import strange_tags
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.scheduler import Scheduler
@@ -54,6 +56,7 @@ class RunRequests:
     preparation: JobPreparation
     scheduler: Scheduler
     changes: Changes
+    needs: StepNeeds | None
     clock: Callable[[], float]
     wall: Callable[[], float]
 
@@ -73,6 +76,7 @@ class RunRequests:
             outcome = await self._late_launch(request, run)
             if outcome is not None:
                 return outcome
+        run, unknown = await self._with_steps(request, run)
         try:
             plan = await plan_attempt(self.store, self.config, run, deployment=request.deployment)
             script = await self.preparation.prepare(plan)
@@ -95,14 +99,32 @@ class RunRequests:
         wall = self.wall()
 
         def write(db: Database) -> None:
-            launches.keep(db, run.run_id, request.deployment, asdict(run))
+            launches.keep(db, run.run_id, request.deployment, asdict(replace(run, selection=None)))
             workers.insert(db, worker)
-            for words in strange_tags(run.tags):
+            for words in [*strange_tags(run.tags), *unknown]:
                 run_log.say_line(db, worker, words, now=wall)
             inbox.hand_over(db, request.request_id, worker.key)
 
         await self.store.run(write)
         return None
+
+    async def _with_steps(
+        self, request: Request, run: RunToLaunch
+    ) -> tuple[RunToLaunch, list[str]]:
+        """Return a run with what its steps ask for, or a line that says why that is not known."""
+        if self.needs is None:
+            return run, []
+        config = self.config
+        instance = instance_ref(
+            request.deployment, config.compute_logs, config.python_logs_of(run.location)
+        )
+        run, why_not = await self.needs.added_to(
+            run,
+            deployment=request.deployment,
+            is_branch=request.is_branch_deployment,
+            instance=instance,
+        )
+        return run, [f"The job gets what the run's tags ask for alone: {why_not}"] * bool(why_not)
 
     async def terminate(
         self, request: Request, run: RunToLaunch, *, is_late: bool = False

@@ -98,7 +98,12 @@ def plan_run(
         compute_logs=log_settings(config.compute_logs),
         artifacts_directory=str(config.artifacts_of(deployment, run.location)),
     )
-    layers = run_layers(config, deployment=deployment, location=run.location, tags=run.tags)
+    try:
+        layers = run_layers(
+            config, deployment=deployment, location=run.location, tags=run.tags, steps=run.steps
+        )
+    except ConfigError as error:
+        raise ConfigError(f"run {run.run_id}: {error}") from None
     settings = settle(config, [*layers, *_overrides(attempt, overrides)], deployment=deployment)
     image_source = f"tag {IMAGE_TAG}" if IMAGE_TAG in run.tags else IN_FILE
     return JobPlan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def stack(slurm_cluster_accounting: SlurmCluster) -> Iterator[Stack]:
         },
     }
     with running_stack(choice_of(slurm_cluster_accounting), **settings) as started:
-        themes = ("printing", "storing", "steps")
+        themes = ("printing", "storing", "steps", "resources")
         started.deploy({theme: location(theme) for theme in themes})
         for theme in themes:
             started.wait_loaded(theme)
@@ -184,3 +185,54 @@ def test_mpi_program_runs_on_all_nodes_of_a_run(stack: Stack) -> None:
     told = "\n".join(messages(stack, run_id))
     assert "I am process 0 of 2" in told
     assert "I am process 1 of 2" in told
+
+
+def options_of(stack: Stack, run_id: str) -> dict[str, tuple[str, str]]:
+    """Return the Slurm options of a run, each with its source, as `options explain` shows them."""
+    config = str(stack.directories.agent_yaml)
+    text = stack.run_command("options", "explain", run_id, "--config", config, "--json")
+    (explained,) = json.loads(text)
+    return {row["option"]: (row["value"], row["source"]) for row in explained["settings"]}
+
+
+@pytest.mark.parametrize(
+    ("assets", "tags", "expected"),
+    [
+        (["small"], {}, {"mem": ("300M", "step small"), "time": ("0:10:00", "step small")}),
+        (
+            ["small", "large"],
+            {},
+            {"mem": ("700M", "step large"), "time": ("0:30:00", "steps large, small")},
+        ),
+        (
+            ["small", "large"],
+            {"dagster-hpc/mem": "900M"},
+            {"mem": ("900M", "run tags"), "time": ("0:30:00", "steps large, small")},
+        ),
+    ],
+)
+def test_job_covers_what_the_selected_assets_ask_for(
+    stack: Stack,
+    assets: list[str],
+    tags: dict[str, str],
+    expected: dict[str, tuple[str, str]],
+) -> None:
+    """Without a step executor; tags of the run win."""
+    run_id = stack.webserver.launch("resources", "__ASSET_JOB", assets=assets, tags=tags)
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    found = options_of(stack, run_id)
+    assert {option: found[option] for option in expected} == expected
+
+
+def test_job_covers_what_an_op_asks_for(stack: Stack) -> None:
+    run_id = stack.webserver.launch("resources", "busy_job")
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    assert options_of(stack, run_id)["cpus-per-task"] == ("2", "step busy")
+
+
+def test_assets_that_contradict_each_other_are_both_named(stack: Stack) -> None:
+    """Nothing is submitted; the run says why."""
+    run_id = stack.webserver.launch("resources", "__ASSET_JOB", assets=["debugged", "elsewhere"])
+    assert stack.wait_finished(run_id) == "FAILURE"
+    told = json.dumps(stack.webserver.events(run_id))
+    assert "step debugged asks for partition debug and step elsewhere for long" in told
