@@ -1,4 +1,4 @@
-"""The orphans loop: jobs whose runs are over in the control plane are ended.
+"""The orphans loop: jobs whose runs are over in the control plane, or deleted, are ended.
 
 Whoever marks a run as canceled while its job waits in the queue (the UI offers nothing else for a
 run that is starting) or lets a monitor fail it, sends no request about it.
@@ -7,6 +7,7 @@ run that is starting) or lets a monitor fail it, sends no request about it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from sqlite_utils import Database
 
@@ -24,6 +25,8 @@ _INTERVAL_SECONDS = 10.0
 _RUNS_AT_ONCE = 200
 # Far longer than any grace period.
 _FORGET_SECONDS = 24 * 3600.0
+# A run that was deleted stays so; an answer that lacks one may be wrong once.
+_GONE_SECONDS = 30.0
 
 
 class OrphansLoop:
@@ -33,6 +36,7 @@ class OrphansLoop:
         self._context = context
         self._last_asked = ""
         self._seen_over: dict[str, float] = {}
+        self._seen_gone: dict[str, float] = {}
 
     async def step(self) -> float:
         """Look at the next runs."""
@@ -55,15 +59,38 @@ class OrphansLoop:
                 for run_id, status in over.items()
                 if run_id in mine and not self._may_end_by_itself(mine[run_id])
             ]
+            ending += [(mine[run_id], "deleted") for run_id in await self._gone(deployment, mine)]
             await for_each("orphans", ending, self._end, name=lambda each: each[0].key)
 
         await for_each("orphans", deployments, ask, name=str)
         return _INTERVAL_SECONDS
 
+    async def _gone(self, deployment: str, asked: Mapping[str, Worker]) -> list[str]:
+        """Return the runs that the control plane has not had for a while, and does not have now.
+
+        Where it has none of several, it is not the control plane that has launched them: nothing is
+        ended for that.
+        """
+        api = self._context.api
+        there = await agent_calls.existing_runs(api, list(asked), deployment=deployment)
+        missing = [run_id for run_id in asked if run_id not in there]
+        for run_id in there:
+            self._seen_gone.pop(run_id, None)
+        if len(missing) == len(asked) > 1:
+            log.warning("%s: the control plane has none of %d runs", deployment, len(missing))
+            return []
+        now = self._context.clock()
+        gone = []
+        for run_id in missing:
+            is_due = now - self._seen_gone.setdefault(run_id, now) >= _GONE_SECONDS
+            if is_due and await agent_calls.run_status(api, run_id, deployment=deployment) is None:
+                gone.append(run_id)
+        return gone
+
     def _forget(self, now: float) -> None:
-        self._seen_over = {
-            run_id: at for run_id, at in self._seen_over.items() if now - at < _FORGET_SECONDS
-        }
+        for seen in (self._seen_over, self._seen_gone):
+            for run_id in [each for each, at in seen.items() if now - at >= _FORGET_SECONDS]:
+                del seen[run_id]
 
     def _may_end_by_itself(self, worker: Worker) -> bool:
         """A run worker that has just closed its run is about to go."""

@@ -86,6 +86,14 @@ _RUNS = """
     }
 """  # noqa: E501
 
+_RUN_IDS = """
+    query getRunsIdsQuery($filters: RunsFilter, $cursor: String, $limit: Int) {
+        runs {
+            getRunIds(filters: $filters, cursor: $cursor, limit: $limit)
+        }
+    }
+"""
+
 # dagster/_core/storage/dagster_run.py: FINISHED_STATUSES.
 FINISHED_STATUSES = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -264,6 +272,19 @@ async def finished_runs(
         raise ControlPlaneError("the control plane's answer holds no list of runs")
     runs = [_loads(run) for run in given]
     return {str(run.get("run_id")): enum_member(run.get("status")) or "" for run in runs}
+
+
+async def existing_runs(api: AgentApi, run_ids: Sequence[str], *, deployment: str) -> set[str]:
+    """Return those of these runs that have not been deleted."""
+    data = await api.graphql(
+        _RUN_IDS,
+        {"filters": {"runIds": list(run_ids)}, "limit": len(run_ids)},
+        deployment=deployment,
+    )
+    given = _asked(data, "runs", "getRunIds")
+    if not isinstance(given, list):
+        raise ControlPlaneError("the control plane's answer holds no list of runs' ids")
+    return {str(run_id) for run_id in given}
 
 
 def _loads(serialized: object) -> Packed:

@@ -16,6 +16,7 @@ from tests.agent.gateway import scripted_gateway
 READS: dict[str, Callable[[AgentApi], Awaitable[Any]]] = {
     "the status of a run": lambda api: agent_calls.run_status(api, "r", deployment="prod"),
     "finished runs": lambda api: agent_calls.finished_runs(api, ["r"], deployment="prod"),
+    "existing runs": lambda api: agent_calls.existing_runs(api, ["r"], deployment="prod"),
     "code locations": lambda api: agent_calls.workspace_entries(api, ["prod"], queues=[None]),
     "missing deployments": lambda api: agent_calls.missing_deployments(api, ["prod"]),
 }

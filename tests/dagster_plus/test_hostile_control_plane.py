@@ -57,6 +57,7 @@ CALLS: dict[str, Callable[[AgentApi], Awaitable[object]]] = {
     "heartbeat": lambda api: agent_calls.add_heartbeats(api, {"prod": "{}"}, []),
     "run": lambda api: agent_calls.run_status(api, "r", deployment="prod"),
     "runs": lambda api: agent_calls.finished_runs(api, ["r"], deployment="prod"),
+    "ids of runs": lambda api: agent_calls.existing_runs(api, ["r"], deployment="prod"),
     "direct upload": lambda api: DirectUpload(api).error("prod", "here", {}, "{}"),
     "legacy upload": lambda api: LegacyUpload(api).error("prod", "here", {}, "{}"),
 }

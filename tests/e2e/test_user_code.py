@@ -236,3 +236,22 @@ def test_assets_that_contradict_each_other_are_both_named(stack: Stack) -> None:
     assert stack.wait_finished(run_id) == "FAILURE"
     told = json.dumps(stack.webserver.events(run_id))
     assert "step debugged asks for partition debug and step elsewhere for long" in told
+
+
+DELETE = """
+mutation ($run: String!) { deletePipelineRun(runId: $run) { __typename } }
+"""
+
+
+def test_job_of_a_deleted_run_is_ended(stack: Stack) -> None:
+    """Nobody could end it any more but in Slurm; jobs of other runs go on."""
+    other = stack.webserver.launch("printing", "waiting")
+    run_id = stack.webserver.launch("printing", "waiting")
+    for each in (other, run_id):
+        wait_running(stack, each)
+    deleted = stack.webserver.query(DELETE, {"run": run_id})["deletePipelineRun"]
+    assert deleted["__typename"] == "DeletePipelineRunSuccess"
+    poll(lambda: stack.job_of(run_id=run_id)["ended_at"], "the job's end", 120)
+    assert stack.webserver.status(other) == "STARTED"
+    stack.webserver.terminate(other)
+    assert stack.wait_finished(other) == "CANCELED"

@@ -1,0 +1,63 @@
+"""Jobs of runs that were deleted are ended; those of runs that an answer lacks once are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from hpc_agent.agent.orphans import OrphansLoop
+from hpc_agent.store.phases import Phase
+from tests.agent.conftest import Bench
+
+STARTED = {"phase": Phase.RUNNING, "job_id": "7", "started_at": 1.0}
+RUN = json.dumps({"status": {"__enum__": "DagsterRunStatus.STARTED"}})
+
+
+def answer(bench: Bench, there: Sequence[str], *, one: str | None = None) -> None:
+    """Let the control plane have these runs; ``one`` is what it says of a single one."""
+    runs = {"getRuns": [], "getRunIds": list(there), "getRunById": one}
+    bench.control_plane.answer = {"data": {"runs": runs}}
+
+
+async def looks(bench: Bench, loop: OrphansLoop, seconds: float) -> list[bool]:
+    """Look every ten seconds; return which of the two workers are asked to end."""
+    for _ in range(int(seconds // 10)):
+        await loop.step()
+        bench.clock.now += 10
+    return [(await bench.job(f"run-{n}")).terminate_at is not None for n in (1, 2)]
+
+
+@pytest.fixture
+async def loop(bench: Bench) -> OrphansLoop:
+    await bench.add("run-1", **STARTED)
+    await bench.add("run-2", **{**STARTED, "job_id": "8"})
+    return OrphansLoop(bench.context)
+
+
+async def test_job_of_a_deleted_run_is_ended(bench: Bench, loop: OrphansLoop) -> None:
+    """After half a minute, and after it was asked for alone."""
+    answer(bench, ["run of run-2"])
+    assert await looks(bench, loop, 30) == [False, False]
+    assert await looks(bench, loop, 10) == [True, False]
+
+
+async def test_answer_that_lacks_a_run_once_ends_nothing(bench: Bench, loop: OrphansLoop) -> None:
+    """Nor one that lacks it for long, when the run is there after all."""
+    answer(bench, ["run of run-2"])
+    await looks(bench, loop, 20)
+    answer(bench, ["run of run-1", "run of run-2"])
+    await looks(bench, loop, 10)
+    answer(bench, ["run of run-2"])
+    assert await looks(bench, loop, 30) == [False, False]
+    answer(bench, ["run of run-2"], one=RUN)
+    assert await looks(bench, loop, 60) == [False, False]
+
+
+async def test_control_plane_that_knows_no_run_at_all_ends_nothing(
+    bench: Bench, loop: OrphansLoop
+) -> None:
+    """It has lost its database, or is another one."""
+    answer(bench, [])
+    assert await looks(bench, loop, 120) == [False, False]
