@@ -129,7 +129,7 @@ class NodeProgram:
             directory = self._spec.working_directory
             child = Child(argv, environment, directory, output.sinks, self._spec.nice)
         except (OSError, ValueError) as error:
-            reason = "cannot start %s: %s" % (argv[0], error)
+            reason = self._cannot_start(argv[0], error)
             log(reason)
             return EX_CANNOT_START, Ending(records.EXITED, reason=reason, exit_code=EX_CANNOT_START)
         self._child = child
@@ -149,6 +149,16 @@ class NodeProgram:
             logs.finish(LAST_LOGS_SECONDS if asked is None else TERMINATED_LOGS_SECONDS)
         too_much = memory.verdict if memory else None
         return self._ended(child.poll() or 0, asked, too_much, output.stderr_tail())
+
+    def _cannot_start(self, program: str, error: Exception) -> str:
+        directory, host = self._spec.working_directory, self._context.hostname
+        if directory and not os.path.isdir(directory):
+            why = "its working directory %s is not there on %s" % (directory, host)
+        elif isinstance(error, FileNotFoundError):
+            why = "it is not there on %s" % host
+        else:
+            why = str(error)
+        return "cannot start %s: %s" % (program, why)
 
     def _not_started(self, error: Exception) -> Tuple[int, Ending]:
         log("not started: %s" % error)

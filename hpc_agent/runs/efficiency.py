@@ -123,6 +123,8 @@ def _memory_advice(found: Efficiency) -> list[str]:
     if share is None or memory is None or used is None:
         return []
     amounts = f"{used / _GIB:.1f} of {memory / _GIB:.1f} GB of memory"
+    if share > 1:
+        return [f"It used more memory than it had asked for ({amounts}): raise dagster-hpc/mem"]
     if share > _NEARLY_ALL:
         return [f"It nearly ran out of memory ({amounts}): raise dagster-hpc/mem"]
     # The largest process alone says too little to advise less: its siblings may need the rest.

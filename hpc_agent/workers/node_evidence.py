@@ -12,6 +12,8 @@ from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement, Worker
 from hpc_agent.workers.change import NO_POSITION, NOTHING, Change, differing
 
+_CANNOT_START = 127  # EX_CANNOT_START of the node program
+
 
 def observe_start(
     worker: Worker, hostname: str, job_id: str, now: float, *, restart_count: int = 0
@@ -109,7 +111,8 @@ def is_of(worker: Worker, record: ExitRecord) -> bool:
 def _message(record: ExitRecord) -> str:
     if record.outcome == "out_of_memory" or not record.ran:
         return record.reason
-    return record.stderr_tail
+    # What could not be started has printed nothing.
+    return record.stderr_tail or (record.reason if record.exit_code == _CANNOT_START else "")
 
 
 def _outcome(worker: Worker, record: ExitRecord) -> JobState:

@@ -10,6 +10,7 @@ import pytest
 from hpc_agent.demo.stack import Stack
 from hpc_agent.inspection.status import read_jobs
 from tests.cluster import SlurmCluster
+from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_user_code import location
 
@@ -80,3 +81,17 @@ def test_call_that_takes_too_long_says_so(stack: Stack) -> None:
     assert "user code did not answer within 57 s" in told
     assert "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS" in told
     assert evaluate(stack, "answers")["skip"] == "as it should"
+
+
+def test_server_that_cannot_start_says_what_is_missing(stack: Stack) -> None:
+    """In the UI and in the agent's log, with the path."""
+    stack.deploy({"nowhere": location("asking") | {"working_directory": "/no/such/directory"}})
+
+    def shown() -> str:
+        error = stack.webserver.locations().get("nowhere") or {}
+        message = str(error.get("message"))
+        return message if "exit code 127" in message else ""
+
+    words = "its working directory /no/such/directory is not there"
+    assert words in poll(shown, "an error of the location", 120)
+    assert words in (stack.directories.logs / "agent.log").read_text()

@@ -111,7 +111,17 @@ async def test_a_program_that_cannot_be_started_is_reported(cluster: Cluster) ->
     async with cluster.relay():
         node = await cluster.start(job)
         assert await node.wait() == 127
-    assert "cannot start /no/such/python: " in node.exit_record()["reason"]
+    assert "cannot start /no/such/python: it is not there on " in node.exit_record()["reason"]
+
+
+async def test_working_directory_that_is_not_there_is_named(cluster: Cluster) -> None:
+    """What the operating system says of it could be meant for the program."""
+    job = cluster.job(argv=["/bin/true"], working_directory="/no/such/directory")
+    async with cluster.relay():
+        node = await cluster.start(job)
+        assert await node.wait() == 127
+    reason = node.exit_record()["reason"]
+    assert "cannot start /bin/true: its working directory /no/such/directory is not there" in reason
 
 
 async def test_a_fault_of_the_node_program_ends_the_job_and_is_told(cluster: Cluster) -> None:

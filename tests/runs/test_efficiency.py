@@ -104,6 +104,11 @@ def test_what_nobody_measured_is_left_out() -> None:
             "It nearly ran out of memory (15.0 of 16.0 GB of memory): raise dagster-hpc/mem",
         ),
         (
+            usage(max_rss_bytes=20 * GIB),
+            "It used more memory than it had asked for (20.0 of 16.0 GB of memory): "
+            "raise dagster-hpc/mem",
+        ),
+        (
             usage(gpus=4, gpu_utilization=20.0),
             "Its GPUs were busy for 20% of the time: ask for fewer, or feed them faster",
         ),
