@@ -50,7 +50,10 @@ def captured_below(directory: str) -> List[Captured]:
         stems = {stem for stem, ending in map(os.path.splitext, names) if ending in endings}
         for stem in sorted(stems):
             path = os.path.join(parent, stem)
-            key = tuple(os.path.relpath(path, directory).split(os.sep))
+            relative = os.path.relpath(path, directory)
+            if not relative.isprintable():  # none of Dagster's: no text, or with line breaks
+                continue
+            key = tuple(relative.split(os.sep))
             is_complete = stem + _COMPLETE in names
             for stream, ending in STREAMS:
                 state = _state(path + ending)

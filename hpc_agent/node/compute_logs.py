@@ -84,6 +84,12 @@ class ComputeLogs:
                     self._tell_missing(log)
 
     def _carry(self) -> None:
+        try:
+            self._carry_all()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the job goes on and says it)
+            note("compute logs are not uploaded any more: %r" % error)
+
+    def _carry_all(self) -> None:
         while not self._is_over.wait(_LOOK_SECONDS):
             found = captured_below(self._directory)
             for log in found:

@@ -188,7 +188,9 @@ async def test_what_is_no_file_is_left_alone(
 ) -> None:
     """Links, FIFOs and directories with the names of logs keep nothing from its end."""
     code = "os.symlink('/etc/passwd', logs / 'l.out'); os.mkfifo(logs / 'f.err')\n"
-    code += "(logs / 'd.out').mkdir(); (logs / 'a.complete').touch(); write('a', 'own')"
+    code += "(logs / 'd.out').mkdir(); (logs / 'a.complete').touch(); write('a', 'own')\n"
+    code += "open(os.fsencode(logs) + b'/\\xff.out', 'w').close(); (logs / 'x\\ny.out').touch()\n"
+    code += "(logs / 'd\\udcff').mkdir(); (logs / 'd\\udcff' / 'z.out').touch()"
     await ran(cluster, code)
     assert {name for name, _ in whole(control_plane)} == {"a"}
 
