@@ -28,7 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("config", "grpc", "outgoing", "control_plane"),
     ("account", "clock", "files", "inbound", "isolation", "service"),
     ("hostile_files", "private_directories", "private_files"),
-    ("descriptors", "errors", "seldom", "tls"),
+    ("descriptors", "errors", "hints", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

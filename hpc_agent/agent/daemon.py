@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent import __version__
+from hpc_agent.agent.artifacts import ArtifactsLoop
 from hpc_agent.agent.bells import Bells
 from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.agent.conclude import ConcludeLoop
@@ -41,7 +42,7 @@ from hpc_agent.agent.work_directory import WorkDirectoryLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.cluster import open_cluster
-from hpc_agent.cluster.work_directory import check_work_directory
+from hpc_agent.cluster.work_directory import check_work_directory, make_artifacts_directory
 from hpc_agent.cluster.work_directory_owner import claim_work_directory
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.calls import Calls
@@ -126,6 +127,7 @@ async def _open(
     await asyncio.to_thread(
         check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
     )
+    await asyncio.to_thread(make_artifacts_directory, config.artifacts_directory, cluster.files)
     program = await asyncio.to_thread(build_node_program, work.lib, work.files)
     bells, clock = Bells(), SteadyClock()
     store = Store(config.home, on_news=bells.ring_for)
@@ -254,6 +256,7 @@ def _loops(
         *_health_loop(context, servers, tasks),
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
+        *_artifacts_loop(context),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
@@ -278,6 +281,13 @@ def _loops(
             "workspace", WorkspaceLoop(context, fleet, bring_up, tasks).step, bells.workspace
         ),
     ]
+
+
+def _artifacts_loop(context: Context) -> list[_NamedLoop]:
+    """By SFTP nobody walks through a file system."""
+    if context.config.has_files_elsewhere:
+        return []
+    return [_NamedLoop("artifacts", ArtifactsLoop(context).step, Bell())]
 
 
 def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[_NamedLoop]:

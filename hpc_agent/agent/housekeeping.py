@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-from dataclasses import asdict
 
 from hpc_agent.agent.context import Context
 from hpc_agent.isolation import for_each
-from hpc_agent.jobs.artifacts import remove_unused, usage_of
 from hpc_agent.store import inbox, meta, workers
 
 _LEASE_INTERVAL_SECONDS = meta.LEASE_SECONDS / 4
 _PURGE_INTERVAL_SECONDS = 3600.0
-_DAY_SECONDS = 24 * 3600.0
-
-log = logging.getLogger(__name__)
 
 
 class HousekeepingLoop:
@@ -50,20 +43,5 @@ class HousekeepingLoop:
         # Some at a time: after a busy month others have their turn in between.
         while await store.run(lambda db: inbox.purge(db, now)):
             pass
-        await self._see_to_artifacts()
         while forgotten := await store.run(lambda db: workers.purge(db, now)):
             await for_each("purge", forgotten, remove, name=str)
-
-    async def _see_to_artifacts(self) -> None:
-        """Remove those that nobody uses, if that is wanted, and count the others."""
-        context, config = self._context, self._context.config
-        if config.has_files_elsewhere:
-            return
-        directory, days = config.artifacts_directory, config.artifacts.keep_days
-        if days is not None:
-            before = context.wall() - days * _DAY_SECONDS
-            removed = await asyncio.to_thread(remove_unused, directory, before=before)
-            if removed:
-                log.info("removed %d artifacts that nobody has used for %d days", removed, days)
-        usage = json.dumps(asdict(await asyncio.to_thread(usage_of, directory)))
-        await context.store.run(lambda db: meta.put(db, meta.ARTIFACTS, usage))

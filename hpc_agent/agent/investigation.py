@@ -192,14 +192,30 @@ class Investigation:
         """Believe accounting of a job that the controller does not know, unless the job is heard.
 
         Of what a controller has forgotten when it was killed, accounting says that it is cancelled,
-        and the job may be at its last words.
+        and the job may be at its last words: then it is present, and its own record is waited for.
         """
-        silence = self._silence(seen)
-        lives = silence is not None and silence < _LAST_WORDS_SECONDS
-        if lives and not await self.read_exit_record(seen.worker.key):
+        if not self._may_be_forgotten(seen):
+            await self.take_in(seen)
+            return
+        key = seen.worker.key
+        ended = await asyncio.to_thread(self._context.preparation.work.exit_record, key)
+        if ended is None:
             self.absences.present([seen.job.id])
             return
+        if ended.exit_code == 0:
+            await self.read_exit_record(key)
         await self.take_in(seen)
+
+    def _may_be_forgotten(self, seen: Seen) -> bool:
+        silence, worker, record = self._silence(seen), seen.worker, seen.record
+        return (
+            record is not None
+            and record.state is JobState.CANCELLED
+            and worker.terminate_at is None
+            and worker.state is not JobState.COMPLETING  # it has told its end
+            and silence is not None
+            and silence < _LAST_WORDS_SECONDS
+        )
 
     def _silence(self, seen: Seen) -> float | None:
         """Return the seconds since the job that counts was heard of, None for any other."""

@@ -37,6 +37,7 @@ class OrphansLoop:
         self._last_asked = ""
         self._seen_over: dict[str, float] = {}
         self._seen_gone: dict[str, float] = {}
+        self._without_runs: set[str] = set()
 
     async def step(self) -> float:
         """Look at the next runs."""
@@ -69,15 +70,19 @@ class OrphansLoop:
         """Return the runs that the control plane has not had for a while, and does not have now.
 
         Where it has none of several, it is not the control plane that has launched them: nothing is
-        ended for that.
+        ended for that until it has one of them again.
         """
         api = self._context.api
         there = await agent_calls.existing_runs(api, list(asked), deployment=deployment)
         missing = [run_id for run_id in asked if run_id not in there]
         for run_id in there:
             self._seen_gone.pop(run_id, None)
-        if len(missing) == len(asked) > 1:
+        if there:
+            self._without_runs.discard(deployment)
+        elif len(missing) > 1 and deployment not in self._without_runs:
+            self._without_runs.add(deployment)
             log.warning("%s: the control plane has none of %d runs", deployment, len(missing))
+        if deployment in self._without_runs:
             return []
         now = self._context.clock()
         gone = []

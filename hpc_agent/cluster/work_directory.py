@@ -1,12 +1,15 @@
-"""Whether the work directory will do, as far as that can be seen from the login node."""
+"""Whether the shared directories will do, as far as that can be seen from the login node."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from hpc_agent.errors import ConfigError, UnsafePathError
-from hpc_agent.files import LocalFiles
+from hpc_agent.files import Files, LocalFiles
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.disk_trouble import files_unavailable, is_passing
 from hpc_agent.store.filesystem import filesystem_type_of, is_network
@@ -20,17 +23,11 @@ def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> 
     Raises ConfigError when it cannot be written or is not ours alone, FilesUnavailableError when it
     can be written another time.
     """
-    try:
+    with _explained("work_dir", work.path):
         work.make()
         probe = work.path / f".probe-{secrets.token_hex(4)}"
         work.files.write(probe, "")
         work.files.remove(probe)
-    except UnsafePathError as error:
-        raise UnsafePathError(f"work_dir: {error}") from None
-    except OSError as error:
-        if is_passing(error):
-            raise files_unavailable(work.path, error) from error
-        raise ConfigError(f"work_dir: {work.path}: {error.strerror or error}") from None
     if not isinstance(work.files, LocalFiles):
         return  # where it is, is seen on its own machine only
     if warn_if_local and not is_network(work.path):
@@ -41,3 +38,25 @@ def check_work_directory(work: WorkDirectory, *, warn_if_local: bool = True) -> 
             work.path,
             filesystem_type_of(work.path),
         )
+
+
+def make_artifacts_directory(path: Path, files: Files) -> None:
+    """Make the directory of artifacts, ours alone: what is found there is unpickled by runs.
+
+    Raises what check_work_directory raises.
+    """
+    with _explained("artifacts.directory", path):
+        files.make_directory(path)
+
+
+@contextmanager
+def _explained(key: str, path: Path) -> Iterator[None]:
+    """Say which key of agent.yaml names a directory that will not do."""
+    try:
+        yield
+    except UnsafePathError as error:
+        raise UnsafePathError(f"{key}: {error}") from None
+    except OSError as error:
+        if is_passing(error):
+            raise files_unavailable(path, error) from error
+        raise ConfigError(f"{key}: {path}: {error.strerror or error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from hpc_agent.config.agent import AgentConfig
 from hpc_agent.config.jobs import Location
 from hpc_agent.errors import ConfigError
+from hpc_agent.hints import did_you_mean
 
 ENVIRONMENT_PREFIX = "HPC_AGENT__"
 DEFAULT_PATHS = (
@@ -103,9 +103,7 @@ def _describe(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{key}: unknown key{hint}"
+        return f"{key}: unknown key{did_you_mean(location[-1], _known_keys(location[:-1]))}"
     if problem["type"] == "missing":
         return f"{key}: required, but missing"
     message = problem["msg"].removeprefix("Value error, ")

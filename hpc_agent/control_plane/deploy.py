@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from pydantic import ValidationError
 
 from hpc_agent.control_plane.store.locations import Location, NewLocation
 from hpc_agent.errors import ConfigError
+from hpc_agent.hints import did_you_mean
 
 _KEYS = sorted(
     {*DagsterCloudYaml.model_fields, *FileLocation.model_fields, *CodeSource.model_fields}
 )
-_LONGEST_KEY = 100
 
 
 def unread_settings(locations: Iterable[NewLocation]) -> list[str]:
@@ -115,11 +114,6 @@ def _describe(error: ValidationError) -> str:
         where = ".".join(str(part) for part in problem["loc"])
         words = problem["msg"]
         if problem["type"] == "extra_forbidden":
-            words = f"there is no such key{_hint(str(problem['loc'][-1]))}"
+            words = f"there is no such key{did_you_mean(str(problem['loc'][-1]), _KEYS)}"
         problems.append(f"{where}: {words}" if where else words)
     return "; ".join(problems)
-
-
-def _hint(key: str) -> str:
-    close = difflib.get_close_matches(key[:_LONGEST_KEY], _KEYS, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -5,7 +5,6 @@ Names are those of sbatch(1) without the dashes; ``options_table`` has them all.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.hints import did_you_mean
 from hpc_agent.inbound.json_text import loads
 from hpc_agent.jobs.options_table import EXTRA, EXTRA_VALUE, ONE_OF, OPTIONS, REFUSED, Option
 
@@ -23,7 +23,6 @@ IMAGE_OPTION = "image"
 """No option of sbatch: a run's container image, in a tag of its own (``runs/image.py``)."""
 
 _TRUE, _FALSE = "true", "false"
-_SHORTEST_HINT = 0.6
 _LONGEST_NAME = 100
 # Longer than any list of nodes that somebody writes; below what Python reads as a number.
 _LONGEST_VALUE = 4000
@@ -199,9 +198,10 @@ def _hint(name: str) -> str:
     plain = name[:_LONGEST_NAME].lstrip("-").replace("_", "-").lower()
     if plain in EXTRA:
         return f"; put it below {EXTRA_OPTION}: {{{plain}: …}}"
-    close = difflib.get_close_matches(plain, [*OPTIONS, *EXTRA], n=3, cutoff=_SHORTEST_HINT)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return hint or "; `hpc-agent options list` shows them all"
+    return (
+        did_you_mean(plain, [*OPTIONS, *EXTRA], most=3)
+        or "; `hpc-agent options list` shows them all"
+    )
 
 
 def _refuse_conflicts(settings: Sequence[Setting]) -> None:

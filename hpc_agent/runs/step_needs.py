@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.dagster_plus.requests import RunToLaunch, with_instance_ref
-from hpc_agent.dagster_plus.serdes import Packed, dumps, is_error
+from hpc_agent.dagster_plus.serdes import Packed, dumps
 from hpc_agent.errors import CodeServerError
 from hpc_agent.grpc import client as grpc
 from hpc_agent.grpc.client import CodeServerClient
@@ -19,8 +21,27 @@ from hpc_agent.jobs.options import TAG_PREFIX
 _WAIT_SECONDS = 20.0
 _CALL_SECONDS = 30.0
 _REMEMBERED = 1000
+_LONGEST_ERROR = 500
 
 _Steps = tuple[tuple[str, Mapping[str, str]], ...]
+
+
+class _Step(BaseModel):
+    key: str
+    tags: Annotated[dict[str, str], BeforeValidator(lambda tags: tags or {})] = {}
+
+
+class _Error(BaseModel):
+    message: str = ""
+
+
+class _Plan(BaseModel):
+    """What is read of an ExecutionPlanSnapshot, or of the error in its place."""
+
+    steps: list[_Step] | None = None
+    step_keys_to_execute: list[str] | None = None
+    error: _Error | None = None
+    message: str = ""
 
 
 class StepNeeds:
@@ -55,27 +76,24 @@ class StepNeeds:
         if alike not in known:
             asked = with_instance_ref(selection, instance)
             call = server.call(grpc.EXECUTION_PLAN, asked, deadline_seconds=_CALL_SECONDS)
-            known[alike] = _steps_of(await call)
+            known[alike] = steps_of(await call)
             if len(known) > _REMEMBERED:
                 known.popitem(last=False)
         return known[alike]
 
 
-def _steps_of(answer: str) -> _Steps:
+def steps_of(answer: str) -> _Steps:
     """Return the steps that are executed, where any asks for something. Raises CodeServerError."""
-    content = json.loads(answer)
-    if is_error(answer) or not isinstance(content.get("steps"), list):
-        error = content.get("error") or content
-        raise CodeServerError(f"its plan cannot be made: {str(error.get('message'))[:500]}")
-    chosen = set(content.get("step_keys_to_execute") or ())
+    try:
+        plan = _Plan.model_validate_json(answer)
+    except ValidationError:
+        raise CodeServerError("its plan cannot be read") from None
+    if plan.steps is None:
+        error = plan.error or _Error(message=plan.message)
+        raise CodeServerError(f"its plan cannot be made: {error.message[:_LONGEST_ERROR]}")
     steps = tuple(
-        (str(step["key"]), _ours(step.get("tags")))
-        for step in content["steps"]
-        if not chosen or step["key"] in chosen
+        (step.key, {tag: text for tag, text in step.tags.items() if tag.startswith(TAG_PREFIX)})
+        for step in plan.steps
+        if not plan.step_keys_to_execute or step.key in plan.step_keys_to_execute
     )
     return steps if any(tags for _, tags in steps) else ()
-
-
-def _ours(tags: object) -> dict[str, str]:
-    content = tags if isinstance(tags, dict) else {}
-    return {str(name): str(value) for name, value in content.items() if name.startswith(TAG_PREFIX)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.options import CONFIG_TAG, EXTRA_OPTION, TAG_PREFIX
 from hpc_agent.jobs.options_table import OPTIONS, REFUSED
 from hpc_agent.runs.image import IMAGE_TAG
@@ -19,7 +20,6 @@ _KNOWN = frozenset(
 _NAMESPACE = TAG_PREFIX.rstrip("/")
 # "dagster-k8s" has 0.73, "dagster" 0.78.
 _LIKE_OURS = 0.85
-_LIKE_A_TAG = 0.6
 _LONGEST = 100
 
 
@@ -41,6 +41,5 @@ def _is_meant_for_us(tag: str) -> bool:
 
 def _hint(tag: str) -> str:
     name = tag[:_LONGEST].partition("/")[2].lower().replace("_", "-")
-    names = sorted(known.removeprefix(TAG_PREFIX) for known in _KNOWN)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=_LIKE_A_TAG)
-    return f"; did you mean {TAG_PREFIX}{close[0]}?" if close else ""
+    names = [known.removeprefix(TAG_PREFIX) for known in _KNOWN]
+    return did_you_mean(name, names, prefix=TAG_PREFIX)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from hpc_agent.agent.orphans import OrphansLoop
+from hpc_agent.store import workers
 from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 
@@ -61,3 +63,21 @@ async def test_control_plane_that_knows_no_run_at_all_ends_nothing(
     """It has lost its database, or is another one."""
     answer(bench, [])
     assert await looks(bench, loop, 120) == [False, False]
+
+
+async def test_single_run_of_a_control_plane_that_knows_none_is_left_alone(
+    bench: Bench, loop: OrphansLoop
+) -> None:
+    """The last page of many, or the last run that goes on, proves no more than the others."""
+    answer(bench, [])
+    await loop.step()
+
+    def end(db: Any) -> None:
+        workers.change(db, "run-2", now=1.0, source="test", concluded_at=1.0)
+
+    await bench.context.store.run(end)
+    assert (await looks(bench, loop, 120))[0] is False
+    answer(bench, ["run of run-1"])
+    await looks(bench, loop, 10)
+    answer(bench, [])
+    assert (await looks(bench, loop, 50))[0] is True

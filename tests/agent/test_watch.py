@@ -333,6 +333,33 @@ async def test_job_that_is_heard_of_is_not_cancelled_by_accounting(bench: Bench)
     assert (await bench.job()).outcome is JobState.CANCELLED
 
 
+@pytest.mark.parametrize("state", [JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.PREEMPTED])
+async def test_end_that_only_slurm_knows_is_believed_at_once(bench: Bench, state: JobState) -> None:
+    """Where a controller forgets jobs within seconds of their end (MinJobAge), accounting says."""
+    await bench.add(**STARTED)
+    bench.scheduler.accounted = [replace(record(state), source="sacct")]
+    directory = bench.context.preparation.work.of("run-1")
+    directory.mkdir(parents=True)
+    killed = {"outcome": "exited", "signal": 9, "key": "run-1", "slurm_job_id": "7"}
+    (directory / "exit.json").write_text(json.dumps(killed))
+    heard = {"run-1": bench.clock.now}
+    await WatchLoop(bench.context, heard=heard.get).step()
+    assert (await bench.job()).outcome is state
+
+
+async def test_job_that_has_told_its_success_has_succeeded(bench: Bench) -> None:
+    """Whatever accounting makes of what the controller has forgotten."""
+    await bench.add(**STARTED)
+    bench.scheduler.accounted = [replace(record(JobState.CANCELLED), source="sacct")]
+    directory = bench.context.preparation.work.of("run-1")
+    directory.mkdir(parents=True)
+    ended = {"outcome": "exited", "exit_code": 0, "key": "run-1", "slurm_job_id": "7"}
+    (directory / "exit.json").write_text(json.dumps(ended))
+    heard = {"run-1": bench.clock.now}
+    await WatchLoop(bench.context, heard=heard.get).step()
+    assert (await bench.job()).outcome is JobState.COMPLETED
+
+
 async def test_job_that_is_heard_of_is_not_lost(bench: Bench) -> None:
     """A controller that was killed has forgotten it; its requests still come through the relay."""
     await bench.add(**STARTED)

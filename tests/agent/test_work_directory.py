@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.cluster.work_directory import check_work_directory
+from hpc_agent.cluster.work_directory import check_work_directory, make_artifacts_directory
 from hpc_agent.cluster.work_directory_owner import check_owner, claim_work_directory
-from hpc_agent.errors import ConfigError, LeaseHeldError
+from hpc_agent.errors import ConfigError, LeaseHeldError, UnsafePathError
+from hpc_agent.files import LocalFiles
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.slurm.ssh_files import SftpFiles
 from hpc_agent.slurm.ssh_shared import SharedConnection
@@ -50,6 +51,22 @@ def test_one_machine_needs_no_shared_directory(
     check_work_directory(WorkDirectory(tmp_path / "work"), warn_if_local=False)
     assert caplog.text == ""
     assert (tmp_path / "work").stat().st_mode & 0o777 == 0o700
+
+
+def test_directory_of_artifacts_is_private(tmp_path: Path) -> None:
+    make_artifacts_directory(tmp_path / "artifacts", LocalFiles())
+    assert (tmp_path / "artifacts").stat().st_mode & 0o777 == 0o700
+
+
+def test_directory_of_artifacts_in_which_others_may_have_written_is_refused(
+    tmp_path: Path,
+) -> None:
+    """What is in it is unpickled, which is to execute it."""
+    planted = tmp_path / "artifacts"
+    (planted / "prod" / "here" / "storage").mkdir(parents=True)
+    planted.chmod(0o777)
+    with pytest.raises(UnsafePathError, match=r"artifacts\.directory: "):
+        make_artifacts_directory(planted, LocalFiles())
 
 
 def test_directory_that_cannot_be_made_is_a_configuration_error(file_in_the_way: Path) -> None:

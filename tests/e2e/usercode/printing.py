@@ -58,8 +58,7 @@ def prints_in_each_attempt(context: dg.OpExecutionContext) -> None:
         raise dg.RetryRequested(max_retries=1)
 
 
-@dg.op
-def sets_proxies() -> None:
+def set_proxies() -> None:
     """Send all traffic where nobody is, as code behind a firewall may."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ[name] = os.environ[name.upper()] = "http://127.0.0.1:9"
@@ -69,7 +68,7 @@ def sets_proxies() -> None:
 @dg.op
 def logs_much(context: dg.OpExecutionContext) -> None:
     """Write events after the proxies were set."""
-    sets_proxies()
+    set_proxies()
     for number in range(3):
         context.log.info(f"event {number}")
     print("printed behind the proxy", flush=True)
