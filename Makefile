@@ -22,7 +22,7 @@ help:
 	@echo "make check        formatting, lint, types, spelling, vulnerabilities, tests: what CI runs"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
-	@echo "make soak         ten minutes of connections against relay, gateway and node program"
+	@echo "make soak         a quarter of an hour of connections against relay, gateway and node program"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make defences     each defence of docs/security.md switched off: its test must fail"

@@ -90,12 +90,13 @@ class Jobs:
         return [report.event for reported, report in self.reports if reported == key]
 
 
-# A child that says where its API is, and waits.
-WAITING = """
-import os, time
-print(os.environ["HPC_AGENT_API_URL"], flush=True)
-time.sleep(600)
-"""
+def waiting(seconds: int) -> str:
+    """Return a child that says where its API is, and waits."""
+    told = "import os, time; print(os.environ['HPC_AGENT_API_URL'], flush=True)"
+    return f"{told}; time.sleep({seconds})"
+
+
+WAITING = waiting(600)
 
 
 @dataclass(slots=True)

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from hpc_agent.descriptors import raise_descriptor_limit
 from tests.relay.fake_control_plane import FakeControlPlane
-from tests.relay.harness import WAITING, Cluster, python
+from tests.relay.harness import Cluster, python, waiting
+
+_LONGER_THAN_ANY_SOAK_SECONDS = 6 * 3600
 
 
 async def serve(root: Path, port: int) -> None:
     """Run both until SIGTERM."""
     cluster = Cluster(root, FakeControlPlane(port=port))
-    job = cluster.job(argv=python(WAITING))
+    job = cluster.job(argv=python(waiting(_LONGER_THAN_ANY_SOAK_SECONDS)))
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     try:
