@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hpc_agent.cli.agent import ConfigOption, JsonOption
+from hpc_agent.cli.arguments import ConfigOption, JsonOption
 from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line
 
 

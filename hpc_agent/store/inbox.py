@@ -23,6 +23,15 @@ class Request:
     received_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has become of a request: the worker that it became, and when it was answered."""
+
+    request: Request
+    worker_key: str | None
+    answered_at: float | None
+
+
 def receive(db: Database, requests: Iterable[Request]) -> list[Request]:
     """Write requests down and return those that are new: one may be handed out twice."""
     fresh = []
@@ -91,6 +100,17 @@ def find(db: Database, request_id: str) -> Request | None:
         [request_id],
     ).fetchone()
     return _request(row) if row else None
+
+
+def recent(db: Database, *, with_answered: bool, since: float, limit: int) -> list[Progress]:
+    """Return requests for people to read, the newest first."""
+    rows = db.execute(
+        "SELECT request_id, api, body, deployment, is_branch_deployment, received_at, worker_key, "
+        "answered_at FROM inbox WHERE received_at >= ? AND (? OR answered_at IS NULL) "
+        "ORDER BY received_at DESC, rowid DESC LIMIT ?",
+        [since, with_answered, limit],
+    )
+    return [Progress(_request(row[:6]), *row[6:]) for row in rows]
 
 
 def mark_answered(db: Database, request_id: str, now: float) -> bool:

@@ -10,7 +10,8 @@ import pytest
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.e2e.conftest import running_stack
 from tests.e2e.test_runs import nap, wait_running
 
@@ -45,7 +46,7 @@ def wait_logged(stack: Stack, words: str, since: int) -> None:
 
 def phase_of(stack: Stack, run_id: str) -> str:
     """Return where the agent has the job of a run."""
-    jobs = read_jobs(stack.config, limit=100, everything=True)
+    jobs = read_jobs(stack.config, EVERYTHING)
     return next(str(job["phase"]) for job in jobs if job["run_id"] == run_id)
 
 
