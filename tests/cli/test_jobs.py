@@ -206,7 +206,7 @@ def test_beginning_of_several_run_ids_names_them(config: Path) -> None:
     ("options", "message"),
     [
         (("--state", "pendign"), "--state: there is no 'pendign'; did you mean PENDING"),
-        (("--sort", "crated"), "--sort: there is no 'crated'; did you mean created"),
+        (("--sort", "elapsd"), "--sort: there is no 'crated'; did you mean elapsed"),
     ],
 )
 def test_word_that_means_nothing_is_refused(
