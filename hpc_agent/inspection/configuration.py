@@ -1,0 +1,136 @@
+"""What is wrong with a configuration on this machine, and what of it comes from where."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_agent.config import AgentConfig, read_token
+from hpc_agent.config.layers import leaves
+from hpc_agent.config.load import Loaded
+from hpc_agent.config.places import Named, interpreters_here, named_here
+from hpc_agent.config.redaction import redacted
+from hpc_agent.config.section import Place
+from hpc_agent.errors import ConfigError, HpcAgentError, StoreError
+from hpc_agent.jobs.layers import check_layers
+from hpc_agent.store.filesystem import refuse_network_filesystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A key of the configuration; ``source`` is a file, ``environment`` or ``default``.
+
+    ``overruled`` are sources whose value does not count, since the site enforces its own.
+    """
+
+    key: str
+    value: Any
+    source: str
+    overruled: tuple[str, ...] = ()
+
+
+def faults(config: AgentConfig) -> list[str]:
+    """Return what keeps the agent from starting here, each with its key."""
+    found = [fault for each in named_here(config) if (fault := _fault(each)) is not None]
+    found += [
+        f"{each.key}: {each.path} is not on this machine, or no program. Is it on compute nodes "
+        "alone? `hpc-agent doctor --only user-python` asks one"
+        for each in interpreters_here(config)
+        if not (each.path.is_file() and os.access(each.path, os.X_OK))
+    ]
+    try:
+        refuse_network_filesystem(config.home)
+    except StoreError as error:
+        found.append(str(error))
+    for check in (check_layers, read_token):
+        try:
+            check(config)
+        except HpcAgentError as error:
+            lines = [line.removeprefix("agent.yaml ") for line in str(error).splitlines()]
+            found += [line for line in lines if not _is_told(line, found)]
+    return found
+
+
+def settings_of(loaded: Loaded, *, with_defaults: bool = True) -> list[Setting]:
+    """Return the effective settings with their sources; secrets are hidden."""
+    layers = loaded.layers
+    settings = [
+        Setting(
+            key=".".join(key),
+            value=redacted(key, value),
+            source=layers.source_of(key),
+            overruled=tuple(
+                source
+                for length in range(1, len(key) + 1)
+                for source in layers.overruled.get(key[:length], ())
+            ),
+        )
+        for key, value in leaves(loaded.config.model_dump(mode="json"))
+    ]
+    return [each for each in settings if with_defaults or each.source != "default"]
+
+
+def overruled_notes(loaded: Loaded) -> list[str]:
+    """Say which of a user's own settings do not count, since the site enforces its own."""
+    return [
+        f"{'.'.join(key)} is the site's to decide: what {' and '.join(sources)} says is not used"
+        for key, sources in loaded.layers.overruled.items()
+    ]
+
+
+def _is_told(line: str, found: list[str]) -> bool:
+    """Whether a fault of the same key is there already."""
+    return any(line.startswith(fault.partition(": ")[0] + ":") for fault in found)
+
+
+def _fault(named: Named) -> str | None:
+    path, where = named.path, f"{named.key}: {named.path}"
+    if named.place is Place.MADE:
+        reason = _why_not_made(path)
+        return None if reason is None else f"{where} {reason}"
+    if not path.exists():
+        return f"{where}: there is no such {'directory' if _is_directory(named) else 'file'}"
+    if _is_directory(named) != path.is_dir():
+        return f"{where} is {'no' if _is_directory(named) else 'a'} directory"
+    if named.place is Place.CERTIFICATES:
+        return _why_no_certificates(path, where)
+    if not os.access(path, os.R_OK):
+        return f"{where} cannot be read"
+    return None
+
+
+def _is_directory(named: Named) -> bool:
+    return named.place is Place.DIRECTORY
+
+
+def _why_no_certificates(path: Path, where: str) -> str | None:
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError:
+        return f"{where} holds no certificates in PEM"
+    except OSError as error:
+        return f"{where}: {error.strerror}"
+    return None
+
+
+def _why_not_made(path: Path) -> str | None:
+    """Try: only the file system knows of quotas, read-only mounts and squashed roots."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        return f"cannot be made: {there} is no directory" if there != path else "is no directory"
+    try:
+        Path(tempfile.mkdtemp(prefix=".hpc-agent-check-", dir=there)).rmdir()
+    except OSError as error:
+        can = "be written to" if there == path else "be made"
+        return f"cannot {can}: {there}: {error.strerror}"
+    return None
+
+
+def require_right(config: AgentConfig, *, source: str) -> None:
+    """Raise ConfigError with one message for all faults."""
+    if found := faults(config):
+        raise ConfigError("\n".join(f"{source}: {fault}" for fault in found))
