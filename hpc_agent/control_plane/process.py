@@ -35,6 +35,7 @@ from hpc_agent.control_plane.webserver_socket import async_client
 from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
 from hpc_agent.private_files import write_private
+from hpc_agent.service.notify import Notifier
 
 READY_POLL_SECONDS = 0.2
 STORAGE_THREADS = 32
@@ -107,6 +108,7 @@ class ControlPlane:
         self._webserver = Supervisor(self._program("webserver", _webserver_argv(options)))
         self._daemon = Supervisor(self._program("daemon", _daemon_argv(options)))
         self._gateway: Gateway | None = None
+        self._notifier = Notifier.from_environment()
         self._reload_wanted = asyncio.Event()
         self._is_new_location = False
 
@@ -125,6 +127,7 @@ class ControlPlane:
                 for task in done - {stopping}:
                     task.result()
             finally:
+                self._notifier.stopping()
                 for task in (*tasks, stopping, announcing):
                     task.cancel()
                 await asyncio.gather(*tasks, stopping, announcing, return_exceptions=True)
@@ -147,6 +150,8 @@ class ControlPlane:
             gateway.sweep(),
             self._reload_children(gateway),
         ]
+        if self._notifier.watchdog_interval is not None:
+            parts.append(self._tell_watchdog(self._notifier.watchdog_interval))
         if gateway.services.database.is_shared:
             parts.append(gateway.listen())
         if self._door is not None:
@@ -195,6 +200,13 @@ class ControlPlane:
         content = json.dumps({name: getattr(addresses, name) for name in Addresses.__slots__})
         write_private(self._options.home.running_json, content)
         ready(addresses)
+        self._notifier.ready()
+
+    async def _tell_watchdog(self, interval: float) -> None:
+        """Tell systemd that this event loop turns."""
+        while True:
+            self._notifier.watchdog()
+            await asyncio.sleep(interval)
 
     async def _webserver_answers(self) -> bool:
         try:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.service import UNIT_NAME, Unit, install_unit, unit_directory
+from hpc_agent.service.program import Kind, Program
+from hpc_agent.service.unit import Unit, install_unit, unit_directory
 
 from .user_manager import UserManager, wait_until, why_not
 
+UNIT_NAME = Kind.AGENT.unit_name
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 # Stands in for `hpc-agent start`: the real notifier, a child like a job of the local scheduler, and
@@ -22,7 +24,7 @@ AGENT = """\
 #!{python}
 import pathlib, subprocess, sys, time
 sys.path.insert(0, {source!r})
-from hpc_agent.agent.systemd import Notifier
+from hpc_agent.service.notify import Notifier
 from hpc_agent.config import parse_config, read_token
 
 content = {{"control_plane": {{"url": "https://x"}}, "work_dir": "/w"}}
@@ -68,13 +70,13 @@ def agent(tmp_path: Path, manager: UserManager) -> Path:
     executable.chmod(0o755)
     token = directory / 'a %h "token"'
     token.write_text("agent:me:secret\n")
-    unit = Unit(
+    program = Program(
+        kind=Kind.AGENT,
         executable=executable,
-        config=directory / 'a $HOME %h "b".yaml',
-        host=os.uname().nodename,
+        arguments=("start", "--config", str(directory / 'a $HOME %h "b".yaml')),
         environment={"PATH": os.environ["PATH"]},
-        token_credential=token,
     )
+    unit = Unit(program=program, host=os.uname().nodename, token_credential=token)
     install_unit(unit, unit_directory(manager.environment))
     manager.systemctl("daemon-reload")
     return directory
