@@ -17,6 +17,7 @@ PACKAGE = ROOT / "hpc_agent"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
+    ("setup",),
     ("demo", "doctor"),
     ("agent", "inspection"),
     ("runs",),
@@ -28,7 +29,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("config", "grpc", "outgoing", "control_plane"),
     ("account", "clock", "files", "inbound", "isolation", "service"),
     ("hostile_files", "private_directories", "private_files"),
-    ("descriptors", "errors", "hints", "seldom", "tls"),
+    ("descriptors", "errors", "hints", "releases", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

@@ -14,6 +14,7 @@ from hpc_agent.cli import (
     control_plane,
     demo,
     doctor,
+    init,
     jobs,
     logs,
     options,
@@ -54,6 +55,7 @@ jobs.register(app)
 logs.register(app)
 demo.register(app)
 doctor.register(app)
+init.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpc_agent.cli.arguments import ConfigOption, JsonOption
 from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line
+
+if TYPE_CHECKING:
+    from hpc_agent.doctor.examination import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +42,6 @@ def doctor(
     from hpc_agent.config import load_config
     from hpc_agent.doctor import checks
     from hpc_agent.doctor.examination import Wish, examine
-    from hpc_agent.doctor.finding import Status
 
     if markdown:
         print_line(checks.markdown())
@@ -46,31 +49,50 @@ def doctor(
     wish = Wish(only=only or (), with_probe=not no_probe, probe_seconds=probe_timeout)
     results = asyncio.run(examine(load_config(config), wish, say=_say))
     if json:
-        print_json(
-            [
-                {
-                    "check": result.check.name,
-                    "partition": result.partition,
-                    "group": checks.GROUPS[result.check.needs],
-                    "status": result.finding.status.value,
-                    "fact": result.finding.fact,
-                    "advice": result.finding.advice,
-                }
-                for result in results
-            ]
-        )
+        print_json(as_json(results))
     else:
-        group = ""
-        for result in results:
-            if checks.GROUPS[result.check.needs] != group:
-                group = checks.GROUPS[result.check.needs]
-                print_line(f"\n{group}")
-            finding = result.finding
-            print_line(f"  {finding.status.value:<8} {result.check.name}: {finding.fact}")
-            if finding.advice:
-                print_line(f"           → {finding.advice}")
-    if any(result.finding.status is Status.PROBLEM for result in results):
+        print_results(results)
+    if not is_ready(results):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def is_ready(results: Sequence[Result]) -> bool:
+    """Whether nothing keeps the agent from doing its work."""
+    from hpc_agent.doctor.finding import Status
+
+    return all(result.finding.status is not Status.PROBLEM for result in results)
+
+
+def as_json(results: Sequence[Result]) -> list[dict[str, object]]:
+    """Return what was found, for scripts."""
+    from hpc_agent.doctor import checks
+
+    return [
+        {
+            "check": result.check.name,
+            "partition": result.partition,
+            "group": checks.GROUPS[result.check.needs],
+            "status": result.finding.status.value,
+            "fact": result.finding.fact,
+            "advice": result.finding.advice,
+        }
+        for result in results
+    ]
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print what was found, group by group."""
+    from hpc_agent.doctor import checks
+
+    group = ""
+    for result in results:
+        if checks.GROUPS[result.check.needs] != group:
+            group = checks.GROUPS[result.check.needs]
+            print_line(f"\n{group}")
+        finding = result.finding
+        print_line(f"  {finding.status.value:<8} {result.check.name}: {finding.fact}")
+        if finding.advice:
+            print_line(f"           → {finding.advice}")
 
 
 def _say(line: str) -> None:

@@ -28,6 +28,7 @@ from hpc_agent.control_plane.door.config import UiConfig
 from hpc_agent.control_plane.door.door import Door, open_door
 from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket
+from hpc_agent.control_plane.listening import Listening
 from hpc_agent.control_plane.server import bind, url_of
 from hpc_agent.control_plane.supervisor import Program, Supervisor
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
@@ -49,10 +50,7 @@ class StartOptions:
     """What to start and where it listens; port 0 picks a free one."""
 
     home: Home
-    host: str = "127.0.0.1"
-    port: int = 8443
-    webserver_host: str = "127.0.0.1"
-    webserver_port: int = 3000
+    listening: Listening = field(default_factory=Listening)
     webserver: bool = True
     daemon: bool = True
     tls_certificate: Path | None = None
@@ -77,7 +75,7 @@ async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None
     _warn_of_split_storage(options.home)
     with (
         _only_one(options.home),
-        contextlib.closing(bind(options.host, options.port)) as listener,
+        contextlib.closing(bind(options.listening.host, options.listening.port)) as listener,
         _door(options, tls := _tls(options)) as door,
     ):
         control_plane = ControlPlane(options, listener, tls, door)
@@ -186,9 +184,9 @@ class ControlPlane:
                     gateway.reloading = False
 
     async def _announce(self, ready: Callable[[Addresses], None]) -> None:
-        door = self._door
+        door, listening = self._door, self._options.listening
         addresses = Addresses(
-            api=url_of(self._listener, self._options.host),
+            api=url_of(self._listener, listening.host, listening.name),
             ui=door.url if door else None,
             ui_auth=door.config.auth if door else None,
             ca=str(self._tls.ca) if self._tls.ca else None,
@@ -242,8 +240,9 @@ def _tls(options: StartOptions) -> ServerTls:
         return own_certificate(options.tls_certificate, options.tls_key)
     if options.tls_certificate or options.tls_key:
         raise ConfigError("--tls-cert and --tls-key belong together: give both or neither")
-    names = (options.host, options.webserver_host, *options.ui.hosts)
-    return generated_certificate(options.home.tls, *names)
+    listening = options.listening
+    hosts = (listening.name or "", listening.host, listening.webserver_host, *options.ui.hosts)
+    return generated_certificate(options.home.tls, *hosts)
 
 
 @contextlib.contextmanager
@@ -251,7 +250,8 @@ def _door(options: StartOptions, tls: ServerTls) -> Iterator[Door | None]:
     if not options.webserver:
         yield None
         return
-    door = open_door(options.ui, options.webserver_host, options.webserver_port, tls)
+    where = options.listening
+    door = open_door(options.ui, where.webserver_host, where.webserver_port, tls, where.name)
     with contextlib.closing(door.listener):
         yield door
 

@@ -12,7 +12,7 @@ from typing import Any
 from hpc_agent.config import AgentConfig, read_token
 from hpc_agent.config.layers import leaves
 from hpc_agent.config.load import Loaded
-from hpc_agent.config.places import Named, interpreters_here, named_here
+from hpc_agent.config.places import interpreters_here, named_here
 from hpc_agent.config.redaction import redacted
 from hpc_agent.config.section import Place
 from hpc_agent.errors import ConfigError, HpcAgentError, StoreError
@@ -35,7 +35,11 @@ class Setting:
 
 def faults(config: AgentConfig) -> list[str]:
     """Return what keeps the agent from starting here, each with its key."""
-    found = [fault for each in named_here(config) if (fault := _fault(each)) is not None]
+    found = [
+        f"{each.key}: {fault}"
+        for each in named_here(config)
+        if (fault := why_not(each.path, each.place)) is not None
+    ]
     found += [
         f"{each.key}: {each.path} is not on this machine, or no program. Is it on compute nodes "
         "alone? `hpc-agent doctor --only user-python` asks one"
@@ -87,33 +91,27 @@ def _is_told(line: str, found: list[str]) -> bool:
     return any(line.startswith(fault.partition(": ")[0] + ":") for fault in found)
 
 
-def _fault(named: Named) -> str | None:
-    path, where = named.path, f"{named.key}: {named.path}"
-    if named.place is Place.MADE:
-        reason = _why_not_made(path)
-        return None if reason is None else f"{where} {reason}"
+def why_not(path: Path, place: Place) -> str | None:
+    """Say why a path is not what has to be there; None when it is."""
+    if place is Place.MADE:
+        return _why_not_made(path)
+    is_directory = place is Place.DIRECTORY
     if not path.exists():
-        return f"{where}: there is no such {'directory' if _is_directory(named) else 'file'}"
-    if _is_directory(named) != path.is_dir():
-        return f"{where} is {'no' if _is_directory(named) else 'a'} directory"
-    if named.place is Place.CERTIFICATES:
-        return _why_no_certificates(path, where)
-    if not os.access(path, os.R_OK):
-        return f"{where} cannot be read"
-    return None
+        return f"{path}: there is no such {'directory' if is_directory else 'file'}"
+    if is_directory != path.is_dir():
+        return f"{path} is {'no' if is_directory else 'a'} directory"
+    if place is Place.CERTIFICATES:
+        return _why_no_certificates(path)
+    return None if os.access(path, os.R_OK) else f"{path} cannot be read"
 
 
-def _is_directory(named: Named) -> bool:
-    return named.place is Place.DIRECTORY
-
-
-def _why_no_certificates(path: Path, where: str) -> str | None:
+def _why_no_certificates(path: Path) -> str | None:
     try:
         ssl.create_default_context(cafile=str(path))
     except ssl.SSLError:
-        return f"{where} holds no certificates in PEM"
+        return f"{path} holds no certificates in PEM"
     except OSError as error:
-        return f"{where}: {error.strerror}"
+        return f"{path}: {error.strerror}"
     return None
 
 
@@ -121,12 +119,13 @@ def _why_not_made(path: Path) -> str | None:
     """Try: only the file system knows of quotas, read-only mounts and squashed roots."""
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():
-        return f"cannot be made: {there} is no directory" if there != path else "is no directory"
+        cannot = f"cannot be made: {there} is no directory"
+        return f"{path} {cannot if there != path else 'is no directory'}"
     try:
         Path(tempfile.mkdtemp(prefix=".hpc-agent-check-", dir=there)).rmdir()
     except OSError as error:
         can = "be written to" if there == path else "be made"
-        return f"cannot {can}: {there}: {error.strerror}"
+        return f"{path} cannot {can}: {there}: {error.strerror}"
     return None
 
 
