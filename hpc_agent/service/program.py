@@ -46,13 +46,17 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A command with its arguments and variables; ``writes`` are the directories that it fills."""
+    """A command with its arguments and variables; ``writes`` are the directories that it fills.
+
+    ``python`` is the interpreter behind the command, which an environment only links to.
+    """
 
     kind: Kind
     executable: Path
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     writes: tuple[Path, ...] = ()
+    python: Path | None = None
 
     @property
     def argv(self) -> list[str]:
@@ -77,6 +81,7 @@ def agent_program(
         arguments=("start", "--config", str(config)),
         environment=_inherited(environ),
         writes=writes,
+        python=Path(sys.executable).resolve(),
     )
 
 
@@ -93,6 +98,7 @@ def control_plane_program(home: Path, *, environ: Mapping[str, str] = os.environ
         arguments=("control-plane", "start", "--home", str(home)),
         environment=_inherited(environ),
         writes=(home,),
+        python=Path(sys.executable).resolve(),
     )
 
 

@@ -94,7 +94,8 @@ def uninstall_unit(directory: Path, kind: Kind = Kind.AGENT, *, system: bool = F
 def _paths(unit: Unit) -> list[Path]:
     """Return what the program has to see: itself, what its arguments name, what it fills."""
     named = [Path(each) for each in unit.program.arguments if each.startswith("/")]
-    return [unit.program.executable, *named, *unit.program.writes]
+    python = [unit.program.python] if unit.program.python else []
+    return [unit.program.executable, *python, *named, *unit.program.writes]
 
 
 def _is_in_a_home(path: Path) -> bool:

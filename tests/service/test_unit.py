@@ -324,6 +324,9 @@ def test_homes_are_hidden_from_what_needs_none(tmp_path: Path) -> None:
     """A program, a configuration or a directory in one makes them visible, and no more."""
     need_none = {"executable": TRUE, "config": "/etc/a.yaml", "account": "daemon"}
     assert "ProtectHome=yes\n" in render_unit(make_unit(tmp_path, **need_none))
+    unit = make_unit(tmp_path, **need_none)
+    linked = replace(unit, program=replace(unit.program, python=Path("/root/.pyenv/bin/python")))
+    assert "ProtectHome=read-only\n" in render_unit(linked)
     for change in ({"writes": (Path("/home/me/work"),)}, {"config": "/root/agent.yaml"}):
         text = render_unit(make_unit(tmp_path, **need_none | change))
         assert "ProtectHome=read-only\n" in text
