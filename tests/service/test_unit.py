@@ -300,7 +300,7 @@ def test_systemd_accepts_a_system_unit(kind: Kind, writes: list[str], tmp_path: 
     verify(text, tmp_path, "--system")
 
 
-@pytest.mark.parametrize(("kind", "most"), [(Kind.AGENT, 2.5), (Kind.CONTROL_PLANE, 2.2)])
+@pytest.mark.parametrize(("kind", "most"), [(Kind.AGENT, 2.0), (Kind.CONTROL_PLANE, 1.8)])
 def test_system_unit_is_hardened(kind: Kind, most: float, tmp_path: Path) -> None:
     """systemd's own score: 0 is shut, 10 is open; docs/installing.md says it."""
     analyze = shutil.which("systemd-analyze")
