@@ -79,6 +79,18 @@ def uninstall_service(kind: Kind, directory: Path, *, system_root: Path | None) 
     return [outcome for outcome in outcomes if outcome.changed]
 
 
+def installed(directory: Path, *, root: Path = Path("/")) -> list[Way]:
+    """Return by which ways the agent is kept running, as far as files tell."""
+    kind = Kind.AGENT
+    marks = {
+        Way.USER: unit.unit_directory() / kind.unit_name,
+        Way.SYSTEM: root / SYSTEM_DIRECTORY / kind.unit_name,
+        Way.CRONTAB: crontab.script_of(directory, kind),
+        Way.SLURM_JOB: directory / slurm_job.SCRIPT,
+    }
+    return [way for way, path in marks.items() if path.exists()]
+
+
 def _check(way: Way, wish: Wish) -> None:
     if way is Way.SYSTEM and wish.account is None:
         raise UsageError("--system: name the user that it runs as, with --as")
