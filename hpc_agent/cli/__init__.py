@@ -16,6 +16,7 @@ from hpc_agent.cli import (
     doctor,
     jobs,
     logs,
+    operate,
     options,
     outgoing,
     service,
@@ -52,6 +53,7 @@ def _options(
 agent.register(app)
 jobs.register(app)
 logs.register(app)
+operate.register(app)
 demo.register(app)
 doctor.register(app)
 app.add_typer(config.app, name="config")

@@ -346,6 +346,15 @@ def count_by_phase(db: Database) -> dict[Phase, int]:
     return {Phase(phase): count for phase, count in found}
 
 
+def count_open(db: Database, kind: WorkerKind) -> int:
+    """Return how many workers of a kind are not concluded."""
+    found = db.execute(
+        f"SELECT count(*) FROM workers AS w WHERE {_OPEN} AND kind = ?",  # noqa: S608
+        [kind.value],
+    )
+    return int(found.fetchone()[0])
+
+
 def purge(db: Database, now: float, limit: int = 100) -> list[str]:
     """Forget some workers concluded long ago; return their keys, and those of their arrays.
 
