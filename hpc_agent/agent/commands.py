@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.agent.purge import collect_garbage
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.jobs.wording import describe
 from hpc_agent.store import commands, pauses, workers
@@ -66,6 +67,8 @@ class CommandsLoop:
                 return await self._resume(**subject)
             case CommandKind.DRAIN:
                 return await store.run(lambda db: self._begin_drain(db, **subject))
+            case CommandKind.GC:
+                return await collect_garbage(self._context, **subject)
             case CommandKind.ACCEPT:
                 await store.run(self._context.drain.end)
                 return "requests are taken again"

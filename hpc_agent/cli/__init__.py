@@ -14,6 +14,7 @@ from hpc_agent.cli import (
     control_plane,
     demo,
     doctor,
+    explain,
     jobs,
     logs,
     operate,
@@ -53,6 +54,7 @@ def _options(
 agent.register(app)
 jobs.register(app)
 logs.register(app)
+explain.register(app)
 operate.register(app)
 demo.register(app)
 doctor.register(app)

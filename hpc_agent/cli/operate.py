@@ -1,4 +1,4 @@
-"""``hpc-agent cancel | drain | pause | resume``: what a running agent is asked to do."""
+"""``hpc-agent cancel | drain | gc | pause | resume``: what a running agent is asked to do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from hpc_agent.cli.arguments import ConfigOption
 from hpc_agent.cli.output import EXIT_FAILURE, print_error, print_line
+from hpc_agent.cli.times import seconds_of
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.store.commands import CommandKind
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(cancel)
     app.command()(drain)
+    app.command()(gc)
     app.command()(pause)
     app.command()(resume)
 
@@ -82,6 +84,26 @@ def drain(
     print_line(carry_out(settings, CommandKind.DRAIN, {"stop": stop}))
     if wait:
         _wait_until_finished(lambda: read_left_to_finish(settings))
+
+
+def gc(
+    *,
+    config: ConfigOption = None,
+    older_than: Annotated[
+        str, typer.Option(help="How long a job must be over, for example 12h or 7d.")
+    ] = "30d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what is over: records and directories of old jobs, and directories of nobody.
+
+    The agent does so by itself after 30 days. Artifacts have ``artifacts.keep_days``.
+    """
+    from hpc_agent.config import load_config
+    from hpc_agent.inspection.operate import carry_out
+
+    seconds = seconds_of("--older-than", older_than)
+    subject = {"older_than_seconds": seconds, "dry_run": dry_run}
+    print_line(carry_out(load_config(config), CommandKind.GC, subject))
 
 
 def pause(

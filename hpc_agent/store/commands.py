@@ -23,6 +23,7 @@ class CommandKind(enum.Enum):
     RESUME = "resume"
     DRAIN = "drain"
     ACCEPT = "accept"
+    GC = "gc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -165,3 +165,25 @@ async def test_command_that_nobody_answers_is_taken_back(bench: Bench, loop: Com
     )
     await loop.step()
     assert not bench.context.drain.is_on
+
+
+async def test_what_is_over_and_what_belongs_to_nobody_is_removed(
+    bench: Bench, loop: CommandsLoop
+) -> None:
+    """At once and not after a month; a dry run removes nothing, and live jobs stay."""
+    work = bench.context.preparation.work
+
+    async def there() -> list[str]:
+        return sorted(await asyncio.to_thread(work.files.names, work.jobs))
+
+    for key in ("run-1", "run-2", "stray"):
+        await asyncio.to_thread(work.files.make_directory, work.of(key))
+    await bench.add("run-1", phase=Phase.ENDED, concluded_at=bench.clock.now - 3600)
+    await bench.add("run-2", phase=Phase.RUNNING, job_id="8", started_at=1.0)
+    old = {"older_than_seconds": 1800.0}
+    said = await asked(bench, loop, CommandKind.GC, **old, dry_run=True)
+    assert said == "would remove 1 jobs with their directories, 1 of nobody"
+    assert await there() == ["run-1", "run-2", "stray"]
+    await asked(bench, loop, CommandKind.GC, **old, dry_run=False)
+    assert await there() == ["run-2"]
+    assert await bench.context.store.run(workers.keys) == {"run-2"}

@@ -263,3 +263,19 @@ def test_output_that_is_a_link_is_not_printed(config: Path, tmp_path: Path) -> N
     (directory / "stderr").symlink_to(tmp_path / "secret")
     with pytest.raises(HpcAgentError, match="is not a regular file"):
         said(config, "logs", f"{RUN}2", "--stream", "stderr")
+
+
+def test_run_is_explained_in_one_place(config: Path) -> None:
+    """Where it is, its attempts, and what happened to it."""
+    text = said(config, "explain", f"{RUN}1")
+    assert text.startswith(
+        f"Run {RUN}1: alpha, deployment prod, attempt 2\nwaiting to be submitted"
+    )
+    assert "node c1 failed" in text
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith(("1 ", "2 "))] == [
+        ["1", "101"],
+        ["2", "-"],
+    ]
+    found = json.loads(said(config, "explain", "103", "--json"))
+    assert found["job"]["description"].count("\n") == 101
+    assert [entry["phase"] for entry in found["history"]] == ["intent"]
