@@ -21,6 +21,7 @@ from hpc_agent.cli import (
     options,
     outgoing,
     service,
+    support,
     template,
 )
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error, print_line
@@ -58,6 +59,7 @@ explain.register(app)
 operate.register(app)
 demo.register(app)
 doctor.register(app)
+support.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")
