@@ -101,6 +101,7 @@ class Runs(Section):
     grace_seconds: Seconds = 30
     walltime_warning_seconds: Seconds | None = None
     step_resources: bool = True
+    asset_records: bool = True
     retries: Retries = Retries()
 
 

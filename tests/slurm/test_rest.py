@@ -254,8 +254,10 @@ async def test_accounting_says_what_the_commands_say(
     assert abs(mine.max_rss_bytes - sacct.max_rss_bytes) < 2 << 20
     assert mine.cpu_seconds and sacct.cpu_seconds
     assert abs(mine.cpu_seconds - sacct.cpu_seconds) < 0.1
-    for name in ("elapsed_seconds", "allocated_cpus", "requested_memory_bytes", "nodes", "gpus"):
+    same = ("elapsed_seconds", "allocated_cpus", "requested_memory_bytes", "nodes", "gpus")
+    for name in (*same, "billing", "energy_joules"):
         assert getattr(mine, name) == getattr(sacct, name), name
+    assert mine.billing
     assert {job.job_id for job in (await rest.find(key, since=since)).records} == {job_id}
 
 
