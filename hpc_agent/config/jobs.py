@@ -102,6 +102,7 @@ class Runs(Section):
     walltime_warning_seconds: Seconds | None = None
     step_resources: bool = True
     asset_records: bool = True
+    choose_partition: bool = False
     retries: Retries = Retries()
 
 

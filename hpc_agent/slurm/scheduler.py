@@ -170,6 +170,7 @@ class NodeInfo:
     memory_mb: int
     partitions: tuple[str, ...]
     gres: str = ""
+    features: tuple[str, ...] = ()
 
 
 class Scheduler(Protocol):
