@@ -14,11 +14,12 @@ from hpc_agent.cluster.cluster import open_cluster
 from hpc_agent.cluster.partition_book import partition_book
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError, StoreError
+from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import options
 from hpc_agent.jobs.layers import choose_partition, run_layers, server_layers, settle
 from hpc_agent.runs.tags import strange_tags
 from hpc_agent.slurm.partition_facts import PartitionFacts
-from hpc_agent.store import launches, workers
+from hpc_agent.store import launches
 from hpc_agent.store.database import read_only
 from hpc_agent.store.workers import Worker, WorkerKind
 
@@ -132,7 +133,7 @@ def _run_job(config: AgentConfig, name: str) -> Worker | None:
     db = _database(config)
     if db is None:
         return None
-    worker = workers.named(db, name)
+    worker = worker_named(db, name)
     return worker if worker is not None and worker.kind is WorkerKind.RUN_WORKER else None
 
 
