@@ -12,6 +12,7 @@ from hpc_agent.cli import (
     agent,
     config,
     control_plane,
+    debug,
     demo,
     doctor,
     explain,
@@ -56,6 +57,7 @@ agent.register(app)
 jobs.register(app)
 logs.register(app)
 explain.register(app)
+debug.register(app)
 operate.register(app)
 demo.register(app)
 doctor.register(app)

@@ -84,11 +84,11 @@ def asset_observation(
     )
 
 
-def run_failure(run_id: str, job_name: str, message: str, *, at: float) -> Event:
-    """Return the event that makes a run FAILED."""
+def run_failure(run_id: str, job_name: str, message: str, *, at: float, detail: str = "") -> Event:
+    """Return the event that makes a run FAILED, with more lines of its error in ``detail``."""
     data = packed(
         "PipelineFailureData",
-        error=error_info(message),
+        error=error_info("\n".join(filter(None, [message, detail]))),
         failure_reason=packed_enum("RunFailureReason", "RUN_EXCEPTION"),
         first_step_failure_event=None,
     )

@@ -279,3 +279,10 @@ def test_run_is_explained_in_one_place(config: Path) -> None:
     found = json.loads(said(config, "explain", "103", "--json"))
     assert found["job"]["description"].count("\n") == 101
     assert [entry["phase"] for entry in found["history"]] == ["intent"]
+
+
+@pytest.mark.parametrize(("name", "why"), [("103", "FAILED"), ("101", "PENDING")])
+def test_job_that_does_not_run_is_not_looked_into(config: Path, name: str, why: str) -> None:
+    """Nothing of it is on a node."""
+    with pytest.raises(HpcAgentError, match=f"{name} does not run: job {name}, {why}"):
+        said(config, "debug", name)
