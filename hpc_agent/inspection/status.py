@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import Files
 from hpc_agent.inspection.outgoing import OUTBOX, SPOOL, count_outgoing
 from hpc_agent.jobs.directory import WorkDirectory
-from hpc_agent.jobs.wording import describe
+from hpc_agent.jobs.wording import describe, describe_since
 from hpc_agent.store import code_servers, meta, node_faults, workers
+from hpc_agent.store.code_servers import ServerStatus
 from hpc_agent.store.database import read_only
 from hpc_agent.store.workers import Worker
 
@@ -55,7 +57,7 @@ def read_status(config: AgentConfig) -> AgentStatus:
         pid=lease[1] if alive else None,
         jobs_by_phase={phase.value: count for phase, count in workers.count_by_phase(db).items()},
         code_servers=[
-            *(_server_row(db, server) for server in code_servers.not_retired(db)),
+            *_server_rows(db),
             *_stopped_rows(db),
         ],
         avoided_nodes=_avoided_rows(config, db),
@@ -123,12 +125,32 @@ def find_worker(db: Database, name: str) -> Worker:
     return worker
 
 
+def _server_rows(db: Database) -> list[dict[str, Any]]:
+    """Each server; one that starts beside the server of an older deploy says that it is newer."""
+    servers = code_servers.not_retired(db)
+    served = {
+        (each.deployment, each.location): each.version
+        for each in servers
+        if each.status is ServerStatus.SERVING
+    }
+    rows = []
+    for server in servers:
+        row = _server_row(db, server)
+        older = served.get((server.deployment, server.location), server.version)
+        if server.status is ServerStatus.STARTING and older != server.version:
+            deployed = datetime.fromtimestamp(row["deployed_at"], UTC)
+            row["job"] = f"newer version, deployed {deployed:%Y-%m-%d %H:%M} UTC: {row['job']}"
+        rows.append(row)
+    return rows
+
+
 def _server_row(db: Database, server: code_servers.CodeServer) -> dict[str, Any]:
     return {
         "deployment": server.deployment,
         "location": server.location,
         "status": server.status.value,
-        "job": describe(workers.get(db, server.key)),
+        "deployed_at": float(server.version),
+        "job": describe_since(workers.get(db, server.key)),
         "key": server.key,
     }
 
@@ -140,6 +162,7 @@ def _stopped_rows(db: Database) -> list[dict[str, Any]]:
             "deployment": deployment,
             "location": location,
             "status": "stopped",
+            "deployed_at": None,
             "job": "none: it starts with the next request",
             "key": "",
         }
