@@ -91,7 +91,7 @@ def test_redeploy_that_waits_in_the_queue_is_told(
 
     def told_pending() -> str:
         text = _update_of(stack, "example")
-        return text if "PENDING" in text else ""
+        return text if "PENDING (" in text else ""
 
     with partition_down(slurm_cluster):
         stack.deploy_example()
