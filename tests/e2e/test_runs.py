@@ -95,6 +95,7 @@ def test_run_materializes_assets_as_a_slurm_job(stack: Stack, slurm_cluster: Slu
     )
     tags = {tag["key"]: tag["value"] for tag in stack.webserver.run(run_id)["tags"]}
     assert tags["dagster-hpc/job-id"] == facts.run_worker.job_id
+    assert tags["dagster-hpc/node"] == stack.job_of(run_id=run_id)["nodes"]
 
 
 def test_slurm_facts_are_in_the_log_of_the_run(stack: Stack) -> None:
