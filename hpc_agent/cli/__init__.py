@@ -22,6 +22,7 @@ from hpc_agent.cli import (
     options,
     outgoing,
     report,
+    servers,
     service,
     support,
     template,
@@ -56,6 +57,7 @@ def _options(
 
 agent.register(app)
 jobs.register(app)
+servers.register(app)
 logs.register(app)
 explain.register(app)
 debug.register(app)
