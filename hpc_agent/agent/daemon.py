@@ -21,6 +21,7 @@ from hpc_agent import __version__
 from hpc_agent.agent.artifacts import ArtifactsLoop
 from hpc_agent.agent.bells import Bells
 from hpc_agent.agent.cancel import CancelLoop
+from hpc_agent.agent.commands import CommandsLoop
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.health import HealthLoop
@@ -41,6 +42,7 @@ from hpc_agent.agent.work_directory import WorkDirectoryLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.cluster import open_cluster
+from hpc_agent.cluster.partition_book import partition_book
 from hpc_agent.cluster.work_directory import check_work_directory, make_artifacts_directory
 from hpc_agent.cluster.work_directory_owner import claim_work_directory
 from hpc_agent.code_servers.bring_up import BringUp
@@ -98,11 +100,11 @@ async def run_agent(
     notifier = Notifier.from_environment()
     async with contextlib.AsyncExitStack() as stack:
         tasks = Tasks()
-        loops, context = await _open(config, stack, tasks, take_over_work_dir)
+        loops, context = await _open(config, stack, tasks, stop, take_over_work_dir)
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
-        await _run_until(stop, loops, tasks, notifier)
+        await _run_until(context, loops, tasks, notifier)
         notifier.stopping()
         log.info("stopping; jobs go on")
 
@@ -118,6 +120,7 @@ async def _open(
     config: AgentConfig,
     stack: contextlib.AsyncExitStack,
     tasks: Tasks,
+    stop: asyncio.Event,
     take_over_work_dir: bool,
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
@@ -171,8 +174,11 @@ async def _open(
             clock=clock,
         ),
         bells=bells,
+        partitions=partition_book(config, cluster.scheduler, clock),
         clock=clock,
+        stop=stop,
     )
+    await store.run(context.drain.recall)
     opened = await stack.enter_async_context(
         open_relay(context, tokens, cluster=cluster, program=program)
     )
@@ -258,6 +264,7 @@ def _loops(
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         *_artifacts_loop(context),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
+        _NamedLoop("commands", CommandsLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context, heard=opened.reports.heard).step, bells.watch),
@@ -300,15 +307,17 @@ def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[
 
 
 async def _run_until(
-    stop: asyncio.Event, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
+    context: Context, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
 ) -> None:
     running = [
-        asyncio.create_task(repeat(loop.name, loop.step, loop.bell), name=loop.name)
+        asyncio.create_task(
+            repeat(loop.name, loop.step, loop.bell, context.troubles), name=loop.name
+        )
         for loop in loops
     ]
     if notifier.watchdog_interval:
         running.append(asyncio.create_task(_feed_watchdog(notifier), name="watchdog"))
-    stopped = asyncio.create_task(stop.wait(), name="stop")
+    stopped = asyncio.create_task(context.stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopped}:

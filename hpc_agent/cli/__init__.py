@@ -12,14 +12,20 @@ from hpc_agent.cli import (
     agent,
     config,
     control_plane,
+    debug,
     demo,
     doctor,
+    explain,
     init,
     jobs,
     logs,
+    operate,
     options,
     outgoing,
+    report,
+    servers,
     service,
+    support,
     template,
 )
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error, print_line
@@ -52,10 +58,16 @@ def _options(
 
 agent.register(app)
 jobs.register(app)
+servers.register(app)
 logs.register(app)
+explain.register(app)
+debug.register(app)
+operate.register(app)
 demo.register(app)
 doctor.register(app)
 init.register(app)
+support.register(app)
+report.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")

@@ -63,7 +63,7 @@ def init(
         resolved = resolve_home(home)
         is_first = not resolved.listen_yaml.exists()
         if is_first:
-            present = Listening(name=socket.getfqdn(), host=WILDCARD)
+            present = Listening(name=_own_name(), host=WILDCARD)
         else:
             present = read_listening(resolved.listen_yaml)
         listening = present.with_options(
@@ -76,6 +76,12 @@ def init(
         with audited(home, "token", "init", {"name": [names.user, names.agent]}):
             made = initialize(resolved, listening, names, new_tokens=new_tokens)
         typer.echo(json.dumps(_as_json(made)) if as_json else _told(made))
+
+
+def _own_name() -> str:
+    """Return this machine's name; /etc/hosts may call it localhost."""
+    name = socket.getfqdn()
+    return socket.gethostname() if name.startswith("localhost") else name
 
 
 def _asked(suggested: Listening) -> Listening:

@@ -42,6 +42,7 @@ def doctor(
     from hpc_agent.config import load_config
     from hpc_agent.doctor import checks
     from hpc_agent.doctor.examination import Wish, examine
+    from hpc_agent.doctor.report import rows
 
     if markdown:
         print_line(checks.markdown())
@@ -49,7 +50,7 @@ def doctor(
     wish = Wish(only=only or (), with_probe=not no_probe, probe_seconds=probe_timeout)
     results = asyncio.run(examine(load_config(config), wish, say=_say))
     if json:
-        print_json(as_json(results))
+        print_json(rows(results))
     else:
         print_results(results)
     if not is_ready(results):
@@ -61,23 +62,6 @@ def is_ready(results: Sequence[Result]) -> bool:
     from hpc_agent.doctor.finding import Status
 
     return all(result.finding.status is not Status.PROBLEM for result in results)
-
-
-def as_json(results: Sequence[Result]) -> list[dict[str, object]]:
-    """Return what was found, for scripts."""
-    from hpc_agent.doctor import checks
-
-    return [
-        {
-            "check": result.check.name,
-            "partition": result.partition,
-            "group": checks.GROUPS[result.check.needs],
-            "status": result.finding.status.value,
-            "fact": result.finding.fact,
-            "advice": result.finding.advice,
-        }
-        for result in results
-    ]
 
 
 def print_results(results: Sequence[Result]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hpc_agent.cli.arguments import JsonOption
-from hpc_agent.cli.doctor import as_json, is_ready, print_results
+from hpc_agent.cli.doctor import is_ready, print_results
 from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def init(
     Exit code 0 when the agent is ready to start, 1 when `hpc-agent doctor` has a problem.
     """
     from hpc_agent.doctor.control_plane import gather_control_plane
+    from hpc_agent.doctor.report import rows
     from hpc_agent.setup import agent_file
     from hpc_agent.setup.interview import Nobody, interview
     from hpc_agent.setup.surroundings import look_around
@@ -118,7 +119,7 @@ def init(
                 "token_file": str(token.path),
                 "service": str(installed.path) if installed else None,
                 "ready": is_ready(results),
-                "doctor": as_json(results),
+                "doctor": rows(results),
             }
         )
     else:
