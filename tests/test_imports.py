@@ -29,7 +29,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("config", "grpc", "outgoing", "control_plane"),
     ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
     ("hostile_files", "private_directories", "private_files"),
-    ("descriptors", "errors", "hints", "releases", "seldom", "tls"),
+    ("descriptors", "errors", "hints", "redaction", "releases", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

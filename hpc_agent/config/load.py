@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from hpc_agent.config.agent import AgentConfig
 from hpc_agent.config.jobs import Location
 from hpc_agent.config.layers import Key, Layer, Layers, enforced_layers
-from hpc_agent.config.redaction import redacted
 from hpc_agent.config.site import Site, read_site
 from hpc_agent.config.yaml_text import read_mapping, read_value
 from hpc_agent.errors import ConfigError
 from hpc_agent.hints import did_you_mean
+from hpc_agent.redaction import redacted_setting
 
 ENVIRONMENT_PREFIX = "HPC_AGENT__"
 DEFAULT_PATHS = (
@@ -144,7 +144,7 @@ def _describe(problem: Any, key: Key) -> str:
 
 def _shown(key: Key, value: Any) -> str:
     text = str(value) if isinstance(value, Path) else value
-    return repr(redacted(key or ("",), text))
+    return repr(redacted_setting(key[-1] if key else "", text))
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

@@ -13,10 +13,10 @@ from hpc_agent.config import AgentConfig, read_token
 from hpc_agent.config.layers import leaves
 from hpc_agent.config.load import Loaded
 from hpc_agent.config.places import interpreters_here, named_here
-from hpc_agent.config.redaction import redacted
 from hpc_agent.config.section import Place
 from hpc_agent.errors import ConfigError, HpcAgentError, StoreError
 from hpc_agent.jobs.layers import check_layers
+from hpc_agent.redaction import redacted_setting
 from hpc_agent.store.filesystem import refuse_network_filesystem
 
 
@@ -65,7 +65,7 @@ def settings_of(loaded: Loaded, *, with_defaults: bool = True) -> list[Setting]:
     settings = [
         Setting(
             key=".".join(key),
-            value=redacted(key, value),
+            value=redacted_setting(key[-1], value),
             source=layers.source_of(key),
             overruled=tuple(
                 source

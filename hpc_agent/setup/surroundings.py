@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_agent.config.redaction import redacted
+from hpc_agent.redaction import redacted_text
 from hpc_agent.setup.directories import Candidate, home_candidate, work_candidates
 from hpc_agent.setup.pythons import FoundPython, find_pythons
 from hpc_agent.setup.slurm import FoundSlurm, find_slurm
@@ -56,9 +56,7 @@ async def look_around(environ: Mapping[str, str] = os.environ) -> Surroundings:
         asyncio.to_thread(home_candidate, environ),
         asyncio.to_thread(find_pythons, environ),
     )
-    network = {
-        name: str(redacted((name,), environ[name])) for name in _NETWORK if environ.get(name)
-    }
+    network = {name: redacted_text(environ[name]) for name in _NETWORK if environ.get(name)}
     return Surroundings(slurm=slurm, work=work, home=home, pythons=pythons, network=network)
 
 

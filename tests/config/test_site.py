@@ -123,8 +123,8 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
     }
     shown = {each.key: each.value for each in settings_of(loaded(tmp_path, {}, own))}
     assert "geheim" not in str(shown)
-    assert shown["control_plane.proxy"] == "http://***@proxy:3128"
-    assert shown["control_plane.token_command"] == ["echo", "***"]
+    assert shown["control_plane.proxy"] == "http://[hidden]@proxy:3128"
+    assert shown["control_plane.token_command"] == ["echo", "[hidden]"]
     assert shown["environment.variables.LANG"] == "C"
 
 
