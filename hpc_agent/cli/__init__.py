@@ -13,6 +13,7 @@ from hpc_agent.cli import (
     config,
     control_plane,
     demo,
+    docs,
     doctor,
     jobs,
     logs,
@@ -53,6 +54,7 @@ agent.register(app)
 jobs.register(app)
 logs.register(app)
 demo.register(app)
+docs.register(app)
 doctor.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
