@@ -57,7 +57,7 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def look_into(dist: Path) -> None:
-    """The wheel has templates and pages, the sdist no traces of a machine, the SBOM a site's parts."""
+    """Templates and pages are in the wheel, no traces of a machine in the sdist."""
     (wheel,) = dist.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"hpc_agent/templates/job.sbatch.j2", "hpc_agent/manual/pages/options.md"} <= {*names}
