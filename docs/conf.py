@@ -27,7 +27,8 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = f"hpc-agent {release}"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 
 

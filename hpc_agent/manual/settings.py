@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.manual.markdown import code, table
 
 PAGE = "agent-yaml"
+REQUIRED = "required"
 _KEY = re.compile(r"(?P<indent> *)(?P<name>[a-z_]+):(?: +(?P<value>.*))?")
 # The same, commented out. A sentence that begins so has a single space after its first word.
 _KEY_IN_COMMENT = re.compile(
@@ -45,14 +47,24 @@ class _Example:
 
 
 def pages() -> dict[str, str]:
-    """Return the text of the page by its name."""
-    rows = [(code(each.path), each.form, each.default, each.about) for each in settings()]
-    parts = [
-        "# The keys of agent.yaml",
-        _ABOUT,
-        table(["key", "value", "default", "meaning"], rows),
-    ]
+    """Return the text of the page by its name: a section of the page for each of the file."""
+    parts = ["# The keys of agent.yaml", _ABOUT]
+    for name, found in groupby(settings(), key=lambda each: each.path.partition(".")[0]):
+        first, *below = found
+        about = (f"{each.rstrip('.')}." for each in (_takes(first), first.about) if each)
+        parts += [f"## {name}", " ".join(about)]
+        if below:
+            rows = [(code(each.path), _takes(each), each.about) for each in below]
+            parts.append(table(["key", "value", "meaning"], rows))
     return {PAGE: "\n\n".join(parts) + "\n"}
+
+
+def _takes(setting: Setting) -> str:
+    """Return what a key takes, and what holds without it."""
+    is_needed = setting.default == REQUIRED
+    default = setting.default if is_needed else setting.default and f"default {setting.default}"
+    text = "; ".join(filter(None, (setting.form, default)))
+    return text[:1].upper() + text[1:]
 
 
 def settings() -> list[Setting]:
@@ -137,7 +149,7 @@ def _form(schema: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def _default(found: Mapping[str, Any], shown: str) -> str:
     """Return what holds without the key; what the model reckons is taken from the example."""
     if found["needed"]:
-        return "required"
+        return REQUIRED
     value = found.get("default")
     if isinstance(value, bool | int | float | str | list):
         return code(value if isinstance(value, str) else json.dumps(value))

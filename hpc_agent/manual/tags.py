@@ -7,7 +7,13 @@ from hpc_agent.jobs.options_table import OPTIONS
 from hpc_agent.manual.markdown import code, table
 from hpc_agent.runs.image import IMAGE_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
-from hpc_agent.workers.run_log import AGENT_ID_TAG, AGENT_LABEL_TAG, ATTEMPT_TAG, JOB_ID_TAG
+from hpc_agent.workers.run_log import (
+    AGENT_ID_TAG,
+    AGENT_LABEL_TAG,
+    ATTEMPT_TAG,
+    JOB_ID_TAG,
+    NODE_TAG,
+)
 
 PAGE = "tags"
 
@@ -20,6 +26,7 @@ OF_USERS = {
 OF_AGENT = {
     JOB_ID_TAG: "the Slurm job of the run's newest attempt",
     ATTEMPT_TAG: "which attempt of the run this is, from the second on",
+    NODE_TAG: "the node, or the nodes, that it runs on",
     AGENT_ID_TAG: "the agent that submitted the run",
     AGENT_LABEL_TAG: "its `label`, where agent.yaml has one",
 }
