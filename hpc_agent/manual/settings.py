@@ -54,7 +54,10 @@ def pages() -> dict[str, str]:
         about = (f"{each.rstrip('.')}." for each in (_takes(first), first.about) if each)
         parts += [f"## {name}", " ".join(about)]
         if below:
-            rows = [(code(each.path), _takes(each), each.about) for each in below]
+            rows = [
+                (code(each.path.removeprefix(f"{name}.")), _takes(each), each.about)
+                for each in below
+            ]
             parts.append(table(["key", "value", "meaning"], rows))
     return {PAGE: "\n\n".join(parts) + "\n"}
 

@@ -25,9 +25,9 @@ LIMIT_SECONDS = 240
 # Whatever happens, nothing is left: processes of the page, and jobs of its agent.
 LEAVE_NOTHING = """
 set -euo pipefail
-trap 'kill $(jobs -p) 2>/dev/null || true
+trap 'status=$?; kill $(jobs -p) 2>/dev/null || true
       squeue --me --noheader --format "%i %j" | awk "/hpc-agent:/ {print \\$1}" | xargs -r scancel
-      tail -n 20 control-plane.log agent.log >&2' EXIT
+      [ $status -eq 0 ] || tail -n 20 control-plane.log agent.log >&2' EXIT
 """
 
 
@@ -90,7 +90,8 @@ def shown(argv: list[str], *, environment: dict[str, str], directory: Path) -> s
         except subprocess.TimeoutExpired:
             os.killpg(script.pid, signal.SIGTERM)
             output, _ = script.communicate(timeout=60)
-    assert script.returncode == 0, output
+    print(output)
+    assert script.returncode == 0
     return output
 
 
