@@ -23,6 +23,7 @@ from hpc_agent.cli import (
     options,
     outgoing,
     report,
+    servers,
     service,
     support,
     template,
@@ -57,6 +58,7 @@ def _options(
 
 agent.register(app)
 jobs.register(app)
+servers.register(app)
 logs.register(app)
 explain.register(app)
 debug.register(app)
