@@ -21,7 +21,9 @@ TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 # A run may wait in the Slurm queue for days. Dagster's run monitoring would fail it after
 # start_timeout_seconds, and 0 does not switch that off: the monitor then raises "Unexpected run
 # status" for each starting run (dagster/_daemon/monitoring/run_monitoring.py). Monitoring stays on
-# for the sake of run timeouts and of cancellations whose agent is gone.
+# for the sake of run timeouts, of cancellations whose agent is gone, and of the slots of pools that
+# a run worker held when it died: only it frees them (dagster/_daemon/monitoring/concurrency.py).
+# Without run_retries, dagster/max_retries would be a tag like any other.
 DAGSTER_YAML = f"""\
 telemetry:
   enabled: false
@@ -45,6 +47,11 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: {TEN_YEARS_SECONDS}
   cancel_timeout_seconds: 900
+  free_slots_after_run_end_seconds: 60
+
+run_retries:
+  enabled: true
+  max_retries: 0
 
 schedules:
   use_threads: true
