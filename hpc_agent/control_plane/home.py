@@ -53,13 +53,17 @@ run_retries:
   enabled: true
   max_retries: 0
 
+# Each run that a tick asks for takes a question to its code server, one after the other without
+# submit workers.
 schedules:
   use_threads: true
   num_workers: 8
+  num_submit_workers: 8
 
 sensors:
   use_threads: true
   num_workers: 8
+  num_submit_workers: 8
 """
 
 
