@@ -107,6 +107,16 @@ def test_slurm_facts_are_in_the_log_of_the_run(stack: Stack) -> None:
     assert any(line.startswith(f"Job {job_id} runs on ") for line in lines)
 
 
+def test_running_job_is_looked_into(stack: Stack) -> None:
+    """From outside: the Python stack of its worker, with the function of the op."""
+    run_id = nap(stack, 60)
+    wait_running(stack, run_id)
+    config = ("--config", str(stack.directories.agent_yaml))
+    assert "sleep_and_tell" in stack.run_command("debug", run_id[:8], *config)
+    stack.webserver.terminate(run_id)
+    assert stack.wait_finished(run_id) == "CANCELED"
+
+
 def test_compute_logs_grow_while_the_run_goes_on(stack: Stack) -> None:
     """A line printed in the job can be read before the job ends."""
     run_id = nap(stack, 60)
