@@ -58,10 +58,9 @@ BERLIN = ZoneInfo("Europe/Berlin")
 def dagster_yaml() -> str:
     """Return that of a fresh home, with shorter pauses, and a tag of runs that never start."""
     content = yaml.safe_load(DAGSTER_YAML)
-    content["run_monitoring"] |= {
-        "poll_interval_seconds": 2,
-        "free_slots_after_run_end_seconds": 2,
-    }
+    monitoring = content["run_monitoring"]
+    assert monitoring["free_slots_after_run_end_seconds"] == 60
+    monitoring |= {"poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 2}
     content["run_coordinator"]["config"]["tag_concurrency_limits"] = [{"key": "flood", "limit": 0}]
     return yaml.safe_dump(content)
 
