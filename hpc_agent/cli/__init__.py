@@ -10,6 +10,7 @@ import typer
 from hpc_agent import __version__
 from hpc_agent.cli import (
     agent,
+    backup,
     config,
     control_plane,
     debug,
@@ -21,6 +22,8 @@ from hpc_agent.cli import (
     operate,
     options,
     outgoing,
+    report,
+    servers,
     service,
     support,
     template,
@@ -55,6 +58,7 @@ def _options(
 
 agent.register(app)
 jobs.register(app)
+servers.register(app)
 logs.register(app)
 explain.register(app)
 debug.register(app)
@@ -62,6 +66,9 @@ operate.register(app)
 demo.register(app)
 doctor.register(app)
 support.register(app)
+report.register(app)
+backup.register(app)
+backup.register_control_plane(control_plane.app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")
