@@ -18,7 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("setup",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "manual"),
     ("agent", "inspection"),
     ("runs",),
     ("cluster", "code_servers"),
