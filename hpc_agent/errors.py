@@ -43,6 +43,10 @@ class HpcAgentError(Exception):
     retryable: ClassVar[bool] = False
 
 
+class UsageError(HpcAgentError):
+    """An argument of a command means nothing."""
+
+
 class ConfigError(HpcAgentError):
     """A setting is wrong: the message says what, where and what to do."""
 

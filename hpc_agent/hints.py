@@ -11,5 +11,7 @@ _LONGEST = 100
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1, prefix: str = "") -> str:
     """Return ``; did you mean …?`` with the closest known words, nothing where none is close."""
-    close = difflib.get_close_matches(word[:_LONGEST], sorted(known), n=most, cutoff=_ALIKE)
-    return f"; did you mean {' or '.join(prefix + each for each in close)}?" if close else ""
+    names = {each.lower(): each for each in sorted(known)}
+    close = difflib.get_close_matches(word[:_LONGEST].lower(), names, n=most, cutoff=_ALIKE)
+    likely = " or ".join(prefix + names[each] for each in close)
+    return f"; did you mean {likely}?" if close else ""

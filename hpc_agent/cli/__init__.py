@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from hpc_agent import __version__
 from hpc_agent.cli import (
     agent,
     config,
     control_plane,
+    debug,
     demo,
     doctor,
+    explain,
+    jobs,
+    logs,
+    operate,
     options,
     outgoing,
     service,
+    support,
     template,
 )
-from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error
-from hpc_agent.errors import ConfigError, HpcAgentError
+from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error, print_line
+from hpc_agent.errors import ConfigError, HpcAgentError, UsageError
 
 app = typer.Typer(
     name="hpc-agent",
@@ -27,9 +35,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print_line(f"hpc-agent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Hold the options of the command itself."""
+
+
 agent.register(app)
+jobs.register(app)
+logs.register(app)
+explain.register(app)
+debug.register(app)
+operate.register(app)
 demo.register(app)
 doctor.register(app)
+support.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")
@@ -42,7 +74,7 @@ def main() -> None:
     """Run the command. Errors of ours are one message, never a traceback; exit code 2 for usage."""
     try:
         app()
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         print_error(str(error))
         sys.exit(EXIT_USAGE)
     except HpcAgentError as error:

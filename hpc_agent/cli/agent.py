@@ -1,35 +1,24 @@
-"""``hpc-agent start | status | jobs | logs``."""
+"""``hpc-agent start | status``."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hpc_agent.cli.output import print_json, print_line, print_table, time_of
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="agent.yaml; else ./agent.yaml, ~/.config/hpc-agent/, /etc/hpc-agent/.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+from hpc_agent.cli.arguments import ConfigOption, JsonOption
+from hpc_agent.cli.output import print_json, print_line
+from hpc_agent.cli.table import print_table
+from hpc_agent.cli.times import time_of
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(start)
     app.command()(status)
-    app.command()(jobs)
-    app.command()(logs)
 
 
 def start(
@@ -74,6 +63,17 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
         return
     where = f"runs on {found.running_on} (pid {found.pid})" if found.running_on else "does not run"
     print_line(f"Agent {found.agent_id} {where}; control plane {found.control_plane}")
+    if found.draining_since is not None:
+        print_line(
+            f"Drains since {time_of(found.draining_since)}: it takes nothing new "
+            "(`hpc-agent drain --off` ends that)"
+        )
+    for each in found.paused:
+        where = f" of deployment {each['deployment']}" if each["deployment"] else ""
+        print_line(
+            f"Runs of {each['location']}{where} wait since {time_of(each['since'])} "
+            "(`hpc-agent resume`)"
+        )
     counts = ", ".join(f"{count} {phase}" for phase, count in found.jobs_by_phase.items())
     print_line(f"Jobs: {counts or 'none'}; messages to send: {found.messages_waiting}")
     if found.events_waiting:
@@ -104,55 +104,3 @@ def artifacts_line(artifacts: Mapping[str, Any]) -> str:
         f"Artifacts of runs: {at_least}{artifacts['files']} files, "
         f"{artifacts['size_bytes'] / (1 << 20):,.1f} MiB in {artifacts['directory']}"
     )
-
-
-def jobs(
-    config: ConfigOption = None,
-    everything: Annotated[
-        bool, typer.Option("--all", "-a", help="Also jobs that are over.")
-    ] = False,
-    limit: Annotated[int, typer.Option(help="At most this many.", min=1)] = 50,
-    history: Annotated[
-        str | None,
-        typer.Option(help="Show the states of one job: its key, job id or run id."),
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """List the agent's jobs, newest first."""
-    from hpc_agent.config import load_config
-    from hpc_agent.inspection.status import read_history, read_jobs
-
-    settings = load_config(config)
-    if history is not None:
-        rows, columns = (
-            read_history(settings, history),
-            ["at", "phase", "state", "reason", "source"],
-        )
-    else:
-        rows = read_jobs(settings, limit=limit, everything=everything)
-        columns = ["job_id", "kind", "location", "run_id", "description"]
-    if json:
-        print_json(rows)
-    else:
-        print_table(columns, rows)
-
-
-def logs(
-    name: Annotated[str, typer.Argument(help="A run id, job id, key, or code location.")],
-    config: ConfigOption = None,
-    stream: Annotated[
-        str, typer.Option(help="stdout, stderr, or job: what the job script itself printed.")
-    ] = "stderr",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
-) -> None:
-    """Print the output of a run worker or a code server."""
-    from hpc_agent.agent.journal import print_file
-    from hpc_agent.cluster.cluster import files_of
-    from hpc_agent.config import load_config
-    from hpc_agent.inspection.status import log_file
-
-    if stream not in {"stdout", "stderr", "job"}:
-        raise typer.BadParameter("must be stdout, stderr or job", param_hint="--stream")
-    settings = load_config(config)
-    with files_of(settings) as files:
-        print_file(files, log_file(settings, files, name, stream), follow=follow)

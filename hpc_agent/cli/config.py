@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hpc_agent.cli.agent import ConfigOption
+from hpc_agent.cli.arguments import ConfigOption
 from hpc_agent.cli.output import print_line
 
 app = typer.Typer(help="The agent's configuration file.", no_args_is_help=True)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hpc_agent.cli.agent import ConfigOption, JsonOption
-from hpc_agent.cli.output import print_json, print_line, print_table
+from hpc_agent.cli.arguments import ConfigOption, JsonOption
+from hpc_agent.cli.jobs import short_id
+from hpc_agent.cli.output import print_json, print_line
+from hpc_agent.cli.table import Column, print_table
+from hpc_agent.cli.times import length_of
 
 app = typer.Typer(
     help="What waits to be told to the control plane, and what it did not want.",
     invoke_without_command=True,
 )
 
+COLUMNS = (
+    Column("id"),
+    Column("state"),
+    Column("what", elastic=True),
+    Column("run", short=short_id),
+    Column("age_seconds", "age", short=length_of),
+    Column("size"),
+    Column("reason", elastic=True),
+)
 IdsArgument = Annotated[
     list[str], typer.Argument(help="Ids of messages, as `hpc-agent outgoing` shows them.")
 ]
@@ -39,8 +51,7 @@ def show(
     elif not rows:
         print_line("Nothing waits, and nothing is set aside.")
     else:
-        columns = ["id", "state", "what", "run", "age", "size", "reason"]
-        print_table(columns, [row | {"age": _age(row)} for row in rows])
+        print_table(COLUMNS, rows)
 
 
 @app.command()
@@ -70,12 +81,3 @@ def drop(context: typer.Context, ids: IdsArgument, config: ConfigOption = None) 
     from hpc_agent.inspection.outgoing import drop as forget
 
     print_line(f"{forget(load_config(config or context.obj).home, ids)} dropped")
-
-
-def _age(row: dict[str, Any]) -> str:
-    """Return an age in the largest unit of which there are two."""
-    seconds = row["age_seconds"]
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from hpc_agent.cli.agent import ConfigOption, JsonOption
-from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line, print_table
+from hpc_agent.cli.arguments import ConfigOption, JsonOption
+from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line
+from hpc_agent.cli.table import print_table
 
 app = typer.Typer(help="Templates of job scripts, the packaged and your own.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="As `template list` shows it.")]

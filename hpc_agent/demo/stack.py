@@ -21,10 +21,11 @@ from hpc_agent.demo.cluster import ClusterChoice, Say
 from hpc_agent.demo.processes import Child, wait_for
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
 from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import write_private
 from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.store.selection import EVERYTHING
 
 EXAMPLE = Path(__file__).parent / "location"
 _START_SECONDS = 180.0
@@ -193,7 +194,7 @@ class Stack:
 
     def job_of(self, *, run_id: str | None = None, location: str | None = None) -> dict[str, Any]:
         """Return the job of a run, or the serving one of a code location, as the agent has it."""
-        for job in read_jobs(self.config, limit=1000, everything=True):
+        for job in read_jobs(self.config, EVERYTHING):
             if run_id is not None and job["run_id"] == run_id:
                 return job
             is_server = job["kind"] == "code_server" and job["location"] == location
@@ -248,7 +249,7 @@ async def _end_jobs(config: AgentConfig, say: Say) -> None:
     """Cancel the jobs that the agent left running, and see that they are gone."""
     mine = {
         str(job["job_id"])
-        for job in read_jobs(config, limit=100_000, everything=True)
+        for job in read_jobs(config, EVERYTHING)
         if job["job_id"] and job["phase"] in {"queued", "running"}
     }
     if not mine:

@@ -10,10 +10,11 @@ from sqlite_utils import Database
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError, StoreError
+from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import options
 from hpc_agent.jobs.layers import run_layers, server_layers, settle
 from hpc_agent.runs.tags import strange_tags
-from hpc_agent.store import launches, workers
+from hpc_agent.store import launches
 from hpc_agent.store.database import read_only
 from hpc_agent.store.workers import Worker, WorkerKind
 
@@ -76,7 +77,7 @@ def _run_job(config: AgentConfig, name: str) -> Worker | None:
     db = _database(config)
     if db is None:
         return None
-    worker = workers.named(db, name)
+    worker = worker_named(db, name)
     return worker if worker is not None and worker.kind is WorkerKind.RUN_WORKER else None
 
 

@@ -23,6 +23,15 @@ class Request:
     received_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has become of a request: the worker that it became, and when it was answered."""
+
+    request: Request
+    worker_key: str | None
+    answered_at: float | None
+
+
 def receive(db: Database, requests: Iterable[Request]) -> list[Request]:
     """Write requests down and return those that are new: one may be handed out twice."""
     fresh = []
@@ -93,6 +102,17 @@ def find(db: Database, request_id: str) -> Request | None:
     return _request(row) if row else None
 
 
+def recent(db: Database, *, with_answered: bool, since: float, limit: int) -> list[Progress]:
+    """Return requests for people to read, the newest first."""
+    rows = db.execute(
+        "SELECT request_id, api, body, deployment, is_branch_deployment, received_at, worker_key, "
+        "answered_at FROM inbox WHERE received_at >= ? AND (? OR answered_at IS NULL) "
+        "ORDER BY received_at DESC, rowid DESC LIMIT ?",
+        [since, with_answered, limit],
+    )
+    return [Progress(_request(row[:6]), *row[6:]) for row in rows]
+
+
 def mark_answered(db: Database, request_id: str, now: float) -> bool:
     """Note that the answer is in the outbox; False when it was there already."""
     marked = db.execute(
@@ -112,11 +132,11 @@ def reopen(db: Database, request_id: str) -> bool:
     return bool(opened.rowcount)
 
 
-def purge(db: Database, now: float, limit: int = 100) -> int:
-    """Forget some requests that were answered long ago; return how many."""
+def purge(db: Database, before: float, limit: int = 100) -> int:
+    """Forget some requests that were answered before then; return how many."""
     deleted = db.execute(
         "DELETE FROM inbox WHERE rowid IN (SELECT rowid FROM inbox WHERE answered_at < ? LIMIT ?)",
-        [now - KEEP_ANSWERED_SECONDS, limit],
+        [before, limit],
     )
     return int(deleted.rowcount)
 

@@ -213,7 +213,7 @@ def find(db: Database, key: str) -> Worker | None:
 def of_run(db: Database, run_id: str) -> Worker | None:
     """Return the worker of a run's newest attempt."""
     return next(
-        _select(
+        select(
             db,
             "w.run_id = ? ORDER BY w.attempt DESC, w.created_at DESC LIMIT 1",
             [run_id],
@@ -224,24 +224,24 @@ def of_run(db: Database, run_id: str) -> Worker | None:
 
 def of_array(db: Database, array_key: str) -> list[Worker]:
     """Return the workers that are tasks of an array, in the order of their indices."""
-    return list(_select(db, "w.array_key = ? ORDER BY w.array_index", [array_key]))
+    return list(select(db, "w.array_key = ? ORDER BY w.array_index", [array_key]))
 
 
 def task(db: Database, array_key: str, index: int) -> Worker | None:
     """Return the worker that is this task of an array."""
-    found = _select(db, "w.array_key = ? AND w.array_index = ?", [array_key, index])
+    found = select(db, "w.array_key = ? AND w.array_index = ?", [array_key, index])
     return next(found, None)
 
 
 def with_keys(db: Database, keys: Sequence[str]) -> list[Worker]:
     """Return these workers, oldest first."""
     marks = ", ".join("?" * len(keys))
-    return list(_select(db, f"w.key IN ({marks}) ORDER BY w.created_at, w.rowid", keys))
+    return list(select(db, f"w.key IN ({marks}) ORDER BY w.created_at, w.rowid", keys))
 
 
 def in_phase(db: Database, *phases: Phase) -> list[Worker]:
     """Return the workers that are in one of these phases and not concluded."""
-    return list(_select(db, f"{_OPEN} AND w.phase IN ({_marks(phases)}) ORDER BY w.rowid", phases))
+    return list(select(db, f"{_OPEN} AND w.phase IN ({_marks(phases)}) ORDER BY w.rowid", phases))
 
 
 def rows_in_phase(db: Database, *phases: Phase) -> list[int]:
@@ -255,7 +255,7 @@ def rows_in_phase(db: Database, *phases: Phase) -> list[int]:
 
 def with_rows(db: Database, numbers: Sequence[int]) -> list[Worker]:
     """Return the workers in these rows that are there still."""
-    return list(_select(db, f"w.rowid IN ({', '.join('?' * len(numbers))})", numbers))
+    return list(select(db, f"w.rowid IN ({', '.join('?' * len(numbers))})", numbers))
 
 
 def lost_since(db: Database, since: float) -> list[Worker]:
@@ -263,8 +263,8 @@ def lost_since(db: Database, since: float) -> list[Worker]:
     where = "AND w.phase = ? AND w.kind = ?"
     values = [Phase.LOST, WorkerKind.RUN_WORKER]
     return [
-        *_select(db, f"{_OPEN} {where}", values),
-        *_select(db, f"w.concluded_at >= ? {where}", [since, *values]),
+        *select(db, f"{_OPEN} {where}", values),
+        *select(db, f"w.concluded_at >= ? {where}", [since, *values]),
     ]
 
 
@@ -273,7 +273,7 @@ def live_run_workers(
 ) -> list[Worker]:
     """Return run workers that are not over and nobody has asked to end, by run id."""
     return list(
-        _select(
+        select(
             db,
             f"{_OPEN} AND w.kind = ? AND w.phase IN ({_marks(LIVE)}) AND w.terminate_at IS NULL "
             "AND w.run_id > ? AND (? IS NULL OR w.run_id <= ?) ORDER BY w.run_id LIMIT ?",
@@ -285,7 +285,7 @@ def live_run_workers(
 def packs(db: Database) -> list[Worker]:
     """Return the packs that take servers or may still, oldest first."""
     return list(
-        _select(
+        select(
             db,
             f"{_OPEN} AND w.kind = ? AND w.terminate_at IS NULL AND w.phase IN ({_marks(LIVE)}) "
             "ORDER BY w.created_at, w.rowid",
@@ -297,7 +297,7 @@ def packs(db: Database) -> list[Worker]:
 def in_pack(db: Database, pack_key: str) -> list[Worker]:
     """Return the workers in a pack that are not over."""
     return list(
-        _select(
+        select(
             db,
             f"{_OPEN} AND w.pack_key = ? AND w.phase IN ({_marks(LIVE)}) ORDER BY w.rowid",
             [pack_key, *LIVE],
@@ -308,7 +308,7 @@ def in_pack(db: Database, pack_key: str) -> list[Worker]:
 def to_measure(db: Database, *, since: float, limit: int = 400) -> list[Worker]:
     """Return run workers that have ended since then and whose use of resources is not told yet."""
     return list(
-        _select(
+        select(
             db,
             "w.measured_at IS NULL AND w.ended_at >= ? AND w.kind = ? AND w.phase = ? "
             "AND w.started_at IS NOT NULL ORDER BY w.ended_at LIMIT ?",
@@ -317,16 +317,10 @@ def to_measure(db: Database, *, since: float, limit: int = 400) -> list[Worker]:
     )
 
 
-def recent(db: Database, *, limit: int, include_concluded: bool) -> list[Worker]:
-    """Return workers for people to read, newest first."""
-    where = "1" if include_concluded else _OPEN
-    return list(_select(db, f"{where} ORDER BY w.created_at DESC LIMIT ?", [limit]))
-
-
 def named(db: Database, name: str) -> Worker | None:
     """Return the newest worker with this key, job id, run id, or code location."""
     return next(
-        _select(
+        select(
             db,
             "w.key = ? OR w.run_id = ? OR (w.kind = ? AND w.location = ?) "
             "OR w.key IN (SELECT worker_key FROM jobs WHERE job_id = ?) "
@@ -352,14 +346,37 @@ def count_by_phase(db: Database) -> dict[Phase, int]:
     return {Phase(phase): count for phase, count in found}
 
 
-def purge(db: Database, now: float, limit: int = 100) -> list[str]:
-    """Forget some workers concluded long ago; return their keys, and those of their arrays.
+def count_open(db: Database, kind: WorkerKind) -> int:
+    """Return how many workers of a kind are not concluded."""
+    found = db.execute(
+        f"SELECT count(*) FROM workers AS w WHERE {_OPEN} AND kind = ?",  # noqa: S608
+        [kind.value],
+    )
+    return int(found.fetchone()[0])
+
+
+def count_concluded(db: Database, before: float) -> int:
+    """Return how many workers were concluded before then."""
+    found = db.execute("SELECT count(*) FROM workers WHERE concluded_at < ?", [before])
+    return int(found.fetchone()[0])
+
+
+def keys(db: Database) -> set[str]:
+    """Return the keys of all workers, and those of their arrays."""
+    found = db.execute(
+        "SELECT key FROM workers UNION SELECT array_key FROM workers WHERE array_key IS NOT NULL"
+    )
+    return {key for (key,) in found}
+
+
+def purge(db: Database, before: float, limit: int = 100) -> list[str]:
+    """Forget some workers concluded before then; return their keys, and those of their arrays.
 
     An array is forgotten with the last of its workers, and so is what launched a run.
     """
     found = db.execute(
         "SELECT key, array_key, run_id FROM workers WHERE concluded_at < ? LIMIT ?",
-        [now - KEEP_CONCLUDED_SECONDS, limit],
+        [before, limit],
     ).fetchall()
     for key, *_ in found:
         db.execute("DELETE FROM workers WHERE key = ?", [key])
@@ -370,7 +387,8 @@ def purge(db: Database, now: float, limit: int = 100) -> list[str]:
     return [*(key for key, *_ in found), *(key for key in arrays if not of_array(db, key))]
 
 
-def _select(db: Database, where: str, values: Iterable[Any]) -> Iterator[Worker]:
+def select(db: Database, where: str, values: Iterable[Any]) -> Iterator[Worker]:
+    """Yield the workers that a condition on w(orkers) and j(obs) holds for."""
     found = db.execute(f"{_SELECT} WHERE {where}", [rows.to_column(value) for value in values])
     for row in found:
         yield _worker(row)

@@ -8,11 +8,12 @@ from typing import Any
 
 from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
 from hpc_agent.jobs.wording import describe
 from hpc_agent.slurm.queue_position import Position
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.phases import Phase
+from hpc_agent.store.selection import EVERYTHING
 from hpc_agent.store.workers import WorkerKind
 from hpc_agent.workers import node_evidence
 from tests.agent.conftest import Bench
@@ -75,7 +76,7 @@ async def test_position_is_in_the_list_of_jobs_and_goes_with_the_start(bench: Be
     await bench.add(**WAITS)
     bench.scheduler.positioned["7"] = Position(2, 3, "gpu")
     await PositionsLoop(bench.context).step()
-    (row,) = await asyncio.to_thread(read_jobs, bench.context.config, limit=10, everything=True)
+    (row,) = await asyncio.to_thread(read_jobs, bench.context.config, EVERYTHING)
     assert row["position"] == {"position": 2, "of": 3, "partition": "gpu"}
     assert row["description"].endswith("position 2 of 3 in partition gpu")
     await bench.context.changes.apply(

@@ -19,7 +19,7 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import submissions, workers
+from hpc_agent.store import selection, submissions, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers import node_evidence
@@ -51,9 +51,7 @@ async def burst(bench: Bench, count: int, **changes: Any) -> list[Worker]:
 
 async def all_jobs(bench: Bench) -> list[Worker]:
     """Return the jobs, oldest first."""
-    every = await bench.context.store.run(
-        lambda db: workers.recent(db, limit=1000, include_concluded=True)
-    )
+    every = await bench.context.store.run(lambda db: selection.find(db, selection.EVERYTHING))
     return sorted(every, key=lambda job: int(job.key.removeprefix("run-")))
 
 
@@ -342,7 +340,7 @@ async def test_array_is_forgotten_with_the_last_of_its_jobs(
     async def conclude_and_purge(job: str) -> list[str]:
         def write(db: Any) -> list[str]:
             workers.change(db, job, now=long_ago, source="agent", concluded_at=long_ago)
-            return workers.purge(db, bench.clock.now)
+            return workers.purge(db, bench.clock.now - workers.KEEP_CONCLUDED_SECONDS)
 
         return await bench.context.store.run(write)
 

@@ -28,7 +28,7 @@ from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.slurm.cli import slurm_on_this_host
 from hpc_agent.slurm.scheduler import array_id
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import workers
+from hpc_agent.store import selection, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers.changes import Changes, Signature
@@ -83,9 +83,7 @@ class Site:
 
     async def jobs(self) -> dict[str, Worker]:
         """Return all jobs by key."""
-        every = await self.context.store.run(
-            lambda db: workers.recent(db, limit=10_000, include_concluded=True)
-        )
+        every = await self.context.store.run(lambda db: selection.find(db, selection.EVERYTHING))
         return {job.key: job for job in every}
 
     async def until(self, holds: Callable[[dict[str, Worker]], bool]) -> dict[str, Worker]:

@@ -15,7 +15,8 @@ import yaml
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack, example_location
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.e2e.conftest import running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -87,7 +88,7 @@ def servers_of(stack: Stack, deployment: str) -> dict[str, str]:
     """Return the agent's code servers of a deployment, with the phases of their jobs."""
     return {
         job["key"]: job["phase"]
-        for job in read_jobs(stack.config, limit=100, everything=True)
+        for job in read_jobs(stack.config, EVERYTHING)
         if job["deployment"] == deployment and job["kind"] == "code_server"
     }
 

@@ -11,7 +11,8 @@ import pytest
 from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.e2e.test_runs import engine_lines, nap
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -68,7 +69,7 @@ def _suspended(*processes: psutil.Process) -> Iterator[None]:
 
 
 def _submitted(stack: Stack, run_id: str) -> str | None:
-    for job in read_jobs(stack.config, limit=1000, everything=True):
+    for job in read_jobs(stack.config, EVERYTHING):
         if job["run_id"] == run_id and job["job_id"] is not None:
             return str(job["job_id"])
     return None

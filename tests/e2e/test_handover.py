@@ -16,7 +16,8 @@ from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.e2e.conftest import running_stack
 
@@ -77,7 +78,7 @@ def under_load(known: Webserver) -> Iterator[Load]:
 
 def servers(stack: Stack) -> list[dict[str, str]]:
     """Return the jobs of the location's code servers, oldest first."""
-    jobs = read_jobs(stack.config, limit=1000, everything=True)
+    jobs = read_jobs(stack.config, EVERYTHING)
     return [job for job in reversed(jobs) if job["kind"] == "code_server"]
 
 

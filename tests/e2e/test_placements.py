@@ -13,7 +13,9 @@ import pytest
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack, example_location
-from hpc_agent.inspection.status import read_jobs, read_status
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.inspection.status import read_status
+from hpc_agent.store.selection import EVERYTHING
 from tests.e2e.conftest import running_stack
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -49,14 +51,14 @@ def server_of(stack: Stack, location: str) -> dict[str, Any]:
     """Return the job row of the server that serves a location."""
     for server in read_status(stack.config).code_servers:
         if server["location"] == location and server["status"] == "serving":
-            rows = read_jobs(stack.config, limit=1000, everything=True)
+            rows = read_jobs(stack.config, EVERYTHING)
             return next(row for row in rows if row["key"] == server["key"])
     raise AssertionError(f"nothing serves {location}")
 
 
 def live_packs(stack: Stack) -> list[dict[str, Any]]:
     """Return the packs whose jobs run."""
-    rows = read_jobs(stack.config, limit=1000, everything=True)
+    rows = read_jobs(stack.config, EVERYTHING)
     return [row for row in rows if row["kind"] == "pack" and row["phase"] == "running"]
 
 

@@ -10,7 +10,8 @@ import pytest
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack, example_location
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.e2e.conftest import running_stack
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -47,7 +48,7 @@ def error_of(stack: Stack, location: str, words: str) -> str:
 
 def job_states(stack: Stack, location: str) -> list[str]:
     """Return the phases of a location's code server jobs, newest first."""
-    rows = read_jobs(stack.config, limit=1000, everything=True)
+    rows = read_jobs(stack.config, EVERYTHING)
     return [row["phase"] for row in rows if row["location"] == location]
 
 

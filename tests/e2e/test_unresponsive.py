@@ -10,7 +10,8 @@ import pytest
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.e2e.conftest import running_stack
 from tests.e2e.test_runs import nap
 
@@ -55,7 +56,7 @@ def test_stopped_code_server_is_replaced(stack: Stack) -> None:
         process.suspend()
 
     def successor() -> bool:
-        jobs = read_jobs(stack.config, limit=100, everything=True)
+        jobs = read_jobs(stack.config, EVERYTHING)
         return any(job["location"] == "example" and job["key"] != old for job in jobs)
 
     wait_for("no new server is started", successor, seconds=90, alive=[stack.agent])
@@ -64,7 +65,7 @@ def test_stopped_code_server_is_replaced(stack: Stack) -> None:
     assert "and is replaced" in log
 
     def old_is_over() -> bool:
-        jobs = read_jobs(stack.config, limit=100, everything=True)
+        jobs = read_jobs(stack.config, EVERYTHING)
         return any(job["key"] == old and job["phase"] == "ended" for job in jobs)
 
     wait_for("the old job does not end", old_is_over, seconds=60, alive=[stack.agent])

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from hpc_agent.demo.stack import Stack
-from hpc_agent.inspection.status import read_jobs
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, running_stack
@@ -55,7 +56,7 @@ def evaluate(stack: Stack, sensor: str) -> dict[str, str]:
 
 def servers(stack: Stack) -> int:
     """Return how many code servers the location has had."""
-    rows = read_jobs(stack.config, limit=1000, everything=True)
+    rows = read_jobs(stack.config, EVERYTHING)
     return sum(row["location"] == "asking" and row["kind"] == "code_server" for row in rows)
 
 

@@ -1,0 +1,106 @@
+"""Tables: one line for each row, whole in a pipe, and as wide as the terminal on one."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+_GAP = "  "
+_NARROWEST = 8
+_ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of rows: the name in them, and how a value is written.
+
+    ``short`` writes it for people, ``whole`` for what reads a pipe. Only what is ``elastic`` is cut
+    where the terminal is too narrow.
+    """
+
+    name: str
+    title: str = ""
+    short: Callable[[Any], str] = str
+    whole: Callable[[Any], str] = str
+    elastic: bool = False
+    style: Callable[[Any], str] = lambda _: ""
+
+    @property
+    def heading(self) -> str:
+        """What stands above the column."""
+        return (self.title or self.name.replace("_", " ")).upper()
+
+
+def print_table(
+    columns: Sequence[Column | str],
+    rows: Iterable[Mapping[str, Any]],
+    console: Console | None = None,
+) -> None:
+    """Print rows as a table. None and nothing show as a dash, control characters as a space."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    of_columns = [Column(each, elastic=True) if isinstance(each, str) else each for each in columns]
+    listed = list(rows)
+    is_for_people = console.is_terminal
+    cells = [[_cell(column, row, is_for_people) for column in of_columns] for row in listed]
+    headings = [column.heading for column in of_columns]
+    widths = [max(map(cell_len, each)) for each in zip(headings, *cells, strict=True)]
+    if is_for_people:
+        widths = _fitted(widths, of_columns, console.width)
+    console.print(_line([Text(text, Style(bold=True)) for text in headings], widths))
+    for row, texts in zip(listed, cells, strict=True):
+        styled = [
+            Text(text, column.style(row.get(column.name)))
+            for column, text in zip(of_columns, texts, strict=True)
+        ]
+        console.print(_line(styled, widths))
+
+
+def _cell(column: Column, row: Mapping[str, Any], is_for_people: bool) -> str:
+    value = row.get(column.name)
+    if value is None or value == "":
+        return _ABSENT
+    text = (column.short if is_for_people else column.whole)(value)
+    first, _, rest = text.partition("\n")
+    return _printable(f"{first} …" if rest.strip() else first)
+
+
+def _printable(text: str) -> str:
+    """Values come from jobs and users: what they hold does nothing to a terminal."""
+    return "".join(" " if unicodedata.category(each) in {"Cc", "Cf"} else each for each in text)
+
+
+def _fitted(widths: Sequence[int], columns: Sequence[Column], available: int) -> list[int]:
+    """Take from the widest elastic column until the table fits, or none can give."""
+    fitted = list(widths)
+    excess = sum(fitted) + len(_GAP) * (len(fitted) - 1) - available
+    while excess > 0:
+        elastic = [
+            index
+            for index, column in enumerate(columns)
+            if column.elastic and fitted[index] > _NARROWEST
+        ]
+        if not elastic:
+            break
+        widest = max(elastic, key=lambda index: fitted[index])
+        fitted[widest] -= 1
+        excess -= 1
+    return fitted
+
+
+def _line(texts: Sequence[Text], widths: Sequence[int]) -> Text:
+    """The last cell is not filled up: nothing follows it."""
+    cells = []
+    for index, (text, width) in enumerate(zip(texts, widths, strict=True)):
+        plain = text.plain
+        if cell_len(plain) > width:
+            plain = set_cell_size(plain, width - 1).rstrip() + "…"
+        is_last = index == len(texts) - 1
+        cells.append(Text(plain if is_last else set_cell_size(plain, width), text.style))
+    return Text(_GAP).join(cells)
