@@ -8,15 +8,17 @@ compares with those (``get_asset_event_summary_records`` of Dagster's EventLogSt
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import cast
+from datetime import UTC, datetime
 
-from dagster import AssetKey, DagsterEventType, EventLogRecord
-from dagster._core.event_api import AssetEventType
+import sqlalchemy as sa
+from dagster import DagsterEventType, EventLogRecord
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log.base import EventLogConnection, EventLogStorage
-from dagster._time import datetime_from_timestamp
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-_Sign = tuple[AssetKey | None, str | None, float]
+_Sign = tuple[str | None, str | None, datetime]
+"""Asset, partition and time of an event, as the columns have them."""
 
 
 def with_known_ids(
@@ -28,19 +30,35 @@ def with_known_ids(
     ascending: bool,
 ) -> EventLogConnection:
     """Give a run's events of one type the ids that other queries know; the cursor stays its own."""
-    if not log.is_run_sharded or of_type not in ASSET_EVENTS or not page.records:
+    if not isinstance(log, SqlEventLogStorage) or not log.is_run_sharded:
         return page
-    ids = defaultdict[_Sign, deque[int]](deque)
-    asked = cast("AssetEventType", of_type)
-    for row in log.get_asset_event_summary_records(asked, run_id=run_id, ascending=ascending):
-        ids[row.asset_key, row.partition, row.timestamp].append(row.storage_id)
+    if of_type not in ASSET_EVENTS or not page.records:
+        return page
+    ids = _ids(log, run_id, of_type, ascending=ascending)
     return page._replace(records=[_known(record, ids[_sign(record)]) for record in page.records])
 
 
+def _ids(
+    log: SqlEventLogStorage, run_id: str, of_type: DagsterEventType, *, ascending: bool
+) -> defaultdict[_Sign, deque[int]]:
+    """Read the index in the order of the page: events that are alike are told apart by it."""
+    events = SqlEventLogStorageTable.c
+    query = (
+        sa.select(events.id, events.asset_key, events.partition, events.timestamp)
+        .where(events.run_id == run_id, events.dagster_event_type == of_type.value)
+        .order_by(events.id.asc() if ascending else events.id.desc())
+    )
+    found = defaultdict[_Sign, deque[int]](deque)
+    with log.index_connection() as connection:
+        for number, asset_key, partition, timestamp in connection.execute(query):
+            found[asset_key, partition, timestamp].append(number)
+    return found
+
+
 def _sign(record: EventLogRecord) -> _Sign:
-    # As a column has it: in microseconds.
-    timestamp = datetime_from_timestamp(record.timestamp).timestamp()
-    return record.asset_key, record.partition_key, timestamp
+    key = record.asset_key.to_string() if record.asset_key else None
+    timestamp = datetime.fromtimestamp(record.timestamp, UTC).replace(tzinfo=None)
+    return key, record.partition_key, timestamp
 
 
 def _known(record: EventLogRecord, ids: deque[int]) -> EventLogRecord:

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for database in databases:
             found += _compared(database, sdist, options.only)
+            print(f"{database}: compared", file=sys.stderr, flush=True)
     except (NoOutcomesError, NoPostgresError) as error:
         print(error, file=sys.stderr)
         return 1
