@@ -26,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
+    ("metrics",),
     ("account", "clock", "files", "inbound", "isolation", "service"),
     ("hostile_files", "private_directories", "private_files"),
     ("descriptors", "errors", "hints", "seldom", "tls"),

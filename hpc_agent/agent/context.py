@@ -14,6 +14,7 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 from hpc_agent.jobs.preparation import JobPreparation
+from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store.database import Store
 from hpc_agent.store.workers import Placement, Worker
@@ -58,6 +59,7 @@ class Context:
     preparation: JobPreparation
     changes: Changes
     bells: Bells
+    meter: Meter = SILENT
     errors: RecentErrors = field(default_factory=RecentErrors)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time

@@ -28,6 +28,7 @@ from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
 from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.measure import MeasureLoop
+from hpc_agent.agent.metrics import meter_for, scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.positions import PositionsLoop
@@ -62,6 +63,7 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.metrics.meter import Meter
 from hpc_agent.store import meta, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
@@ -102,7 +104,7 @@ async def run_agent(
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
-        await _run_until(stop, loops, tasks, notifier)
+        await _run_until(stop, loops, tasks, notifier, context.meter)
         notifier.stopping()
         log.info("stopping; jobs go on")
 
@@ -122,7 +124,8 @@ async def _open(
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
     token = await asyncio.to_thread(TokenSource, config)
-    cluster = await stack.enter_async_context(open_cluster(config))
+    meter = meter_for(config)
+    cluster = await stack.enter_async_context(open_cluster(config, scheduler_calls(meter)))
     work = WorkDirectory(config.work_dir, cluster.files)
     await asyncio.to_thread(
         check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
@@ -130,7 +133,7 @@ async def _open(
     await asyncio.to_thread(make_artifacts_directory, config.artifacts_directory, cluster.files)
     program = await asyncio.to_thread(build_node_program, work.lib, work.files)
     bells, clock = Bells(), SteadyClock()
-    store = Store(config.home, on_news=bells.ring_for)
+    store = Store(config.home, on_news=bells.ring_for, meter=meter)
     await store.open()
     stack.push_async_callback(store.close)
     owner = str(uuid.uuid4())
@@ -169,14 +172,17 @@ async def _open(
                 agent_label=config.label,
             ),
             clock=clock,
+            meter=meter,
         ),
         bells=bells,
         clock=clock,
+        meter=meter,
     )
     opened = await stack.enter_async_context(
         open_relay(context, tokens, cluster=cluster, program=program)
     )
     relay = opened.relay
+    await stack.enter_async_context(shown_metrics(context, relay))
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
     stack.push_async_callback(channels.close)
@@ -300,10 +306,14 @@ def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[
 
 
 async def _run_until(
-    stop: asyncio.Event, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
+    stop: asyncio.Event,
+    loops: Sequence[_NamedLoop],
+    tasks: Tasks,
+    notifier: Notifier,
+    meter: Meter,
 ) -> None:
     running = [
-        asyncio.create_task(repeat(loop.name, loop.step, loop.bell), name=loop.name)
+        asyncio.create_task(repeat(loop.name, loop.step, loop.bell, meter), name=loop.name)
         for loop in loops
     ]
     if notifier.watchdog_interval:

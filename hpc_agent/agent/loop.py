@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpc_agent.agent.deployments import UnknownDeploymentError
 from hpc_agent.errors import HpcAgentError, LeaseHeldError
+from hpc_agent.metrics.agent import LOOP_FAILURES, LOOP_SUCCESS
+from hpc_agent.metrics.meter import SILENT, Meter
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,9 @@ class Backoff:
         self._failures = 0
 
 
-async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) -> None:
+async def repeat(
+    name: str, step: Callable[[], Awaitable[float]], bell: Bell, meter: Meter = SILENT
+) -> None:
     """Repeat ``step``, which returns how many seconds may pass before the next one.
 
     An error is logged and followed by back-off. Raises only what FATAL lists.
@@ -70,6 +75,7 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) ->
     while True:
         try:
             wait = jittered(await step())
+            meter.set(LOOP_SUCCESS, time.time(), name)
             if last_words:
                 log.info("%s: works again", name)
             backoff.reset()
@@ -78,6 +84,7 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) ->
             raise
         except HpcAgentError as error:
             wait = backoff.next()
+            meter.count(LOOP_FAILURES, name)
             words = str(error)
             log.log(
                 logging.WARNING if words != last_words else logging.DEBUG,
@@ -89,6 +96,7 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) ->
             last_words = words
         except Exception:
             wait = backoff.next()
+            meter.count(LOOP_FAILURES, name)
             log.exception("%s: unexpected error; trying again in %.1f s", name, wait)
             last_words = "unexpected error"
         await bell.wait(wait)

@@ -40,6 +40,7 @@ from hpc_agent.errors import (
     SchedulerUnavailableError,
     StoreError,
 )
+from hpc_agent.metrics.agent import REQUESTS
 from hpc_agent.runs.requests import RunRequests
 from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.store import inbox
@@ -143,11 +144,19 @@ class ServeLoop:
 
     async def _serve(self, request: Request) -> None:
         """Answer a request; where nothing is known yet, nothing is answered: it is tried again."""
-        started = self._context.wall()
+        started, began = self._context.wall(), self._context.clock()
         response = await self._patiently(request, lambda: self._response_to(request))
+        self._measure(request, response, self._context.clock() - began)
         if response is not None:
             answer = response
             await self._patiently(request, lambda: self._give(request, answer, started))
+
+    def _measure(self, request: Request, response: Packed | None, seconds: float) -> None:
+        api = request.api if request.api in _KNOWN else "other"
+        outcome = "submitted" if response is None else "answered"
+        if responses.is_failure(response):
+            outcome = "failed"
+        self._context.meter.observe(REQUESTS, seconds, api, outcome)
 
     async def _patiently(self, request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do some work on a request, again until what it needs is there; the run is told why."""

@@ -16,6 +16,7 @@ from hpc_agent.cli import (
     doctor,
     jobs,
     logs,
+    metrics,
     options,
     outgoing,
     service,
@@ -56,6 +57,7 @@ demo.register(app)
 doctor.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(options.app, name="options")
 app.add_typer(outgoing.app, name="outgoing")
 app.add_typer(service.app, name="service")

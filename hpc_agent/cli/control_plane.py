@@ -20,6 +20,7 @@ from hpc_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from hpc_agent.control_plane.process import Addresses
+    from hpc_agent.metrics.address import LocalAddress
 
 app = typer.Typer(no_args_is_help=True, help="The self-hosted control plane.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens for agents and users.")
@@ -54,6 +55,12 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
             "[default: $HPC_AGENT_CONTROL_PLANE_DATABASE_URL, else what dagster.yaml says]"
         ),
     ] = None,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Where Prometheus reads metrics: unix:/PATH, or 127.0.0.1:PORT. [default: nowhere]"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run gateway, webserver and daemon until interrupted."""
@@ -75,6 +82,7 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
             home=resolved, ui=read_ui_config(resolved.ui_yaml, ui_auth), host=host, port=port,
             webserver_host=webserver_host, webserver_port=webserver_port,
             webserver=webserver, daemon=daemon, tls_certificate=tls_cert, tls_key=tls_key,
+            metrics=_local_address(metrics_listen),
         )  # fmt: skip
         asyncio.run(run(options, lambda addresses: _print_addresses(addresses, as_json)))
 
@@ -235,6 +243,15 @@ def revoke_token(
             if not Tokens(database).revoke(token_id):
                 raise ConfigError(f"no valid token with id {token_id!r}: see `token list`")
         typer.echo(f"revoked {token_id}")
+
+
+def _local_address(text: str | None) -> LocalAddress | None:
+    from hpc_agent.metrics.address import LocalAddress
+
+    try:
+        return None if text is None else LocalAddress.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--metrics-listen: {error}") from None
 
 
 def _print_addresses(addresses: Addresses, as_json: bool) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from hpc_agent.control_plane import die_with_parent
 from hpc_agent.descriptors import as_given
+from hpc_agent.metrics.gateway import CHILD_STARTS
+from hpc_agent.metrics.meter import SILENT, Meter
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
@@ -41,8 +43,9 @@ class Program:
 class Supervisor:
     """Keeps one program running until the task that runs ``run`` is cancelled."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, meter: Meter = SILENT) -> None:
         self._program = program
+        self._meter = meter
         self._process: asyncio.subprocess.Process | None = None
         self._restart = False
 
@@ -77,6 +80,7 @@ class Supervisor:
             await self._stop()
 
     async def _run_once(self) -> int:
+        self._meter.count(CHILD_STARTS, self._program.name)
         _rotate(self._program.log)
         with self._program.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
