@@ -28,6 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("config", "grpc", "outgoing", "control_plane"),
     ("metrics",),
     ("account", "clock", "files", "inbound", "isolation", "service"),
+    ("journal",),
     ("hostile_files", "private_directories", "private_files"),
     ("descriptors", "errors", "hints", "seldom", "tls"),
 )

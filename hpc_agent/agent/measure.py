@@ -53,7 +53,13 @@ class MeasureLoop:
             is_last = now - (worker.ended_at or now) >= _GIVE_UP_AFTER_SECONDS
             if is_last or (usage is not None and usage.cpu_seconds is not None):
                 ready.append((worker, usage))
-        failed = await for_each("measure", ready, self._tell, name=lambda each: each[0].key)
+        failed = await for_each(
+            "measure",
+            ready,
+            self._tell,
+            name=lambda each: each[0].key,
+            fields=lambda each: each[0].log_fields,
+        )
         waits = len(ready) < len(due) or failed
         return _ASK_AGAIN_SECONDS if waits else _ASK_AFTER_SECONDS
 

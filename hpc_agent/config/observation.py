@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from hpc_agent.config.section import ExpandedPath, Section
+from hpc_agent.journal.configuration import JournalOptions
+from hpc_agent.journal.files import Rotation
 from hpc_agent.metrics.address import LocalAddress
 
 
@@ -17,7 +19,15 @@ class Logging(Section):
     format: Literal["text", "json"] = "text"
     file: ExpandedPath | None = None
     max_bytes: Annotated[int, Field(ge=1 << 16)] = 16 << 20
-    keep: Annotated[int, Field(ge=1, le=1000)] = 9
+    keep: Annotated[int, Field(ge=1, le=1000)] = 4
+
+    @property
+    def journal(self) -> JournalOptions:
+        """The same in the words of the journal."""
+        rotation = Rotation(max_bytes=self.max_bytes, keep=self.keep)
+        return JournalOptions(
+            level=self.level, format=self.format, file=self.file, rotation=rotation
+        )
 
 
 class Metrics(Section):

@@ -35,6 +35,7 @@ from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_ce
 from hpc_agent.control_plane.webserver_socket import async_client
 from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
+from hpc_agent.journal.files import Rotation
 from hpc_agent.metrics.address import LocalAddress
 from hpc_agent.private_files import write_private
 
@@ -60,6 +61,7 @@ class StartOptions:
     tls_key: Path | None = None
     ui: UiConfig = field(default_factory=UiConfig)
     metrics: LocalAddress | None = None
+    logs: Rotation = field(default_factory=Rotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +221,7 @@ class ControlPlane:
         program = Program(
             name=name, argv=argv, log=home.logs / f"{name}.log", working_directory=home.root,
             environment={"DAGSTER_HOME": str(home.root), "PYTHONUNBUFFERED": "1"},
+            rotation=self._options.logs,
         )  # fmt: skip
         return Supervisor(program, self._meter)
 

@@ -6,6 +6,8 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +86,9 @@ class Store:
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+            # What is logged there is about the same as here.
+            run = partial(copy_context().run, function)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
 

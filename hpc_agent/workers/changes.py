@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent.dagster_plus import responses
+from hpc_agent.journal.about import about
 from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, node_faults, workers
@@ -79,10 +80,13 @@ class Changes:
 
     def within(self, db: Database, key: str, observe: Observe, *, source: str) -> Worker:
         """Change a worker as part of a transaction."""
-        before, own = workers.get(db, key), jobs.of_worker(db, key)
-        change = observe(before, own)
-        if change is NOTHING:
-            return before
+        before = workers.get(db, key)
+        with about(before.log_fields):
+            change = observe(before, jobs.of_worker(db, key))
+            return before if change is NOTHING else self._make(db, before, change, source)
+
+    def _make(self, db: Database, before: Worker, change: Change, source: str) -> Worker:
+        key = before.key
         now = self._clock()
         if change.job_id is not None:
             self._change_job(db, before, change, now)

@@ -16,6 +16,7 @@ from hpc_agent.control_plane.signed_urls import UrlSigner
 from hpc_agent.control_plane.store.tokens import Token, Tokens, digest
 from hpc_agent.errors import ControlPlaneRefusedError
 from hpc_agent.inbound.callers import vouch
+from hpc_agent.journal.about import Fields, note
 from hpc_agent.metrics.gateway import AUTHENTICATION_FAILURES
 from hpc_agent.metrics.meter import SILENT, Meter
 
@@ -91,6 +92,7 @@ class Authentication:
             return
         scope["token"] = token
         vouch(scope)
+        note(_fields_of(Request(scope).headers))
         await self._app(scope, receive, send)
 
     def _turned_away(self, reason: str) -> None:
@@ -104,6 +106,14 @@ class Authentication:
         except ControlPlaneRefusedError:
             return False
         return True
+
+
+def _fields_of(headers: Headers) -> Fields:
+    """Return what lines of the log about a request carry."""
+    return {
+        "deployment": headers.get("Dagster-Cloud-Deployment"),
+        "agent_id": headers.get("X-Hpc-Agent-Id"),
+    }
 
 
 def secret_in(headers: Headers) -> str | None:
