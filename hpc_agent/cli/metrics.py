@@ -1,4 +1,4 @@
-"""``hpc-agent metrics list``."""
+"""``hpc-agent metrics list | dashboard | alerts``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from hpc_agent.cli.output import print_json, print_line
 from hpc_agent.cli.table import print_table
 
 app = typer.Typer(help="Metrics for Prometheus: what there is to watch.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep ``list`` a command of its own."""
 
 
 @app.command("list")
@@ -34,3 +29,19 @@ def list_metrics(
         print_line(page.markdown())
     else:
         print_table(["metric", "kind", "labels", "about"], page.rows())
+
+
+@app.command()
+def dashboard() -> None:
+    """Print a dashboard for Grafana: import the JSON there."""
+    from hpc_agent.metrics.dashboard import dashboard
+
+    print_line(dashboard())
+
+
+@app.command()
+def alerts() -> None:
+    """Print alert rules for Prometheus (rule_files)."""
+    from hpc_agent.metrics.page import ALERTS
+
+    print_line(ALERTS.read_text().rstrip())

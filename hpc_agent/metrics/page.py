@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from hpc_agent.metrics.agent import AGENT
 from hpc_agent.metrics.gateway import GATEWAY
 from hpc_agent.metrics.metric import Metric
+
+ALERTS = Path(__file__).parent.parent / "templates" / "monitoring" / "alerts.yml"
 
 _PROGRAMS = {"Agent": AGENT, "Gateway": GATEWAY}
 
