@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.metrics.meter import SILENT, Meter
+from hpc_agent.runs.termination import Termination
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store.database import Store
+from hpc_agent.store.draining import Drain
 from hpc_agent.store.workers import Placement, Worker
 from hpc_agent.workers.changes import Changes
 
@@ -48,7 +51,8 @@ class RecentErrors:
 class Context:
     """The services of a running agent.
 
-    ``clock`` measures waits and never steps; ``wall`` tells the time of day.
+    ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``stop``
+    ends the agent.
     """
 
     config: AgentConfig
@@ -63,6 +67,20 @@ class Context:
     errors: RecentErrors = field(default_factory=RecentErrors)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time
+    drain: Drain = field(default_factory=Drain)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def termination(self) -> Termination:
+        """How run workers are asked to end."""
+        return Termination(
+            config=self.config,
+            store=self.store,
+            scheduler=self.scheduler,
+            changes=self.changes,
+            clock=self.clock,
+            wall=self.wall,
+        )
 
     def scheduler_of(self, worker: Worker) -> Scheduler:
         """Return the scheduler that a worker is to be submitted to, or was."""

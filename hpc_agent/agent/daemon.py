@@ -21,6 +21,7 @@ from hpc_agent import __version__
 from hpc_agent.agent.artifacts import ArtifactsLoop
 from hpc_agent.agent.bells import Bells
 from hpc_agent.agent.cancel import CancelLoop
+from hpc_agent.agent.commands import CommandsLoop
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.health import HealthLoop
@@ -100,7 +101,7 @@ async def run_agent(
     notifier = Notifier.from_environment()
     async with contextlib.AsyncExitStack() as stack:
         tasks = Tasks()
-        loops, context = await _open(config, stack, tasks, take_over_work_dir)
+        loops, context = await _open(config, stack, tasks, stop, take_over_work_dir)
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
@@ -120,6 +121,7 @@ async def _open(
     config: AgentConfig,
     stack: contextlib.AsyncExitStack,
     tasks: Tasks,
+    stop: asyncio.Event,
     take_over_work_dir: bool,
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
@@ -177,7 +179,9 @@ async def _open(
         bells=bells,
         clock=clock,
         meter=meter,
+        stop=stop,
     )
+    await store.run(context.drain.recall)
     opened = await stack.enter_async_context(
         open_relay(context, tokens, cluster=cluster, program=program)
     )
@@ -264,6 +268,7 @@ def _loops(
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         *_artifacts_loop(context),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
+        _NamedLoop("commands", CommandsLoop(context).step, Bell()),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context, heard=opened.reports.heard).step, bells.watch),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from hpc_agent.agent.context import Context
-from hpc_agent.isolation import for_each
+from hpc_agent.agent.purge import purge_requests, purge_workers
 from hpc_agent.store import inbox, meta, workers
 
 _LEASE_INTERVAL_SECONDS = meta.LEASE_SECONDS / 4
@@ -31,17 +29,6 @@ class HousekeepingLoop:
         now = context.clock()
         if now >= self._purge_at:
             self._purge_at = now + _PURGE_INTERVAL_SECONDS
-            await self._purge(now)
+            await purge_requests(context, before=now - inbox.KEEP_ANSWERED_SECONDS)
+            await purge_workers(context, before=now - workers.KEEP_CONCLUDED_SECONDS)
         return _LEASE_INTERVAL_SECONDS
-
-    async def _purge(self, now: float) -> None:
-        store = self._context.store
-
-        async def remove(key: str) -> None:
-            await asyncio.to_thread(self._context.preparation.work.remove, key)
-
-        # Some at a time: after a busy month others have their turn in between.
-        while await store.run(lambda db: inbox.purge(db, now)):
-            pass
-        while forgotten := await store.run(lambda db: workers.purge(db, now)):
-            await for_each("purge", forgotten, remove, name=str)

@@ -47,10 +47,12 @@ class PollLoop:
         self.connected = False
 
     async def step(self) -> float:
-        """Take what there is, write it down, and wake the serve loop."""
+        """Take what there is and write it down, unless the agent drains; wake the serve loop."""
         if self._unwritten and not await self._write_down():
             return _UNWRITTEN_SECONDS
         context = self._context
+        if context.drain.is_on:
+            return _IDLE_SECONDS
         started = context.clock()
         anew, self._behind = self._behind, True
         try:

@@ -102,7 +102,7 @@ class ServeLoop:
             store=context.store,
             api=context.api,
             preparation=context.preparation,
-            scheduler=context.scheduler,
+            termination=context.termination,
             changes=context.changes,
             needs=StepNeeds(calls) if context.config.runs.step_resources else None,
             clock=context.clock,

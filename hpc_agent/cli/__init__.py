@@ -12,14 +12,18 @@ from hpc_agent.cli import (
     agent,
     config,
     control_plane,
+    debug,
     demo,
     doctor,
+    explain,
     jobs,
     logs,
     metrics,
+    operate,
     options,
     outgoing,
     service,
+    support,
     template,
 )
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error, print_line
@@ -53,8 +57,12 @@ def _options(
 agent.register(app)
 jobs.register(app)
 logs.register(app)
+explain.register(app)
+debug.register(app)
+operate.register(app)
 demo.register(app)
 doctor.register(app)
+support.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(metrics.app, name="metrics")

@@ -63,6 +63,17 @@ def status(config: ConfigOption = None, json: JsonOption = False) -> None:
         return
     where = f"runs on {found.running_on} (pid {found.pid})" if found.running_on else "does not run"
     print_line(f"Agent {found.agent_id} {where}; control plane {found.control_plane}")
+    if found.draining_since is not None:
+        print_line(
+            f"Drains since {time_of(found.draining_since)}: it takes nothing new "
+            "(`hpc-agent drain --off` ends that)"
+        )
+    for each in found.paused:
+        where = f" of deployment {each['deployment']}" if each["deployment"] else ""
+        print_line(
+            f"Runs of {each['location']}{where} wait since {time_of(each['since'])} "
+            "(`hpc-agent resume`)"
+        )
     counts = ", ".join(f"{count} {phase}" for phase, count in found.jobs_by_phase.items())
     print_line(f"Jobs: {counts or 'none'}; messages to send: {found.messages_waiting}")
     if found.events_waiting:

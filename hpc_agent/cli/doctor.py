@@ -39,6 +39,7 @@ def doctor(
     from hpc_agent.doctor import checks
     from hpc_agent.doctor.examination import Wish, examine
     from hpc_agent.doctor.finding import Status
+    from hpc_agent.doctor.report import rows
 
     if markdown:
         print_line(checks.markdown())
@@ -46,19 +47,7 @@ def doctor(
     wish = Wish(only=only or (), with_probe=not no_probe, probe_seconds=probe_timeout)
     results = asyncio.run(examine(load_config(config), wish, say=_say))
     if json:
-        print_json(
-            [
-                {
-                    "check": result.check.name,
-                    "partition": result.partition,
-                    "group": checks.GROUPS[result.check.needs],
-                    "status": result.finding.status.value,
-                    "fact": result.finding.fact,
-                    "advice": result.finding.advice,
-                }
-                for result in results
-            ]
-        )
+        print_json(rows(results))
     else:
         group = ""
         for result in results:

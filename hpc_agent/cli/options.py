@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hpc_agent.cli.arguments import ConfigOption, JsonOption
 from hpc_agent.cli.output import print_json, print_line
-from hpc_agent.cli.table import print_table
+from hpc_agent.cli.table import Column, print_table
 
+OPTIONS = (
+    Column("option"),
+    Column("value", elastic=True),
+    Column("source", elastic=True),
+    Column("overridden", elastic=True),
+)
 app = typer.Typer(help="Slurm options: what may be set, and who set it.", no_args_is_help=True)
 
 
@@ -52,10 +58,14 @@ def explain(
         return
     for each in found:
         print_line(f"{each.title} ({each.deployment})")
-        rows = [row | {"overridden": _older(row["overridden"])} for row in each.settings]
-        print_table(["option", "value", "source", "overridden"], rows)
+        print_table(OPTIONS, with_older(each.settings))
         for note in each.notes:
             print_line(note)
+
+
+def with_older(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of settings, with the values that each has overridden as one text."""
+    return [row | {"overridden": _older(row["overridden"])} for row in settings]
 
 
 def _older(settings: list[dict[str, str]]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
 
 from hpc_agent.errors import UsageError
 
@@ -35,6 +36,13 @@ def length_of(seconds: float) -> str:
     return " ".join(part for part in parts[:2] if not part.startswith("0"))
 
 
+def seconds_of(option: str, given: str) -> float:
+    """Return a length of time like ``90m`` or ``2d12h`` in seconds. Raises UsageError."""
+    if not _AGO.fullmatch(given):
+        raise UsageError(f"{option}: {given!r} is no length of time; give one like 90m, 12h or 2d")
+    return sum(float(count) * _UNITS[unit] for count, unit in _PART.findall(given))
+
+
 def since_option(given: str | None) -> float | None:
     """Return the time that ``--since`` names, in seconds since the epoch.
 
@@ -44,8 +52,7 @@ def since_option(given: str | None) -> float | None:
     if given is None:
         return None
     if _AGO.fullmatch(given):
-        seconds = sum(float(count) * _UNITS[unit] for count, unit in _PART.findall(given))
-        return (datetime.now(UTC) - timedelta(seconds=seconds)).timestamp()
+        return time.time() - seconds_of("--since", given)
     try:
         return datetime.fromisoformat(given).timestamp()
     except (ValueError, OverflowError):

@@ -59,11 +59,11 @@ def engine_event(
     return _event(run_id, job_name, "ENGINE_EVENT", message, data, at=at, level=level)
 
 
-def run_failure(run_id: str, job_name: str, message: str, *, at: float) -> Event:
-    """Return the event that makes a run FAILED."""
+def run_failure(run_id: str, job_name: str, message: str, *, at: float, detail: str = "") -> Event:
+    """Return the event that makes a run FAILED, with more lines of its error in ``detail``."""
     data = packed(
         "PipelineFailureData",
-        error=error_info(message),
+        error=error_info("\n".join(filter(None, [message, detail]))),
         failure_reason=packed_enum("RunFailureReason", "RUN_EXCEPTION"),
         first_step_failure_event=None,
     )

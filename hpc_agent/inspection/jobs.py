@@ -19,7 +19,7 @@ from hpc_agent.store.workers import Worker, WorkerKind
 def read_jobs(config: AgentConfig, asked: Selection) -> list[dict[str, Any]]:
     """Return the jobs that are asked for. Raises StoreError when no agent has run."""
     db = read_only(config.home)
-    return [_job_row(worker) for worker in selection.find(db, asked)]
+    return [job_row(worker) for worker in selection.find(db, asked)]
 
 
 def read_runs(config: AgentConfig, asked: Selection) -> list[dict[str, Any]]:
@@ -44,7 +44,8 @@ def read_history(config: AgentConfig, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _job_row(worker: Worker) -> dict[str, Any]:
+def job_row(worker: Worker) -> dict[str, Any]:
+    """Return one worker as a row."""
     return {
         "key": worker.key,
         "job_id": worker.job_id,

@@ -52,6 +52,17 @@ def printed(
             time.sleep(_FOLLOW_SECONDS)
 
 
+def last_of(config: AgentConfig, files: Files, name: str, stream: str, size: int) -> bytes:
+    """Return the end of one stream of a job, at most ``size`` bytes; empty when there is none."""
+    worker = find_worker(read_only(config.home), name)
+    path = WorkDirectory(config.work_dir).jobs / worker.key / STREAMS[stream]
+    kept, offset = b"", 0
+    while chunk := _read(files, path, offset):
+        offset += len(chunk)
+        kept = (kept + chunk)[-size:]
+    return kept
+
+
 def _exists(files: Files, path: Path) -> bool:
     try:
         _read(files, path, 0, missing_ok=False)

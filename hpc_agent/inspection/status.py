@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlite_utils import Database
@@ -13,8 +13,9 @@ from hpc_agent.code_servers.demand import STOPPED
 from hpc_agent.config import AgentConfig
 from hpc_agent.inspection.outgoing import OUTBOX, SPOOL, count_outgoing
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store import code_servers, meta, node_faults, workers
+from hpc_agent.store import code_servers, meta, node_faults, pauses, workers
 from hpc_agent.store.database import read_only
+from hpc_agent.store.draining import Drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +35,21 @@ class AgentStatus:
     events_waiting: int
     events_set_aside: int
     artifacts: dict[str, Any]
+    draining_since: float | None
+    paused: list[dict[str, Any]]
 
 
 def read_status(config: AgentConfig) -> AgentStatus:
     """Read an agent's status. Raises StoreError when it has never run."""
     db = read_only(config.home)
-    lease = db.execute("SELECT host, pid, heartbeat_at FROM lease").fetchone()
+    holder = meta.holder(db, time.time())
     outgoing = count_outgoing(config.home)
     messages, events = outgoing[OUTBOX.name], outgoing[SPOOL.name]
-    alive = lease is not None and time.time() - lease[2] < meta.LEASE_SECONDS
     return AgentStatus(
         agent_id=meta.get(db, "agent_id"),
         control_plane=config.control_plane.url,
-        running_on=lease[0] if alive else None,
-        pid=lease[1] if alive else None,
+        running_on=holder[0] if holder else None,
+        pid=holder[1] if holder else None,
         jobs_by_phase={phase.value: count for phase, count in workers.count_by_phase(db).items()},
         code_servers=[
             *(_server_row(db, server) for server in code_servers.not_retired(db)),
@@ -59,6 +61,8 @@ def read_status(config: AgentConfig) -> AgentStatus:
         messages_set_aside=messages.set_aside,
         events_waiting=events.waiting,
         events_set_aside=events.set_aside,
+        draining_since=Drain().recall(db).since,
+        paused=[asdict(pause) for pause in pauses.all_of(db)],
         artifacts={
             "directory": str(config.artifacts_directory),
             **json.loads(meta.get(db, meta.ARTIFACTS) or "{}"),

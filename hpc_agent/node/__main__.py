@@ -1,4 +1,4 @@
-"""Run the node program: ``python3 node.pyz JOBDIR``; on a login node ``--forward SETTINGS``."""
+"""Run the node program: ``python3 node.pyz JOBDIR``; ``--forward`` and ``--stacks`` are others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def main() -> int:
         from .forwarder import run  # asyncio is not for every job to import
 
         return run(sys.argv[2])
+    if len(sys.argv) == 3 and sys.argv[1] == "--stacks":
+        from .stacks import run as run_stacks
+
+        return run_stacks(sys.argv[2])
     if len(sys.argv) != 2:
         sys.stderr.write("usage: python3 node.pyz JOBDIR\n")
         return 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from sqlite_utils import Database
@@ -15,7 +15,7 @@ from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.instance_ref import instance_ref
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import Packed
-from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
+from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.preparation import JobPreparation
@@ -23,22 +23,18 @@ from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.planning import plan_attempt
 from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.runs.tags import strange_tags
+from hpc_agent.runs.termination import Termination
 from hpc_agent.runs.worker_plan import run_key
-from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store import inbox, launches, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.inbox import Request
-from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import answers, intents, run_log
-from hpc_agent.workers.change import Change
 from hpc_agent.workers.changes import Changes
 
 # DagsterRunStatus of runs that no worker has taken up.
 _TO_BE_STARTED = frozenset({"QUEUED", "NOT_STARTED", "MANAGED", "STARTING"})
-# More than the node program's own grace: it closes the run and goes by itself.
-_MARGIN_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +50,7 @@ class RunRequests:
     store: Store
     api: AgentApi
     preparation: JobPreparation
-    scheduler: Scheduler
+    termination: Termination
     changes: Changes
     needs: StepNeeds | None
     clock: Callable[[], float]
@@ -135,29 +131,24 @@ class RunRequests:
         """
         if is_late and await self._status(request, run) in {None, *FINISHED}:
             return responses.success()
-        now, wall = self.clock(), self.wall()
-
-        def observe(worker: Worker, _: Sequence[Job]) -> Change:
-            grace = self.config.runs.grace_seconds + _MARGIN_SECONDS
-            deadline = now + grace if worker.phase is Phase.RUNNING else now
-            return intents.withdraw(worker, now, terminate_at=deadline)
+        now = self.clock()
 
         def write(db: Database) -> Worker | None:
             worker = workers.of_run(db, run.run_id)
             if worker is None:
                 self._cancel_unknown(db, request, run, now)
                 return None
-            # One that is over but not concluded yet could still be followed by another attempt.
-            if worker.concluded_at is not None or worker.terminate_at is not None:
-                return worker
-            run_log.say_line(db, worker, "Termination requested; ending the run's job.", now=wall)
-            if run.status != "CANCELING":
-                run_log.canceling(db, worker, now=wall)
-            return self.changes.within(db, worker.key, observe, source="request")
+            return self.termination.note(
+                db,
+                worker,
+                "Termination requested; ending the run's job.",
+                is_canceling=run.status == "CANCELING",
+                source="request",
+            )
 
         worker = await self.store.run(write)
-        if worker is not None and worker.phase is Phase.RUNNING and worker.job_id is not None:
-            await self._signal(worker.job_id)
+        if worker is not None:
+            await self.termination.signal(worker)
         return responses.success()
 
     async def _late_launch(self, request: Request, run: RunToLaunch) -> Packed | None:
@@ -177,16 +168,6 @@ class RunRequests:
 
     async def _status(self, request: Request, run: RunToLaunch) -> str | None:
         return await agent_calls.run_status(self.api, run.run_id, deployment=request.deployment)
-
-    async def _signal(self, job_id: str) -> None:
-        """Let the run worker close its run; should that fail, scancel follows all the same.
-
-        SIGTERM would not say who asks: Slurm sends it to preempt, and then the run may go on.
-        """
-        try:
-            await self.scheduler.signal(job_id, "INT")
-        except SchedulerError as error:
-            log.warning("job %s could not be signalled: %s", job_id, error)
 
     async def _launch_again(self, request: Request, worker: Worker) -> Packed | None:
         """The same launch was handed out twice: its job is there, or on its way."""

@@ -132,11 +132,11 @@ def reopen(db: Database, request_id: str) -> bool:
     return bool(opened.rowcount)
 
 
-def purge(db: Database, now: float, limit: int = 100) -> int:
-    """Forget some requests that were answered long ago; return how many."""
+def purge(db: Database, before: float, limit: int = 100) -> int:
+    """Forget some requests that were answered before then; return how many."""
     deleted = db.execute(
         "DELETE FROM inbox WHERE rowid IN (SELECT rowid FROM inbox WHERE answered_at < ? LIMIT ?)",
-        [now - KEEP_ANSWERED_SECONDS, limit],
+        [before, limit],
     )
     return int(deleted.rowcount)
 

@@ -17,6 +17,8 @@ LEASE_SECONDS = 60.0
 UNREADABLE = "unreadable"
 # And how much the artifacts of runs take (JSON: Usage of jobs/artifacts.py).
 ARTIFACTS = "artifacts"
+# And whether it takes nothing new (JSON: Drain of store/draining.py).
+DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,14 @@ def take_lease(db: Database, owner: str, now: float) -> None:
         "INSERT INTO lease (id, owner, host, pid, heartbeat_at) VALUES (1, ?, ?, ?, ?)",
         [owner, socket.gethostname(), os.getpid(), now],
     )
+
+
+def holder(db: Database, now: float) -> tuple[str, int] | None:
+    """Return host and process id of the agent that runs with this home, None when none does."""
+    row = db.execute("SELECT host, pid, heartbeat_at FROM lease").fetchone()
+    if row is None or now - row[2] >= LEASE_SECONDS:
+        return None
+    return str(row[0]), int(row[1])
 
 
 def renew_lease(db: Database, owner: str, now: float) -> None:

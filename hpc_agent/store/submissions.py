@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
-from hpc_agent.store import jobs, workers
+from hpc_agent.store import jobs, pauses, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
@@ -42,7 +42,7 @@ def single(db: Database, now: float, limit: int = 100) -> list[str]:
     """Return intents that are due and like no other, oldest first."""
     found = db.execute(
         f"SELECT key FROM workers WHERE {_INTENT} AND not_before <= ? AND pack_key IS NULL "  # noqa: S608
-        "AND likeness IS NULL ORDER BY created_at LIMIT ?",
+        f"AND likeness IS NULL{pauses.condition(db)} ORDER BY created_at LIMIT ?",
         [now, limit],
     )
     return [key for (key,) in found]
@@ -61,7 +61,8 @@ def due(db: Database, now: float) -> list[Alike]:
     """Return the likenesses of which intents are due, the oldest first."""
     found = db.execute(
         "SELECT likeness, count(*), min(max(created_at, not_before)) FROM workers "  # noqa: S608
-        f"WHERE {_DUE} IS NOT NULL GROUP BY likeness ORDER BY min(created_at)",
+        f"WHERE {_DUE} IS NOT NULL{pauses.condition(db)} "
+        "GROUP BY likeness ORDER BY min(created_at)",
         [now],
     )
     return [Alike(*row) for row in found]
@@ -76,7 +77,7 @@ def take(
     ``first`` is the index of the first of them in an array that others have been taken for.
     """
     found = db.execute(
-        f"SELECT key FROM workers WHERE {_DUE} = ? "  # noqa: S608
+        f"SELECT key FROM workers WHERE {_DUE} = ?{pauses.condition(db)} "  # noqa: S608
         "ORDER BY created_at, rowid LIMIT ?",
         [now, likeness, limit],
     ).fetchall()

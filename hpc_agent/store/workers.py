@@ -358,14 +358,37 @@ def count_by_phase(db: Database) -> dict[Phase, int]:
     return {Phase(phase): count for phase, count in found}
 
 
-def purge(db: Database, now: float, limit: int = 100) -> list[str]:
-    """Forget some workers concluded long ago; return their keys, and those of their arrays.
+def count_open(db: Database, kind: WorkerKind) -> int:
+    """Return how many workers of a kind are not concluded."""
+    found = db.execute(
+        f"SELECT count(*) FROM workers AS w WHERE {_OPEN} AND kind = ?",  # noqa: S608
+        [kind.value],
+    )
+    return int(found.fetchone()[0])
+
+
+def count_concluded(db: Database, before: float) -> int:
+    """Return how many workers were concluded before then."""
+    found = db.execute("SELECT count(*) FROM workers WHERE concluded_at < ?", [before])
+    return int(found.fetchone()[0])
+
+
+def keys(db: Database) -> set[str]:
+    """Return the keys of all workers, and those of their arrays."""
+    found = db.execute(
+        "SELECT key FROM workers UNION SELECT array_key FROM workers WHERE array_key IS NOT NULL"
+    )
+    return {key for (key,) in found}
+
+
+def purge(db: Database, before: float, limit: int = 100) -> list[str]:
+    """Forget some workers concluded before then; return their keys, and those of their arrays.
 
     An array is forgotten with the last of its workers, and so is what launched a run.
     """
     found = db.execute(
         "SELECT key, array_key, run_id FROM workers WHERE concluded_at < ? LIMIT ?",
-        [now - KEEP_CONCLUDED_SECONDS, limit],
+        [before, limit],
     ).fetchall()
     for key, *_ in found:
         db.execute("DELETE FROM workers WHERE key = ?", [key])

@@ -340,7 +340,7 @@ async def test_array_is_forgotten_with_the_last_of_its_jobs(
     async def conclude_and_purge(job: str) -> list[str]:
         def write(db: Any) -> list[str]:
             workers.change(db, job, now=long_ago, source="agent", concluded_at=long_ago)
-            return workers.purge(db, bench.clock.now)
+            return workers.purge(db, bench.clock.now - workers.KEEP_CONCLUDED_SECONDS)
 
         return await bench.context.store.run(write)
 

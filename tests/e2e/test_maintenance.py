@@ -1,4 +1,4 @@
-"""Our agent against a control plane in maintenance: work goes on, nothing is lost or told twice."""
+"""A control plane in maintenance, and what operators ask of an agent: nothing is lost."""
 
 from __future__ import annotations
 
@@ -92,3 +92,42 @@ def test_agent_serves_as_before_when_maintenance_is_over(stack: Stack) -> None:
     """The next run is launched without a restart of anything."""
     stack.wait_loaded("example")
     assert stack.wait_finished(nap(stack, 1)) == "SUCCESS"
+
+
+def test_operator_holds_a_location_back_ends_a_run_and_drains_the_agent(stack: Stack) -> None:
+    """By the commands, as the cluster's own people do it; last, since the agent stops."""
+
+    def operate(*arguments: str) -> str:
+        return stack.run_command(*arguments, "--config", str(stack.directories.agent_yaml))
+
+    operate("pause", "example")
+    held = nap(stack, 1)
+    wait_for(
+        "the run's log does not say that its location is paused",
+        lambda: any(
+            "is paused by an operator" in str(event.get("message"))
+            for event in stack.webserver.events(held)
+        ),
+        seconds=90,
+    )
+    operate("resume", "example")
+    assert stack.wait_finished(held) == "SUCCESS"
+
+    unwanted = nap(stack, 600)
+    wait_running(stack, unwanted)
+    assert "is asked to end" in operate("cancel", unwanted[:8], "--yes")
+    assert stack.wait_finished(unwanted) == "CANCELED"
+    assert "hpc-agent cancel" in str(stack.webserver.events(unwanted))
+
+    agent = stack.agent.process
+    assert agent is not None
+    last = nap(stack, 5)
+    wait_running(stack, last)
+    assert "1 runs" in operate("drain", "--stop")
+    wait_for(
+        "the agent does not stop when it has drained",
+        lambda: agent.poll() is not None,
+        seconds=120,
+    )
+    assert agent.returncode == 0
+    assert stack.webserver.status(last) == "SUCCESS"

@@ -90,6 +90,7 @@ def test_run_materializes_assets_as_a_slurm_job(stack: Stack, slurm_cluster: Slu
     )
     tags = {tag["key"]: tag["value"] for tag in stack.webserver.run(run_id)["tags"]}
     assert tags["dagster-hpc/job-id"] == facts.run_worker.job_id
+    assert tags["dagster-hpc/node"] == stack.job_of(run_id=run_id)["nodes"]
 
 
 def test_slurm_facts_are_in_the_log_of_the_run(stack: Stack) -> None:
@@ -105,6 +106,16 @@ def test_slurm_facts_are_in_the_log_of_the_run(stack: Stack) -> None:
     lines = engine_lines(stack, run_id)
     assert f"Run worker submitted as Slurm job {job_id}." in lines
     assert any(line.startswith(f"Job {job_id} runs on ") for line in lines)
+
+
+def test_running_job_is_looked_into(stack: Stack) -> None:
+    """From outside: the Python stack of its worker, with the function of the op."""
+    run_id = nap(stack, 60)
+    wait_running(stack, run_id)
+    config = ("--config", str(stack.directories.agent_yaml))
+    assert "sleep_and_tell" in stack.run_command("debug", run_id[:8], *config)
+    stack.webserver.terminate(run_id)
+    assert stack.wait_finished(run_id) == "CANCELED"
 
 
 def test_compute_logs_grow_while_the_run_goes_on(stack: Stack) -> None:

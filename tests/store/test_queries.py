@@ -14,12 +14,15 @@ from hpc_agent.outgoing.queue import Waiting
 from hpc_agent.slurm.queue_position import Position
 from hpc_agent.store import (
     code_servers,
+    commands,
+    draining,
     inbox,
     jobs,
     launches,
     meta,
     node_faults,
     outbox,
+    pauses,
     queue_positions,
     submissions,
     tracking,
@@ -76,6 +79,9 @@ ASKED_BY_LOOPS: dict[str, Ask] = {
     "workspace: in a pack": lambda db: workers.in_pack(db, "live-pack-1"),
     "count": workers.count_by_phase,
     "waits at a start": lambda db: tracking.bound_waits(db, NOW),
+    "commands": lambda db: commands.to_carry_out(db, NOW),
+    "commands: pauses": pauses.all_of,
+    "commands: drained": draining.left_to_finish,
 }
 ASKED_ABOUT_ONE: dict[str, Ask] = {
     "worker": lambda db: workers.get(db, "live-running-1"),
@@ -100,13 +106,20 @@ ASKED_ABOUT_ONE: dict[str, Ask] = {
     "by run id": lambda db: workers.named(db, "id of live-running-1"),
     "by job id": lambda db: workers.named(db, "live 7"),
     "identity": meta.identity,
+    "forget workers: how many": lambda db: workers.count_concluded(db, 1000.0),
     "forget requests": lambda db: inbox.purge(db, 1000.0),
     "forget workers": lambda db: workers.purge(db, 1000.0),
 }
-# A row of constants, names of streams in between, a table of as many rows as nodes fail.
-NOT_HISTORY = {"CONSTANT", "streams", "node_faults"}
+# A row of constants, names of streams in between, as many rows as nodes fail or are paused places.
+NOT_HISTORY = {"CONSTANT", "streams", "node_faults", "pauses"}
 # These write, or nothing is there to be found.
-FIND_NOTHING = {"submit: nodes", "positions: keep", "waits at a start"}
+FIND_NOTHING = {
+    "commands",
+    "commands: pauses",
+    "submit: nodes",
+    "positions: keep",
+    "waits at a start",
+}
 ALL = ASKED_BY_LOOPS | ASKED_ABOUT_ONE
 
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) "

@@ -171,9 +171,9 @@ async def test_what_is_long_over_is_forgotten(store: Store) -> None:
         launches.keep(db, "r", "prod", {})
         put(db, a_run_worker("run-1", run_id="r", concluded_at=long_ago, **over))
         put(db, a_run_worker("run-2", run_id="r", concluded_at=now - 1, **over))
-        first = workers.purge(db, now)
+        first = workers.purge(db, now - workers.KEEP_CONCLUDED_SECONDS)
         assert launches.find(db, "r") == {}
-        second = workers.purge(db, now + workers.KEEP_CONCLUDED_SECONDS)
+        second = workers.purge(db, now)
         assert launches.find(db, "r") is None
         return [set(first), set(second)]
 

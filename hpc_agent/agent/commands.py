@@ -1,0 +1,146 @@
+"""The commands loop: what operators ask of a running agent, and the pauses that they make."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.agent.purge import collect_garbage
+from hpc_agent.errors import HpcAgentError, UsageError
+from hpc_agent.jobs.wording import describe
+from hpc_agent.store import commands, pauses, workers
+from hpc_agent.store.commands import Command, CommandKind
+from hpc_agent.store.draining import left_to_finish
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.pauses import Pause
+from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import intents
+from hpc_agent.workers.change import NOTHING, Change
+
+log = logging.getLogger(__name__)
+
+# Whoever asks waits for the outcome, by looking into the database as this does.
+_INTERVAL_SECONDS = 2.0
+
+
+class CommandsLoop:
+    """Carries out commands, keeps paused runs informed, and ends an agent that has drained."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def step(self) -> float:
+        """Carry out what is asked for, each command by itself."""
+        store = self._context.store
+        wall = self._context.wall()
+        for command in await store.run(lambda db: commands.to_carry_out(db, wall)):
+            await self._carry_out(command)
+        for pause in await store.run(pauses.all_of):
+            await self._tell_paused(pause)
+        await self._stop_when_drained()
+        return _INTERVAL_SECONDS
+
+    async def _carry_out(self, command: Command) -> None:
+        store = self._context.store
+        try:
+            outcome, failed = await self._outcome(command), False
+        except HpcAgentError as error:
+            outcome, failed = str(error), True
+        wall = self._context.wall()
+        await store.run(
+            lambda db: commands.conclude(db, command.id, outcome, failed=failed, now=wall)
+        )
+        log.info("%s asked for by an operator: %s", command.kind.value, outcome)
+
+    async def _outcome(self, command: Command) -> str:
+        store, subject = self._context.store, command.subject
+        match command.kind:
+            case CommandKind.CANCEL:
+                return await self._cancel(str(subject["key"]))
+            case CommandKind.PAUSE:
+                return await store.run(lambda db: self._pause(db, **subject))
+            case CommandKind.RESUME:
+                return await self._resume(**subject)
+            case CommandKind.DRAIN:
+                return await store.run(lambda db: self._begin_drain(db, **subject))
+            case CommandKind.GC:
+                return await collect_garbage(self._context, **subject)
+            case CommandKind.ACCEPT:
+                await store.run(self._context.drain.end)
+                return "requests are taken again"
+
+    async def _cancel(self, key: str) -> str:
+        worker = await self._context.store.run(lambda db: workers.find(db, key))
+        if worker is None:
+            raise UsageError(f"there is no job {key!r}")
+        if worker.kind is not WorkerKind.RUN_WORKER:
+            raise UsageError(
+                f"{key} is no run: the agent would start another server at once. "
+                "`hpc-agent control-plane deploy` replaces one, and taking its location out of "
+                "the deployment ends it"
+            )
+        if worker.phase.is_final:
+            return f"run {worker.run_id} has no job that goes on: {describe(worker)}"
+        ended = await self._context.termination.end(
+            key, "An operator of the cluster ends the run (hpc-agent cancel).", source="operator"
+        )
+        return f"run {ended.run_id} is asked to end: {describe(ended)}"
+
+    def _pause(self, db: Database, location: str, deployment: str) -> str:
+        if not pauses.begin(db, location, deployment, self._context.wall()):
+            return f"{location} was paused before"
+        pause = next(each for each in pauses.all_of(db) if each.location == location)
+        return (
+            f"{location} is paused: its runs are taken and wait; "
+            f"{len(pauses.held_back(db, pause))} do so now"
+        )
+
+    async def _resume(self, location: str, deployment: str) -> str:
+        def write(db: Database) -> list[str] | None:
+            pause = Pause(location, deployment, 0.0)
+            waiting = pauses.held_back(db, pause)
+            return waiting if pauses.end(db, location, deployment) else None
+
+        waiting = await self._context.store.run(write)
+        if waiting is None:
+            raise UsageError(f"{location} is not paused (`hpc-agent status` lists what is)")
+        self._context.bells.submit.ring()
+        return f"{location} goes on: {len(waiting)} runs are to be submitted"
+
+    def _begin_drain(self, db: Database, *, stop: bool) -> str:
+        self._context.drain.begin(db, stops=stop)
+        left = left_to_finish(db)
+        words = ", ".join(f"{count} {what}" for what, count in left.items())
+        then = ", then the agent stops" if stop else ""
+        return f"nothing new is taken; to be finished: {words or 'nothing'}{then}"
+
+    async def _tell_paused(self, pause: Pause) -> None:
+        """Let the runs that wait for a pause to end say so, those that came in since included."""
+        since = datetime.fromtimestamp(pause.since, UTC)
+        reason = (
+            f"code location {pause.location} is paused by an operator since "
+            f"{since:%Y-%m-%d %H:%M} UTC"
+        )
+        now = self._context.clock()
+
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            if worker.waits_for == reason:
+                return NOTHING
+            return intents.hold_back(worker, reason, now=now, not_before=worker.not_before)
+
+        held = await self._context.store.run(lambda db: pauses.held_back(db, pause))
+        await self._context.changes.apply_to_all(held, observe, source="operator")
+
+    async def _stop_when_drained(self) -> None:
+        drain, store = self._context.drain, self._context.store
+        if not (drain.is_on and drain.stops):
+            return
+        if await store.run(left_to_finish):
+            return
+        log.info("drained: all runs have ended and all is told; stopping")
+        await store.run(drain.end)
+        self._context.stop.set()

@@ -1,0 +1,64 @@
+"""``hpc-agent explain``: one job, with all that is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from hpc_agent.cli.arguments import ConfigOption, JsonOption, NameArgument
+from hpc_agent.cli.jobs import ELAPSED, HISTORY, STATE, WAIT
+from hpc_agent.cli.options import OPTIONS, with_older
+from hpc_agent.cli.output import print_json, print_line
+from hpc_agent.cli.table import Column, print_table
+
+ATTEMPTS = (
+    Column("attempt"),
+    Column("job_id", "job"),
+    STATE,
+    Column("nodes", elastic=True),
+    WAIT,
+    ELAPSED,
+    Column("description", elastic=True),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(explain)
+
+
+def explain(name: NameArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Say of one job where it is and why, which option came from where, and what happened to it."""
+    from hpc_agent.config import load_config
+    from hpc_agent.inspection.explanation import read_explanation
+
+    found = read_explanation(load_config(config), name)
+    if json:
+        print_json(asdict(found))
+        return
+    for line in _heading(found.job):
+        print_line(line)
+    print_line(f"Its files: {found.directory} (`hpc-agent logs {found.job['key']}`)")
+    for note in found.notes:
+        print_line(note)
+    sections: list[tuple[str, Any, list[dict[str, Any]]]] = [
+        ("Attempts", ATTEMPTS, found.attempts if len(found.attempts) > 1 else []),
+        ("Options, and where each comes from", OPTIONS, with_older(found.options)),
+        ("What happened", HISTORY, found.history),
+    ]
+    for title, columns, rows in sections:
+        if rows:
+            print_line(f"\n{title}")
+            print_table(columns, rows)
+
+
+def _heading(job: dict[str, Any]) -> list[str]:
+    what = f"Run {job['run_id']}" if job["run_id"] else job["kind"].replace("_", " ").capitalize()
+    of = " of ".join(filter(None, [job["job_name"], job["location"]]))
+    attempt = f", attempt {job['attempt']}" if job["attempt"] > 1 else ""
+    return [
+        f"{what}: {of}, deployment {job['deployment']}{attempt}",
+        *job["description"].split("\n"),
+    ]

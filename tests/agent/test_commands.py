@@ -1,0 +1,189 @@
+"""What operators ask of a running agent: to end runs, to hold a location back, to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from sqlite_utils import Database
+
+from hpc_agent.agent.commands import CommandsLoop
+from hpc_agent.agent.poll import PollLoop
+from hpc_agent.errors import HpcAgentError
+from hpc_agent.inspection.operate import cancel, carry_out
+from hpc_agent.store import commands, meta, outbox, submissions, workers
+from hpc_agent.store.commands import CommandKind
+from hpc_agent.store.draining import Drain
+from hpc_agent.store.phases import Phase
+from tests.agent.conftest import Bench
+
+PLACE = {"location": "here", "deployment": ""}
+
+
+@pytest.fixture
+async def loop(bench: Bench) -> CommandsLoop:
+    await bench.context.store.run(lambda db: meta.take_lease(db, "test", time.time()))
+    return CommandsLoop(bench.context)
+
+
+async def asked(bench: Bench, loop: CommandsLoop, kind: CommandKind, **subject: object) -> str:
+    """Ask as the command does, and let the loop look once it is written down."""
+    call = asyncio.create_task(asyncio.to_thread(carry_out, bench.context.config, kind, subject))
+    await looks_until(bench, loop, call)
+    return await call
+
+
+async def looks_until(bench: Bench, loop: CommandsLoop, call: asyncio.Task[str]) -> None:
+    while not call.done():
+        await loop.step()
+        await asyncio.sleep(0.02)
+
+
+async def due(bench: Bench) -> list[str]:
+    now = bench.clock.now
+    return await bench.context.store.run(lambda db: submissions.single(db, now))
+
+
+async def test_run_is_canceled_by_an_operator(bench: Bench, loop: CommandsLoop) -> None:
+    """By the beginning of its id; its log says who did it, and it is asked once."""
+    await bench.add("run-1", run_id="0a1b2c3d-1", phase=Phase.RUNNING, job_id="7", started_at=1.0)
+    for said in ("is asked to end", "is asked to end"):
+        call = asyncio.create_task(asyncio.to_thread(cancel, bench.context.config, "0a1b2c3d"))
+        await looks_until(bench, loop, call)
+        assert said in await call
+    worker = await bench.job()
+    assert worker.terminate_at is not None
+    assert bench.scheduler.signalled == [("7", "INT")] * 2
+    told = " ".join(await bench.messages(outbox.EVENT))
+    assert told.count("An operator of the cluster ends the run") == 1
+
+
+async def test_run_that_waits_is_withdrawn(bench: Bench, loop: CommandsLoop) -> None:
+    """No job of it is ever made."""
+    await bench.add("run-1")
+    await asked(bench, loop, CommandKind.CANCEL, key="run-1")
+    assert (await bench.job()).phase is Phase.WITHDRAWN
+
+
+async def test_code_server_is_not_canceled(bench: Bench, loop: CommandsLoop) -> None:
+    """The agent would start another one at once: the message says what to do instead."""
+    await bench.add("server", kind=workers.WorkerKind.CODE_SERVER, phase=Phase.RUNNING, job_id="9")
+    with pytest.raises(HpcAgentError, match="control-plane deploy"):
+        await asked(bench, loop, CommandKind.CANCEL, key="server")
+
+
+async def test_runs_of_a_paused_location_wait(bench: Bench, loop: CommandsLoop) -> None:
+    """Those that come later too, each says why, and other locations go on."""
+    await bench.add("run-1")
+    assert "1 do so now" in await asked(bench, loop, CommandKind.PAUSE, **PLACE)
+    await bench.add("run-2")
+    await bench.add("run-3", location="elsewhere")
+    await bench.add("like-1", likeness="like")
+    await loop.step()
+    assert await due(bench) == ["run-3"]
+    now = bench.clock.now
+    alike = await bench.context.store.run(lambda db: submissions.due(db, now))
+    taken = await bench.context.store.run(
+        lambda db: submissions.take(db, "like", "arr", limit=9, now=now)
+    )
+    assert (alike, taken) == ([], [])
+    assert "is paused by an operator since" in (await bench.job("run-2")).waits_for
+    assert "was paused before" in await asked(bench, loop, CommandKind.PAUSE, **PLACE)
+
+
+async def test_runs_of_a_resumed_location_are_submitted(bench: Bench, loop: CommandsLoop) -> None:
+    """All that have waited."""
+    await bench.add("run-1")
+    await asked(bench, loop, CommandKind.PAUSE, **PLACE)
+    await loop.step()
+    assert "1 runs are to be submitted" in await asked(bench, loop, CommandKind.RESUME, **PLACE)
+    assert await due(bench) == ["run-1"]
+    with pytest.raises(HpcAgentError, match="here is not paused"):
+        await asked(bench, loop, CommandKind.RESUME, **PLACE)
+
+
+async def test_pause_of_one_deployment_holds_there_alone(bench: Bench, loop: CommandsLoop) -> None:
+    """Another deployment may have a location of the same name."""
+    await bench.add("run-1")
+    await bench.add("run-2", deployment="staging")
+    await asked(bench, loop, CommandKind.PAUSE, location="here", deployment="prod")
+    assert await due(bench) == ["run-2"]
+
+
+async def test_agent_that_drains_polls_no_more(bench: Bench, loop: CommandsLoop) -> None:
+    """Until it is told to take requests again; a start in between changes nothing."""
+    poll = PollLoop(bench.context)
+    said = await asked(bench, loop, CommandKind.DRAIN, stop=False)
+    assert said == "nothing new is taken; to be finished: nothing"
+    await poll.step()
+    assert bench.control_plane.requests == []
+    assert (await bench.context.store.run(Drain().recall)).is_on
+    await asked(bench, loop, CommandKind.ACCEPT)
+    bench.control_plane.answer = {"data": {"userCloudAgent": {"popUserCloudAgentRequests": []}}}
+    await poll.step()
+    assert bench.control_plane.requests != []
+    assert not (await bench.context.store.run(Drain().recall)).is_on
+
+
+async def test_drained_agent_stops_when_all_is_done(bench: Bench, loop: CommandsLoop) -> None:
+    """Not before the last word on each run is said and told; the next start takes requests."""
+    await bench.add("run-1", phase=Phase.RUNNING, job_id="7", started_at=1.0)
+    said = await asked(bench, loop, CommandKind.DRAIN, stop=True)
+    assert "1 runs" in said
+    assert not bench.context.stop.is_set()
+
+    def over(db: Database) -> None:
+        db.execute("UPDATE workers SET concluded_at = 1.0")
+        db.execute("UPDATE inbox SET answered_at = 1.0")
+        db.execute("DELETE FROM outbox")
+
+    await bench.context.store.run(over)
+    await loop.step()
+    assert bench.context.stop.is_set()
+    assert not (await bench.context.store.run(Drain().recall)).is_on
+
+
+async def test_command_without_an_agent_is_refused(bench: Bench) -> None:
+    """It says what to do, and is not done later by an agent that is started then."""
+    with pytest.raises(HpcAgentError, match="no agent runs with the home directory"):
+        await asyncio.to_thread(carry_out, bench.context.config, CommandKind.DRAIN, {"stop": True})
+    await CommandsLoop(bench.context).step()
+    assert not bench.context.drain.is_on
+
+
+async def test_command_that_nobody_answers_is_taken_back(bench: Bench, loop: CommandsLoop) -> None:
+    """And one whose sender was killed is too old after a minute."""
+    config = bench.context.config
+    with pytest.raises(HpcAgentError, match="does not answer within 0 s, and will not do it later"):
+        await asyncio.to_thread(
+            carry_out, config, CommandKind.DRAIN, {"stop": True}, wait_seconds=0.1
+        )
+    old = time.time() - 120
+    await bench.context.store.run(
+        lambda db: commands.give(db, CommandKind.DRAIN, {"stop": True}, old)
+    )
+    await loop.step()
+    assert not bench.context.drain.is_on
+
+
+async def test_what_is_over_and_what_belongs_to_nobody_is_removed(
+    bench: Bench, loop: CommandsLoop
+) -> None:
+    """At once and not after a month; a dry run removes nothing, and live jobs stay."""
+    work = bench.context.preparation.work
+
+    async def there() -> list[str]:
+        return sorted(await asyncio.to_thread(work.files.names, work.jobs))
+
+    for key in ("run-1", "run-2", "stray"):
+        await asyncio.to_thread(work.files.make_directory, work.of(key))
+    await bench.add("run-1", phase=Phase.ENDED, concluded_at=bench.clock.now - 3600)
+    await bench.add("run-2", phase=Phase.RUNNING, job_id="8", started_at=1.0)
+    old = {"older_than_seconds": 1800.0}
+    said = await asked(bench, loop, CommandKind.GC, **old, dry_run=True)
+    assert said == "would remove 1 jobs with their directories, 1 of nobody"
+    assert await there() == ["run-1", "run-2", "stray"]
+    await asked(bench, loop, CommandKind.GC, **old, dry_run=False)
+    assert await there() == ["run-2"]
+    assert await bench.context.store.run(workers.keys) == {"run-2"}
