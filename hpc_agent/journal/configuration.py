@@ -10,6 +10,7 @@ from pathlib import Path
 from hpc_agent.errors import ConfigError
 from hpc_agent.journal.files import PrivateFileHandler, Rotation
 from hpc_agent.journal.formats import JsonFormatter, TextFormatter
+from hpc_agent.private_directories import private_directory
 
 _CHATTY = ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "paramiko", "alembic")
 
@@ -37,6 +38,8 @@ def _handler(options: JournalOptions) -> logging.Handler:
     if options.file is None:
         return logging.StreamHandler(sys.stderr)
     try:
+        if not options.file.parent.exists():  # the home, at a first start
+            private_directory(options.file.parent)
         return PrivateFileHandler(options.file, options.rotation)
     except OSError as error:
         raise ConfigError(f"cannot write the log {options.file}: {error.strerror}") from error

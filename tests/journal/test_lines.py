@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -15,39 +14,18 @@ from hpc_agent.errors import HpcAgentError
 from hpc_agent.isolation import for_each
 from hpc_agent.journal.about import about, about_nothing, note
 from hpc_agent.journal.configuration import JournalOptions, configure_journal
-from hpc_agent.journal.formats import JsonFormatter, TextFormatter
 from hpc_agent.store.database import Store
+from tests.journal.lines import Lines, written_lines
 
 RUN, REQUEST = "0f3c5a52-8f8e-4a57-9d8b-8d7a1c2e9b10", "77aa5a52-8f8e-4a57-9d8b-8d7a1c2e9b10"
 log = logging.getLogger("tests.journal")
 
 
-class Lines:
-    """Both forms of what is logged."""
-
-    def __init__(self) -> None:
-        self.text, self.json = StringIO(), StringIO()
-
-    @property
-    def entries(self) -> list[dict[str, str]]:
-        return [json.loads(line) for line in self.json.getvalue().splitlines()]
-
-
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """What the test logs."""
-    found = Lines()
-    handlers = [logging.StreamHandler(found.text), logging.StreamHandler(found.json)]
-    handlers[0].setFormatter(TextFormatter())
-    handlers[1].setFormatter(JsonFormatter())
-    logger = logging.getLogger()
-    before, logger.level = logger.level, logging.INFO
-    for handler in handlers:
-        logger.addHandler(handler)
-    yield found
-    logger.level = before
-    for handler in handlers:
-        logger.removeHandler(handler)
+    with written_lines() as found:
+        yield found
 
 
 def test_ids_are_short_for_people_and_whole_for_machines(lines: Lines) -> None:
@@ -139,8 +117,8 @@ async def test_each_item_of_many_has_its_own(lines: Lines) -> None:
 
 
 def test_log_goes_where_it_is_sent(tmp_path: Path) -> None:
-    """A file of JSON lines, and nothing below the level."""
-    root, path = logging.getLogger(), tmp_path / "agent.log"
+    """A file of JSON lines, in a directory that is not there yet, and nothing below the level."""
+    root, path = logging.getLogger(), tmp_path / "home" / "agent.log"
     before, level = root.handlers[:], root.level
     try:
         configure_journal(JournalOptions(level="warning", format="json", file=path))
