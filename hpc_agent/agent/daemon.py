@@ -1,7 +1,8 @@
 """The agent: opens its services in order, runs its loops, and closes in the opposite order.
 
-Order: cluster, work directory, store, lease, agent API, relay, metrics, loops. Signals only set an event.
-Stopping the agent stops no job: run workers and code servers go on, and the next start adopts them.
+Order: cluster, work directory, store, lease, agent API, relay, metrics, loops. Signals only set an
+event. Stopping the agent stops no job: run workers and code servers go on, and the next start
+adopts them.
 """
 
 from __future__ import annotations
