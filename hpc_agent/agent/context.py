@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hpc_agent.agent.bells import Bells
+from hpc_agent.agent.troubles import Troubles
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.login_node import ClusterAndLoginNode
+from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
@@ -38,6 +40,10 @@ class RecentErrors:
         """Keep an error."""
         self._errors.appendleft((now, message[:_CHARACTERS_KEPT]))
 
+    def rows(self, limit: int) -> list[dict[str, float | str]]:
+        """Return the newest of them."""
+        return [{"at": at, "message": message} for at, message in list(self._errors)[:limit]]
+
     def packed(self, now: float) -> list[Packed]:
         """Return them as TimestampedErrors."""
         return [
@@ -51,8 +57,8 @@ class RecentErrors:
 class Context:
     """The services of a running agent.
 
-    ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``stop``
-    ends the agent.
+    ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``partitions`` is None
+    where none is chosen for runs. ``stop`` ends the agent.
     """
 
     config: AgentConfig
@@ -64,7 +70,9 @@ class Context:
     changes: Changes
     bells: Bells
     meter: Meter = SILENT
+    partitions: PartitionBook | None = None
     errors: RecentErrors = field(default_factory=RecentErrors)
+    troubles: Troubles = field(default_factory=Troubles)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time
     drain: Drain = field(default_factory=Drain)

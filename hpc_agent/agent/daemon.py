@@ -45,6 +45,7 @@ from hpc_agent.agent.work_directory import WorkDirectoryLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.cluster import open_cluster
+from hpc_agent.cluster.partition_book import partition_book
 from hpc_agent.cluster.work_directory import check_work_directory, make_artifacts_directory
 from hpc_agent.cluster.work_directory_owner import claim_work_directory
 from hpc_agent.code_servers.bring_up import BringUp
@@ -65,7 +66,6 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.metrics.meter import Meter
 from hpc_agent.store import meta, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
@@ -106,7 +106,7 @@ async def run_agent(
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
-        await _run_until(stop, loops, tasks, notifier, context.meter)
+        await _run_until(context, loops, tasks, notifier)
         notifier.stopping()
         log.info("stopping; jobs go on")
 
@@ -178,6 +178,7 @@ async def _open(
             meter=meter,
         ),
         bells=bells,
+        partitions=partition_book(config, cluster.scheduler, clock),
         clock=clock,
         meter=meter,
         stop=stop,
@@ -312,19 +313,18 @@ def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[
 
 
 async def _run_until(
-    stop: asyncio.Event,
-    loops: Sequence[_NamedLoop],
-    tasks: Tasks,
-    notifier: Notifier,
-    meter: Meter,
+    context: Context, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
 ) -> None:
     running = [
-        asyncio.create_task(repeat(loop.name, loop.step, loop.bell, meter), name=loop.name)
+        asyncio.create_task(
+            repeat(loop.name, loop.step, loop.bell, context.troubles, context.meter),
+            name=loop.name,
+        )
         for loop in loops
     ]
     if notifier.watchdog_interval:
         running.append(asyncio.create_task(_feed_watchdog(notifier), name="watchdog"))
-    stopped = asyncio.create_task(stop.wait(), name="stop")
+    stopped = asyncio.create_task(context.stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopped}:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpc_agent.agent.deployments import UnknownDeploymentError
+from hpc_agent.agent.troubles import Troubles
 from hpc_agent.errors import HpcAgentError, LeaseHeldError
 from hpc_agent.metrics.agent import LOOP_FAILURES, LOOP_SUCCESS
 from hpc_agent.metrics.meter import SILENT, Meter
@@ -64,12 +65,18 @@ class Backoff:
 
 
 async def repeat(
-    name: str, step: Callable[[], Awaitable[float]], bell: Bell, meter: Meter = SILENT
+    name: str,
+    step: Callable[[], Awaitable[float]],
+    bell: Bell,
+    troubles: Troubles | None = None,
+    meter: Meter = SILENT,
 ) -> None:
     """Repeat ``step``, which returns how many seconds may pass before the next one.
 
-    An error is logged and followed by back-off. Raises only what FATAL lists.
+    An error is logged, noted among the ``troubles`` and followed by back-off. Raises only what
+    FATAL lists.
     """
+    troubles = troubles or Troubles()
     backoff = Backoff()
     last_words = ""
     while True:
@@ -80,6 +87,7 @@ async def repeat(
                 log.info("%s: works again", name)
             backoff.reset()
             last_words = ""
+            troubles.works(name)
         except FATAL:
             raise
         except HpcAgentError as error:
@@ -94,9 +102,11 @@ async def repeat(
                 _LONGEST_BACKOFF_SECONDS,
             )
             last_words = words
-        except Exception:
+            troubles.note(name, words)
+        except Exception as error:
             wait = backoff.next()
             meter.count(LOOP_FAILURES, name)
+            troubles.note(name, f"unexpected error: {error!r}")
             log.exception("%s: unexpected error; trying again in %.1f s", name, wait)
             last_words = "unexpected error"
         await bell.wait(wait)

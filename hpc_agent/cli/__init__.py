@@ -22,6 +22,8 @@ from hpc_agent.cli import (
     operate,
     options,
     outgoing,
+    report,
+    servers,
     service,
     support,
     template,
@@ -56,6 +58,7 @@ def _options(
 
 agent.register(app)
 jobs.register(app)
+servers.register(app)
 logs.register(app)
 explain.register(app)
 debug.register(app)
@@ -63,6 +66,7 @@ operate.register(app)
 demo.register(app)
 doctor.register(app)
 support.register(app)
+report.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(metrics.app, name="metrics")

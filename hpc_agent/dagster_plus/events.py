@@ -6,7 +6,7 @@ The shape is that of ``_input_for_event`` in dagster_cloud/storage/event_logs/st
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_agent.dagster_plus.serdes import dumps, error_info, packed, packed_enum
@@ -57,6 +57,31 @@ def engine_event(
     )
     level = logging.ERROR if error else logging.INFO
     return _event(run_id, job_name, "ENGINE_EVENT", message, data, at=at, level=level)
+
+
+def asset_observation(
+    run_id: str,
+    job_name: str,
+    asset_key: Sequence[str],
+    partition: str | None,
+    description: str,
+    *,
+    at: float,
+    metadata: Mapping[str, str | int | float],
+) -> Event:
+    """Return what was observed of an asset; no materialization, so that nothing becomes stale."""
+    observation = packed(
+        "AssetObservation",
+        asset_key=packed("AssetKey", path=list(asset_key)),
+        description=description,
+        metadata_entries=[_metadata_entry(name, value) for name, value in metadata.items()],
+        partition=partition,
+        tags={},
+    )
+    data = packed("AssetObservationData", asset_observation=observation)
+    return _event(
+        run_id, job_name, "ASSET_OBSERVATION", description, data, at=at, level=logging.INFO
+    )
 
 
 def run_failure(run_id: str, job_name: str, message: str, *, at: float, detail: str = "") -> Event:

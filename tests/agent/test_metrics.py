@@ -63,7 +63,7 @@ async def test_loop_that_fails_is_seen() -> None:
         raise LeaseHeldError("the end")
 
     try:
-        await repeat("test", step, Bell(), meter)
+        await repeat("test", step, Bell(), meter=meter)
     except LeaseHeldError:
         found = await read(meter)
 
