@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
     ("metrics",),
-    ("account", "clock", "files", "inbound", "isolation", "service"),
+    ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
     ("journal",),
     ("hostile_files", "private_directories", "private_files"),
     ("descriptors", "errors", "hints", "seldom", "tls"),

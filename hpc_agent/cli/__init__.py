@@ -10,6 +10,7 @@ import typer
 from hpc_agent import __version__
 from hpc_agent.cli import (
     agent,
+    backup,
     config,
     control_plane,
     debug,
@@ -67,6 +68,8 @@ demo.register(app)
 doctor.register(app)
 support.register(app)
 report.register(app)
+backup.register(app)
+backup.register_control_plane(control_plane.app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(metrics.app, name="metrics")
