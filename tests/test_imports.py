@@ -17,7 +17,7 @@ PACKAGE = ROOT / "hpc_agent"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "manual"),
     ("agent", "inspection"),
     ("runs",),
     ("cluster", "code_servers"),

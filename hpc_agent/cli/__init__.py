@@ -15,6 +15,7 @@ from hpc_agent.cli import (
     control_plane,
     debug,
     demo,
+    docs,
     doctor,
     explain,
     jobs,
@@ -65,6 +66,7 @@ explain.register(app)
 debug.register(app)
 operate.register(app)
 demo.register(app)
+docs.register(app)
 doctor.register(app)
 support.register(app)
 report.register(app)
