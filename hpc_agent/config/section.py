@@ -20,12 +20,14 @@ class Place(enum.Enum):
     CERTIFICATES = "file with CA certificates"
     DIRECTORY = "directory"
     MADE = "directory that is there or can be made"
+    WRITTEN = "file that is written to"
 
 
 _Expanded = AfterValidator(lambda path: path.expanduser())
 ExistingFile = Annotated[Path, _Expanded, Place.FILE]
 Certificates = Annotated[Path, _Expanded, Place.CERTIFICATES]
 ExistingDirectory = Annotated[Path, _Expanded, Place.DIRECTORY]
+WrittenFile = Annotated[Path, _Expanded, Place.WRITTEN]
 OwnDirectory = Annotated[Path, _Expanded, Place.MADE]
 
 

@@ -13,6 +13,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from hpc_agent.inbound.admission import Guest
 from hpc_agent.inbound.limits import Limits
+from hpc_agent.journal.about import about_nothing
 from hpc_agent.seldom import seldom
 
 log = seldom(__name__)
@@ -63,12 +64,13 @@ class Callers:
                     message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        try:
-            await self._app(scope, caller.receive, answer)
-        except ClientDisconnect:
-            log.debug("%s went away before its request was complete", self._guest.peer)
-        except asyncio.CancelledError:
-            log.debug("%s was not answered: the listener stops", self._guest.peer)
+        with about_nothing():  # the next request of the connection may have begun within this one
+            try:
+                await self._app(scope, caller.receive, answer)
+            except ClientDisconnect:
+                log.debug("%s went away before its request was complete", self._guest.peer)
+            except asyncio.CancelledError:
+                log.debug("%s was not answered: the listener stops", self._guest.peer)
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -95,6 +95,8 @@ def why_not(path: Path, place: Place) -> str | None:
     """Say why a path is not what has to be there; None when it is."""
     if place is Place.MADE:
         return _why_not_made(path)
+    if place is Place.WRITTEN:
+        return f"{path} is a directory" if path.is_dir() else _why_not_made(path.parent)
     is_directory = place is Place.DIRECTORY
     if not path.exists():
         return f"{path}: there is no such {'directory' if is_directory else 'file'}"

@@ -78,6 +78,8 @@ def test_right_configuration_has_no_faults_and_leaves_no_trace(
         ("work_dir", "/etc/passwd/work", "cannot be made: /etc/passwd is no directory"),
         ("home", "/sys/home", "cannot be made"),
         ("artifacts.directory", "/proc/artifacts", "cannot be made"),
+        ("logging.file", "/proc/logs/agent.log", "/proc/logs cannot be made"),
+        ("logging.file", "/etc", "is a directory"),
         ("templates_dir", "/no/templates", "there is no such directory"),
         ("scheduler.bin_dir", "/etc/passwd", "is no directory"),
         ("scheduler.slurm_conf", "/no/slurm.conf", "there is no such file"),
