@@ -17,6 +17,7 @@ PACKAGE = ROOT / "hpc_agent"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
+    ("setup",),
     ("demo", "doctor", "manual"),
     ("agent", "inspection"),
     ("runs",),
@@ -30,7 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
     ("journal",),
     ("hostile_files", "private_directories", "private_files"),
-    ("descriptors", "errors", "hints", "seldom", "tls"),
+    ("descriptors", "errors", "hints", "redaction", "releases", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

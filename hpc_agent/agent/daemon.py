@@ -38,7 +38,6 @@ from hpc_agent.agent.relay import OpenedRelay, open_relay
 from hpc_agent.agent.report import ReportLoop
 from hpc_agent.agent.serve import ServeLoop
 from hpc_agent.agent.submit import SubmitLoop
-from hpc_agent.agent.systemd import Notifier
 from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.agent.work_directory import WorkDirectoryLoop
@@ -66,6 +65,7 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.service.notify import Notifier
 from hpc_agent.store import meta, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity

@@ -18,6 +18,7 @@ from hpc_agent.cli import (
     docs,
     doctor,
     explain,
+    init,
     jobs,
     logs,
     metrics,
@@ -68,6 +69,7 @@ operate.register(app)
 demo.register(app)
 docs.register(app)
 doctor.register(app)
+init.register(app)
 support.register(app)
 report.register(app)
 backup.register(app)

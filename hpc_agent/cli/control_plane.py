@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpc_agent.cli import deployments, maintenance
+from hpc_agent.cli import control_plane_init, deployments, maintenance
 from hpc_agent.cli.gateway_database import (
     HomeOption,
     JsonOption,
@@ -27,15 +27,24 @@ token_app = typer.Typer(no_args_is_help=True, help="API tokens for agents and us
 app.add_typer(token_app, name="token")
 app.add_typer(deployments.app, name="deployment")
 app.add_typer(maintenance.app, name="maintenance")
+control_plane_init.register(app)
 
 
 @app.command()
 def start(  # noqa: PLR0917 Typer reads options from parameters
     home: HomeOption = None,
-    host: Annotated[str, typer.Option(help="Address of the agent API.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the agent API; 0: any.")] = 8443,
-    webserver_host: Annotated[str, typer.Option(help="Address of the UI.")] = "127.0.0.1",
-    webserver_port: Annotated[int, typer.Option(help="Port of the UI; 0: any.")] = 3000,
+    host: Annotated[
+        str | None, typer.Option(help="Address of the agent API. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the agent API; 0: any. [default: 8443]")
+    ] = None,
+    webserver_host: Annotated[
+        str | None, typer.Option(help="Address of the UI. [default: 127.0.0.1]")
+    ] = None,
+    webserver_port: Annotated[
+        int | None, typer.Option(help="Port of the UI; 0: any. [default: 3000]")
+    ] = None,
     daemon: Annotated[bool, typer.Option(help="Run dagster-daemon.")] = True,
     webserver: Annotated[bool, typer.Option(help="Run dagster-webserver.")] = True,
     ui_auth: Annotated[
@@ -73,12 +82,16 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
     log_keep: Annotated[int, typer.Option(min=1, help="How many of those are kept, of each.")] = 4,
     as_json: JsonOption = False,
 ) -> None:
-    """Run gateway, webserver and daemon until interrupted."""
+    """Run gateway, webserver and daemon until interrupted.
+
+    Where it listens is in listen.yaml of the home, which `init` has written; options go before it.
+    """
     with errors_told():
         import asyncio
 
         from hpc_agent.control_plane.door.config import read_ui_config
         from hpc_agent.control_plane.home import resolve_home
+        from hpc_agent.control_plane.listening import read_listening
         from hpc_agent.control_plane.process import StartOptions, run
         from hpc_agent.descriptors import raise_descriptor_limit
         from hpc_agent.journal.configuration import JournalOptions, configure_journal
@@ -89,8 +102,11 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
         raise_descriptor_limit()
         resolved = resolve_home(home, database_url)
         options = StartOptions(
-            home=resolved, ui=read_ui_config(resolved.ui_yaml, ui_auth), host=host, port=port,
-            webserver_host=webserver_host, webserver_port=webserver_port,
+            home=resolved, ui=read_ui_config(resolved.ui_yaml, ui_auth),
+            listening=read_listening(resolved.listen_yaml).with_options(
+                host=host, port=port,
+                webserver_host=webserver_host, webserver_port=webserver_port,
+            ),
             webserver=webserver, daemon=daemon, tls_certificate=tls_cert, tls_key=tls_key,
             metrics=_local_address(metrics_listen), logs=logs,
         )  # fmt: skip
@@ -106,7 +122,7 @@ def deploy(
 ) -> None:
     """Add or redeploy the code locations in a file; a running control plane notices at once."""
     with errors_told():
-        from hpc_agent.control_plane.deploy import read_locations, unread_settings
+        from hpc_agent.control_plane.deploy import misfits, read_locations, unread_settings
         from hpc_agent.control_plane.store.locations import Locations
 
         new = read_locations(file)
@@ -114,7 +130,7 @@ def deploy(
         what = "deploy --prune" if prune else "deploy"
         with audited(home, "deploy", what, about), open_database(home) as database:
             Locations(database).deploy(deployment, new, prune=prune)
-        for words in unread_settings(new):
+        for words in (*unread_settings(new), *misfits(new)):
             typer.echo(f"warning: {words}", err=True)
         names = ", ".join(location.name for location in new)
         typer.echo(f"deployed to {deployment}: {names}")

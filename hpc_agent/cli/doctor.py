@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpc_agent.cli.arguments import ConfigOption, JsonOption
 from hpc_agent.cli.output import EXIT_FAILURE, print_json, print_line
+
+if TYPE_CHECKING:
+    from hpc_agent.doctor.examination import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +42,6 @@ def doctor(
     from hpc_agent.config import load_config
     from hpc_agent.doctor import checks
     from hpc_agent.doctor.examination import Wish, examine
-    from hpc_agent.doctor.finding import Status
     from hpc_agent.doctor.report import rows
 
     if markdown:
@@ -49,17 +52,31 @@ def doctor(
     if json:
         print_json(rows(results))
     else:
-        group = ""
-        for result in results:
-            if checks.GROUPS[result.check.needs] != group:
-                group = checks.GROUPS[result.check.needs]
-                print_line(f"\n{group}")
-            finding = result.finding
-            print_line(f"  {finding.status.value:<8} {result.check.name}: {finding.fact}")
-            if finding.advice:
-                print_line(f"           → {finding.advice}")
-    if any(result.finding.status is Status.PROBLEM for result in results):
+        print_results(results)
+    if not is_ready(results):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def is_ready(results: Sequence[Result]) -> bool:
+    """Whether nothing keeps the agent from doing its work."""
+    from hpc_agent.doctor.finding import Status
+
+    return all(result.finding.status is not Status.PROBLEM for result in results)
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print what was found, group by group."""
+    from hpc_agent.doctor import checks
+
+    group = ""
+    for result in results:
+        if checks.GROUPS[result.check.needs] != group:
+            group = checks.GROUPS[result.check.needs]
+            print_line(f"\n{group}")
+        finding = result.finding
+        print_line(f"  {finding.status.value:<8} {result.check.name}: {finding.fact}")
+        if finding.advice:
+            print_line(f"           → {finding.advice}")
 
 
 def _say(line: str) -> None:

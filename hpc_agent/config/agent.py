@@ -21,15 +21,15 @@ from hpc_agent.config.jobs import (
 )
 from hpc_agent.config.observation import Logging, Metrics
 from hpc_agent.config.policy import Policy
-from hpc_agent.config.section import ExpandedPath, Options, Section
+from hpc_agent.config.section import ExistingDirectory, Options, OwnDirectory, Section
 
 
 class AgentConfig(Section):
     """Everything the agent can be told."""
 
     control_plane: ControlPlane
-    work_dir: ExpandedPath
-    home: ExpandedPath = Field(
+    work_dir: OwnDirectory
+    home: OwnDirectory = Field(
         default_factory=lambda: Path("~/.local/state/hpc-agent").expanduser()
     )
     label: str | None = None
@@ -52,7 +52,7 @@ class AgentConfig(Section):
     compute_logs: ComputeLogs = ComputeLogs()
     python_logs: PythonLogs = PythonLogs()
     artifacts: Artifacts = Artifacts()
-    templates_dir: ExpandedPath | None = None
+    templates_dir: ExistingDirectory | None = None
     logging: Logging = Logging()
     metrics: Metrics = Metrics()
 

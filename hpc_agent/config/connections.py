@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
 
-from hpc_agent.config.section import ExpandedPath, Seconds, Section
+from hpc_agent.config.section import Certificates, ExistingFile, Seconds, Section
 
 # docs.dagster.io, "Dagster+ IP addresses": its snapshots and logs are in buckets of S3, whose
 # addresses have the bucket before the service and, in all but the oldest ones, its region behind.
@@ -28,9 +28,9 @@ class ControlPlane(Section):
     url: str
     deployments: list[str] = ["prod"]
     branch_deployments: bool = False
-    token_file: ExpandedPath | None = None
+    token_file: ExistingFile | None = None
     token_command: tuple[str, ...] = ()
-    ca_bundle: ExpandedPath | None = None
+    ca_bundle: Certificates | None = None
     proxy: str | None = None
     storage_hosts: list[str] = STORAGE_OF_DAGSTER_PLUS
     timeout_seconds: Seconds = 60

@@ -104,6 +104,11 @@ class Environment(Section):
         """The Python that starts user code, when it is set here."""
         return f"{self.prefix}/bin/python" if self.prefix is not None else self.python
 
+    @property
+    def interpreter_key(self) -> str | None:
+        """The key that names the interpreter."""
+        return next((name for name in _INTERPRETERS if getattr(self, name) is not None), None)
+
     def over(self, general: Environment) -> Environment:
         """Return this environment over a more general one.
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
-from hpc_agent.config.section import ExpandedPath, Section
+from hpc_agent.config.section import OwnDirectory, Section
 
 
 class ComputeLogs(Section):
@@ -22,7 +22,7 @@ class ComputeLogs(Section):
 class Artifacts(Section):
     """What ops and assets hand on by Dagster's default IO manager: files that all nodes see."""
 
-    directory: ExpandedPath | None = None
+    directory: OwnDirectory | None = None
     keep_days: Annotated[int, Field(ge=1)] | None = None
 
     @field_validator("directory")

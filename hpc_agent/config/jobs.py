@@ -11,7 +11,14 @@ from hpc_agent.config.access import Access
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.instance import PythonLogs
 from hpc_agent.config.retries import Retries
-from hpc_agent.config.section import ExpandedPath, Options, Seconds, Section
+from hpc_agent.config.section import (
+    Certificates,
+    ExistingDirectory,
+    ExistingFile,
+    Options,
+    Seconds,
+    Section,
+)
 
 PlacementName = Literal["job", "login", "packed"]
 
@@ -26,8 +33,8 @@ class Ssh(Section):
     host: str
     user: str | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    key_file: ExpandedPath | None = None
-    known_hosts: ExpandedPath | None = None
+    key_file: ExistingFile | None = None
+    known_hosts: ExistingFile | None = None
     jump_host: str | None = None
     files: Literal["sftp", "mounted"] = "sftp"
     relay: Literal["forwarded", "direct"] = "forwarded"
@@ -36,7 +43,7 @@ class Ssh(Section):
 class Pyslurm(Section):
     """The Python that has pyslurm, for ``transport: pyslurm``; without it the agent's own."""
 
-    python: ExpandedPath | None = None
+    python: ExistingFile | None = None
 
     @field_validator("python")
     @classmethod
@@ -51,9 +58,9 @@ class Rest(Section):
 
     url: Annotated[str, Field(pattern=r"^(https?://[^/@\s]+(/\S*)?|unix:///.+)$")]
     user: str | None = None
-    token_file: ExpandedPath | None = None
+    token_file: ExistingFile | None = None
     token_command: tuple[str, ...] = ()
-    ca_file: ExpandedPath | None = None
+    ca_file: Certificates | None = None
 
     @model_validator(mode="after")
     def _has_one_source_of_tokens(self) -> Self:
@@ -74,8 +81,8 @@ class Scheduler(Section):
     ssh: Ssh | None = None
     rest: Rest | None = None
     pyslurm: Pyslurm | None = None
-    slurm_conf: ExpandedPath | None = None
-    bin_dir: ExpandedPath | None = None
+    slurm_conf: ExistingFile | None = None
+    bin_dir: ExistingDirectory | None = None
     poll_seconds: Seconds = 15
     command_timeout_seconds: Seconds = 60
     commands_burst: Annotated[int, Field(ge=1)] = 30

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from hpc_agent.config.section import ExpandedPath, Section
+from hpc_agent.config.section import Section, WrittenFile
 from hpc_agent.journal.configuration import JournalOptions
 from hpc_agent.journal.files import Rotation
 from hpc_agent.metrics.address import LocalAddress
@@ -17,7 +17,7 @@ class Logging(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
-    file: ExpandedPath | None = None
+    file: WrittenFile | None = None
     max_bytes: Annotated[int, Field(ge=1 << 16)] = 16 << 20
     keep: Annotated[int, Field(ge=1, le=1000)] = 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 OptionValue = str | int | float | bool
 Options = dict[str, OptionValue | dict[str, OptionValue]]
 Seconds = Annotated[float, Field(gt=0)]
-ExpandedPath = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
+
+
+class Place(enum.Enum):
+    """What has to be at a path on this machine before the agent starts."""
+
+    FILE = "file"
+    CERTIFICATES = "file with CA certificates"
+    DIRECTORY = "directory"
+    MADE = "directory that is there or can be made"
+    WRITTEN = "file that is written to"
+
+
+_Expanded = AfterValidator(lambda path: path.expanduser())
+ExistingFile = Annotated[Path, _Expanded, Place.FILE]
+Certificates = Annotated[Path, _Expanded, Place.CERTIFICATES]
+ExistingDirectory = Annotated[Path, _Expanded, Place.DIRECTORY]
+WrittenFile = Annotated[Path, _Expanded, Place.WRITTEN]
+OwnDirectory = Annotated[Path, _Expanded, Place.MADE]
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 from hpc_agent.config.agent import AgentConfig
 from hpc_agent.config.token_command import printed_by
 from hpc_agent.errors import ConfigError, HpcAgentError
-from hpc_agent.service import CREDENTIAL
+from hpc_agent.service.unit import CREDENTIAL
 
 TOKEN_VARIABLE = "DAGSTER_CLOUD_AGENT_TOKEN"  # noqa: S105 - the variable's name, not a token
 TOKEN_REREAD_SECONDS = 10.0

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from hpc_agent.control_plane.store.locations import Location, NewLocation
 from hpc_agent.errors import ConfigError
 from hpc_agent.hints import did_you_mean
+from hpc_agent.releases import installed_in
 
 _KEYS = sorted(
     {*DagsterCloudYaml.model_fields, *FileLocation.model_fields, *CodeSource.model_fields}
@@ -31,6 +32,20 @@ def unread_settings(locations: Iterable[NewLocation]) -> list[str]:
         for location in locations
         if deserialize_value(location.deploy_data, CodeLocationDeployData).container_context
     ]
+
+
+def misfits(locations: Iterable[NewLocation]) -> list[str]:
+    """Return a sentence about each Python of this machine whose two releases do not fit."""
+    found = []
+    for location in locations:
+        data = deserialize_value(location.deploy_data, CodeLocationDeployData)
+        python = data.executable_path
+        pair = installed_in(Path(python)) if python and Path(python).is_file() else None
+        if python and pair is not None and pair.trouble is not None:
+            found.append(
+                f"{location.name}: {python} has {pair.trouble}: run `{pair.remedy(python)}`"
+            )
+    return found
 
 
 def read_locations(path: Path) -> list[NewLocation]:

@@ -8,8 +8,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from dagster import DagsterInstance
-
 from hpc_agent.control_plane.agents_seen import agents_seen
 from hpc_agent.control_plane.faces.agent_calls import AgentCaller
 from hpc_agent.control_plane.faces.gallery import Gallery
@@ -17,6 +15,7 @@ from hpc_agent.control_plane.faces.servicer import Face
 from hpc_agent.control_plane.faces.view import LocationView, view_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
+from hpc_agent.control_plane.instance import open_instance
 from hpc_agent.control_plane.server import serve
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
@@ -185,16 +184,15 @@ async def open_gateway(
     meter: Meter = SILENT,
 ) -> AsyncIterator[Gateway]:
     """Open database, instance and faces, and close them in reverse."""
-    database = Database(home.database_url, meter)
-    instance = await asyncio.to_thread(DagsterInstance.from_config, str(home.root))
-    gateway = Gateway(home, build_services(home, database, instance, meter), workspace_changed)
-    try:
-        await gateway.refresh()
-        yield gateway
-    finally:
-        await gateway.close()
-        await asyncio.to_thread(instance.dispose)
-        database.close()
+    with contextlib.closing(Database(home.database_url, meter)) as database:
+        instance = await asyncio.to_thread(open_instance, home)
+        gateway = Gateway(home, build_services(home, database, instance, meter), workspace_changed)
+        try:
+            await gateway.refresh()
+            yield gateway
+        finally:
+            await gateway.close()
+            await asyncio.to_thread(instance.dispose)
 
 
 async def serve_agents(

@@ -131,6 +131,11 @@ class Home:
         return self.root / "ui.yaml"
 
     @property
+    def listen_yaml(self) -> Path:
+        """Where it listens, see listening.py; may be absent."""
+        return self.root / "listen.yaml"
+
+    @property
     def webserver_socket(self) -> Path:
         """Where the stock webserver listens: for the door and the gateway."""
         return self._socket("webserver.sock")

@@ -28,6 +28,7 @@ from hpc_agent.control_plane.door.config import UiConfig
 from hpc_agent.control_plane.door.door import Door, open_door
 from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket
+from hpc_agent.control_plane.listening import Listening
 from hpc_agent.control_plane.metrics import Readings, meter_for, show_metrics
 from hpc_agent.control_plane.server import bind, url_of
 from hpc_agent.control_plane.supervisor import Program, Supervisor
@@ -38,6 +39,7 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.journal.files import Rotation
 from hpc_agent.metrics.address import LocalAddress
 from hpc_agent.private_files import write_private
+from hpc_agent.service.notify import Notifier
 
 READY_POLL_SECONDS = 0.2
 STORAGE_THREADS = 32
@@ -51,10 +53,7 @@ class StartOptions:
     """What to start and where it listens; port 0 picks a free one."""
 
     home: Home
-    host: str = "127.0.0.1"
-    port: int = 8443
-    webserver_host: str = "127.0.0.1"
-    webserver_port: int = 3000
+    listening: Listening = field(default_factory=Listening)
     webserver: bool = True
     daemon: bool = True
     tls_certificate: Path | None = None
@@ -81,7 +80,7 @@ async def run(options: StartOptions, ready: Callable[[Addresses], None]) -> None
     _warn_of_split_storage(options.home)
     with (
         _only_one(options.home),
-        contextlib.closing(bind(options.host, options.port)) as listener,
+        contextlib.closing(bind(options.listening.host, options.listening.port)) as listener,
         _door(options, tls := _tls(options)) as door,
     ):
         control_plane = ControlPlane(options, listener, tls, door)
@@ -113,6 +112,7 @@ class ControlPlane:
         self._webserver = self._supervisor("webserver", _webserver_argv(options))
         self._daemon = self._supervisor("daemon", _daemon_argv(options))
         self._gateway: Gateway | None = None
+        self._notifier = Notifier.from_environment()
         self._reload_wanted = asyncio.Event()
         self._is_new_location = False
 
@@ -133,6 +133,7 @@ class ControlPlane:
                 for task in done - {stopping}:
                     task.result()
             finally:
+                self._notifier.stopping()
                 for task in (*tasks, stopping, announcing):
                     task.cancel()
                 await asyncio.gather(*tasks, stopping, announcing, return_exceptions=True)
@@ -155,6 +156,8 @@ class ControlPlane:
             gateway.sweep(),
             self._reload_children(gateway),
         ]
+        if self._notifier.watchdog_interval is not None:
+            parts.append(self._tell_watchdog(self._notifier.watchdog_interval))
         if gateway.services.database.is_shared:
             parts.append(gateway.listen())
         if self._door is not None:
@@ -194,9 +197,9 @@ class ControlPlane:
                     gateway.reloading = False
 
     async def _announce(self, ready: Callable[[Addresses], None]) -> None:
-        door = self._door
+        door, listening = self._door, self._options.listening
         addresses = Addresses(
-            api=url_of(self._listener, self._options.host),
+            api=url_of(self._listener, listening.host, listening.name),
             ui=door.url if door else None,
             ui_auth=door.config.auth if door else None,
             ca=str(self._tls.ca) if self._tls.ca else None,
@@ -208,6 +211,13 @@ class ControlPlane:
         content = json.dumps({name: getattr(addresses, name) for name in Addresses.__slots__})
         write_private(self._options.home.running_json, content)
         ready(addresses)
+        self._notifier.ready()
+
+    async def _tell_watchdog(self, interval: float) -> None:
+        """Tell systemd that this event loop turns."""
+        while True:
+            self._notifier.watchdog()
+            await asyncio.sleep(interval)
 
     async def _webserver_answers(self) -> bool:
         try:
@@ -246,8 +256,9 @@ def _tls(options: StartOptions) -> ServerTls:
         return own_certificate(options.tls_certificate, options.tls_key)
     if options.tls_certificate or options.tls_key:
         raise ConfigError("--tls-cert and --tls-key belong together: give both or neither")
-    names = (options.host, options.webserver_host, *options.ui.hosts)
-    return generated_certificate(options.home.tls, *names)
+    listening = options.listening
+    hosts = (listening.name or "", listening.host, listening.webserver_host, *options.ui.hosts)
+    return generated_certificate(options.home.tls, *hosts)
 
 
 @contextlib.contextmanager
@@ -255,7 +266,8 @@ def _door(options: StartOptions, tls: ServerTls) -> Iterator[Door | None]:
     if not options.webserver:
         yield None
         return
-    door = open_door(options.ui, options.webserver_host, options.webserver_port, tls)
+    where = options.listening
+    door = open_door(options.ui, where.webserver_host, where.webserver_port, tls, where.name)
     with contextlib.closing(door.listener):
         yield door
 

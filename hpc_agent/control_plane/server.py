@@ -28,9 +28,9 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def url_of(listener: socket.socket, host: str) -> str:
-    """Return the address of a TLS listener; a wildcard's is the name of this machine."""
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
+def url_of(listener: socket.socket, host: str, name: str | None = None) -> str:
+    """Return the address of a TLS listener; a wildcard's is ``name``, or that of this machine."""
+    name = name or socket.gethostname() if host in {"0.0.0.0", "::"} else host  # noqa: S104
     return f"https://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
 
 

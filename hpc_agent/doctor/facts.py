@@ -94,6 +94,7 @@ class HostFacts:
 
     Limits are those of setrlimit(2), None for unlimited; ``cgroup_memory`` is the lowest memory
     limit of the control groups this process is in. ``work_dir`` None: it is on another machine.
+    ``services`` are the ways in which the agent is kept running.
     """
 
     home: DirectoryFacts
@@ -101,7 +102,7 @@ class HostFacts:
     has_systemd: bool
     lingers: bool | None
     kill_user_processes: bool | None
-    is_installed: bool
+    services: Sequence[str]
     cpu_seconds: int | None
     processes: int | None
     open_files: int | None

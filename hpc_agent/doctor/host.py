@@ -16,9 +16,10 @@ from hpc_agent.doctor.facts import DirectoryFacts, HostFacts, TemplateFacts
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inspection.scripts import check_templates
 from hpc_agent.private_directories import weakness
-from hpc_agent.service import UNIT_NAME, unit_directory
+from hpc_agent.service.ways import installed
 from hpc_agent.store.filesystem import NETWORK_TYPES, filesystem_type_of
 
+_SCRIPTS = Path("~/.config/hpc-agent")  # where `service install` puts those of cron and Slurm
 # logind.conf(5), the most important first: of files of the same name only the first counts.
 _LOGIND_PLACES = ("etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd")
 # A commented line of the packaged file says what was chosen when systemd was built.
@@ -38,7 +39,7 @@ def gather_host(config: AgentConfig, root: Path = Path("/")) -> HostFacts:
         has_systemd=has_systemd,
         lingers=(root / "var/lib/systemd/linger" / user).exists() if has_systemd else None,
         kill_user_processes=kills_user_processes(_logind_texts(root)) if has_systemd else None,
-        is_installed=(unit_directory() / UNIT_NAME).exists(),
+        services=[way.value for way in installed(_SCRIPTS.expanduser(), root=root)],
         cpu_seconds=_limit(resource.RLIMIT_CPU),
         processes=_limit(resource.RLIMIT_NPROC),
         open_files=_limit(resource.RLIMIT_NOFILE, is_raised=True),

@@ -136,8 +136,8 @@ def judge_kill_user_processes(config: AgentConfig, host: HostFacts) -> Finding:
 
 def judge_service(config: AgentConfig, host: HostFacts) -> Finding:
     """A service comes back by itself."""
-    if host.is_installed:
-        return ok("the agent is installed as a user service")
+    if host.services:
+        return ok(f"the agent is kept running by: {', '.join(host.services)}")
     return warning(
         "the agent is not installed as a service",
         "Run `hpc-agent service install` to have it back after a reboot.",

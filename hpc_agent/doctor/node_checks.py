@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpc_agent.config import AgentConfig
 from hpc_agent.doctor.facts import NodeFacts, ProbeFacts
 from hpc_agent.doctor.finding import Finding, ok, problem, skipped, warning
+from hpc_agent.releases import INSTALL, pair_of
 
 _OLDEST_PYTHON = (3, 8)
 _SKEW_SECONDS = 5.0
@@ -101,8 +102,16 @@ def judge_user_python(config: AgentConfig, node: NodeFacts) -> Finding:
         interpreter, words = next(iter(node.python_errors.items()))
         return problem(
             f"{interpreter} on {node.node}: {words}",
-            "Install dagster and dagster-cloud into it, or name another Python in `environment`.",
+            f"Run `{interpreter} -m {INSTALL}`, which brings the dagster that fits, or name "
+            "another Python in `environment`.",
         )
+    for interpreter, words in node.pythons.items():
+        pair = pair_of(words)
+        if pair is not None and pair.trouble is not None:
+            return warning(
+                f"{interpreter} on {node.node} has {pair.trouble}",
+                f"Run: {pair.remedy(interpreter)}",
+            )
     if not node.pythons:
         return ok("no Python is configured: code locations bring their own")
     words = ", ".join(f"{python}: {release}" for python, release in node.pythons.items())

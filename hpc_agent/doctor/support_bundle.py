@@ -27,9 +27,9 @@ from hpc_agent.inspection.explanation import read_explanation
 from hpc_agent.inspection.jobs import read_jobs
 from hpc_agent.inspection.outgoing import read_outgoing
 from hpc_agent.inspection.outputs import STREAMS, last_of
-from hpc_agent.inspection.redaction import redacted, redacted_text
 from hpc_agent.inspection.requests import read_requests
 from hpc_agent.inspection.status import read_status
+from hpc_agent.redaction import redacted, redacted_text
 from hpc_agent.store.selection import Selection
 
 # Of each file the last part, and of all of them together.

@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
 
 from hpc_agent.inbound.admission import Guest
 from hpc_agent.inbound.limits import Limits
@@ -48,7 +50,7 @@ class Callers:
         caller = _Caller(self._guest, _Body(receive, self._guest, self._limits))
         scope["extensions"] = {**scope.get("extensions", {}), _EXTENSION: caller}
         if scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            await self._converse(scope, receive, send)
             return
 
         async def answer(message: Message) -> None:
@@ -67,6 +69,14 @@ class Callers:
                 await self._app(scope, caller.receive, answer)
             except ClientDisconnect:
                 log.debug("%s went away before its request was complete", self._guest.peer)
+            except asyncio.CancelledError:
+                log.debug("%s was not answered: the listener stops", self._guest.peer)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except (asyncio.CancelledError, WebSocketDisconnect):
+            raise ClientDisconnected from None  # uvicorn calls every other end an exception
 
 
 def _announces_a_body(scope: Scope) -> bool:

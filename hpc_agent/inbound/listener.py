@@ -37,6 +37,7 @@ _MOST_MESSAGE_BYTES = 1 << 20  # of a websocket
 # accept(2): what a listener without descriptors or memory says, and says again at once.
 _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SHORTAGE_SECONDS = 1.0
+_GONE_SECONDS = 1.0
 # A peer that has vanished without a word is noticed after about three minutes.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 6))
 
@@ -108,6 +109,11 @@ class Listener:
                 while self._busy():  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         self.admission.put_out_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_SECONDS):
+                # What serves a peer that is known to have gone may end without an answer.
+                while self._state.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
         tasks = self._state.tasks | self._handshakes
         for task in tasks:
             task.cancel()

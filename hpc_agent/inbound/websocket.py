@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from hpc_agent.inbound.admission import Guest
@@ -27,3 +28,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Let the guest go."""
         super().connection_lost(exc)
         self._guest.leave()
+
+    async def send(self, message: Any) -> None:
+        """Send, unless the listener's stop has closed the connection: then its peer has gone."""
+        if self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)

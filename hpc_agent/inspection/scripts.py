@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from hpc_agent.cluster.transports import slurm_environment
@@ -14,10 +16,13 @@ from hpc_agent.jobs import template_check
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
-from hpc_agent.jobs.template_check import Finding
+from hpc_agent.jobs.template_check import SBATCH, Finding
 from hpc_agent.runs.planning import overrides_of, plan_from
+from hpc_agent.slurm import scontrol
 from hpc_agent.store import launches, workers
 from hpc_agent.store.database import read_only
+
+_PING_SECONDS = 30.0
 
 
 def template_files(config: AgentConfig) -> dict[str, Path]:
@@ -48,16 +53,48 @@ def render_for(
 
 
 def check_templates(config: AgentConfig, name: str | None = None) -> list[Finding]:
-    """Check one template or all; by sbatch too where jobs go to Slurm and its commands are here."""
+    """Check one template or all; by sbatch too where jobs go to Slurm and its commands are here.
+
+    A Slurm that does not answer is one finding, and no fault of any template.
+    """
     names = [name] if name else list(template_files(config))
     if name is not None:
         template_file(config, name)
     scheduler, environment = config.scheduler, slurm_environment(config)
     is_here = scheduler.kind == "slurm" and scheduler.transport != "ssh"
     sbatch = shutil.which("sbatch", path=environment.get("PATH")) if is_here else None
-    return template_check.check(
-        Templates(config.templates_dir), names, sbatch=sbatch, environment=environment
+    silence = _silence(environment) if sbatch else None
+    findings = template_check.check(
+        Templates(config.templates_dir),
+        names,
+        sbatch=None if silence else sbatch,
+        environment=environment,
     )
+    if silence is None:
+        return findings
+    others = [each for each in findings if each.check != SBATCH]
+    return [*others, Finding("all", SBATCH, "skipped", f"Slurm does not answer: {silence}")]
+
+
+def _silence(environment: Mapping[str, str]) -> str | None:
+    """Say in one line why no controller answers; None when one does."""
+    try:
+        done = subprocess.run(
+            scontrol.ping_arguments(),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PING_SECONDS,
+        )
+    except FileNotFoundError:
+        return None  # sbatch is here without scontrol: it may say more itself
+    except subprocess.TimeoutExpired:
+        return f"scontrol ping gave no answer in {_PING_SECONDS:g} s"
+    if done.returncode == 0 or " is UP" in done.stdout:  # one of several controllers may be down
+        return None
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return said[-1] if said else f"scontrol ping: exit code {done.returncode}"
 
 
 def _plan_of_run(config: AgentConfig, run_id: str) -> JobPlan:

@@ -12,6 +12,7 @@ from hpc_agent.errors import TemplateError
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 
 _DEADLINE_SECONDS = 60.0
+SBATCH = "sbatch --test-only"
 _EXCLUDED = "--exclude=SC1090,SC1091"  # files that a script sources are elsewhere
 
 EXAMPLE = ScriptValues(
@@ -65,7 +66,7 @@ def check(
     commands = {
         "bash -n": ["bash", "-n"],
         "shellcheck": ["shellcheck", "--severity=warning", "--format=gcc", _EXCLUDED, "-"],
-        "sbatch --test-only": [sbatch, "--test-only"] if sbatch else [],
+        SBATCH: [sbatch, "--test-only"] if sbatch else [],
     }
     findings: list[Finding] = []
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,26 @@ def test_unknown_names_are_told(config: Path) -> None:
     with pytest.raises(HpcAgentError, match="no agent has run"):
         run("render", RUN_WORKER, "--location", "here", config=config)
     run("render", RUN_WORKER, config=config, exit_code=2)
+
+
+def test_slurm_that_does_not_answer_is_said_once(
+    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of a template, and a page of errors for each of them helps nobody."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("sbatch", "scontrol"):
+        command = commands / name
+        command.write_text("#!/bin/sh\nseq -f 'error: lookup %g failed' 9 >&2\nexit 1\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    config = write_config(tmp_path, site, {})
+
+    found = json.loads(run("check", "--json", config=config))
+
+    about = [each for each in found if each["check"] == "sbatch --test-only"]
+    assert [(each["template"], each["outcome"]) for each in about] == [("all", "skipped")]
+    assert about[0]["message"] == "Slurm does not answer: error: lookup 9 failed"
 
 
 @pytest.mark.slurm

@@ -73,6 +73,8 @@ def test_example_documents_every_key() -> None:
         ({"scheduller": {}}, "scheduller: unknown key; did you mean scheduler?"),
         ({"relay": {"port": "many"}}, "relay.port: input should be a valid integer"),
         ({"relay": {"prot": 1}}, "relay.prot: unknown key; did you mean port?"),
+        ({"policy": {"max": {"time": "x"}}}, "policy.max.time: string should match"),
+        ({"options": {"time": ["x"]}}, "options.time: input should be a valid string"),
         ({"work_dir": "relative/path"}, "work_dir: must be an absolute path"),
         ({"work_dir": "/a\\b"}, "work_dir: must hold no backslash"),
         (

@@ -61,6 +61,24 @@ locations:
     assert two.name == "two"
 
 
+def test_python_whose_releases_do_not_fit_is_told(
+    home: Home, database: Database, tmp_path: Path
+) -> None:
+    """With the command that mends it; the location is deployed all the same."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 1.14.0; echo 1.13.1\n")
+    python.chmod(0o755)
+    file = write(
+        tmp_path / "f.yaml",
+        "locations: [{location_name: a, code_source: {module_name: a}, "
+        f"executable_path: {python}}}]",
+    )
+    result = invoke(home, "deploy", file)
+    assert result.exit_code == 0, result.output
+    assert f"{python} -m pip install dagster-cloud==1.13.1 dagster==1.13.1" in result.output
+    assert len(Locations(database).all()) == 1
+
+
 def test_relative_working_directory_counts_from_the_file(
     home: Home, database: Database, tmp_path: Path
 ) -> None:

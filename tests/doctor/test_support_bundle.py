@@ -15,7 +15,7 @@ from hpc_agent.cli import app
 from hpc_agent.config import load_config
 from hpc_agent.doctor.support_bundle import write_bundle
 from hpc_agent.errors import HpcAgentError, UsageError
-from hpc_agent.inspection.redaction import HIDDEN, redacted, redacted_text
+from hpc_agent.redaction import HIDDEN, redacted, redacted_text
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase

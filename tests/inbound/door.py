@@ -18,11 +18,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from hpc_agent.inbound.callers import vouch
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.inbound.listener import HTTP, Listener
+from hpc_agent.inbound.websocket import WebSocketConnection
 from hpc_agent.relay.certificate import Certificate, load_or_create
 from hpc_agent.tls import server_context, tightened
 
@@ -84,8 +86,15 @@ async def open_door(directory: Path, **settings: Any) -> AsyncIterator[Door]:
 
     async def late(request: Request) -> Response:
         vouch(request.scope)
+        taken.append(0)
         await asyncio.sleep(3)
         return PlainTextResponse("")
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text("more")
+            await asyncio.sleep(0)
 
     async def refuse(request: Request) -> Response:
         vouch(request.scope)
@@ -107,6 +116,7 @@ async def open_door(directory: Path, **settings: Any) -> AsyncIterator[Door]:
             Route("/careless", take, methods=methods),
             Route("/refuse", refuse, methods=methods),
             Route("/late", late),
+            WebSocketRoute("/talk", talk),
         ]
     )
     listener = Listener(
@@ -115,6 +125,7 @@ async def open_door(directory: Path, **settings: Any) -> AsyncIterator[Door]:
         limits=Limits(**settings),
         allow=allow,
         streams={STREAM: echo},
+        upgrade=WebSocketConnection,
     )
     with socket.create_server(("127.0.0.1", 0)) as sock:
         await listener.start(sock)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from pathlib import Path
 from typing import cast
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from hpc_agent.inbound.admission import Admission
 from tests.inbound.door import STREAM, open_door
@@ -51,3 +57,39 @@ async def test_peers_of_all_kinds_are_let_go(tmp_path: Path) -> None:
         silent.close()
         for writer in (idle, stream):
             writer.transport.abort()
+
+
+async def test_request_that_outlasts_the_stop_is_no_exception(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long poll, for example: nobody has made a mistake."""
+    async with open_door(tmp_path) as door:
+        _, writer = await door.dial()
+        writer.write(ANSWERED.replace(b"/ ", b"/late ", 1))
+        async with asyncio.timeout(20):
+            while not door.taken:  # noqa: ASYNC110  (the test's own question)
+                await asyncio.sleep(0.01)
+
+        await door.listener.stop(0.1)
+
+        await until_open(door.listener.admission, 0)
+        writer.transport.abort()
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_websocket_that_is_being_written_to_ends_without_an_exception(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its application learns of the stop when it sends the next message."""
+    async with open_door(tmp_path) as door:
+        url = door.url.replace("https", "wss") + "/talk"
+        async with connect(url, ssl=door.trust(), proxy=None) as websocket:
+            await websocket.recv()
+
+            stopping = asyncio.create_task(door.listener.stop(1))
+
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in websocket:
+                    pass
+            await stopping
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []

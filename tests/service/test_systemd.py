@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.agent.systemd import Notifier
+from hpc_agent.service.notify import Notifier
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -13,19 +14,19 @@ from typing import Any
 import pytest
 
 from hpc_agent.errors import ConfigError
-from hpc_agent.service import (
-    UNIT_NAME,
+from hpc_agent.service.program import Kind, Program, agent_program, control_plane_program
+from hpc_agent.service.quoting import quote_argument, quote_word
+from hpc_agent.service.unit import (
     Unit,
     install_unit,
-    quote_argument,
-    quote_word,
     render_unit,
-    this_unit,
     uninstall_unit,
     unit_directory,
 )
 from tests.users import umask
 
+UNIT_NAME = Kind.AGENT.unit_name
+TRUE = Path("/usr/bin/true")
 HOSTILE_NAMES = [
     "plain",
     "with space",
@@ -45,11 +46,16 @@ HOSTILE_NAMES = [
 
 def make_unit(tmp_path: Path, **changes: Any) -> Unit:
     """Return a unit whose program and configuration exist, with the given fields changed."""
-    executable = make_executable(tmp_path / "bin")
-    config = tmp_path / "agent.yaml"
-    config.touch()
-    values: dict[str, Any] = {"executable": executable, "config": config, **changes}
-    return Unit(**values)
+    executable = changes.pop("executable", None) or make_executable(tmp_path / "bin")
+    config = changes.pop("config", tmp_path / "agent.yaml")
+    program = Program(
+        kind=changes.pop("kind", Kind.AGENT),
+        executable=executable,
+        arguments=("start", "--config", str(config)),
+        environment=changes.pop("environment", {}),
+        writes=changes.pop("writes", ()),
+    )
+    return Unit(program=program, **changes)
 
 
 def make_executable(directory: Path) -> Path:
@@ -60,7 +66,7 @@ def make_executable(directory: Path) -> Path:
     return executable
 
 
-def verify(text: str, tmp_path: Path) -> None:
+def verify(text: str, tmp_path: Path, manager: str = "--user") -> None:
     """Let systemd itself read the unit; fail with its words."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
@@ -68,10 +74,10 @@ def verify(text: str, tmp_path: Path) -> None:
     path = tmp_path / UNIT_NAME
     path.write_text(text)
     runtime = tmp_path / "runtime"
-    runtime.mkdir()
+    runtime.mkdir(exist_ok=True)
     environment = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(runtime), "HOME": "/root"}
     result = subprocess.run(
-        [analyze, "--user", "verify", "--man=no", str(path)],
+        [analyze, manager, "verify", "--man=no", str(path)],
         env=environment,
         capture_output=True,
         text=True,
@@ -99,7 +105,7 @@ def test_systemd_finds_the_program_under_its_real_name(name: str, tmp_path: Path
 def test_systemd_notices_a_program_that_is_not_there(tmp_path: Path) -> None:
     """The check above would notice a path that came out differently."""
     unit = make_unit(tmp_path)
-    unit.executable.unlink()
+    unit.program.executable.unlink()
     with pytest.raises(AssertionError, match="is not executable"):
         verify(render_unit(unit), tmp_path)
 
@@ -108,9 +114,10 @@ def test_systemd_notices_a_program_that_is_not_there(tmp_path: Path) -> None:
 def test_a_hostile_name_adds_no_line(name: str, tmp_path: Path) -> None:
     """Whatever a path holds, the unit has the same lines, and one ExecStart."""
     unit = make_unit(tmp_path, environment={"PATH": "/bin"})
-    changes: dict[str, Any] = {"config": Path("/etc", name), "environment": {"PATH": name}}
+    arguments = ("start", "--config", f"/etc/{name}")
+    changed = replace(unit.program, arguments=arguments, environment={"PATH": name})
     ordinary = render_unit(unit).splitlines()
-    hostile = render_unit(replace(unit, **changes)).splitlines()
+    hostile = render_unit(replace(unit, program=changed)).splitlines()
     keys = [line.partition("=")[0] for line in hostile]
     assert keys == [line.partition("=")[0] for line in ordinary]
     assert keys.count("ExecStart") == 1
@@ -228,10 +235,9 @@ def test_the_unit_takes_over_where_slurm_is(tmp_path: Path) -> None:
     config = tmp_path / "agent.yaml"
     config.touch()
     environ = {"PATH": "/opt/slurm/bin", "SLURM_CONF": "/opt/slurm.conf", "SECRET_TOKEN": "x"}
-    unit = this_unit(config, any_host=False, limited=True, environ=environ)
-    assert dict(unit.environment) == {"PATH": "/opt/slurm/bin", "SLURM_CONF": "/opt/slurm.conf"}
-    assert unit.host == os.uname().nodename
-    assert unit.executable.name == "hpc-agent"
+    program = agent_program(config, environ=environ)
+    assert dict(program.environment) == {"PATH": "/opt/slurm/bin", "SLURM_CONF": "/opt/slurm.conf"}
+    assert program.executable.name == "hpc-agent"
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
@@ -241,14 +247,16 @@ def test_a_password_stays_out_of_the_unit(name: str, tmp_path: Path) -> None:
     config.touch()
     environ = {name: "http://user:geheim@proxy:3128"}
     with pytest.raises(ConfigError, match=name) as caught:
-        this_unit(config, any_host=False, limited=True, environ=environ)
+        agent_program(config, environ=environ)
     assert "geheim" not in str(caught.value)
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
     """The agent would only fail later, in the journal."""
     with pytest.raises(ConfigError, match="--config"):
-        this_unit(tmp_path / "no.yaml", any_host=False, limited=True, environ={})
+        agent_program(tmp_path / "no.yaml", environ={})
+    with pytest.raises(ConfigError, match="control-plane init"):
+        control_plane_program(tmp_path, environ={})
 
 
 @pytest.mark.parametrize(
@@ -274,3 +282,57 @@ def test_nobody_else_can_put_a_unit_beside_ours(tmp_path: Path) -> None:
     (tmp_path / "systemd" / "user").chmod(0o777)
     with pytest.raises(ConfigError, match="chmod o-w"):
         install_unit(replace(unit, host="other"), tmp_path / "systemd" / "user")
+
+
+SYSTEM = [
+    (Kind.AGENT, ["/srv/agent", "/scratch/work dir", "/home/me/100% work"]),
+    (Kind.CONTROL_PLANE, ["/srv/dagster"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "writes"), SYSTEM)
+def test_systemd_accepts_a_system_unit(kind: Kind, writes: list[str], tmp_path: Path) -> None:
+    """Whatever it fills, and without a remark."""
+    unit = make_unit(tmp_path, kind=kind, writes=tuple(map(Path, writes)), account="daemon")
+    text = render_unit(unit)
+    assert "User=daemon\n" in text
+    assert "WantedBy=multi-user.target" in text
+    verify(text, tmp_path, "--system")
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Kind.AGENT, 2.0), (Kind.CONTROL_PLANE, 1.8)])
+def test_system_unit_is_hardened(kind: Kind, most: float, tmp_path: Path) -> None:
+    """systemd's own score: 0 is shut, 10 is open; docs/installing.md says it."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = make_unit(
+        tmp_path, kind=kind, writes=(Path("/srv/x"),), account="daemon", executable=TRUE
+    )
+    path = tmp_path / kind.unit_name
+    path.write_text(render_unit(unit))
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = re.search(r"exposure level for .*: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) <= most, done.stdout
+
+
+def test_homes_are_hidden_from_what_needs_none(tmp_path: Path) -> None:
+    """A program, a configuration or a directory in one makes them visible, and no more."""
+    need_none = {"executable": TRUE, "config": "/etc/a.yaml", "account": "daemon"}
+    assert "ProtectHome=yes\n" in render_unit(make_unit(tmp_path, **need_none))
+    unit = make_unit(tmp_path, **need_none)
+    linked = replace(unit, program=replace(unit.program, python=Path("/root/.pyenv/bin/python")))
+    assert "ProtectHome=read-only\n" in render_unit(linked)
+    for change in ({"writes": (Path("/home/me/work"),)}, {"config": "/root/agent.yaml"}):
+        text = render_unit(make_unit(tmp_path, **need_none | change))
+        assert "ProtectHome=read-only\n" in text
+
+
+def test_name_of_an_account_adds_no_line(tmp_path: Path) -> None:
+    """systemd knows no quotes there."""
+    with pytest.raises(ConfigError, match="no name of a user"):
+        render_unit(make_unit(tmp_path, account="me\nExecStartPre=/bin/sh"))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hpc_agent.service import UNIT_NAME, Unit, install_unit, unit_directory
+from hpc_agent.control_plane.home import Home, prepare_home
+from hpc_agent.service.program import Kind, Program, control_plane_program
+from hpc_agent.service.unit import Unit, install_unit, unit_directory
 
 from .user_manager import UserManager, wait_until, why_not
 
+UNIT_NAME = Kind.AGENT.unit_name
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 # Stands in for `hpc-agent start`: the real notifier, a child like a job of the local scheduler, and
@@ -22,7 +26,7 @@ AGENT = """\
 #!{python}
 import pathlib, subprocess, sys, time
 sys.path.insert(0, {source!r})
-from hpc_agent.agent.systemd import Notifier
+from hpc_agent.service.notify import Notifier
 from hpc_agent.config import parse_config, read_token
 
 content = {{"control_plane": {{"url": "https://x"}}, "work_dir": "/w"}}
@@ -68,13 +72,13 @@ def agent(tmp_path: Path, manager: UserManager) -> Path:
     executable.chmod(0o755)
     token = directory / 'a %h "token"'
     token.write_text("agent:me:secret\n")
-    unit = Unit(
+    program = Program(
+        kind=Kind.AGENT,
         executable=executable,
-        config=directory / 'a $HOME %h "b".yaml',
-        host=os.uname().nodename,
+        arguments=("start", "--config", str(directory / 'a $HOME %h "b".yaml')),
         environment={"PATH": os.environ["PATH"]},
-        token_credential=token,
     )
+    unit = Unit(program=program, host=os.uname().nodename, token_credential=token)
     install_unit(unit, unit_directory(manager.environment))
     manager.systemctl("daemon-reload")
     return directory
@@ -133,3 +137,31 @@ def test_a_wrong_configuration_is_not_tried_again(manager: UserManager, agent: P
     manager.systemctl("start", UNIT_NAME)
     assert manager.show(UNIT_NAME, "ActiveState") == "failed"
     assert manager.show(UNIT_NAME, "NRestarts") == "0"
+
+
+def test_control_plane_runs_in_the_sandbox_of_its_system_unit(manager: UserManager) -> None:
+    """With all its parts, and systemd learns when they answer."""
+    # The manager is root's, and so it can make the sandbox, with a /tmp of its own.
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="hpc-agent-test-") as directory:
+        home = Home(Path(directory) / "home")
+        prepare_home(home)
+        # Ports of its own: others may run on this machine.
+        home.listen_yaml.write_text("port: 0\nwebserver_port: 0\n")
+        unit = Unit(program=control_plane_program(home.root), account="root")
+        path = unit_directory(manager.environment) / Kind.CONTROL_PLANE.unit_name
+        install_unit(unit, path.parent)
+        if Path(__file__).is_relative_to("/tmp"):  # its own /tmp would hide this checkout
+            (path.parent / f"{path.name}.d").mkdir()
+            (path.parent / f"{path.name}.d/own.conf").write_text("[Service]\nPrivateTmp=no\n")
+        manager.systemctl("daemon-reload")
+
+        said = manager.systemctl("start", path.name)
+
+        assert manager.show(path.name, "ActiveState") == "active", said + manager.log
+        assert home.running_json.exists()
+        pid = manager.show(path.name, "MainPID")
+        mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        assert any(line.split()[4] == "/" and "ro," in line.split()[5] + "," for line in mounts)
+        manager.systemctl("stop", path.name)
+        assert manager.show(path.name, "Result") == "success"
+        assert not home.running_json.exists()

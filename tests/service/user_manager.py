@@ -15,14 +15,17 @@ SYSTEMD = Path("/lib/systemd/systemd")
 # The manager takes over every process of the control group it finds itself in. So it gets a group
 # of its own, and sees nothing else: a cgroup namespace and a fresh mount of the unified hierarchy.
 # It also refuses to start where /run/systemd/system is missing. Mounts are shared within, as on a
-# machine that systemd has booted: credentials are mounted by a child of the manager.
+# machine that systemd has booted: credentials are mounted by a child of the manager. What a sandbox
+# puts before hidden paths (/run/systemd/inaccessible) is made by the machine's own manager at boot.
 ENTER = """
 echo $$ > "$1/cgroup.procs" &&
 exec unshare --mount --cgroup sh -ec '
     mount --make-rshared /
     mount -t cgroup2 none /sys/fs/cgroup
     mount -t tmpfs none /run
-    mkdir -p /run/systemd/system
+    mkdir -p /run/systemd/system /run/systemd/inaccessible/dir
+    (cd /run/systemd/inaccessible && touch reg && mkfifo fifo sock && mknod chr c 0 0 &&
+        mknod blk b 0 0 && chmod 0 ./*)
     exec "$0" --user --log-target=console --log-level=info
 ' "$2"
 """

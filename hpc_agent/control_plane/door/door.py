@@ -70,7 +70,9 @@ class Door:
         )  # fmt: skip
 
 
-def open_door(config: UiConfig, host: str, port: int, tls: ServerTls) -> Door:
+def open_door(
+    config: UiConfig, host: str, port: int, tls: ServerTls, name: str | None = None
+) -> Door:
     """Listen. Raises ConfigError when the address is taken, or open to others without a login."""
     if config.auth is UiAuth.OFF:
         if not _is_loopback(host):
@@ -92,7 +94,7 @@ def open_door(config: UiConfig, host: str, port: int, tls: ServerTls) -> Door:
             f"cannot show the UI on {host}:{port}, the address is in use or not ours: "
             "choose another --webserver-port or --webserver-host"
         ) from error
-    return Door(config=config, tls=tls, listener=listener, url=url_of(listener, host))
+    return Door(config=config, tls=tls, listener=listener, url=url_of(listener, host, name))
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tell systemd how the agent is doing (sd_notify), without libsystemd."""
+"""Tell systemd how a service is doing (sd_notify), without libsystemd."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Notifier:
         self._send("STATUS=" + " ".join(text.split()))
 
     def watchdog(self) -> None:
-        """Say that the agent is alive."""
+        """Say that the service is alive."""
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
@@ -66,7 +66,7 @@ class Notifier:
                 channel.setblocking(False)
                 channel.sendto(message.encode(), address)
         except OSError as error:
-            # The agent must survive a restart of the user's service manager.
+            # The service must survive a restart of its manager.
             log.warning("systemd was not told %r at %s: %s", message, self.address, error)
 
 

@@ -38,13 +38,19 @@ def redacted_text(text: str, secrets: Collection[str] = ()) -> str:
 def redacted(value: Any, secrets: Collection[str] = ()) -> Any:
     """Return the same mappings and lists without secrets, whatever key they stand under."""
     if isinstance(value, Mapping):
-        return {
-            name: HIDDEN if _is_secret(str(name)) and each else redacted(each, secrets)
-            for name, each in value.items()
-        }
+        return {name: redacted_setting(str(name), each, secrets) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(each, secrets) for each in value]
     return redacted_text(value, secrets) if isinstance(value, str) else value
+
+
+def redacted_setting(name: str, value: Any, secrets: Collection[str] = ()) -> Any:
+    """Return what may be seen of a value under this name; a command's arguments are hidden."""
+    if _is_secret(name) and value:
+        return HIDDEN
+    if name.endswith("_command") and isinstance(value, list | tuple):
+        return [*value[:1], *([HIDDEN] if len(value) > 1 else [])]
+    return redacted(value, secrets)
 
 
 def _is_secret(name: str) -> bool:
