@@ -74,7 +74,7 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 spelling: $(READY)
-	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs *.md
+	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs examples *.md
 
 bench: $(READY)
 	@$(VENV)/bin/python -m tests.bench $(ARGS)

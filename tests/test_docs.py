@@ -22,8 +22,13 @@ from tests.workers import a_worker
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OURS = re.compile(r"`((?:hpc_agent|tests|templates|slurm|docker|docs)/[\w./-]+)`")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+OURS = re.compile(r"`((?:hpc_agent|tests|templates|slurm|docker|docs|examples)/[\w./-]+)`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 # A module and what it is named for: `hpc_agent/…/….py`: `Name` or `Name.method`.
 PLACE = re.compile(r"`(hpc_agent/[\w/]+)\.py`: `([\w.]+)`")
