@@ -12,14 +12,15 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full soak chaos chaos-full defences docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
 	@echo "make versions     user code on each supported release of Dagster, all at once"
 	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
-	@echo "make check        formatting, lint, types, spelling, vulnerabilities, tests: what CI runs"
+	@echo "make check        formatting, lint, types, spelling, docs, vulnerabilities, tests: what CI runs"
+	@echo "make docs         the documentation as a site, in docs/_build/html; a warning is an error"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
 	@echo "make soak         a quarter of an hour of connections against relay, gateway and node program"
@@ -60,7 +61,7 @@ versions: $(READY)
 slurm-versions: $(READY)
 	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)
 
-check: lint types spelling audit test
+check: lint types spelling docs audit test
 
 format: $(READY)
 	$(VENV)/bin/ruff format .
@@ -75,6 +76,12 @@ types: $(READY)
 
 spelling: $(READY)
 	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs examples *.md
+
+docs: $(READY)
+	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder html \
+	  --doctree-dir docs/_build/doctrees \
+	  docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(READY)
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
@@ -106,7 +113,7 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 lock:
 	$(VENV)/bin/pip install --quiet uv
 	$(COMPILE) $(LOCKED) -o requirements.lock $(ARGS)
-	$(COMPILE) $(LOCKED) --extra dev --group build -c requirements.lock -o requirements-dev.lock $(ARGS)
+	$(COMPILE) $(LOCKED) --extra dev --extra docs --group build -c requirements.lock -o requirements-dev.lock $(ARGS)
 	$(COMPILE) --group build -c requirements-dev.lock -o requirements-build.lock $(ARGS)
 
 # Of what a site installs: the tools of this repository are not in it.
@@ -132,4 +139,4 @@ dist: $(READY)
 	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/reference .mypy_cache .pytest_cache .ruff_cache

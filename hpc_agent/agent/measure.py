@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from sqlite_utils import Database
@@ -22,7 +23,7 @@ from hpc_agent.runs import efficiency
 from hpc_agent.runs.asset_records import AssetRecords, asset_records
 from hpc_agent.runs.efficiency import Efficiency
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.store import workers
+from hpc_agent.store import job_usage, workers
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers import run_log
 
@@ -145,6 +146,7 @@ class MeasureLoop:
                 run_log.say(db, worker, event, now=wall)
             if records.words:
                 run_log.say_line(db, worker, records.words, now=wall)
+            job_usage.keep(db, worker.key, asdict(found), records.assets)
             workers.change(db, worker.key, now=now, source="agent", measured_at=now)
 
         await context.store.run(write)

@@ -56,6 +56,12 @@ sensors:
 """
 
 
+WORKSPACE_HEADER = (
+    "# Written by hpc-agent control-plane: deploy locations with "
+    "`hpc-agent control-plane deploy`.\n"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """Paths inside one control plane's directory, and where its tables are.
@@ -73,6 +79,11 @@ class Home:
     @property
     def workspace_yaml(self) -> Path:
         return self.root / "workspace.yaml"
+
+    @property
+    def updates_json(self) -> Path:
+        """Which locations have a newer version on its way, for the webserver; see updates.py."""
+        return self.root / "updates.json"
 
     @property
     def database_url(self) -> str:
@@ -153,9 +164,22 @@ def prepare_home(home: Home, *, storage: str = "") -> None:
             private_directory(directory)
     except OSError as error:
         raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from error
+    _refuse_foreign(home.workspace_yaml)
     if not home.dagster_yaml.exists():
         write_private(home.dagster_yaml, DAGSTER_YAML + storage, durable=True)
     _shut(home.dagster_yaml)
+
+
+def _refuse_foreign(workspace_yaml: Path) -> None:
+    """A workspace that somebody else has written would be lost: it is that of another Dagster."""
+    if not workspace_yaml.exists():
+        return
+    with workspace_yaml.open(errors="replace") as file:
+        if not file.readline().startswith(WORKSPACE_HEADER[:37]):
+            raise ConfigError(
+                f"{workspace_yaml} was not written by hpc-agent: this is the home of another "
+                "Dagster, whose workspace would be overwritten. Give --home a directory of its own"
+            )
 
 
 def _shut(path: Path) -> None:

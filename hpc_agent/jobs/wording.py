@@ -62,6 +62,16 @@ def last_words(worker: Worker) -> str:
     return worker.message if has_some else ""
 
 
+def describe_since(worker: Worker) -> str:
+    """Return the same and, of a job in Slurm's queue, of which partition and since when."""
+    words = describe(worker)
+    if worker.phase is not Phase.QUEUED or worker.job is None or worker.submitted_at is None:
+        return words
+    since = datetime.fromtimestamp(worker.submitted_at, UTC)
+    partition = f" of partition {worker.job.partition}" if worker.job.partition else ""
+    return f"{words}, in the queue{partition} since {since:%Y-%m-%d %H:%M} UTC"
+
+
 def _name(worker: Worker) -> str:
     if worker.placement is Placement.LOGIN:
         return "process of the login node"

@@ -24,10 +24,14 @@ MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class AssetRecords:
-    """Observations to write, and what the run's log says of those that are not, "" for nothing."""
+    """Observations to write, and what the run's log says of those that are not, "" for nothing.
+
+    ``assets`` are the keys of what the run has materialized, as the UI writes them.
+    """
 
     events: Sequence[Event] = ()
     words: str = ""
+    assets: Sequence[str] = ()
 
 
 async def asset_records(
@@ -57,6 +61,7 @@ async def asset_records(
     return AssetRecords(
         [_event(worker, found, each, at=wall()) for each in told],
         _words(len(told), len(theirs), has_more=has_more),
+        ["/".join(key) for key in keys],
     )
 
 

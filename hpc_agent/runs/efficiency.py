@@ -157,8 +157,12 @@ def describe(worker: Worker, found: Efficiency) -> str:
         )
         if share is not None
     ]
-    text = f"Job {worker.job_id} used {', '.join(shares) or 'an amount that nobody measured'}"
-    return ". ".join([text, *advice(found)]) + "."
+    if not shares:
+        return (
+            f"Job {worker.job_id} ran for {found.elapsed:.0f} s. What it used is not known: "
+            "neither Slurm's accounting nor its own exit record says."
+        )
+    return ". ".join([f"Job {worker.job_id} used {', '.join(shares)}", *advice(found)]) + "."
 
 
 def _memory_advice(found: Efficiency) -> list[str]:

@@ -19,6 +19,8 @@ UNREADABLE = "unreadable"
 ARTIFACTS = "artifacts"
 # And whether it takes nothing new (JSON: Drain of store/draining.py).
 DRAIN = "drain"
+# And what is not going well (JSON: agent/troubles.py, and the last errors).
+TROUBLES = "troubles"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
