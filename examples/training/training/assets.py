@@ -1,10 +1,12 @@
 """The trained model, and whether it is good enough."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
 
 from .checkpoint import Checkpoint, Epoch, load
 from .digits import load_split
@@ -24,7 +26,11 @@ class Training(dg.Config):
 
 @dg.asset(
     kinds={"scikitlearn", "slurm"},
-    op_tags={"dagster-hpc/mem": "1G", "dagster-hpc/time": "00:10:00"},
+    op_tags={
+        "dagster-hpc/cpus-per-task": "1",
+        "dagster-hpc/mem": "1G",
+        "dagster-hpc/time": "00:10:00",
+    },
 )
 def digit_classifier(context: dg.AssetExecutionContext, config: Training) -> MLPClassifier:
     """A network that reads handwritten digits, with a checkpoint after each epoch."""
@@ -35,7 +41,8 @@ def digit_classifier(context: dg.AssetExecutionContext, config: Training) -> MLP
     if resumed_after:
         context.log.info("going on after epoch %d", resumed_after)
     while len(checkpoint.epochs) < config.epochs:
-        checkpoint = checkpoint.next(digits)
+        with threadpool_limits(cpus()):
+            checkpoint = checkpoint.next(digits)
         checkpoint.save(path)
         context.log.info(
             "epoch {0.number}: loss {0.loss:.4f}, accuracy {0.accuracy:.4f}".format(
@@ -66,6 +73,12 @@ def checkpoint_path(run: dg.DagsterRun) -> Path:
     directory = Path("checkpoints", run.root_run_id or run.run_id)
     directory.mkdir(parents=True, exist_ok=True)
     return directory / "last.joblib"
+
+
+def cpus() -> int | None:
+    """Return how many CPUs the job has: the libraries' own guess is all of the node's."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK")
+    return int(given) if given else None
 
 
 def untrained(config: Training) -> MLPClassifier:
