@@ -12,7 +12,7 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences storage-suites docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -27,6 +27,7 @@ help:
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
+	@echo "make storage-suites  Dagster's own storage tests, on plain storages and through the gateway"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
 	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
 	@echo "make audit        known vulnerabilities of what is locked, where their list can be had"
@@ -100,6 +101,9 @@ chaos-full: $(READY)
 
 defences: $(READY)
 	@$(VENV)/bin/python -m tests.security $(ARGS)
+
+storage-suites: $(READY)
+	@$(VENV)/bin/python -m tests.storage_suites $(ARGS)
 
 docker-test:
 	@docker/test

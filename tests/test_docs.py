@@ -107,9 +107,19 @@ def leads_somewhere(page: Path, link: str) -> bool:
     return target.exists()
 
 
-def rows_of(heading: str, *, table: int = 0) -> list[list[str]]:
-    """Return the rows of a table in a section of the page, without its head."""
-    _, _, rest = ARCHITECTURE.read_text().partition(f"\n## {heading}\n")
+def test_each_behaviour_of_user_code_is_tested() -> None:
+    """The last column of the page names a test that is there."""
+    there = "".join(path.read_text() for path in (ROOT / "tests/e2e").glob("test_user_code*.py"))
+    rows = rows_of("Tried", page=ROOT / "docs" / "user-code.md")
+    assert len(rows) > 15
+    for user_code, outcome, *_, test in rows:
+        assert outcome.split()[0] in {"works", "does", "with"}, user_code
+        assert f"\ndef {test.strip('`')}(" in there, user_code
+
+
+def rows_of(heading: str, *, table: int = 0, page: Path = ARCHITECTURE) -> list[list[str]]:
+    """Return the rows of a table in a section of a page, without its head."""
+    _, _, rest = page.read_text().partition(f"\n## {heading}\n")
     section = rest.partition("\n## ")[0]
     found = re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE)[table]
     lines = found.splitlines()[2:]

@@ -21,7 +21,9 @@ TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 # A run may wait in the Slurm queue for days. Dagster's run monitoring would fail it after
 # start_timeout_seconds, and 0 does not switch that off: the monitor then raises "Unexpected run
 # status" for each starting run (dagster/_daemon/monitoring/run_monitoring.py). Monitoring stays on
-# for the sake of run timeouts and of cancellations whose agent is gone.
+# for the sake of run timeouts, of cancellations whose agent is gone, and of the slots of pools that
+# a run worker held when it died: only it frees them (dagster/_daemon/monitoring/concurrency.py).
+# Without run_retries, dagster/max_retries would be a tag like any other.
 DAGSTER_YAML = f"""\
 telemetry:
   enabled: false
@@ -45,14 +47,23 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: {TEN_YEARS_SECONDS}
   cancel_timeout_seconds: 900
+  free_slots_after_run_end_seconds: 60
 
+run_retries:
+  enabled: true
+  max_retries: 0
+
+# Each run that a tick asks for takes a question to its code server, one after the other without
+# submit workers.
 schedules:
   use_threads: true
   num_workers: 8
+  num_submit_workers: 8
 
 sensors:
   use_threads: true
   num_workers: 8
+  num_submit_workers: 8
 """
 
 
