@@ -76,7 +76,7 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 spelling: $(READY)
-	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs *.md
+	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs examples *.md
 
 docs: $(READY)
 	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder html \

@@ -26,7 +26,7 @@ from tests.workers import a_worker
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = [*WRITTEN, ROOT / "CONTRIBUTING.md"]
-OURS = re.compile(r"`((?:hpc_agent|tests|templates|slurm|docker|docs)/[\w./-]+)`")
+OURS = re.compile(r"`((?:hpc_agent|tests|templates|slurm|docker|docs|examples)/[\w./-]+)`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 # A module and what it is named for: `hpc_agent/…/….py`: `Name` or `Name.method`.
 PLACE = re.compile(r"`(hpc_agent/[\w/]+)\.py`: `([\w.]+)`")

@@ -13,6 +13,7 @@ WRITTEN = sorted(
     [
         ROOT / "README.md",
         ROOT / "docker" / "README.md",
+        *(ROOT / "examples").rglob("*.md"),
         *(
             path
             for path in (ROOT / "docs").rglob("*.md")

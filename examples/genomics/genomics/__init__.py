@@ -1,0 +1,1 @@
+"""From reads to a report on their coverage of a genome: one partition for each sample."""
