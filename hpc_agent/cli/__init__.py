@@ -24,6 +24,7 @@ from hpc_agent.cli import (
     service,
     support,
     template,
+    top,
 )
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error, print_line
 from hpc_agent.errors import ConfigError, HpcAgentError, UsageError
@@ -56,6 +57,7 @@ def _options(
 agent.register(app)
 jobs.register(app)
 logs.register(app)
+top.register(app)
 explain.register(app)
 debug.register(app)
 operate.register(app)
