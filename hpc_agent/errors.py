@@ -2,6 +2,7 @@
 
     HpcAgentError                     everything we raise on purpose
     ├── ConfigError                   agent.yaml, environment, command line: exit code 2
+    │   ├── NoPartitionError            no partition takes a job that names none
     │   ├── UnknownDeploymentError      the control plane has no such deployment
     │   └── UnsafePathError             what must be ours alone is not: a directory, a file
     ├── TemplateError                 an sbatch template cannot be rendered
@@ -49,6 +50,10 @@ class UsageError(HpcAgentError):
 
 class ConfigError(HpcAgentError):
     """A setting is wrong: the message says what, where and what to do."""
+
+
+class NoPartitionError(ConfigError):
+    """No partition takes a job that names none: the message says why, of each."""
 
 
 class UnsafePathError(ConfigError):

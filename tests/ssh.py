@@ -21,6 +21,14 @@ from hpc_agent.slurm.ssh_connection import SshTarget
 _START_SECONDS = 20.0
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What logging in means over there: a shell, and start-up files in a home of their own."""
+
+    shell: str
+    files: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sshd:
     """A running sshd, and what a client needs."""
@@ -61,10 +69,11 @@ def running_sshd(
     environment: Mapping[str, str],
     *,
     more: Sequence[str] = ("Subsystem sftp internal-sftp",),
+    login: Login | None = None,
 ) -> Iterator[Sshd]:
     """Start an sshd whose commands get these variables; ``more``: lines of its configuration.
 
-    Skips the test where there is none.
+    Skips the test where there is none, or not the shell of the ``login``.
     """
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
     if program is None or shutil.which("ssh-keygen") is None:
@@ -94,15 +103,33 @@ def running_sshd(
     (directory / "config").write_text("\n".join(settings) + "\n")
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "-D", "-e", "-f", str(directory / "config")], stdout=log, stderr=log
-        )
+        argv = [program, "-D", "-e", "-f", str(directory / "config")]
+        where = [] if login is None else _own_passwd(directory, login)
+        process = subprocess.Popen([*where, *argv], stdout=log, stderr=log)
     try:
         _wait_for(port, process, directory / "log")
         yield Sshd(directory=directory, port=port, process=process)
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _own_passwd(directory: Path, login: Login) -> list[str]:
+    """Return what starts a program for which this user has another shell and home."""
+    shell = shutil.which(login.shell)
+    if shell is None or os.geteuid() != 0:
+        pytest.skip(f"needs root and {login.shell}: apt-get install {login.shell}")
+    home = directory / "home"
+    for name, content in login.files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(content)
+    me = getpass.getuser()
+    lines = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+    changed = [[*line[:5], str(home), shell] if line[0] == me else line for line in lines]
+    passwd = directory / "passwd"
+    passwd.write_text("".join(":".join(line) + "\n" for line in changed))
+    bind = 'mount --bind "$0" /etc/passwd && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", bind, str(passwd)]
 
 
 def _free_port() -> int:

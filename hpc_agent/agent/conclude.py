@@ -50,6 +50,7 @@ class ConcludeLoop:
             config=context.config,
             store=context.store,
             preparation=context.preparation,
+            partitions=context.partitions,
             clock=context.clock,
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hpc_agent.agent.bells import Bells
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.login_node import ClusterAndLoginNode
+from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
@@ -50,8 +51,8 @@ class RecentErrors:
 class Context:
     """The services of a running agent.
 
-    ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``stop``
-    ends the agent.
+    ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``partitions`` is None
+    where none is chosen for runs. ``stop`` ends the agent.
     """
 
     config: AgentConfig
@@ -62,6 +63,7 @@ class Context:
     preparation: JobPreparation
     changes: Changes
     bells: Bells
+    partitions: PartitionBook | None = None
     errors: RecentErrors = field(default_factory=RecentErrors)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time

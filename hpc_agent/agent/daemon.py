@@ -43,6 +43,7 @@ from hpc_agent.agent.work_directory import WorkDirectoryLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.cluster import open_cluster
+from hpc_agent.cluster.partition_book import partition_book
 from hpc_agent.cluster.work_directory import check_work_directory, make_artifacts_directory
 from hpc_agent.cluster.work_directory_owner import claim_work_directory
 from hpc_agent.code_servers.bring_up import BringUp
@@ -173,6 +174,7 @@ async def _open(
             clock=clock,
         ),
         bells=bells,
+        partitions=partition_book(config, cluster.scheduler, clock),
         clock=clock,
         stop=stop,
     )

@@ -103,6 +103,7 @@ class ServeLoop:
             termination=context.termination,
             changes=context.changes,
             needs=StepNeeds(calls) if context.config.runs.step_resources else None,
+            partitions=context.partitions,
             clock=context.clock,
             wall=context.wall,
         )

@@ -21,6 +21,7 @@ from hpc_agent.cli import (
     operate,
     options,
     outgoing,
+    report,
     service,
     support,
     template,
@@ -64,6 +65,7 @@ operate.register(app)
 demo.register(app)
 doctor.register(app)
 support.register(app)
+report.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")

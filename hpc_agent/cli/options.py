@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -46,13 +47,23 @@ def explain(
         str | None,
         typer.Option(help="Deployment of the code location; else the first that is served."),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="A tag NAME=VALUE that runs of the location are to have; nothing runs."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show which source set which option: of a run as submitted, of a code location as of now."""
+    """Show which source set which option: of a run as submitted, of a code location as of now.
+
+    Where partitions are chosen (runs.choose_partition), it also says which one, and why no other.
+    """
     from hpc_agent.config import load_config
     from hpc_agent.inspection.options import explain as explained
+    from hpc_agent.inspection.options import is_run, partitions_of
 
-    found = explained(load_config(config), name, deployment)
+    settings = load_config(config)
+    facts = None if is_run(settings, name) else asyncio.run(partitions_of(settings))
+    found = explained(settings, name, deployment, tags=_tags(tag or []), partitions=facts)
     if json:
         print_json([asdict(each) for each in found])
         return
@@ -61,6 +72,14 @@ def explain(
         print_table(OPTIONS, with_older(each.settings))
         for note in each.notes:
             print_line(note)
+
+
+def _tags(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    wrong = [name for name, equals, _ in pairs if not equals]
+    if wrong:
+        raise typer.BadParameter(f"--tag {wrong[0]}: give NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def with_older(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:

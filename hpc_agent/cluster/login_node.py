@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.errors import SchedulerError, SchedulerUnavailableError
+from hpc_agent.slurm.partition_facts import KnowsPartitions, PartitionFacts
 from hpc_agent.slurm.queue_position import KnowsPositions, Position
 from hpc_agent.slurm.scheduler import (
     JobRecord,
@@ -104,6 +105,12 @@ class ClusterAndLoginNode:
     async def nodes(self) -> Sequence[NodeInfo]:
         """Return the cluster's nodes."""
         return await self._cluster.nodes()
+
+    async def partition_facts(self) -> PartitionFacts:
+        """Return the cluster's. Raises SchedulerError where it knows none."""
+        if not isinstance(self._cluster, KnowsPartitions):
+            raise SchedulerError("this scheduler has no partitions")
+        return await self._cluster.partition_facts()
 
     async def healthy(self) -> bool:
         """Whether the cluster's controller answers."""

@@ -47,6 +47,7 @@ class BringUp:
         self._channels = channels
         self._tunnels = tunnels
         self._clock = clock
+        self._began = clock()
 
     async def run(self, server: CodeServer) -> None:
         """Bring a server up. Ends when it serves, has failed, or is not wanted any more."""
@@ -113,7 +114,8 @@ class BringUp:
         queue_limit = self._settings.queue_timeout_seconds
         if worker.phase is Phase.RUNNING and worker.started_at is not None:
             limit = self._settings.startup_timeout_seconds
-            if now - worker.started_at > limit:
+            # While no agent was there, no server could answer it.
+            if now - max(worker.started_at, self._began) > limit:
                 return f"The code server did not answer within {limit:.0f} s ({describe(worker)})"
         waited = now - (worker.submitted_at or now)
         if worker.phase is Phase.QUEUED and queue_limit is not None and waited > queue_limit:

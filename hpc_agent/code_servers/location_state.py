@@ -15,7 +15,8 @@ from hpc_agent.store.workers import Worker
 class LocationState:
     """One code location: what is wanted, and the newest server with its worker, if any.
 
-    ``incumbent`` is the worker of the server that serves the same version while that one starts.
+    ``incumbent`` is the worker of the server that serves the same version while that one starts,
+    ``predecessor`` that of one that serves the version before it.
     ``note`` says why the server before it was given up, until the new one serves.
     """
 
@@ -24,6 +25,7 @@ class LocationState:
     server: CodeServer | None
     worker: Worker | None
     incumbent: Worker | None = None
+    predecessor: Worker | None = None
     note: str | None = None
 
 
@@ -39,17 +41,16 @@ def state_of(
     if not own:
         return LocationState(place=place, location=location, server=None, worker=None, note=note)
     newest, worker = own[-1]
-    incumbents = [
-        other_worker
-        for other, other_worker in own[:-1]
-        if other.status is ServerStatus.SERVING and other.version == newest.version
-    ]
+    serving = [each for each in own[:-1] if each[0].status is ServerStatus.SERVING]
+    incumbents = [its for other, its in serving if other.version == newest.version]
+    predecessors = [its for other, its in serving if other.version != newest.version]
     return LocationState(
         place=place,
         location=location,
         server=newest,
         worker=worker,
         incumbent=incumbents[-1] if incumbents else None,
+        predecessor=predecessors[-1] if predecessors else None,
         note=note,
     )
 

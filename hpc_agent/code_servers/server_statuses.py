@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hpc_agent.code_servers.location_state import LocationState
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed, packed_enum
-from hpc_agent.jobs.wording import describe
+from hpc_agent.jobs.wording import describe, describe_since
 from hpc_agent.store.code_servers import ServerStatus
 
 _STATUS = {
@@ -32,9 +32,11 @@ def without_messages(heartbeats: Iterable[Packed]) -> list[Packed]:
 def _heartbeat(state: LocationState) -> Packed:
     server = state.server
     status = _STATUS[server.status] if server else "STARTING"
-    words = describe(state.worker) if state.worker else "not started yet"
+    words = describe_since(state.worker) if state.worker else "not started yet"
     if state.note:
         words += f"; {state.note}"
+    if state.predecessor is not None:
+        words += f"; the version before it serves until then: {describe(state.predecessor)}"
     error: Packed | None = None
     if state.incumbent is not None:
         status = "RUNNING"
@@ -48,7 +50,8 @@ def _heartbeat(state: LocationState) -> Packed:
         location_name=state.place[1],
         server_status=packed_enum("CloudCodeServerStatus", status),
         error=error,
-        metadata={"message": words},
+        # What the words are of: a deploy may be newer than all that the agent knows.
+        metadata={"message": words, **({"version": float(server.version)} if server else {})},
     )
 
 

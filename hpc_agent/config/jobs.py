@@ -101,6 +101,8 @@ class Runs(Section):
     grace_seconds: Seconds = 30
     walltime_warning_seconds: Seconds | None = None
     step_resources: bool = True
+    asset_records: bool = True
+    choose_partition: bool = False
     retries: Retries = Retries()
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from dagster import DagsterInstance
 
+from hpc_agent.control_plane.agents_seen import agents_seen
 from hpc_agent.control_plane.faces.agent_calls import AgentCaller
 from hpc_agent.control_plane.faces.gallery import Gallery
 from hpc_agent.control_plane.faces.servicer import Face
@@ -23,6 +24,7 @@ from hpc_agent.control_plane.store.locations import Location
 from hpc_agent.control_plane.store.postgresql import listen
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls
+from hpc_agent.control_plane.updates import write_updates
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.inbound.limits import Limits
 
@@ -47,7 +49,7 @@ class Gateway:
         self._home = home
         self.services = services
         self._workspace_changed = workspace_changed
-        caller = AgentCaller(services.queue, services.presence)
+        caller = AgentCaller(services.queue, services.presence, services.agents)
         self._gallery = Gallery(
             lambda view: Face(
                 view, repositories=services.repositories, caller=caller, runs=services.runs,
@@ -55,7 +57,7 @@ class Gateway:
             ),
             home.socket,
         )  # fmt: skip
-        self._version = -1
+        self._shown: tuple[int, bool] | None = None
         self._deployed: dict[tuple[str, str], float] = {}
         self.reloading = False
         """Set while webserver or daemon reload on our word: their ReloadCode calls mean nothing."""
@@ -63,11 +65,16 @@ class Gateway:
     async def refresh(self) -> None:
         """Bring faces, workspace.yaml and agents up to date with the database."""
         version = await asyncio.to_thread(self.services.locations.version)
-        if version == self._version:
+        # When the last agent falls silent, nothing is written.
+        shown = version, self.services.presence.any_alive()
+        if shown == self._shown:
             return
-        self._version = version
+        self._shown = shown
         before = set(self._gallery.sockets())
-        await self._gallery.show(await asyncio.to_thread(self._views))
+        views = await asyncio.to_thread(self._views)
+        await self._gallery.show(views)
+        updates = {view.face_name: view.update for view in views if view.update is not None}
+        await asyncio.to_thread(write_updates, self._home.updates_json, updates)
         await self._announce_deploys()
         sockets = self._gallery.sockets()
         if await asyncio.to_thread(write_workspace, self._home.workspace_yaml, sockets):
@@ -84,7 +91,7 @@ class Gateway:
                 await self.refresh()
             except Exception:
                 logger.exception("cannot refresh the workspace; trying again")
-                self._version = -1
+                self._shown = None
             await asyncio.sleep(WATCH_SECONDS)
 
     async def keep_leases(self) -> None:
@@ -95,6 +102,8 @@ class Gateway:
                 await self.services.queue.recover_leases()
                 for request in await self.services.queue.abandoned():
                     await self.services.runs.settle(request)
+                for request in await self.services.queue.launches_in_wait():
+                    await self.services.runs.tell_wait(request)
             except Exception:
                 logger.exception("cannot check the leases of requests; trying again")
 
@@ -131,14 +140,11 @@ class Gateway:
 
     def _views(self) -> list[LocationView]:
         servers = self.services.agents.code_servers()
-        agents_known = bool(self.services.agents.all())
+        seen = agents_seen(self.services.agents, self.services.presence)
         return [
-            view_of(
-                location, servers.get((location.deployment, location.name)),
-                agents_known=agents_known or self.services.presence.any_alive(),
-            )
+            view_of(location, servers.get((location.deployment, location.name)), seen)
             for location in self.services.locations.all()
-        ]  # fmt: skip
+        ]
 
     async def _announce_deploys(self) -> None:
         locations = await asyncio.to_thread(self.services.locations.all)

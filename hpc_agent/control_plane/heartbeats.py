@@ -54,11 +54,11 @@ class HeartbeatReceiver:
 
 def _server(heartbeat: CloudCodeServerHeartbeat) -> CodeServer:
     """Take the agent's own words: ``metadata.message``, else the error, else nothing."""
-    said = heartbeat.metadata.get("message")
+    said, version = heartbeat.metadata.get("message"), heartbeat.metadata.get("version")
     message = said if isinstance(said, str) else None
     if message is None and heartbeat.error is not None:
         message = heartbeat.error.message.strip()
     return CodeServer(
         location=heartbeat.location_name, status=heartbeat.server_status.value,
-        message=message or "",
+        message=message or "", version=float(version) if isinstance(version, float | int) else None,
     )  # fmt: skip

@@ -75,6 +75,11 @@ class Home:
         return self.root / "workspace.yaml"
 
     @property
+    def updates_json(self) -> Path:
+        """Which locations have a newer version on its way, for the webserver; see updates.py."""
+        return self.root / "updates.json"
+
+    @property
     def database_url(self) -> str:
         """The gateway's tables are where Dagster's are. Raises ConfigError."""
         chosen = self.chosen_database or url_in(self.dagster_yaml)

@@ -215,6 +215,7 @@ def _webserver_argv(options: StartOptions) -> list[str]:
     return [
         sys.executable, "-m", "hpc_agent.control_plane.stock_webserver",
         str(options.home.webserver_socket), str(options.home.workspace_yaml),
+        str(options.home.updates_json),
     ]  # fmt: skip
 
 

@@ -31,6 +31,9 @@ REDELIVER_AFTER_SECONDS = 60.0
 ABANDONED_AFTER_SECONDS = 5.0
 """How long after its time a waiter may still act on its answer."""
 
+WAIT_TOLD_AFTER_SECONDS = 20.0
+"""An agent that is there takes a launch within moments."""
+
 DURABLE_SECONDS: Final = 365 * 24 * 3600
 DURABLE_APIS: Final = frozenset(
     {
@@ -154,6 +157,12 @@ class RequestQueue:
         """Return the answered requests on which nobody acted who said so; each one once."""
         limit = time.time() - ABANDONED_AFTER_SECONDS
         return await asyncio.to_thread(self._requests.take_abandoned, limit)
+
+    async def launches_in_wait(self) -> list[Request]:
+        """Return the launches that no agent has taken for a while; each one once."""
+        since = time.time() - WAIT_TOLD_AFTER_SECONDS
+        launch = DagsterCloudApi.LAUNCH_RUN.name
+        return await asyncio.to_thread(self._requests.take_in_wait, launch, since)
 
     async def withdraw(self, request_id: str) -> bool:
         """Take a request back, and tell whether no agent had taken it."""

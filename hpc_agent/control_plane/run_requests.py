@@ -7,6 +7,7 @@ waits for it, or by ``settle`` when none does any more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from dagster import DagsterInstance, DagsterRun
 from dagster._grpc.types import CancelExecutionResult, StartRunResult
@@ -20,6 +21,7 @@ from dagster_cloud.api.dagster_cloud_api import (
 from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.serdes import deserialize_value
 
+from hpc_agent.control_plane.agents_seen import AgentsSeen, moment
 from hpc_agent.control_plane.faces.view import LocationView, error_info
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue
 from hpc_agent.control_plane.run_origins import named
@@ -33,9 +35,13 @@ START_WAIT_SECONDS = 1.0
 class RunRequests:
     """Turns StartRun and CancelExecution into requests, and late answers into events."""
 
-    def __init__(self, instance: DagsterInstance, queue: RequestQueue) -> None:
+    def __init__(
+        self, instance: DagsterInstance, queue: RequestQueue, seen: Callable[[], AgentsSeen]
+    ) -> None:
+        """``seen`` looks at what is known of the agents; it blocks."""
         self._instance = instance
         self._queue = queue
+        self._seen = seen
 
     async def start(
         self, run_id: str, view: LocationView, wait_seconds: float = START_WAIT_SECONDS
@@ -103,6 +109,20 @@ class RunRequests:
         else:
             message = f"The agent could not terminate the run.\n{error}"
             await asyncio.to_thread(self._instance.report_engine_event, message, run)
+
+    async def tell_wait(self, launch: Request) -> None:
+        """Let a run's log say that its launch waits for an agent, which is no wait in a queue."""
+        run = await self._run(launch.run_id) if launch.run_id else None
+        if run is None or run.is_finished:
+            return
+        seen = await asyncio.to_thread(self._seen)
+        queue = f" that serves agent queue {launch.agent_queue!r}" if launch.agent_queue else ""
+        there = "an agent is connected" if seen.is_any_alive else "no agent is connected"
+        message = (
+            f"The launch waits for an agent{queue}: since {moment(launch.created_at)} none has "
+            f"taken it; {there}, and {seen.last_heartbeat}"
+        )
+        await asyncio.to_thread(self._instance.report_engine_event, message, run)
 
     async def _enqueue_launch(
         self, run: DagsterRun, view: LocationView, wait_seconds: float

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from dagster import DagsterInstance
 
+from hpc_agent.control_plane.agents_seen import agents_seen
 from hpc_agent.control_plane.audit.log import AuditLog
 from hpc_agent.control_plane.compute_logs import ComputeLogStore
 from hpc_agent.control_plane.events import EventWriter
@@ -81,6 +83,6 @@ def build_services(home: Home, database: Database, instance: DagsterInstance) ->
         presence=presence,
         signer=UrlSigner(Settings(database).url_key()),
         queue=queue,
-        runs=RunRequests(instance, queue),
+        runs=RunRequests(instance, queue, partial(agents_seen, agents, presence)),
         audit=AuditLog(home.audit_log),
     )

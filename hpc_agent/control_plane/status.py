@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from hpc_agent.control_plane.agents_seen import AgentsSeen
+from hpc_agent.control_plane.faces.standing import update_text
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.presence import LEASE_SECONDS
-from hpc_agent.control_plane.store.agents import Agents, CodeServer
+from hpc_agent.control_plane.store.agents import Agent, Agents, CodeServer
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import Location, Locations
 from hpc_agent.control_plane.store.tokens import Token
@@ -20,11 +22,12 @@ from hpc_agent.control_plane.store.tokens import Token
 def read_status(home: Home, database: Database) -> dict[str, Any]:
     """Collect addresses, locations and agents into plain JSON values."""
     agents = Agents(database)
-    servers = agents.code_servers()
+    servers, known = agents.code_servers(), agents.all()
+    seen = AgentsSeen(is_any_alive=any(map(_is_alive, known)), last=known[-1] if known else None)
     return {
         "running": _running(home),
         "locations": [
-            _location(location, servers.get((location.deployment, location.name)))
+            _location(location, servers.get((location.deployment, location.name)), seen)
             for location in Locations(database).all()
         ],
         "agents": [
@@ -33,9 +36,9 @@ def read_status(home: Home, database: Database) -> dict[str, Any]:
                 "deployment": agent.deployment,
                 "label": agent.label,
                 "seconds_since_heartbeat": round(time.time() - agent.heartbeat_at, 1),
-                "is_alive": time.time() - agent.heartbeat_at < LEASE_SECONDS,
+                "is_alive": _is_alive(agent),
             }
-            for agent in agents.all()
+            for agent in known
         ],
     }
 
@@ -46,7 +49,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     if running and running.get("ui_auth") == "off":
         lines.append("THE UI HAS NO LOGIN: everybody on its machine can launch runs")
     lines += [
-        f"location {row['deployment']}/{row['name']}: {row['state']}{_colon(row['message'])}"
+        f"location {row['deployment']}/{row['name']}: {row['state']}"
+        + _colon(row["update"] or row["message"])
         for row in status["locations"]
     ]
     lines += [
@@ -56,6 +60,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for row in status["agents"]
     ]
     return lines
+
+
+def _is_alive(agent: Agent) -> bool:
+    return time.time() - agent.heartbeat_at < LEASE_SECONDS
 
 
 def token_rows(tokens: Sequence[Token]) -> list[dict[str, Any]]:
@@ -84,7 +92,7 @@ def _running(home: Home) -> dict[str, Any] | None:
     return addresses
 
 
-def _location(location: Location, server: CodeServer | None) -> dict[str, Any]:
+def _location(location: Location, server: CodeServer | None, seen: AgentsSeen) -> dict[str, Any]:
     if location.error is not None:
         state = "load error"
     elif location.manifest is None:
@@ -96,6 +104,8 @@ def _location(location: Location, server: CodeServer | None) -> dict[str, Any]:
         "name": location.name,
         "state": state,
         "message": server.message if server else "",
+        "deployed_at": location.updated_at,
+        "update": update_text(location, server, seen),
     }
 
 

@@ -6,7 +6,7 @@ The shape is that of ``_input_for_event`` in dagster_cloud/storage/event_logs/st
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_agent.dagster_plus.serdes import dumps, error_info, packed, packed_enum
@@ -59,11 +59,36 @@ def engine_event(
     return _event(run_id, job_name, "ENGINE_EVENT", message, data, at=at, level=level)
 
 
-def run_failure(run_id: str, job_name: str, message: str, *, at: float) -> Event:
-    """Return the event that makes a run FAILED."""
+def asset_observation(
+    run_id: str,
+    job_name: str,
+    asset_key: Sequence[str],
+    partition: str | None,
+    description: str,
+    *,
+    at: float,
+    metadata: Mapping[str, str | int | float],
+) -> Event:
+    """Return what was observed of an asset; no materialization, so that nothing becomes stale."""
+    observation = packed(
+        "AssetObservation",
+        asset_key=packed("AssetKey", path=list(asset_key)),
+        description=description,
+        metadata_entries=[_metadata_entry(name, value) for name, value in metadata.items()],
+        partition=partition,
+        tags={},
+    )
+    data = packed("AssetObservationData", asset_observation=observation)
+    return _event(
+        run_id, job_name, "ASSET_OBSERVATION", description, data, at=at, level=logging.INFO
+    )
+
+
+def run_failure(run_id: str, job_name: str, message: str, *, at: float, detail: str = "") -> Event:
+    """Return the event that makes a run FAILED, with more lines of its error in ``detail``."""
     data = packed(
         "PipelineFailureData",
-        error=error_info(message),
+        error=error_info("\n".join(filter(None, [message, detail]))),
         failure_reason=packed_enum("RunFailureReason", "RUN_EXCEPTION"),
         first_step_failure_event=None,
     )

@@ -189,10 +189,11 @@ class Webserver:
             for key in sorted(keys)
         }
 
-    def terminate(self, run_id: str) -> None:
+    def terminate(self, run_id: str, *, policy: str | None = None) -> None:
         """Press the button; for a run that is starting, with the box that the UI asks to check."""
-        starting = self.status(run_id) in {"STARTING", "NOT_STARTED", "CANCELING"}
-        policy = "MARK_AS_CANCELED_IMMEDIATELY" if starting else "SAFE_TERMINATE"
+        if policy is None:
+            starting = self.status(run_id) in {"STARTING", "NOT_STARTED", "CANCELING"}
+            policy = "MARK_AS_CANCELED_IMMEDIATELY" if starting else "SAFE_TERMINATE"
         answer = self.query(_TERMINATE, {"run": run_id, "policy": policy})["terminateRun"]
         if answer["__typename"] != "TerminateRunSuccess":
             raise HpcAgentError(f"the run could not be terminated: {answer}")

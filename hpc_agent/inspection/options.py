@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.cluster.cluster import open_cluster
+from hpc_agent.cluster.partition_book import partition_book
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import options
-from hpc_agent.jobs.layers import run_layers, server_layers, settle
+from hpc_agent.jobs.layers import choose_partition, run_layers, server_layers, settle
 from hpc_agent.runs.tags import strange_tags
+from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.store import launches
 from hpc_agent.store.database import read_only
 from hpc_agent.store.workers import Worker, WorkerKind
@@ -23,7 +28,7 @@ from hpc_agent.store.workers import Worker, WorkerKind
 class Explained:
     """The options of one job: rows of option, value, source and what was overridden.
 
-    ``notes`` are about what looks like an option, and is none.
+    ``notes`` are about what looks like an option and is none, and about what the agent has chosen.
     """
 
     title: str
@@ -32,13 +37,25 @@ class Explained:
     notes: list[str] = field(default_factory=list)
 
 
-def explain(config: AgentConfig, name: str, deployment: str | None = None) -> list[Explained]:
+def explain(
+    config: AgentConfig,
+    name: str,
+    deployment: str | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    partitions: PartitionFacts | None = None,
+) -> list[Explained]:
     """Return the options of a run (run id, job id, key), else of a code location.
 
-    Raises HpcAgentError when there is neither, ConfigError when the options are wrong.
+    ``tags`` are those that runs of the location are to have, ``partitions`` what one is chosen from
+    for them. Raises HpcAgentError when there is neither, ConfigError when the options are wrong.
     """
     job = _run_job(config, name)
     if job is not None:
+        if tags:
+            raise HpcAgentError(
+                f"{name!r} is a run that has its own tags: give the name of a code location"
+            )
         title = f"run {job.run_id}, attempt {job.attempt}, job {job.job_id or 'not submitted yet'}"
         settings = json.loads(job.settings) if job.settings else []
         return [
@@ -46,7 +63,7 @@ def explain(config: AgentConfig, name: str, deployment: str | None = None) -> li
                 title=title,
                 deployment=job.deployment,
                 settings=settings,
-                notes=_notes(config, job),
+                notes=[*_notes(config, job), *_reasons(settings)],
             )
         ]
     where = deployment or next(iter(config.control_plane.deployments), "prod")
@@ -56,15 +73,54 @@ def explain(config: AgentConfig, name: str, deployment: str | None = None) -> li
             "id or a name; `hpc-agent status` and `hpc-agent jobs --all` list them"
         )
     server = server_layers(config, deployment=where, location=name)
-    run = run_layers(config, deployment=where, location=name, tags={})
+    of_server = options.to_rows(settle(config, server, deployment=where))
+    of_runs = _of_runs(config, name, tags or {}, partitions, deployment=where)
     return [
+        Explained(title=f"code server of {name}", deployment=where, settings=of_server),
         Explained(
-            title=title,
+            title=f"runs of {name}",
             deployment=where,
-            settings=options.to_rows(settle(config, layers, deployment=where)),
-        )
-        for title, layers in ((f"code server of {name}", server), (f"runs of {name}", run))
+            settings=of_runs,
+            notes=[*strange_tags(tags or {}), *_reasons(of_runs)],
+        ),
     ]
+
+
+def is_run(config: AgentConfig, name: str) -> bool:
+    """Whether this is a run that the agent knows, by its id, job id or key."""
+    return _run_job(config, name) is not None
+
+
+async def partitions_of(config: AgentConfig) -> PartitionFacts | None:
+    """Ask Slurm for what partitions are chosen from; None where none is chosen.
+
+    Raises SchedulerError.
+    """
+    if not config.runs.choose_partition:
+        return None
+    async with open_cluster(config) as cluster:
+        book = partition_book(config, cluster.scheduler, time.monotonic)
+        return await book.facts() if book is not None else None
+
+
+def _of_runs(
+    config: AgentConfig,
+    location: str,
+    tags: Mapping[str, str],
+    partitions: PartitionFacts | None,
+    *,
+    deployment: str,
+) -> list[dict[str, Any]]:
+    layers = run_layers(config, deployment=deployment, location=location, tags=tags)
+    settings = settle(config, layers, deployment=deployment)
+    if partitions is not None:
+        settings = choose_partition(config, settings, partitions, deployment=deployment)
+    return options.to_rows(settings)
+
+
+def _reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why the agent has chosen a value itself; runs of older agents have no reasons."""
+    return [f"{row['option']} {words}" for row in rows for words in row.get("why", ())]
 
 
 def _notes(config: AgentConfig, job: Worker) -> list[str]:

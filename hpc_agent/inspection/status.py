@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlite_utils import Database
@@ -12,8 +13,9 @@ from sqlite_utils import Database
 from hpc_agent.code_servers.demand import STOPPED
 from hpc_agent.config import AgentConfig
 from hpc_agent.inspection.outgoing import OUTBOX, SPOOL, count_outgoing
-from hpc_agent.jobs.wording import describe
+from hpc_agent.jobs.wording import describe_since
 from hpc_agent.store import code_servers, meta, node_faults, pauses, workers
+from hpc_agent.store.code_servers import ServerStatus
 from hpc_agent.store.database import read_only
 from hpc_agent.store.draining import Drain
 
@@ -52,7 +54,7 @@ def read_status(config: AgentConfig) -> AgentStatus:
         pid=holder[1] if holder else None,
         jobs_by_phase={phase.value: count for phase, count in workers.count_by_phase(db).items()},
         code_servers=[
-            *(_server_row(db, server) for server in code_servers.not_retired(db)),
+            *_server_rows(db),
             *_stopped_rows(db),
         ],
         avoided_nodes=_avoided_rows(config, db),
@@ -70,12 +72,32 @@ def read_status(config: AgentConfig) -> AgentStatus:
     )
 
 
+def _server_rows(db: Database) -> list[dict[str, Any]]:
+    """Each server; one that starts beside the server of an older deploy says that it is newer."""
+    servers = code_servers.not_retired(db)
+    served = {
+        (each.deployment, each.location): each.version
+        for each in servers
+        if each.status is ServerStatus.SERVING
+    }
+    rows = []
+    for server in servers:
+        row = _server_row(db, server)
+        older = served.get((server.deployment, server.location), server.version)
+        if server.status is ServerStatus.STARTING and older != server.version:
+            deployed = datetime.fromtimestamp(row["deployed_at"], UTC)
+            row["job"] = f"newer version, deployed {deployed:%Y-%m-%d %H:%M} UTC: {row['job']}"
+        rows.append(row)
+    return rows
+
+
 def _server_row(db: Database, server: code_servers.CodeServer) -> dict[str, Any]:
     return {
         "deployment": server.deployment,
         "location": server.location,
         "status": server.status.value,
-        "job": describe(workers.get(db, server.key)),
+        "deployed_at": float(server.version),
+        "job": describe_since(workers.get(db, server.key)),
         "key": server.key,
     }
 
@@ -87,6 +109,7 @@ def _stopped_rows(db: Database) -> list[dict[str, Any]]:
             "deployment": deployment,
             "location": location,
             "status": "stopped",
+            "deployed_at": None,
             "job": "none: it starts with the next request",
             "key": "",
         }

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from hpc_agent.config import AgentConfig
 from hpc_agent.jobs import options, policy
 from hpc_agent.jobs.options import Setting, Source
+from hpc_agent.jobs.partition_choice import with_partition
 from hpc_agent.jobs.step_options import StepTags, covering
+from hpc_agent.slurm.partition_facts import PartitionFacts
 
 
 def run_layers(
@@ -47,6 +49,18 @@ def settle(
     """Merge layers under the policy of a deployment. Raises ConfigError."""
     rules = config.policy.rules_of(deployment, is_branch=config.is_branch(deployment))
     return policy.settle(rules, layers)
+
+
+def choose_partition(
+    config: AgentConfig,
+    settings: Sequence[Setting],
+    facts: PartitionFacts,
+    *,
+    deployment: str,
+) -> tuple[Setting, ...]:
+    """Add a partition to options that name none, under the same policy. Raises NoPartitionError."""
+    rules = config.policy.rules_of(deployment, is_branch=config.is_branch(deployment))
+    return with_partition(settings, facts, allowed=rules.partitions)
 
 
 def check_layers(config: AgentConfig) -> None:

@@ -42,12 +42,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The value of one option, the source that set it, and what it has overridden, newest first."""
+    """The value of one option, the source that set it, and what it has overridden, newest first.
+
+    ``why`` says of a value that the agent has chosen itself what else there was, and why not that.
+    """
 
     option: str
     value: str
     source: str
     overridden: tuple[Setting, ...] = ()
+    why: tuple[str, ...] = ()
 
     @property
     def directive(self) -> str:
@@ -116,13 +120,14 @@ def to_json(settings: Sequence[Setting]) -> str:
 
 
 def to_rows(settings: Sequence[Setting]) -> list[dict[str, Any]]:
-    """Return settings as plain values: option, value, source, and what was overridden."""
+    """Return settings as plain values: option, value, source, what was overridden, and why."""
     return [
         {
             "option": setting.option,
             "value": setting.value,
             "source": setting.source,
             "overridden": to_rows(setting.overridden),
+            "why": list(setting.why),
         }
         for setting in settings
     ]

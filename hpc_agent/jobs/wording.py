@@ -53,7 +53,23 @@ def describe(worker: Worker) -> str:
         case Phase.RUNNING:
             return f"{name}, {worker.state.value} on {worker.nodes or 'a node'}"
         case _:
-            return f"{name}, {describe_end(worker)}"
+            return "\n".join(filter(None, [f"{name}, {describe_end(worker)}", last_words(worker)]))
+
+
+def last_words(worker: Worker) -> str:
+    """Return the last lines that a job wrote to its standard error before it failed."""
+    has_some = worker.phase is Phase.ENDED and worker.state is JobState.FAILED
+    return worker.message if has_some else ""
+
+
+def describe_since(worker: Worker) -> str:
+    """Return the same and, of a job in Slurm's queue, of which partition and since when."""
+    words = describe(worker)
+    if worker.phase is not Phase.QUEUED or worker.job is None or worker.submitted_at is None:
+        return words
+    since = datetime.fromtimestamp(worker.submitted_at, UTC)
+    partition = f" of partition {worker.job.partition}" if worker.job.partition else ""
+    return f"{words}, in the queue{partition} since {since:%Y-%m-%d %H:%M} UTC"
 
 
 def _name(worker: Worker) -> str:
@@ -64,7 +80,7 @@ def _name(worker: Worker) -> str:
 
 
 def describe_end(worker: Worker) -> str:
-    """Return how a job ended and, where there is something to do, what."""
+    """Return in one line how a job ended and, where there is something to do, what."""
     match worker.phase:
         case Phase.REFUSED:
             return f"refused: {worker.message}"
@@ -82,11 +98,7 @@ def describe_end(worker: Worker) -> str:
     advice = _END_ADVICE.get(worker.state)
     if worker.state is JobState.OUT_OF_MEMORY and worker.placement is not Placement.JOB:
         advice = f"{worker.message}; raise code_servers.{worker.placement.value}.memory_mb"
-    if advice:
-        text += f": {advice}"
-    return (
-        f"{text}\n{worker.message}" if worker.message and worker.state is JobState.FAILED else text
-    )
+    return f"{text}: {advice}" if advice else text
 
 
 def _exit_words(worker: Worker) -> str:

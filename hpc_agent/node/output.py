@@ -50,7 +50,7 @@ class Output:
 
     def stderr_tail(self) -> str:
         """Return the last of what the child has written to its standard error; after ``close``."""
-        return self._stderr.tail.decode("utf-8", "replace")
+        return self._stderr.last_lines().decode("utf-8", "replace")
 
     def close(self) -> None:
         """Write what is left, though a process that has left the child's group may go on."""
@@ -110,7 +110,8 @@ class _Stream:
         self._lost = 0
         self._told = ""
         self._tail_bytes = tail_bytes
-        self.tail = bytearray()
+        self._tail = bytearray()
+        self._is_cut = False
         try:
             self.source, self.sink = os.pipe()
         except OSError:
@@ -126,9 +127,16 @@ class _Stream:
         """Take what is in the pipe; return False where nobody writes any more."""
         chunk = os.read(self.source, _READ_BYTES)
         self._held += chunk
-        self.tail += chunk
-        del self.tail[: -self._tail_bytes or len(self.tail)]
+        self._tail += chunk
+        if len(self._tail) > self._tail_bytes:
+            del self._tail[: -self._tail_bytes or len(self._tail)]
+            self._is_cut = True
         return bool(chunk)
+
+    def last_lines(self) -> bytes:
+        """Return the end of what was written: whole lines, unless the last is longer than that."""
+        _, newline, lines = self._tail.partition(b"\n")
+        return bytes(lines if self._is_cut and newline and lines else self._tail)
 
     def write(self) -> None:
         """Write what is held, or as much as the disk takes."""

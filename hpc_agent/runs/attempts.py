@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
+from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
@@ -42,11 +43,13 @@ class Attempts:
         config: AgentConfig,
         store: Store,
         preparation: JobPreparation,
+        partitions: PartitionBook | None,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._store = store
         self._preparation = preparation
+        self._partitions = partitions
         self._clock = clock
 
     async def successor_of(self, worker: Worker) -> Successor | NoMore:
@@ -119,6 +122,7 @@ class Attempts:
             deployment=worker.deployment,
             attempt=decision.number,
             overrides=overrides_of(worker) | decision.overrides,
+            partitions=self._partitions,
         )
 
     def _intent(self, worker: Worker, plan: JobPlan, decision: NextAttempt) -> Worker:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpc_agent.jobs.exit_record import ExitRecord
+from hpc_agent.jobs.options import TAG_PREFIX
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.store.workers import Worker
 
@@ -16,13 +18,16 @@ _NO_ADVICE_BELOW_SECONDS = 60.0
 _HALF = 0.5
 _NEARLY_ALL = 0.9
 
+Entries = dict[str, str | int | float]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
     """Times in seconds, memory in bytes, shares from 0 to 1; None where nothing is known.
 
     ``source`` names where the use of CPU and memory comes from. The exit record knows the memory
-    of the largest process only, sacct that of the whole task.
+    of the largest process only, sacct that of the whole task. ``gpu_share`` is the highest that
+    was sampled; ``energy`` is in joules.
     """
 
     elapsed: float
@@ -35,6 +40,9 @@ class Efficiency:
     nodes: int | None = None
     gpus: int | None = None
     gpu_share: float | None = None
+    gpu_memory: int | None = None
+    billing: int | None = None
+    energy: int | None = None
 
     @property
     def cpu_share(self) -> float | None:
@@ -55,6 +63,11 @@ class Efficiency:
         """Hours times nodes, whether they were shared or not."""
         return self.nodes * self.elapsed / 3600 if self.nodes else None
 
+    @property
+    def billing_hours(self) -> float | None:
+        """Hours times the weight of what was allocated: what a fair share is charged."""
+        return None if self.billing is None else self.billing * self.elapsed / 3600
+
 
 def measure(worker: Worker, usage: Usage | None, record: ExitRecord | None) -> Efficiency:
     """Put together what accounting and the node program's exit record know."""
@@ -74,15 +87,18 @@ def measure(worker: Worker, usage: Usage | None, record: ExitRecord | None) -> E
         memory_used=usage.max_rss_bytes if has_figures else (rss * 1024 if rss else None),
         nodes=usage.nodes or (given.nodes if given else None),
         gpus=usage.gpus or (given.gpus if given else None),
-        gpu_share=None if usage.gpu_utilization is None else usage.gpu_utilization / 100,
+        gpu_share=_gpu_share(usage),
+        gpu_memory=usage.gpu_memory_bytes,
+        billing=usage.billing,
+        energy=usage.energy_joules,
     )
 
 
-def metadata(found: Efficiency) -> dict[str, str | int | float]:
-    """Return what is known, as the entries of an event."""
-    entries: dict[str, str | int | float | None] = {
-        "elapsed (s)": round(found.elapsed, 1),
-        "queue wait (s)": round(found.queue_wait, 1),
+def metadata(found: Efficiency) -> Entries:
+    """Return what is known, as the entries of an event in the run's log."""
+    entries = {
+        "elapsed (s)": _rounded(found.elapsed, 1),
+        "queue wait (s)": _rounded(found.queue_wait, 1),
         "CPUs": found.cpus,
         "CPU efficiency (%)": _percent(found.cpu_share),
         "memory requested (GB)": _gigabytes(found.memory),
@@ -90,10 +106,37 @@ def metadata(found: Efficiency) -> dict[str, str | int | float]:
         "memory efficiency (%)": _percent(found.memory_share),
         "GPUs": found.gpus,
         "GPU utilization (%)": _percent(found.gpu_share),
-        "node hours": None if found.node_hours is None else round(found.node_hours, 4),
+        "GPU memory used (GB)": _gigabytes(found.gpu_memory),
+        "node hours": _rounded(found.node_hours, 4),
+        "billing": found.billing,
+        "billing hours": _rounded(found.billing_hours, 4),
+        "energy (J)": found.energy,
         "source": found.source,
     }
-    return {name: value for name, value in entries.items() if value is not None}
+    return _known(entries)
+
+
+def asset_metadata(found: Efficiency) -> Entries:
+    """Return what is known, as metadata of an asset, which Dagster plots by name over time.
+
+    The names stay: a renamed one begins a new plot. Efficiencies are in percent.
+    """
+    entries = {
+        "elapsed_seconds": _rounded(found.elapsed, 1),
+        "queue_wait_seconds": _rounded(found.queue_wait, 1),
+        "cpus": found.cpus,
+        "cpu_efficiency": _percent(found.cpu_share),
+        "requested_memory_mb": _megabytes(found.memory),
+        "max_rss_mb": _megabytes(found.memory_used),
+        "memory_efficiency": _percent(found.memory_share),
+        "gpus": found.gpus,
+        "gpu_utilization": _percent(found.gpu_share),
+        "gpu_memory_mb": _megabytes(found.gpu_memory),
+        "node_hours": _rounded(found.node_hours, 4),
+        "billing_hours": _rounded(found.billing_hours, 4),
+        "energy_joules": found.energy,
+    }
+    return {TAG_PREFIX + name: value for name, value in _known(entries).items()}
 
 
 def advice(found: Efficiency) -> list[str]:
@@ -114,8 +157,12 @@ def describe(worker: Worker, found: Efficiency) -> str:
         )
         if share is not None
     ]
-    text = f"Job {worker.job_id} used {', '.join(shares) or 'an amount that nobody measured'}"
-    return ". ".join([text, *advice(found)]) + "."
+    if not shares:
+        return (
+            f"Job {worker.job_id} ran for {found.elapsed:.0f} s. What it used is not known: "
+            "neither Slurm's accounting nor its own exit record says."
+        )
+    return ". ".join([f"Job {worker.job_id} used {', '.join(shares)}", *advice(found)]) + "."
 
 
 def _memory_advice(found: Efficiency) -> list[str]:
@@ -146,7 +193,22 @@ def _gpu_advice(found: Efficiency) -> list[str]:
     share = found.gpu_share
     if share is None or not found.gpus or share >= _HALF:
         return []
-    return [f"Its GPUs were busy for {share:.0%} of the time: ask for fewer, or feed them faster"]
+    return [f"Its GPUs were never busier than {share:.0%}: ask for fewer, or feed them faster"]
+
+
+def _gpu_share(usage: Usage) -> float | None:
+    """The utilization of all GPUs of a task is added up: two busy ones have 200 %."""
+    if usage.gpu_utilization is None or not usage.gpus:
+        return None
+    return usage.gpu_utilization / 100 / usage.gpus
+
+
+def _known(entries: Mapping[str, str | int | float | None]) -> Entries:
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _percent(share: float | None) -> float | None:
@@ -155,3 +217,7 @@ def _percent(share: float | None) -> float | None:
 
 def _gigabytes(size: int | None) -> float | None:
     return None if size is None else round(size / _GIB, 3)
+
+
+def _megabytes(size: int | None) -> float | None:
+    return None if size is None else round(size / _MIB, 1)

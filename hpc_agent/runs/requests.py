@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from sqlite_utils import Database
 
+from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.dagster_plus.client import AgentApi
@@ -18,6 +19,7 @@ from hpc_agent.dagster_plus.serdes import Packed
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
+from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.planning import plan_attempt
@@ -53,6 +55,7 @@ class RunRequests:
     termination: Termination
     changes: Changes
     needs: StepNeeds | None
+    partitions: PartitionBook | None
     clock: Callable[[], float]
     wall: Callable[[], float]
 
@@ -63,7 +66,7 @@ class RunRequests:
 
         A launch that comes late starts what is still to be started. Raises ControlPlaneError when
         it cannot be known whether something is, FilesUnavailableError when its directory cannot be
-        written now.
+        written now, SchedulerUnavailableError when no partition can be chosen now.
         """
         known = await self.store.run(lambda db: workers.find(db, run_key(run.run_id)))
         if known is not None:
@@ -74,7 +77,13 @@ class RunRequests:
                 return outcome
         run, unknown = await self._with_steps(request, run)
         try:
-            plan = await plan_attempt(self.store, self.config, run, deployment=request.deployment)
+            plan = await plan_attempt(
+                self.store,
+                self.config,
+                run,
+                deployment=request.deployment,
+                partitions=self.partitions,
+            )
             script = await self.preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return responses.failure(str(error))
@@ -97,7 +106,7 @@ class RunRequests:
         def write(db: Database) -> None:
             launches.keep(db, run.run_id, request.deployment, asdict(replace(run, selection=None)))
             workers.insert(db, worker)
-            for words in [*strange_tags(run.tags), *unknown]:
+            for words in [*strange_tags(run.tags), *unknown, *_choices(plan.settings)]:
                 run_log.say_line(db, worker, words, now=wall)
             inbox.hand_over(db, request.request_id, worker.key)
 
@@ -207,3 +216,13 @@ class RunRequests:
                 lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
                 source="request",
             )
+
+
+def _choices(settings: Sequence[Setting]) -> list[str]:
+    """What the agent has chosen for the run, and where it says why."""
+    return [
+        f"The {setting.option} is {setting.value}, {setting.source}. "
+        "`hpc-agent options explain RUN` says what else there was."
+        for setting in settings
+        if setting.why
+    ]

@@ -10,11 +10,12 @@ from hpc_agent.jobs.options import CONFIG_TAG, EXTRA_OPTION, TAG_PREFIX
 from hpc_agent.jobs.options_table import OPTIONS, REFUSED
 from hpc_agent.runs.image import IMAGE_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
-from hpc_agent.workers.run_log import ATTEMPT_TAG, JOB_ID_TAG
+from hpc_agent.workers.run_log import OWN_TAGS
 
 _KNOWN = frozenset(
     {TAG_PREFIX + name for name in (*OPTIONS, *REFUSED, EXTRA_OPTION)}
-    | {CONFIG_TAG, IMAGE_TAG, JOB_ID_TAG, ATTEMPT_TAG}
+    | {CONFIG_TAG, IMAGE_TAG}
+    | OWN_TAGS
     | set(POLICY_TAGS)
 )
 _NAMESPACE = TAG_PREFIX.rstrip("/")

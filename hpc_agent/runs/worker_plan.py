@@ -22,11 +22,12 @@ from hpc_agent.jobs.interpreter import (
     has_image,
     python_of,
 )
-from hpc_agent.jobs.layers import run_layers, settle
+from hpc_agent.jobs.layers import choose_partition, run_layers, settle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs.image import IMAGE_TAG, with_image
 from hpc_agent.runs.recovery import policies_of, signals_left_open
+from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.slurm.values import duration_or_none
 from hpc_agent.store.workers import WorkerKind
 
@@ -45,11 +46,13 @@ def plan_run(
     deployed: DeployData = DeployData(),  # noqa: B008  (a value)
     attempt: int = 1,
     overrides: Mapping[str, str] | None = None,
+    partitions: PartitionFacts | None = None,
 ) -> JobPlan:
     """Return what is to be submitted. Raises ConfigError when a tag asks for what cannot be had.
 
     ``deployed`` is what its code server was started from: a run gets the same directory and
     variables. ``overrides`` are the options in which a later attempt differs from the first.
+    ``partitions`` are those that one is chosen from where the options name none.
     """
     policies = policies_of(config.runs.retries, run.tags)
     environment = with_image(
@@ -105,6 +108,8 @@ def plan_run(
     except ConfigError as error:
         raise ConfigError(f"run {run.run_id}: {error}") from None
     settings = settle(config, [*layers, *_overrides(attempt, overrides)], deployment=deployment)
+    if partitions is not None:
+        settings = choose_partition(config, settings, partitions, deployment=deployment)
     image_source = f"tag {IMAGE_TAG}" if IMAGE_TAG in run.tags else IN_FILE
     return JobPlan(
         spec=spec,

@@ -14,9 +14,20 @@ from hpc_agent.errors import (
     SchedulerUnavailableError,
     SchedulerUnreadableError,
 )
-from hpc_agent.slurm import queue_position, sacct, sbatch, scancel, scontrol, sinfo, squeue, usage
+from hpc_agent.slurm import (
+    cli_partitions,
+    queue_position,
+    sacct,
+    sbatch,
+    scancel,
+    scontrol,
+    sinfo,
+    squeue,
+    usage,
+)
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult, CommandRunner, ProcessRunner
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of, query_error, submit_error
+from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.slurm.printed import unreadable
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
 from hpc_agent.slurm.said_once import SaidOnce
@@ -207,6 +218,10 @@ class SlurmCli:
         """Return the nodes by sinfo."""
         return sinfo.parse_nodes(await self._query(sinfo.node_arguments()))
 
+    async def partition_facts(self) -> PartitionFacts:
+        """Return what decides which partition takes a job, by four commands at most."""
+        return await cli_partitions.gather(self._query)
+
     async def healthy(self) -> bool:
         """Whether a controller answers; no answer is False, not an error.
 
@@ -287,13 +302,13 @@ class SlurmCli:
             return
         raise query_error(result)
 
-    async def _query(self, argv: list[str]) -> str:
+    async def _query(self, argv: Sequence[str]) -> str:
         result = await self._run(argv, self._query_timeout)
         if not result.succeeded:
             raise query_error(result)
         return result.stdout
 
-    async def _run(self, argv: list[str], timeout_seconds: float) -> CommandResult:
+    async def _run(self, argv: Sequence[str], timeout_seconds: float) -> CommandResult:
         return await self._runner.run(
             argv, environment=ENVIRONMENT, timeout_seconds=timeout_seconds
         )

@@ -31,6 +31,7 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of
+from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.slurm.pyslurm_options import UnfitError, attributes_of
 from hpc_agent.slurm.pyslurm_process import Answer, AnswerLostError, CallError, PyslurmProcess
 from hpc_agent.slurm.queue_position import Position
@@ -155,6 +156,10 @@ class PyslurmScheduler:
     async def nodes(self) -> Sequence[NodeInfo]:
         """Return the nodes by sinfo."""
         return await self._cli.nodes()
+
+    async def partition_facts(self) -> PartitionFacts:
+        """Return what decides which partition takes a job, by Slurm's commands."""
+        return await self._cli.partition_facts()
 
     async def healthy(self) -> bool:
         """Whether a controller answers ``scontrol ping``."""

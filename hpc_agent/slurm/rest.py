@@ -20,8 +20,10 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm import rest_jobs, rest_submission
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of
+from hpc_agent.slurm.partition_facts import Association, PartitionFacts
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.rest_client import Answer, AnswerLostError, RestClient, Target, unavailable
+from hpc_agent.slurm.rest_partitions import association
 from hpc_agent.slurm.rest_token import Token
 from hpc_agent.slurm.rest_values import NOT_AS_DOCUMENTED, number, words
 from hpc_agent.slurm.rest_versions import DIALECTS, Dialect, is_up
@@ -229,6 +231,17 @@ class SlurmRest:
         listed = _list(await self._get("/nodes/"), "nodes")
         return [_read(dialect.node, content) for content in listed]
 
+    async def partition_facts(self) -> PartitionFacts:
+        """Return what decides which partition takes a job; the groups of its user are not known."""
+        dialect, user = await self._dialect(), await self._client.user()
+        listed = _list(await self._get("/partitions/"), "partitions")
+        return PartitionFacts(
+            user=user,
+            partitions=[_read(dialect.limits, content) for content in listed],
+            nodes=await self.nodes(),
+            associations=await self._associations(user),
+        )
+
     async def healthy(self) -> bool:
         """Whether a controller answers; no answer is False, not an error."""
         try:
@@ -315,6 +328,18 @@ class SlurmRest:
             raise unavailable(answer)
         jobs = _entries(answer.content)
         return jobs if user is None else [job for job in jobs if _is_of(job, user)]
+
+    async def _associations(self, user: str) -> list[Association]:
+        """Return what a user's accounts may use; nothing without accounting."""
+        if not (await self._client.api()).has_accounting:
+            return []
+        answer = await self._ask("GET", "/associations/", service="slurmdb", query={"user": user})
+        if meaning_of(answer.error) is Meaning.NO_ACCOUNTING or _NOTHING_FOUND in answer.error:
+            return []
+        if not answer.succeeded:
+            raise unavailable(answer)
+        listed = _list(answer.content, "associations")
+        return [_read(association, each) for each in listed if each.get("user") == user]
 
     def _noted(self, look: Look) -> Look:
         self._said.unreadable("slurmrestd", look.unreadable)

@@ -200,7 +200,7 @@ def _usage(job: Json) -> Usage:
     # Of the job as a whole, 22.05 sends zero.
     cpu_time = _cpu_seconds(job) or sum(_cpu_seconds(step) for step in steps)
     largest = [_tres(_at(step, "tres", "requested", "max")) for step in steps]
-    average = [_tres(_at(step, "tres", "requested", "average")) for step in steps]
+    total = [_tres(_at(step, "tres", "requested", "total")) for step in steps]
     return Usage(
         elapsed_seconds=number(_at(job, "time", "elapsed")),
         allocated_cpus=allocated.get("cpu"),
@@ -210,13 +210,16 @@ def _usage(job: Json) -> Usage:
         max_rss_bytes=max((step.get("mem", 0) for step in largest), default=0) or None,
         nodes=allocated.get("node"),
         gpus=allocated.get("gres/gpu") or None,
-        gpu_utilization=max(
-            (step["gres/gpuutil"] for step in average if "gres/gpuutil" in step), default=None
-        ),
-        gpu_memory_bytes=max(
-            (step["gres/gpumem"] for step in largest if "gres/gpumem" in step), default=None
-        ),
+        gpu_utilization=_largest("gres/gpuutil", [*largest, *total]),
+        gpu_memory_bytes=_largest("gres/gpumem", largest),
+        billing=allocated.get("billing"),
+        # Without a plugin that measures energy, accounting has none in what was allocated.
+        energy_joules=allocated.get("energy") or None,
     )
+
+
+def _largest(name: str, steps: Iterable[Mapping[str, int]]) -> int | None:
+    return max((step[name] for step in steps if name in step), default=None)
 
 
 def _cpu_seconds(content: Json) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hpc_agent.slurm.partition_facts import PartitionLimits
 from hpc_agent.slurm.rest_options import (
     OF_22_05,
     OF_DATA_PARSER,
@@ -18,6 +19,7 @@ from hpc_agent.slurm.rest_options import (
     work_out,
     work_out_22_05,
 )
+from hpc_agent.slurm.rest_partitions import limits_of_22_05, limits_of_data_parser
 from hpc_agent.slurm.rest_values import number, text, words
 from hpc_agent.slurm.scheduler import NodeInfo, PartitionInfo
 
@@ -37,6 +39,7 @@ class Dialect:
     work_out: Callable[[Mapping[str, str]], Mapping[str, Any]]
     environment: Callable[[Mapping[str, str]], Any]
     partition: Callable[[Json], PartitionInfo]
+    limits: Callable[[Json], PartitionLimits]
     node: Callable[[Json], NodeInfo]
     signals_batch: bool
     history: Mapping[str, str]
@@ -80,6 +83,7 @@ def node(content: Json) -> NodeInfo:
         memory_mb=number(content.get("real_memory")) or 0,
         partitions=tuple(words(content.get("partitions"))),
         gres=text(content.get("gres")),
+        features=tuple(words(content.get("features"))),
     )
 
 
@@ -95,6 +99,7 @@ _OF_22_05 = Dialect(
     work_out=work_out_22_05,
     environment=dict,
     partition=partition_of_22_05,
+    limits=limits_of_22_05,
     node=node,
     signals_batch=False,
     history={},
@@ -104,6 +109,7 @@ _OF_DATA_PARSER = Dialect(
     work_out=work_out,
     environment=lambda variables: [f"{name}={value}" for name, value in variables.items()],
     partition=partition_of_data_parser,
+    limits=limits_of_data_parser,
     node=node,
     signals_batch=True,
     history={"show_duplicates": "true", "disable_truncate_usage_time": "true"},

@@ -128,8 +128,10 @@ class Usage:
     """What a job has used, as accounting has it; None where that is not known.
 
     ``cpu_seconds`` is user and system time of all its steps, ``requested_memory_bytes`` that of
-    the whole job, ``max_rss_bytes`` that of its largest task. ``gpu_utilization`` is in percent of
-    one GPU, ``gpu_memory_bytes`` the most that one task had (TRES gres/gpuutil and gres/gpumem).
+    the whole job, ``max_rss_bytes`` that of its largest task. ``gpu_utilization`` is in percent,
+    the GPUs of a task added up, ``gpu_memory_bytes`` what a task had on them: the highest that
+    Slurm has sampled (TRES gres/gpuutil, gres/gpumem), which keeps no average over time.
+    ``billing`` is the weight of what was allocated (TRESBillingWeights).
     """
 
     elapsed_seconds: float | None = None
@@ -141,6 +143,8 @@ class Usage:
     gpus: int | None = None
     gpu_utilization: float | None = None
     gpu_memory_bytes: int | None = None
+    billing: int | None = None
+    energy_joules: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +170,7 @@ class NodeInfo:
     memory_mb: int
     partitions: tuple[str, ...]
     gres: str = ""
+    features: tuple[str, ...] = ()
 
 
 class Scheduler(Protocol):

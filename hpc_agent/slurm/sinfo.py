@@ -6,10 +6,10 @@ import re
 
 from hpc_agent.slurm.printed import read_records, split, unreadable
 from hpc_agent.slurm.scheduler import NodeInfo, PartitionInfo
-from hpc_agent.slurm.values import FIELD, RECORD, duration_or_none, integer
+from hpc_agent.slurm.values import FIELD, RECORD, duration_or_none, integer, parse_text
 
 _PARTITION_FIELDS = ("%R", "%P", "%a", "%D", "%C", "%l", "%F")
-_NODE_FIELDS = ("%N", "%T", "%c", "%m", "%R", "%G")
+_NODE_FIELDS = ("%N", "%T", "%c", "%m", "%R", "%G", "%f")
 _VERSION = re.compile(r"^slurm\S* (\d+\.\d\S*)$", re.MULTILINE)
 _COUNTS = re.compile(r"(\S+?)/(\S+?)/(\S+?)/(\S+)")
 
@@ -65,7 +65,7 @@ def parse_nodes(stdout: str) -> list[NodeInfo]:
     """Read the nodes, each with all partitions it is in. Raises SchedulerUnreadableError."""
     partitions: dict[str, list[str]] = {}
     rows = {}
-    for row in _rows(stdout, 6):
+    for row in _rows(stdout, len(_NODE_FIELDS)):
         partitions.setdefault(row[0], []).append(row[4])
         rows[row[0]] = row
     return [
@@ -75,7 +75,8 @@ def parse_nodes(stdout: str) -> list[NodeInfo]:
             cpus=_number(row[2]),
             memory_mb=_number(row[3]),
             partitions=tuple(partitions[name]),
-            gres="" if row[5] == "(null)" else row[5],
+            gres=parse_text(row[5]),
+            features=tuple(word for word in parse_text(row[6]).split(",") if word),
         )
         for name, row in rows.items()
     ]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from hpc_agent.slurm import ssh_shell
 from hpc_agent.slurm.commands import MOST_BYTES, CommandResult
 from hpc_agent.slurm.ssh_shared import SharedConnection
 
@@ -76,30 +76,36 @@ class SshRunner:
             return result(NOT_CONNECTED, stderr=self.shared.words(error))
         with contextlib.closing(channel):
             try:
-                channel.exec_command(self._command_line(argv, environment, timeout_seconds))
+                mark = ssh_shell.begin(
+                    channel,
+                    self._words(argv, environment, timeout_seconds),
+                    path=self.shared.target.path,
+                    has_input=False,
+                )
                 stdout, stderr, code = _finish(channel, timeout_seconds + _MARGIN_SECONDS)
             except TimeoutError:
                 return result(None)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 return result(_HUNG_UP, stderr=f"the connection was lost: {error}")
+        own, errors = ssh_shell.after_mark(stdout, mark), ssh_shell.after_mark(stderr, mark)
         if code == -1:
-            return result(_HUNG_UP, stdout, stderr or "the connection was lost")
+            return result(_HUNG_UP, _text(own), _text(errors) or "the connection was lost")
+        if own is None:
+            problem = OSError(ssh_shell.not_begun(stdout, stderr))
+            return result(NOT_CONNECTED, stderr=self.shared.words(problem))
         is_late = time.monotonic() - began >= timeout_seconds
         is_timed_out = code == _TIMED_OUT or (code == _KILLED and is_late)
-        return result(None if is_timed_out else code, stdout, stderr)
+        return result(None if is_timed_out else code, _text(own), _text(errors))
 
-    def _command_line(
+    def _words(
         self, argv: list[str], environment: dict[str, str], timeout_seconds: float
-    ) -> str:
-        words = ["timeout", "--kill-after=2", f"{timeout_seconds:g}", "env"]
+    ) -> list[str]:
         merged = {**self.shared.target.environment, **environment}
         assignments = [f"{name}={value}" for name, value in merged.items()]
-        line = shlex.join([*words, *assignments, *argv])
-        path = self.shared.target.path
-        return line if path is None else f"PATH={shlex.quote(path)}:$PATH {line}"
+        return ["timeout", "--kill-after=2", f"{timeout_seconds:g}", "env", *assignments, *argv]
 
 
-def _finish(channel: paramiko.Channel, seconds: float) -> tuple[str, str, int]:
+def _finish(channel: paramiko.Channel, seconds: float) -> tuple[bytes, bytes, int]:
     """Read both streams to their ends. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     errors = bytearray()
@@ -113,8 +119,11 @@ def _finish(channel: paramiko.Channel, seconds: float) -> tuple[str, str, int]:
     # recv_exit_status() alone would wait for ever for what has closed its streams and lives on.
     if not channel.status_event.wait(max(deadline - time.monotonic(), 0.0)):
         raise TimeoutError
-    code = channel.recv_exit_status()
-    return output.decode(errors="replace"), errors.decode(errors="replace"), code
+    return bytes(output), bytes(errors), channel.recv_exit_status()
+
+
+def _text(printed: bytes | None) -> str:
+    return (printed or b"").decode(errors="replace")
 
 
 def _drain(

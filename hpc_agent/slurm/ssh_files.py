@@ -34,13 +34,12 @@ from hpc_agent.private_directories import (
     require_own,
     require_own_way,
 )
+from hpc_agent.slurm.sftp_session import open_sftp
 from hpc_agent.slurm.sftp_space import statvfs
 from hpc_agent.slurm.ssh_shared import SharedConnection
 
 if TYPE_CHECKING:
     import paramiko
-
-_ANSWER_SECONDS = 30.0
 
 
 class SftpFiles:
@@ -201,25 +200,10 @@ class SftpFiles:
                 raise SchedulerUnavailableError(self._shared.words(error)) from error
 
     def _open(self) -> paramiko.SFTPClient:
-        import paramiko
-
         if self._client is not None and _lives(self._client):
             return self._client
         self._client = None
-        try:
-            channel = self._shared.open_session()
-            channel.settimeout(_ANSWER_SECONDS)
-        except (paramiko.SSHException, OSError) as error:
-            raise SchedulerUnavailableError(self._shared.words(error)) from error
-        try:
-            channel.invoke_subsystem("sftp")
-            self._client = paramiko.SFTPClient(channel)
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            channel.close()
-            raise SchedulerUnavailableError(
-                f"{self._shared.target.host} gives no access to files by SFTP ({error}): its sshd "
-                "needs `Subsystem sftp`, or mount work_dir here with scheduler.ssh.files: mounted"
-            ) from error
+        self._client = open_sftp(self._shared)
         return self._client
 
     def _throw_away(self) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.slurm import ssh_shell
 from hpc_agent.slurm.ssh_connection import CONNECT_SECONDS
 from hpc_agent.slurm.ssh_shared import SharedConnection
 
@@ -65,9 +65,10 @@ class RemotePort:
             raise SchedulerUnavailableError(self._shared.words(error)) from error
         try:
             channel.settimeout(CONNECT_SECONDS)
-            channel.exec_command(shlex.join([*program, words]))
+            mark = ssh_shell.begin(channel, [*program, words])
+            ssh_shell.await_mark(channel, mark)
             line = channel.makefile("r").readline()
-            problem = "" if line else channel.makefile_stderr("r").read().decode(errors="replace")
+            problem = "" if line else _errors(channel, mark)
         except (paramiko.SSHException, EOFError, OSError) as error:
             channel.close()
             raise SchedulerUnavailableError(self._shared.words(error)) from error
@@ -109,6 +110,11 @@ class RemotePort:
         self, channel: paramiko.Channel, origin: tuple[str, int], server: tuple[str, int]
     ) -> None:
         self._pump.take(channel)
+
+
+def _errors(channel: paramiko.Channel, mark: str) -> str:
+    printed = channel.makefile_stderr("rb").read()
+    return (ssh_shell.after_mark(printed, mark) or printed).decode(errors="replace")
 
 
 class _Pump:

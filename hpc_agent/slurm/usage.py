@@ -21,9 +21,12 @@ _FIELDS = (
     "MaxRSS",
     "NNodes",
     "AllocTRES",
-    "TRESUsageInAve",
     "TRESUsageInMax",
+    "TRESUsageInTot",
+    "ConsumedEnergyRaw",
 )
+# NO_VAL64 and INFINITE64 of slurm.h, which 64 bits without a value are printed as.
+_NO_NUMBER = (1 << 64) - 3
 _CLOCK = re.compile(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9}(?:\.[0-9]+)?)")
 _STEP = re.compile(r"(?P<job>[0-9_+]+)\.[a-z0-9_+]+")
 
@@ -92,7 +95,8 @@ def _last_attempts(stdout: str) -> dict[str, tuple[_Row, Sequence[_Row]]]:
 
 def _usage(job: _Row, steps: Sequence[_Row]) -> Usage:
     cpus, nodes = _integer(job["AllocCPUS"]), _integer(job["NNodes"])
-    gpus = _tres(job["AllocTRES"]).get("gres/gpu")
+    allocated = _tres(job["AllocTRES"])
+    sampled = [_tres(step[name]) for step in steps for name in ("TRESUsageInMax", "TRESUsageInTot")]
     return Usage(
         elapsed_seconds=_integer(job["ElapsedRaw"]),
         allocated_cpus=cpus,
@@ -101,14 +105,20 @@ def _usage(job: _Row, steps: Sequence[_Row]) -> Usage:
         requested_memory_bytes=_requested(job["ReqMem"], cpus=cpus, nodes=nodes),
         max_rss_bytes=_largest(parse_size(step["MaxRSS"]) for step in steps) or None,
         nodes=nodes,
-        gpus=_integer(gpus) if gpus else None,
-        gpu_utilization=_largest(
-            _number(_tres(step["TRESUsageInAve"]).get("gres/gpuutil")) for step in steps
-        ),
+        gpus=_integer(allocated.get("gres/gpu")),
+        gpu_utilization=_largest(_number(tres.get("gres/gpuutil")) for tres in sampled),
         gpu_memory_bytes=_largest(
             parse_size(_tres(step["TRESUsageInMax"]).get("gres/gpumem", "")) for step in steps
         ),
+        billing=_integer(allocated.get("billing")),
+        energy_joules=_joules(job["ConsumedEnergyRaw"]),
     )
+
+
+def _joules(text: str) -> int | None:
+    """Return the energy of all nodes; sacct prints 0 where no plugin measures it."""
+    joules = _integer(text)
+    return joules if joules and joules < _NO_NUMBER else None
 
 
 def _requested(text: str, *, cpus: int | None, nodes: int | None) -> int | None:

@@ -289,3 +289,12 @@ def commands(db: Database) -> None:
         "since REAL NOT NULL, PRIMARY KEY (location, deployment))",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def job_usage(db: Database) -> None:
+    """What jobs have used, for reports."""
+    db.execute(
+        "CREATE TABLE job_usage (key TEXT PRIMARY KEY REFERENCES workers (key) ON DELETE CASCADE, "
+        "figures TEXT NOT NULL, assets TEXT NOT NULL)"
+    )

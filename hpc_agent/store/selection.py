@@ -44,6 +44,7 @@ class Selection:
     run_id: str | None = None
     partition: str | None = None
     since: float | None = None
+    ended_since: float | None = None
     with_concluded: bool = False
     newest_attempts: bool = False
     order: str = "created"
@@ -92,6 +93,8 @@ def _conditions(selection: Selection) -> tuple[list[str], list[Any]]:
         also("j.partition = ?", selection.partition)
     if selection.since is not None:
         also("w.created_at >= ?", selection.since)
+    if selection.ended_since is not None:
+        also("w.ended_at >= ?", selection.ended_since)
     if selection.run_id is not None:
         also("w.run_id >= ? AND w.run_id < ?", selection.run_id, selection.run_id + "\U0010ffff")
     if selection.newest_attempts:

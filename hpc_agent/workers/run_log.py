@@ -10,7 +10,7 @@ from typing import Protocol
 from sqlite_utils import Database
 
 from hpc_agent.dagster_plus import events
-from hpc_agent.jobs.wording import describe_end, describe_waiting
+from hpc_agent.jobs.wording import describe_end, describe_waiting, last_words
 from hpc_agent.store import outbox
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
@@ -19,6 +19,8 @@ _NOT_SUBMITTED = frozenset({Phase.INTENT, Phase.SUBMITTING})
 
 JOB_ID_TAG = "dagster-hpc/job-id"
 ATTEMPT_TAG = "dagster-hpc/attempt"
+NODE_TAG = "dagster-hpc/node"
+OWN_TAGS = frozenset({JOB_ID_TAG, ATTEMPT_TAG, NODE_TAG})
 AGENT_ID_TAG = "dagster/agent_id"
 AGENT_LABEL_TAG = "dagster/agent_label"
 
@@ -142,6 +144,9 @@ def changed(db: Database, before: Worker, after: Worker, *, now: float) -> None:
             now=now,
             metadata={"node": after.nodes, "queue wait (s)": round(max(waited, 0.0), 3)},
         )
+        if after.nodes:
+            what = f"node:{after.job_id}:{after.restart_count}"
+            _tag(db, after, {NODE_TAG: after.nodes}, what=what, now=now)
 
 
 def waits(db: Database, worker: Worker, *, now: float) -> None:
@@ -159,18 +164,21 @@ def ended(db: Database, worker: Worker, *, now: float) -> None:
     if worker.exit_code is not None:
         metadata["exit code"] = worker.exit_code
     say_line(
-        db, worker, f"Job {worker.job_id} ended: {describe_end(worker)}", now=now, metadata=metadata
+        db,
+        worker,
+        f"Job {worker.job_id} ended: {describe_end(worker)}",
+        now=now,
+        metadata=metadata,
+        error=last_words(worker) or None,
     )
 
 
 def failed(db: Database, worker: Worker, message: str, *, now: float) -> None:
-    """Make the run FAILED."""
-    say(
-        db,
-        worker,
-        events.run_failure(str(worker.run_id), worker.job_name or "", message, at=now),
-        now=now,
+    """Make the run FAILED; what its job wrote last is shown as the error."""
+    event = events.run_failure(
+        str(worker.run_id), worker.job_name or "", message, at=now, detail=last_words(worker)
     )
+    say(db, worker, event, now=now)
 
 
 def canceling(db: Database, worker: Worker, *, now: float) -> None:

@@ -103,10 +103,27 @@ async def test_server_that_is_too_slow_is_given_up_in_words(bench: Bench, tmp_pa
     async with berthing(bench, tmp_path, UserCode()) as at:
         at.harbour.tunnels.socket = None
         server = await at.server()
-        await at.harbour.let_run(server.key, started_at=bench.clock.now - 301, job_id="7")
+        await at.harbour.let_run(server.key, started_at=bench.clock.now, job_id="7")
+        bench.clock.now += 301
         await at.bring_up.run(server)
         (told,) = at.plane.stored.values()
         assert "did not answer within 300 s (job 7, RUNNING" in told
+
+
+async def test_time_without_an_agent_is_not_held_against_a_server(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Its job ran on while nobody was there to be answered: it is waited for anew."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        socket, at.harbour.tunnels.socket = at.harbour.tunnels.socket, None
+        server = await at.server()
+        await at.harbour.let_run(server.key, started_at=bench.clock.now - 3600, job_id="7")
+        bringing = asyncio.create_task(at.bring_up.run(server))
+        done, _ = await asyncio.wait([bringing], timeout=1)
+        assert not done
+        at.harbour.tunnels.socket = socket
+        await bringing
+        assert (await at.server()).status is ServerStatus.SERVING
 
 
 async def test_error_that_the_control_plane_shows_of_a_serving_location_is_corrected(

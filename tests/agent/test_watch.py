@@ -15,7 +15,7 @@ from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import meta, node_faults
+from hpc_agent.store import meta, node_faults, outbox
 from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 
@@ -71,6 +71,22 @@ async def test_absent_job_ends_by_its_exit_record(bench: Bench) -> None:
     await WatchLoop(bench.context).step()
     job = await bench.job()
     assert (job.phase, job.exit_code, job.message) == (Phase.ENDED, 3, "boom")
+
+
+async def test_last_words_of_a_job_are_the_error_of_its_end(bench: Bench) -> None:
+    """The line of the log is one line: what the job wrote is behind it."""
+    await bench.add(**SUBMITTED)
+    directory = bench.context.preparation.work.of("run-1")
+    directory.mkdir()
+    said = "Traceback:\nImportError: x"
+    (directory / "exit.json").write_text(
+        json.dumps({"exit_code": 3, "outcome": "exited", "ended_at": 5.0, "stderr_tail": said})
+    )
+    await WatchLoop(bench.context).step()
+    (event,) = [json.loads(text) for text in await bench.messages(outbox.EVENT) if "ended" in text]
+    assert event["dagsterEvent"]["message"] == "Job 7 ended: FAILED (exit code 3)"
+    data = json.loads(event["dagsterEvent"]["eventSpecificData"])
+    assert data["error"]["message"] == said
 
 
 async def test_absence_is_a_loss_only_after_long_under_a_healthy_controller(bench: Bench) -> None:

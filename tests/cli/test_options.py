@@ -70,8 +70,15 @@ def test_location_is_explained_by_agent_yaml(config: Path) -> None:
         "value": "2G",
         "source": "agent.yaml locations.here.run_options",
         "overridden": [
-            {"option": "mem", "value": "1G", "source": "agent.yaml options", "overridden": []}
+            {
+                "option": "mem",
+                "value": "1G",
+                "source": "agent.yaml options",
+                "overridden": [],
+                "why": [],
+            }
         ],
+        "why": [],
     }
     branch = explained("here", "--config", str(config), "--deployment", "pr-7")
     assert branch[0]["settings"][1]["value"] == "debug"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -34,6 +36,7 @@ from dagster_cloud.api.dagster_cloud_api import (
 from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.serdes import deserialize_value, serialize_value
 
+from hpc_agent.control_plane.faces.agent_calls import PARTITION_NAMES, AgentCaller
 from hpc_agent.control_plane.gateway import Gateway
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.store.agents import Agent, CodeServer
@@ -101,12 +104,7 @@ async def test_face_without_definitions_tells_the_agents_words(
     """What the agent says of a pending code server is what the UI shows, and it reloads for it."""
     before = await face.call("get_server_id")
     message = "code server is job 4711, PENDING (Priority), expected to start 14:03"
-    agent = Agent(
-        deployment="prod", agent_id="one", token_id="t", label=None, agent_type="HpcAgent",
-        heartbeat_at=1.0, heartbeat="{}", errors="[]",
-    )  # fmt: skip
-    server = CodeServer(location="here", status="STARTING", message=message)
-    await asyncio.to_thread(gateway.services.agents.record, agent, [server])
+    await asyncio.to_thread(tell, gateway, message, at=1.0)
     await gateway.refresh()
 
     error = await face.repositories()
@@ -161,6 +159,29 @@ async def test_load_error_hides_old_definitions(
     assert await loaded.repositories() == error
 
 
+async def test_load_error_says_that_a_newer_version_is_on_its_way(
+    gateway: Gateway, home: Home, api: AgentApi, loaded: Face
+) -> None:
+    """Until it is there the old error is not all that the UI shows; the webserver is told, too."""
+    gateway.services.presence.saw_poll("agent:one")
+    error = SerializableErrorInfo(message="no module", stack=[], cls_name=None)
+    failed = DagsterCloudCodeLocationUpdateResult(
+        location_name="here",
+        manifest=None,
+        error_snapshot=await upload(api.client, "error", serialize_value(error)),
+    )
+    await update(api.client, failed)
+    await asyncio.to_thread(deploy, gateway.services.locations)
+    await asyncio.to_thread(tell, gateway, "job 4711, PENDING (Resources)", at=time.time())
+    await gateway.refresh()
+    shown = await loaded.repositories()
+    assert isinstance(shown, SerializableErrorInfo)
+    assert "A newer version, deployed at" in shown.message
+    assert shown.message.index("job 4711, PENDING (Resources)") < shown.message.index("no module")
+    told = json.loads(await asyncio.to_thread(home.updates_json.read_text))
+    assert "job 4711, PENDING (Resources)" in told["here"]
+
+
 async def test_call_is_answered_by_the_agent(gateway: Gateway, loaded: Face) -> None:
     """A call that needs user code reaches the agent under the location's name, without instance."""
     args = PartitionNamesArgs(
@@ -191,6 +212,50 @@ async def test_call_without_agent_says_so(loaded: Face) -> None:
     error = deserialize_value(answer, PartitionExecutionErrorSnap).error
     assert error is not None
     assert "no agent is connected" in error.message
+    assert "no heartbeat has come yet" in error.message
+
+
+async def test_call_that_is_taken_and_not_answered_tells_what_is_known(
+    gateway: Gateway, loaded: Face
+) -> None:
+    """When the agent was last heard of, and how it said that its code server stands."""
+    await asyncio.to_thread(tell, gateway, "job 4711, RUNNING on c1", at=time.time())
+    args = PartitionNamesArgs(
+        repository_origin=repository_origin(), partition_set_name="s", job_name="work"
+    )
+    gateway.services.presence.saw_poll("agent:one")
+    services, view = gateway.services, gateway.view("here")
+    caller = AgentCaller(services.queue, services.presence, services.agents)
+    calling = asyncio.create_task(caller.call(PARTITION_NAMES, args, view, 4.0))
+    await take_request(gateway)
+    error = deserialize_value(await calling, PartitionExecutionErrorSnap).error
+    assert error is not None
+    assert "has taken GET_EXTERNAL_PARTITION_NAMES" in error.message
+    assert "the last heartbeat, of agent one, came at" in error.message
+    assert "it said: job 4711, RUNNING on c1" in error.message
+
+
+async def test_launch_that_no_agent_takes_is_told_once(gateway: Gateway, loaded: Face) -> None:
+    """A wait for an agent is not taken for one in a queue."""
+    run = await asyncio.to_thread(new_run, gateway.services.instance, dg.DagsterRunStatus.STARTING)
+    await start(gateway, loaded, run.run_id)
+    take = gateway.services.requests.take_in_wait
+    (launch,) = await asyncio.to_thread(take, "LAUNCH_RUN", time.time() + 1)
+    await gateway.services.runs.tell_wait(launch)
+    events = await asyncio.to_thread(gateway.services.instance.all_logs, run.run_id)
+    (line,) = [each.message for each in events if "waits for an agent" in (each.message or "")]
+    assert "none has taken it; no agent is connected, and no heartbeat has come yet" in line
+    assert await asyncio.to_thread(take, "LAUNCH_RUN", time.time() + 1) == []
+
+
+def tell(gateway: Gateway, message: str, *, at: float) -> None:
+    """Let a heartbeat have come from agent one."""
+    agent = Agent(
+        deployment="prod", agent_id="one", token_id="t", label=None, agent_type="HpcAgent",
+        heartbeat_at=at, heartbeat="{}", errors="[]",
+    )  # fmt: skip
+    server = CodeServer(location="here", status="STARTING", message=message)
+    gateway.services.agents.record(agent, [server])
 
 
 async def start(gateway: Gateway, face: Face, run_id: str) -> StartRunResult:

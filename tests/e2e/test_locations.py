@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,9 +13,15 @@ import pytest
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import EXAMPLE, Stack, example_location
 from hpc_agent.inspection.status import read_status
+from tests.cluster import SlurmCluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 
+ENTRIES = """
+query { workspaceOrError { ... on Workspace { locationEntries {
+  name loadStatus displayMetadata { key value }
+} } } }
+"""
 BROKEN = {"module_name": "broken_location.definitions"}
 
 
@@ -62,6 +72,63 @@ def test_redeploy_starts_the_new_server_before_the_old_one_goes(stack: Stack) ->
         alive=[stack.agent],
     )
     assert stack.webserver.locations()["example"] is None
+
+
+@contextmanager
+def partition_down(cluster: SlurmCluster) -> Iterator[None]:
+    """New jobs wait, as in a full cluster; those that run go on."""
+    try:
+        _set_partition(cluster, "DOWN")
+        yield
+    finally:
+        _set_partition(cluster, "UP")
+
+
+def test_redeploy_that_waits_in_the_queue_is_told(
+    stack: Stack, slurm_cluster: SlurmCluster
+) -> None:
+    """With its job and Slurm's reason, on the location's page and by both commands' status."""
+
+    def told_pending() -> str:
+        text = _update_of(stack, "example")
+        return text if "PENDING (" in text else ""
+
+    with partition_down(slurm_cluster):
+        stack.deploy_example()
+        told = wait_for(
+            "the location does not say that it is being updated",
+            told_pending,
+            seconds=60,
+            alive=[stack.agent],
+        )
+        assert re.search(r"newer version, deployed at .* UTC, loads: job \d+, PENDING \(", told)
+        assert "serves until then: job " in told
+        assert stack.webserver.locations()["example"] is None
+        rows = [
+            row for row in read_status(stack.config).code_servers if row["status"] == "starting"
+        ]
+        assert [row["job"].partition(",")[0] for row in rows] == ["newer version"]
+        assert "in the queue of partition " in rows[0]["job"]
+    wait_for(
+        "the location is not loaded anew",
+        lambda: _update_of(stack, "example") == "" and statuses(stack, "example") == ["serving"],
+        seconds=120,
+        alive=[stack.agent],
+    )
+
+
+def _update_of(stack: Stack, location: str) -> str:
+    """Return what the location's page says of a newer version; the entry is loading meanwhile."""
+    entries = stack.webserver.query(ENTRIES)["workspaceOrError"]["locationEntries"]
+    (entry,) = [each for each in entries if each["name"] == location]
+    metadata = {each["key"]: each["value"] for each in entry["displayMetadata"]}
+    assert (entry["loadStatus"] == "LOADING") == ("newer version" in metadata)
+    return str(metadata.get("newer version", ""))
+
+
+def _set_partition(cluster: SlurmCluster, state: str) -> None:
+    argv = ["scontrol", "update", "PartitionName=debug", f"State={state}"]
+    subprocess.run(argv, check=True, env=dict(cluster.environment))
 
 
 def test_location_that_does_not_import_shows_its_traceback(stack: Stack) -> None:

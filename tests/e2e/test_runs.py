@@ -11,11 +11,16 @@ import pytest
 from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
+from hpc_agent.errors import HpcAgentError
 from tests.cluster import SlurmCluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 FAR_AWAY = {"dagster-hpc/begin": "now+1hour"}
+ORDINARY_TERMINATION = (
+    "query ($run: ID!) { runOrError(runId: $run) "
+    "{ ... on Run { canTerminate hasTerminatePermission } } }"
+)
 
 
 def engine_lines(stack: Stack, run_id: str) -> list[str]:
@@ -90,6 +95,7 @@ def test_run_materializes_assets_as_a_slurm_job(stack: Stack, slurm_cluster: Slu
     )
     tags = {tag["key"]: tag["value"] for tag in stack.webserver.run(run_id)["tags"]}
     assert tags["dagster-hpc/job-id"] == facts.run_worker.job_id
+    assert tags["dagster-hpc/node"] == stack.job_of(run_id=run_id)["nodes"]
 
 
 def test_slurm_facts_are_in_the_log_of_the_run(stack: Stack) -> None:
@@ -155,7 +161,7 @@ def test_terminating_a_running_run_cancels_it_by_signal(
 def test_terminating_a_pending_run_cancels_its_job(
     stack: Stack, slurm_cluster: SlurmCluster
 ) -> None:
-    """A run whose job waits in the queue is canceled without ever running."""
+    """A run whose job waits in the queue is canceled without ever running, by force alone."""
     run_id = nap(stack, 1, **FAR_AWAY)
     job = wait_for(
         "the job is not submitted",
@@ -167,13 +173,17 @@ def test_terminating_a_pending_run_cancels_its_job(
         lambda: any("BeginTime" in line for line in engine_lines(stack, run_id)),
         seconds=30,
     )
-    assert stack.webserver.status(run_id) in {"STARTING", "QUEUED"}
+    assert stack.webserver.status(run_id) == "STARTING"
+    refused = stack.webserver.query(ORDINARY_TERMINATION, {"run": run_id})
+    assert refused["runOrError"] == {"canTerminate": False, "hasTerminatePermission": True}
+    with pytest.raises(HpcAgentError, match="due to having status STARTING"):
+        stack.webserver.terminate(run_id, policy="SAFE_TERMINATE")
     stack.webserver.terminate(run_id)
     assert stack.wait_finished(run_id, seconds=60) == "CANCELED"
     wait_for(
         "the job is not cancelled",
         lambda: "JobState=CANCELLED" in slurm_job(slurm_cluster, job["job_id"]),
-        seconds=60,
+        seconds=15,
     )
     assert not any("Started process for run" in line for line in engine_lines(stack, run_id))
 

@@ -16,14 +16,19 @@ from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from tests.e2e.conftest import running_stack
 from tests.e2e.test_runs import nap, wait_running
-from tests.ssh import Sshd, running_sshd
+from tests.ssh import Login, Sshd, running_sshd
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("sshd"), {"FROM_SSHD": "yes"}) as running:
+    """Behind a login shell that is no sh(1) and prints, also where sshd starts SFTP by it."""
+    login = Login("tcsh", {".cshrc": "echo 'Welcome! 42 jobs wait.'\n"})
+    more = ("Subsystem sftp /usr/lib/openssh/sftp-server",)
+    variables = {"FROM_SSHD": "yes"}
+    directory = tmp_path_factory.mktemp("sshd")
+    with running_sshd(directory, variables, more=more, login=login) as running:
         yield running
 
 

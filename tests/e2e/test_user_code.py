@@ -238,6 +238,56 @@ def test_assets_that_contradict_each_other_are_both_named(stack: Stack) -> None:
     assert "step debugged asks for partition debug and step elsewhere for long" in told
 
 
+OBSERVED = """
+query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  staleStatus
+  assetMaterializations { runId }
+  assetObservations { runId partition description metadataEntries {
+    label ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue }
+  } }
+} } }
+"""
+
+
+def node_of(stack: Stack, asset: str) -> dict[str, Any]:
+    """Return what the asset's page is made of."""
+    node: dict[str, Any] = stack.webserver.query(OBSERVED, {"key": {"path": [asset]}})
+    return dict(node["assetNodeOrError"])
+
+
+def test_assets_show_once_what_the_job_of_their_run_used(stack: Stack) -> None:
+    """As numbers, which the UI plots; nothing becomes stale, and nothing is materialized twice."""
+    runs = [
+        stack.webserver.launch("resources", "__ASSET_JOB", assets=["small", "large"]),
+        stack.webserver.launch(
+            "resources", "__ASSET_JOB", assets=["by_region"], tags={"dagster/partition": "north"}
+        ),
+    ]
+    for run_id in runs:
+        assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    for asset, run_id in (("small", runs[0]), ("large", runs[0]), ("by_region", runs[1])):
+
+        def own(asset: str = asset, run_id: str = run_id) -> list[dict[str, Any]]:
+            seen = node_of(stack, asset)["assetObservations"]
+            return [each for each in seen if each["runId"] == run_id]
+
+        (told,) = poll(own, f"what was used, at {asset}", 150)
+        figures = {
+            entry["label"]: entry.get("floatValue", entry.get("intValue"))
+            for entry in told["metadataEntries"]
+        }
+        assert figures["dagster-hpc/node_hours"] > 0
+        assert figures["dagster-hpc/billing_hours"] > 0
+        assert figures["dagster-hpc/max_rss_mb"] > 10
+        assert 0 < figures["dagster-hpc/cpu_efficiency"] < 200
+        assert "dagster-hpc/energy_joules" not in figures
+        assert told["partition"] == ("north" if asset == "by_region" else None)
+        assert "executed all of its run" in told["description"]
+    large = node_of(stack, "large")
+    assert large["staleStatus"] == "FRESH"
+    assert [each["runId"] for each in large["assetMaterializations"]].count(runs[0]) == 1
+
+
 DELETE = """
 mutation ($run: String!) { deletePipelineRun(runId: $run) { __typename } }
 """

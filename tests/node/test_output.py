@@ -129,3 +129,23 @@ def test_a_directory_that_refuses_leaves_no_descriptor(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Is a directory"):
         Output(str(tmp_path), TAIL)
     assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("prints", "tail"),
+    [
+        (
+            "'a' * 300 + chr(10) + 'the middle' + chr(10) + 'last'",
+            "the middle\nlast",
+        ),
+        ("'first' + chr(10) + 'last' + chr(10)", "first\nlast\n"),
+        ("'b' * 300 + chr(10)", "b" * (TAIL - 1) + "\n"),
+    ],
+)
+def test_tail_has_whole_lines(tmp_path: Path, prints: str, tail: str) -> None:
+    """Half a line at its beginning says nothing; of one that is longer there is what fits."""
+    output = Output(str(tmp_path), TAIL)
+    with started(output, f"import sys; sys.stderr.write({prints})") as child:
+        assert child.wait(30) == 0
+    output.close()
+    assert output.stderr_tail() == tail

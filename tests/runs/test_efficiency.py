@@ -46,7 +46,13 @@ def usage(**changes: Any) -> Usage:
 
 def test_figures_of_accounting_are_told() -> None:
     """Elapsed, queue wait, efficiencies, node hours, and where they come from."""
-    found = efficiency.measure(job(), usage(gpus=2, gpu_utilization=80.0), None)
+    found = efficiency.measure(
+        job(),
+        usage(
+            gpus=2, gpu_utilization=160.0, gpu_memory_bytes=40 * GIB, billing=12, energy_joules=900
+        ),
+        None,
+    )
     assert efficiency.metadata(found) == {
         "elapsed (s)": 7200.0,
         "queue wait (s)": 90.0,
@@ -57,8 +63,27 @@ def test_figures_of_accounting_are_told() -> None:
         "memory efficiency (%)": 75.0,
         "GPUs": 2,
         "GPU utilization (%)": 80.0,
+        "GPU memory used (GB)": 40.0,
         "node hours": 4.0,
+        "billing": 12,
+        "billing hours": 24.0,
+        "energy (J)": 900,
         "source": "sacct",
+    }
+    assert efficiency.asset_metadata(found) == {
+        "dagster-hpc/elapsed_seconds": 7200.0,
+        "dagster-hpc/queue_wait_seconds": 90.0,
+        "dagster-hpc/cpus": 8,
+        "dagster-hpc/cpu_efficiency": 80.0,
+        "dagster-hpc/requested_memory_mb": 16384.0,
+        "dagster-hpc/max_rss_mb": 12288.0,
+        "dagster-hpc/memory_efficiency": 75.0,
+        "dagster-hpc/gpus": 2,
+        "dagster-hpc/gpu_utilization": 80.0,
+        "dagster-hpc/gpu_memory_mb": 40960.0,
+        "dagster-hpc/node_hours": 4.0,
+        "dagster-hpc/billing_hours": 24.0,
+        "dagster-hpc/energy_joules": 900,
     }
     assert efficiency.describe(job(), found) == "Job 7 used CPU 80%, memory 75%, GPU 80%."
 
@@ -86,9 +111,16 @@ def test_accounting_that_gathers_nothing_is_completed_by_the_exit_record() -> No
 
 
 def test_what_nobody_measured_is_left_out() -> None:
-    """Unknown is not zero."""
+    """Unknown is not zero, and zero is not unknown."""
     found = efficiency.measure(job(), None, None)
     assert set(efficiency.metadata(found)) == {"elapsed (s)", "queue wait (s)", "source"}
+    assert set(efficiency.asset_metadata(found)) == {
+        "dagster-hpc/elapsed_seconds",
+        "dagster-hpc/queue_wait_seconds",
+    }
+    idle = efficiency.measure(job(), usage(gpus=1, gpu_utilization=0.0, billing=0), None)
+    assert efficiency.asset_metadata(idle)["dagster-hpc/gpu_utilization"] == 0.0
+    assert efficiency.metadata(idle)["billing hours"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -109,8 +141,8 @@ def test_what_nobody_measured_is_left_out() -> None:
             "raise dagster-hpc/mem",
         ),
         (
-            usage(gpus=4, gpu_utilization=20.0),
-            "Its GPUs were busy for 20% of the time: ask for fewer, or feed them faster",
+            usage(gpus=4, gpu_utilization=80.0),
+            "Its GPUs were never busier than 20%: ask for fewer, or feed them faster",
         ),
     ],
 )

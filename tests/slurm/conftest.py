@@ -23,7 +23,7 @@ from tests.cluster import SlurmCluster
 from tests.slurm.matrix import note
 from tests.slurm.stand_in import StandIn, pyslurm_scheduler, why_no_pyslurm
 from tests.slurm.waiting import until_final
-from tests.ssh import Sshd, running_sshd
+from tests.ssh import Login, Sshd, running_sshd
 
 pytest_runtest_logreport = note
 WriteScript = Callable[..., Path]
@@ -83,9 +83,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def sshd_of_slurm(
     slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sshd]:
-    """An sshd on the cluster: its commands find that cluster."""
+    """An sshd on the cluster, behind a login shell that is no sh(1) and prints at its start."""
     variables = {name: slurm_cluster.environment[name] for name in ("SLURM_CONF", "PATH")}
-    with running_sshd(tmp_path_factory.mktemp("sshd"), variables) as running:
+    login = Login("tcsh", {".cshrc": "echo 'Welcome! 42 jobs wait.'\n"})
+    with running_sshd(tmp_path_factory.mktemp("sshd"), variables, login=login) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -254,9 +255,26 @@ async def test_accounting_says_what_the_commands_say(
     assert abs(mine.max_rss_bytes - sacct.max_rss_bytes) < 2 << 20
     assert mine.cpu_seconds and sacct.cpu_seconds
     assert abs(mine.cpu_seconds - sacct.cpu_seconds) < 0.1
-    for name in ("elapsed_seconds", "allocated_cpus", "requested_memory_bytes", "nodes", "gpus"):
+    same = ("elapsed_seconds", "allocated_cpus", "requested_memory_bytes", "nodes", "gpus")
+    for name in (*same, "billing", "energy_joules"):
         assert getattr(mine, name) == getattr(sacct, name), name
+    assert mine.billing
     assert {job.job_id for job in (await rest.find(key, since=since)).records} == {job_id}
+
+
+@pytest.mark.slurm
+async def test_partitions_are_known_as_the_commands_know_them(
+    rest: SlurmRest, cli: SlurmCli
+) -> None:
+    """All but the groups of the user, and whether associations are enforced."""
+    there, here = await rest.partition_facts(), await cli.partition_facts()
+    assert there.groups is None
+    assert replace(there, groups=here.groups, enforces_associations=False, nodes=()) == replace(
+        here, nodes=()
+    )
+    assert [(node.name, node.gres, node.features) for node in there.nodes] == [
+        (node.name, node.gres, node.features) for node in here.nodes
+    ]
 
 
 @pytest.mark.slurm

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hpc_agent.slurm import rest_jobs
 from hpc_agent.slurm.rest_submission import body
 from hpc_agent.slurm.rest_versions import DIALECTS
+from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import parse_job_id
 
@@ -53,6 +54,27 @@ def test_accounting_says_who_cancelled(who: str | None, uid: int | None) -> None
     (job,) = rest_jobs.of_accounting([{**ACCOUNTED, "kill_request_user": who}]).records
     assert (job.state, job.cancelled_by) == (JobState.CANCELLED, uid)
     assert job.script == "/work/jobs/run-1/job.sh"
+
+
+@pytest.mark.parametrize("unknown", [None, -2, 0])
+def test_usage_has_what_was_measured_and_not_what_was_not(unknown: int | None) -> None:
+    """Energy that nobody measures is null in 22.05, -2 in 24.11 and 26.05."""
+    gpus = [
+        {"type": "gres", "name": "gpuutil", "count": 150},
+        {"type": "gres", "name": "gpumem", "count": 7 << 30},
+    ]
+    energy: dict[str, Any] = {"type": "energy", "name": "", "count": unknown}
+    allocated = [{"type": "billing", "count": 4}, energy]
+    job = {
+        **ACCOUNTED,
+        "tres": {"allocated": [*allocated, {"type": "gres", "name": "gpu", "count": 2}]},
+        "steps": [{"tres": {"requested": {"max": gpus[1:], "total": gpus}}}],
+    }
+    assert rest_jobs.usage_of([job])["17"] == Usage(
+        gpus=2, gpu_utilization=150, gpu_memory_bytes=7 << 30, billing=4
+    )
+    energy["count"] = 900
+    assert rest_jobs.usage_of([job])["17"].energy_joules == 900
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
-from hpc_agent.errors import SchedulerLimitError, SubmitRefusedError
+from hpc_agent.errors import NoPartitionError, SchedulerLimitError, SubmitRefusedError
+from hpc_agent.jobs.options import Source, merge
+from hpc_agent.jobs.partition_choice import with_partition
 from hpc_agent.slurm.cli import SlurmCli, slurm_on_this_host
 from tests.cluster import SlurmCluster, own_cluster
 from tests.preemption import slurm as command
@@ -21,7 +24,13 @@ USER = getpass.getuser()
 @pytest.fixture(scope="module")
 def strict() -> Iterator[SlurmCluster]:
     """A cluster that enforces limits: two jobs by QOS ``few``, three by account ``small``."""
-    enforced = ["AccountingStorageEnforce=associations,limits,qos"]
+    enforced = [
+        "AccountingStorageEnforce=associations,limits,qos",
+        # Without GPUs. Nobody answers there: what is submitted waits.
+        "NodeName=plain CPUs=8 RealMemory=8192 Feature=ib NodeAddr=127.0.0.1 Port=9 State=DOWN",
+        "PartitionName=cpu Nodes=plain MaxTime=60 State=UP AllowAccounts=small",
+        "PartitionName=other Nodes=plain MaxTime=60 State=UP AllowAccounts=root",
+    ]
     with own_cluster(accounting=True, conf_lines=enforced) as cluster:
         for words in (
             ("add", "qos", "few", "MaxSubmitJobsPerUser=2", "MaxWall=3", "Flags=DenyOnLimit"),
@@ -40,6 +49,41 @@ async def scheduler(strict: SlurmCluster) -> AsyncIterator[SlurmCli]:
     for job in (await slurm.queue()).records:
         if not job.state.is_final:
             await slurm.cancel(job.job_id)
+
+
+@pytest.mark.parametrize(
+    ("asked", "partition"),
+    [
+        ({"mem": "4G", "constraint": "ib"}, "cpu"),
+        ({"account": "root", "time": "60"}, "other"),
+        ({"gpus": 2, "time": "45", "qos": "normal"}, "batch"),
+        ({"gpus": 4, "nodes": 2, "mem": "100M", "time": "5"}, "batch,debug"),
+        ({"gpus": 4}, "batch"),
+    ],
+)
+async def test_partition_that_is_chosen_is_one_that_slurm_takes(
+    scheduler: SlurmCli, write_script: WriteScript, asked: dict[str, Any], partition: str
+) -> None:
+    """By what Slurm tells of partitions, nodes and accounts; sbatch agrees (EnforcePartLimits)."""
+    facts = await scheduler.partition_facts()
+    assert facts.enforces_associations
+    merged = merge([Source("run tags", {"account": "small", **asked})])
+    settings = with_partition(merged, facts, allowed=None)
+    assert {each.option: each.value for each in settings}["partition"] == partition
+    script = write_script("true", options=[each.directive for each in settings])
+    await scheduler.submit(script, name="n", comment="c")
+
+
+async def test_partition_that_slurm_would_refuse_is_not_chosen(
+    scheduler: SlurmCli, write_script: WriteScript
+) -> None:
+    """More GPUs than there are: sbatch says so as well."""
+    merged = merge([Source("run tags", {"account": "small", "gpus": 5})])
+    with pytest.raises(NoPartitionError, match="4 GPUs that the job can use on 2 of its nodes"):
+        with_partition(merged, await scheduler.partition_facts(), allowed=None)
+    script = write_script("true", options=[each.directive for each in merged])
+    with pytest.raises(SubmitRefusedError):
+        await scheduler.submit(script, name="n", comment="c")
 
 
 @pytest.mark.parametrize(

@@ -217,16 +217,17 @@ def test_half_of_a_cluster_is_an_error(file: str) -> None:
     [
         "18 torn",
         f"18{FIELD}torn",
-        FIELD.join(["Welcome"] * 10),
-        FIELD.join(["17_[3-9]", *[""] * 9]),
+        FIELD.join(["Welcome"] * 11),
+        FIELD.join(["17_[3-9]", *[""] * 10]),
     ],
     ids=["word", "torn", "banner", "range"],
 )
 def test_steps_after_an_odd_row_are_nobodys(odd: str) -> None:
     """The figures of one job are not another's."""
-    header = ["JobID", "Elapsed", "CPUs", "Time", "Memory", "RSS", "Nodes", "TRES", "Ave", "Max"]
-    job = ["17", "10", "1", "00:05", "1G", "", "1", "", "", ""]
-    step = ["18.batch", "10", "1", "00:05", "", "900K", "1", "", "", ""]
+    words = "JobID Elapsed CPUs Time Memory RSS Nodes TRES Max Tot Energy"
+    header = words.split(" ")
+    job = ["17", "10", "1", "00:05", "1G", "", "1", "", "", "", ""]
+    step = ["18.batch", "10", "1", "00:05", "", "900K", "1", "", "", "", ""]
     lines = [FIELD.join(header), FIELD.join(job), odd, FIELD.join(step)]
     used = usage.parse("\n".join(lines) + "\n")
     assert all(each.max_rss_bytes is None for each in used.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,9 +36,11 @@ from dagster_shared.record import copy
 from dagster_shared.serdes import deserialize_value, serialize_value
 from dagster_shared.serdes.serdes import PackableValue
 
+from hpc_agent.control_plane.agents_seen import agents_seen
 from hpc_agent.control_plane.faces.view import LocationView, error_info
 from hpc_agent.control_plane.presence import AgentPresence
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue
+from hpc_agent.control_plane.store.agents import Agents
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 WITHOUT_AGENT_SECONDS = 5.0
@@ -109,9 +112,10 @@ COMPONENT_STATE: Final = AgentCall(
 class AgentCaller:
     """Sends calls to agents and waits for the answers."""
 
-    def __init__(self, queue: RequestQueue, presence: AgentPresence) -> None:
+    def __init__(self, queue: RequestQueue, presence: AgentPresence, agents: Agents) -> None:
         self._queue = queue
         self._presence = presence
+        self._agents = agents
 
     async def call(
         self, call: AgentCall, args: Any, view: LocationView, time_remaining: float | None
@@ -128,29 +132,31 @@ class AgentCaller:
         request = await self._queue.wait_for_answer(request_id, patience)
         if request is None or request.response is None:
             is_taken = not await self._queue.withdraw(request_id)
-            words = self._silence(call, view, patience, is_taken=is_taken)
+            words = await asyncio.to_thread(self._silence, call, view, patience, is_taken=is_taken)
             return serialize_value(call.error(error_info(words)))
         return _answer(call, request.response)
 
     def _silence(
         self, call: AgentCall, view: LocationView, patience: float, *, is_taken: bool
     ) -> str:
-        if not self._presence.any_alive():
-            return (
-                f"no agent is connected, and code location {view.name!r} needs one for "
-                f"{call.api.name}: check that `hpc-agent start` is running"
-            )
+        """Say what is known of why no answer came; blocking."""
+        seen = agents_seen(self._agents, self._presence)
+        heard = seen.last_heartbeat_ago()
         queue = f" that serves agent queue {view.agent_queue!r}" if view.agent_queue else ""
         about = f"{call.api.name} for code location {view.name!r}"
         if is_taken:
+            server = self._agents.code_servers().get((view.deployment, view.name))
+            told = f"; of its code server it said: {server.message}" if server else ""
             return (
-                f"an agent{queue} has taken {about} and not answered within {patience:.0f} s: its "
-                "log says why"
+                f"an agent{queue} has taken {about} and not answered within {patience:.0f} s; "
+                f"{heard}{told}"
             )
-        return (
-            f"no agent{queue} has taken {about} within {patience:.0f} s: one that is connected may "
-            "be busy or stopped; see its log"
-        )
+        if not seen.is_any_alive:
+            return (
+                f"no agent is connected, and code location {view.name!r} needs one for "
+                f"{call.api.name}; {heard}: check that `hpc-agent start` is running"
+            )
+        return f"no agent{queue} has taken {about} within {patience:.0f} s; {heard}"
 
 
 def for_agent(args: Any, location_name: str) -> Any:

@@ -12,13 +12,10 @@ from dagster_cloud.api.dagster_cloud_api import DagsterCloudCodeLocationManifest
 from dagster_shared.error import SerializableErrorInfo
 from dagster_shared.serdes import deserialize_value
 
+from hpc_agent.control_plane.agents_seen import AgentsSeen
+from hpc_agent.control_plane.faces.standing import update_text, waiting_text
 from hpc_agent.control_plane.store.agents import CodeServer
 from hpc_agent.control_plane.store.locations import Location
-
-NO_AGENT = (
-    "no agent has connected yet: start one with `hpc-agent start`, with this control plane's "
-    "address and a token from `hpc-agent control-plane token create`"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +23,7 @@ class LocationView:
     """An immutable picture of a location; a change makes a new one with a new ``server_id``.
 
     ``name`` is what agents know the location by, ``face_name`` what webserver and daemon do.
+    ``update`` says how a newer version stands that is on its way.
     """
 
     deployment: str
@@ -36,6 +34,7 @@ class LocationView:
     server_id: str
     manifest: DagsterCloudCodeLocationManifest | None
     error: SerializableErrorInfo | None
+    update: str | None
 
     def repositories(self) -> ListRepositoriesResponse | SerializableErrorInfo:
         """Answer ListRepositories: the uploaded repositories, or what keeps them from loading."""
@@ -64,12 +63,15 @@ class LocationView:
         )
 
 
-def view_of(location: Location, server: CodeServer | None, *, agents_known: bool) -> LocationView:
+def view_of(location: Location, server: CodeServer | None, seen: AgentsSeen) -> LocationView:
     """Picture a location. An error of the newest upload hides the last good one."""
+    update = update_text(location, server, seen)
     if location.error is not None:
         error = deserialize_value(location.error, SerializableErrorInfo)
+        if update is not None:
+            error = error._replace(message=f"{_of_before(update)}\n\n{error.message}")
     elif location.manifest is None:
-        error = error_info(waiting_text(location, server, agents_known=agents_known))
+        error = error_info(waiting_text(location, server, seen))
     else:
         error = None
     manifest = location.manifest if error is None else None
@@ -85,19 +87,12 @@ def view_of(location: Location, server: CodeServer | None, *, agents_known: bool
             deserialize_value(manifest, DagsterCloudCodeLocationManifest) if manifest else None
         ),
         error=error,
+        update=update,
     )
 
 
-def waiting_text(location: Location, server: CodeServer | None, *, agents_known: bool) -> str:
-    """Say why a location has no definitions yet."""
-    start = f"code location {location.name!r} is not loaded yet: "
-    if not agents_known:
-        return start + NO_AGENT
-    if server is None:
-        return start + "an agent is connected and has not reported a code server for it"
-    if server.message:
-        return start + server.message
-    return start + f"its code server is {server.status}"
+def _of_before(update: str) -> str:
+    return f"{update[0].upper()}{update[1:]}\nUntil then, the error of what was loaded last:"
 
 
 def error_info(message: str) -> SerializableErrorInfo:

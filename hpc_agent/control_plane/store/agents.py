@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,11 +17,15 @@ FORGOTTEN_AFTER_SECONDS = 7 * 24 * 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeServer:
-    """The state of a location's code server in an agent's words."""
+    """The state of a location's code server in an agent's words.
+
+    ``version`` is the time of the deploy that it was started for, where the agent says that.
+    """
 
     location: str
     status: str
     message: str
+    version: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +70,7 @@ class Agents:
         query = sa.select(code_servers).order_by("heartbeat_at")
         with self._database.read() as connection:
             return {
-                (row.deployment, row.location): CodeServer(
-                    location=row.location, status=row.status, message=row.message
-                )
-                for row in connection.execute(query)
+                (row.deployment, row.location): _server(row) for row in connection.execute(query)
             }
 
     def forget_old(self) -> None:
@@ -78,6 +80,12 @@ class Agents:
             connection.execute(sa.delete(code_servers).where(code_servers.c.heartbeat_at < limit))
 
 
+def _server(row: sa.Row[Any]) -> CodeServer:
+    return CodeServer(
+        location=row.location, status=row.status, message=row.message, version=row.version
+    )
+
+
 def _replace_servers(
     connection: sa.Connection, agent: Agent, servers: Sequence[CodeServer]
 ) -> bool:
@@ -85,16 +93,14 @@ def _replace_servers(
         code_servers.c.deployment == agent.deployment, code_servers.c.agent_id == agent.agent_id
     )
     query = sa.select(code_servers).where(mine)
-    before = {
-        CodeServer(location=row.location, status=row.status, message=row.message)
-        for row in connection.execute(query)
-    }
+    before = {_server(row) for row in connection.execute(query)}
     connection.execute(sa.delete(code_servers).where(mine))
     for server in servers:
         connection.execute(
             sa.insert(code_servers).values(
                 deployment=agent.deployment, agent_id=agent.agent_id, location=server.location,
-                status=server.status, message=server.message, heartbeat_at=agent.heartbeat_at,
+                status=server.status, message=server.message, version=server.version,
+                heartbeat_at=agent.heartbeat_at,
             )
         )  # fmt: skip
     return before != set(servers)

@@ -78,7 +78,13 @@ _V5: Final = (
         expires_at DOUBLE PRECISION NOT NULL)""",
 )
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
+# What a code server was started for, and which launches were told that they wait.
+_V6: Final = (
+    "ALTER TABLE code_servers ADD COLUMN version DOUBLE PRECISION",
+    "ALTER TABLE requests ADD COLUMN wait_told_at DOUBLE PRECISION",
+)
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6)
 
 
 def migrate(connection: sa.Connection) -> None:

@@ -53,7 +53,8 @@ class Request:
     """One request; ``expires_at`` None means that it must not be dropped.
 
     ``body`` is a serialized DagsterCloudApiRequest, ``response`` a serialized answer. Until
-    ``awaited_until`` a task of some gateway waits for the answer and acts on it.
+    ``awaited_until`` a task of some gateway waits for the answer and acts on it. ``wait_told_at``
+    is when its run was told that it waits for an agent.
     """
 
     request_id: str
@@ -72,6 +73,7 @@ class Request:
     answered_at: float | None = None
     response: str | None = None
     awaited_until: float | None = None
+    wait_told_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +202,26 @@ class Requests:
                 sa.update(requests)
                 .where(requests.c.request_id.in_([request.request_id for request in found]))
                 .values(awaited_until=None)
+            )
+        return found
+
+    def take_in_wait(self, api: str, since: float) -> list[Request]:
+        """Return what no agent has taken since then, each request once for all gateways."""
+        waits = sa.and_(
+            requests.c.api == api, requests.c.state == RequestState.QUEUED,
+            requests.c.created_at < since, requests.c.wait_told_at.is_(None),
+        )  # fmt: skip
+        query = sa.select(requests).where(waits).order_by("created_at")
+        with self._database.read() as connection:  # most looks find nothing: take no lock for that
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._database.write() as connection:
+            locked = query.with_for_update(skip_locked=True)
+            found = [_request(row) for row in connection.execute(locked).mappings()]
+            connection.execute(
+                sa.update(requests)
+                .where(requests.c.request_id.in_([request.request_id for request in found]))
+                .values(wait_told_at=time.time())
             )
         return found
 

@@ -41,7 +41,7 @@ agents = _table(
 code_servers = _table(
     "code_servers",
     deployment=sa.Text, location=sa.Text, agent_id=sa.Text, status=sa.Text, message=sa.Text,
-    heartbeat_at=sa.Double,
+    heartbeat_at=sa.Double, version=sa.Double,
 )  # fmt: skip
 requests = _table(
     "requests",
@@ -49,6 +49,7 @@ requests = _table(
     run_id=sa.Text, state=sa.Text, created_at=sa.Double, expires_at=sa.Double,
     lease_owner=sa.Text, leased_at=sa.Double, hand_outs=sa.Integer, answered_at=sa.Double,
     response=sa.Text, awaited_until=sa.Double, is_branch=sa.Integer,
+    wait_told_at=sa.Double,
 )  # fmt: skip
 idempotency_keys = _table(
     "idempotency_keys",

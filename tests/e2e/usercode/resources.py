@@ -25,6 +25,17 @@ def elsewhere() -> None:
     """Says somewhere else."""
 
 
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["north", "south"]))
+def by_region() -> dg.MaterializeResult[int]:
+    """Has partitions, and a data version of its own."""
+    return dg.MaterializeResult(data_version=dg.DataVersion("7"), value=1)
+
+
+@dg.asset(deps=[by_region])
+def below() -> None:
+    """Is stale when what it depends on is materialized anew."""
+
+
 @dg.op(tags={"dagster-hpc/cpus-per-task": "2"})
 def busy() -> None:
     """Two CPUs."""
@@ -36,4 +47,4 @@ def busy_job() -> None:
     busy()
 
 
-defs = dg.Definitions(assets=[small, large, debugged, elsewhere], jobs=[busy_job])
+defs = dg.Definitions(assets=[small, large, debugged, elsewhere, by_region, below], jobs=[busy_job])

@@ -33,7 +33,7 @@ daily = dg.DailyPartitionsDefinition(start_date="2026-01-01")
     group_name="weather",
     owners=OWNERS,
     tags={"domain": "weather", "quality": "raw"},
-    kinds={"python", "json"},
+    kinds={"python", "slurm"},
     code_version="1",
 )
 def raw_readings(network: StationNetwork) -> dg.MaterializeResult[list[Reading]]:
@@ -58,7 +58,7 @@ def raw_readings(network: StationNetwork) -> dg.MaterializeResult[list[Reading]]
     group_name="weather",
     owners=OWNERS,
     tags={"domain": "weather", "quality": "clean"},
-    kinds={"python", "json"},
+    kinds={"python", "slurm"},
     metadata={"dagster/column_schema": READING_COLUMNS},
 )
 def clean_readings(
@@ -79,7 +79,7 @@ def clean_readings(
 
 
 @dg.asset(
-    group_name="weather", owners=OWNERS, tags={"domain": "weather"}, kinds={"python", "markdown"}
+    group_name="weather", owners=OWNERS, tags={"domain": "weather"}, kinds={"python", "slurm"}
 )
 def summary(clean_readings: list[Reading]) -> dg.MaterializeResult[dict[str, float]]:
     """The mean temperature of each station."""
@@ -114,7 +114,7 @@ def every_station_reported(clean_readings: list[Reading]) -> dg.AssetCheckResult
     group_name="archive",
     owners=OWNERS,
     tags={"domain": "weather"},
-    kinds={"python", "json"},
+    kinds={"python", "slurm"},
     partitions_def=daily,
 )
 def daily_extremes(
