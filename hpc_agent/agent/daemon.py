@@ -64,7 +64,7 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store import meta, tracking
+from hpc_agent.store import meta, partition_use, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
 from hpc_agent.workers.changes import Changes, Signature
@@ -174,7 +174,14 @@ async def _open(
             clock=clock,
         ),
         bells=bells,
-        partitions=partition_book(config, cluster.scheduler, clock),
+        partitions=partition_book(
+            config,
+            cluster.scheduler,
+            clock,
+            keep=lambda facts: store.run(
+                lambda db: partition_use.keep_idle(db, facts.nodes, time.time())
+            ),
+        ),
         clock=clock,
         stop=stop,
     )

@@ -19,6 +19,8 @@ UNREADABLE = "unreadable"
 ARTIFACTS = "artifacts"
 # And whether it takes nothing new (JSON: Drain of store/draining.py).
 DRAIN = "drain"
+# And which nodes of each partition were idle (JSON: partition_use.keep_idle).
+IDLE_NODES = "idle_nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from textual.widgets import Log, TabbedContent, TabPane
 
 from hpc_agent.cli.explain import print_page
 from hpc_agent.cli.table import Column, print_table
+from hpc_agent.cli.times import time_of
 from hpc_agent.cli.top.output_page import OutputPage
 from hpc_agent.config import AgentConfig
 from hpc_agent.files import Files
@@ -24,10 +25,14 @@ _LAST_BYTES = 1 << 16
 _STREAMS = ("stdout", "stderr")
 _PARTITIONS = (
     Column("partition", elastic=True),
-    Column("running", "our jobs running"),
+    Column("running", "running"),
     Column("waiting", "waiting"),
-    Column("in_line", "in line, of all users"),
+    Column("in_line", "all in line"),
+    Column("idle_nodes", "idle nodes"),
+    Column("nodes", "of"),
+    Column("seen_at", "as of", short=time_of),
 )
+_NO_NODES = "\nNodes are looked at where agent.yaml lets the agent choose partitions (runs)."
 TABS: Sequence[str] = (*_STREAMS, "explain", "partitions")
 
 
@@ -118,4 +123,7 @@ class Details(Vertical):
         print_page(read_explanation(self._config, key), console)
 
     def _print_partitions(self, console: Console) -> None:
-        print_table(_PARTITIONS, read_partitions(self._config), console)
+        rows = read_partitions(self._config)
+        print_table(_PARTITIONS, rows, console)
+        if not any(row["seen_at"] for row in rows):
+            console.print(_NO_NODES)
