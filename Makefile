@@ -12,20 +12,22 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling lock bench bench-full soak chaos chaos-full defences docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences storage-suites docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
 	@echo "make versions     user code on each supported release of Dagster, all at once"
 	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
-	@echo "make check        formatting, lint, types, spelling, vulnerabilities, tests: what CI runs"
+	@echo "make check        formatting, lint, types, spelling, docs, vulnerabilities, tests: what CI runs"
+	@echo "make docs         the documentation as a site, in docs/_build/html; a warning is an error"
 	@echo "make bench        latencies and memory, measured on this machine"
 	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
 	@echo "make soak         a quarter of an hour of connections against relay, gateway and node program"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
+	@echo "make storage-suites  Dagster's own storage tests, on plain storages and through the gateway"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
 	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
 	@echo "make audit        known vulnerabilities of what is locked, where their list can be had"
@@ -60,7 +62,7 @@ versions: $(READY)
 slurm-versions: $(READY)
 	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)
 
-check: lint types spelling audit test
+check: lint types spelling docs audit test
 
 format: $(READY)
 	$(VENV)/bin/ruff format .
@@ -75,6 +77,12 @@ types: $(READY)
 
 spelling: $(READY)
 	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs *.md
+
+docs: $(READY)
+	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder html \
+	  --doctree-dir docs/_build/doctrees \
+	  docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(READY)
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
@@ -94,6 +102,9 @@ chaos-full: $(READY)
 defences: $(READY)
 	@$(VENV)/bin/python -m tests.security $(ARGS)
 
+storage-suites: $(READY)
+	@$(VENV)/bin/python -m tests.storage_suites $(ARGS)
+
 docker-test:
 	@docker/test
 
@@ -106,7 +117,7 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 lock:
 	$(VENV)/bin/pip install --quiet uv
 	$(COMPILE) $(LOCKED) -o requirements.lock $(ARGS)
-	$(COMPILE) $(LOCKED) --extra dev --group build -c requirements.lock -o requirements-dev.lock $(ARGS)
+	$(COMPILE) $(LOCKED) --extra dev --extra docs --group build -c requirements.lock -o requirements-dev.lock $(ARGS)
 	$(COMPILE) --group build -c requirements-dev.lock -o requirements-build.lock $(ARGS)
 
 # Of what a site installs: the tools of this repository are not in it.
@@ -132,4 +143,4 @@ dist: $(READY)
 	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/reference .mypy_cache .pytest_cache .ruff_cache

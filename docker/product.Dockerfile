@@ -26,6 +26,7 @@ COPY pyproject.toml LICENSE README.md /usr/src/hpc-agent/
 # hpc_agent has symbolic links to these two.
 COPY templates /usr/src/hpc-agent/templates
 COPY slurm /usr/src/hpc-agent/slurm
+COPY docs /usr/src/hpc-agent/docs
 COPY hpc_agent /usr/src/hpc-agent/hpc_agent
 RUN /opt/hpc-agent/bin/pip install --no-cache-dir --no-deps --no-build-isolation \
         /usr/src/hpc-agent \

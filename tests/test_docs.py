@@ -11,18 +11,21 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from hpc_agent.agent.bells import Bells
 from hpc_agent.agent.loop import Bell
+from hpc_agent.cli import app
+from hpc_agent.manual.library import REFERENCE, reference
 from hpc_agent.runs.last_word import RunEnd, last_word
 from hpc_agent.store.news import Topic
 from hpc_agent.store.phases import FINAL, TRANSITIONS, Phase
 from hpc_agent.store.workers import WorkerKind
+from tests.manual.pages import ROOT, WRITTEN
 from tests.workers import a_worker
 
-ROOT = Path(__file__).parent.parent
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*WRITTEN, ROOT / "CONTRIBUTING.md"]
 OURS = re.compile(r"`((?:hpc_agent|tests|templates|slurm|docker|docs)/[\w./-]+)`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 # A module and what it is named for: `hpc_agent/…/….py`: `Name` or `Name.method`.
@@ -35,7 +38,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     """A page that points to what was renamed or removed is mended with it."""
     text = page.read_text()
     missing = [name for name in OURS.findall(text) if not (ROOT / name).exists()]
-    missing += [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    missing += [link for link in LINK.findall(text) if not leads_somewhere(page, link)]
     assert missing == []
 
 
@@ -96,9 +99,27 @@ async def test_page_has_the_bells_of_the_code() -> None:
     ]
 
 
-def rows_of(heading: str, *, table: int = 0) -> list[list[str]]:
-    """Return the rows of a table in a section of the page, without its head."""
-    _, _, rest = ARCHITECTURE.read_text().partition(f"\n## {heading}\n")
+def leads_somewhere(page: Path, link: str) -> bool:
+    """Whether a link has a file at its end, or a page that is made from the code."""
+    target = (page.parent / link).resolve()
+    if target.parent == ROOT / "docs" / REFERENCE:
+        return target.stem in reference(get_command(app))
+    return target.exists()
+
+
+def test_each_behaviour_of_user_code_is_tested() -> None:
+    """The last column of the page names a test that is there."""
+    there = "".join(path.read_text() for path in (ROOT / "tests/e2e").glob("test_user_code*.py"))
+    rows = rows_of("Tried", page=ROOT / "docs" / "user-code.md")
+    assert len(rows) > 15
+    for user_code, outcome, *_, test in rows:
+        assert outcome.split()[0] in {"works", "does", "with"}, user_code
+        assert f"\ndef {test.strip('`')}(" in there, user_code
+
+
+def rows_of(heading: str, *, table: int = 0, page: Path = ARCHITECTURE) -> list[list[str]]:
+    """Return the rows of a table in a section of a page, without its head."""
+    _, _, rest = page.read_text().partition(f"\n## {heading}\n")
     section = rest.partition("\n## ")[0]
     found = re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE)[table]
     lines = found.splitlines()[2:]

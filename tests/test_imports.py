@@ -17,7 +17,7 @@ PACKAGE = ROOT / "hpc_agent"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "manual"),
     ("agent", "inspection"),
     ("runs",),
     ("cluster", "code_servers"),
@@ -26,7 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
-    ("account", "clock", "files", "inbound", "isolation", "service"),
+    ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
     ("hostile_files", "private_directories", "private_files"),
     ("descriptors", "errors", "hints", "seldom", "tls"),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,3 +55,29 @@ def sticky_place() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         Path(directory).chmod(0o1777)
         yield Path(directory)
+
+
+def environment_for_all(directory: Path) -> Path:
+    """Make a virtual environment with our packages that every user can run; skip where none can be.
+
+    Its interpreter is the one that the tests run on, or the machine's own of the same version.
+    """
+    version = f"python3.{sys.version_info.minor}"
+    candidates = (sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin"))
+    # By way of a shell: setpriv itself looks for its program with root's rights.
+    found = [
+        each
+        for each in candidates
+        if each and as_user(NOBODY, "sh", "-c", '"$0" -V', each).returncode == 0
+    ]
+    if not found:
+        pytest.skip(f"other users of this machine can run no {version}")
+    subprocess.run([found[0], "-m", "venv", "--without-pip", str(directory)], check=True)
+    ours = Path(sys.executable).parent
+    line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+    (directory / "lib" / version / "site-packages" / "ours.pth").write_text(line + "\n")
+    for name in ("hpc-agent", "dagster", "dagster-daemon", "dagster-webserver"):
+        _, _, body = (ours / name).read_text().partition("\n")
+        (directory / "bin" / name).write_text(f"#!{directory}/bin/python\n{body}")
+        (directory / "bin" / name).chmod(0o755)
+    return directory

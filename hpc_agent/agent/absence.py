@@ -68,8 +68,11 @@ class AbsenceClock:
 
         def write(db: Database) -> None:
             for worker in stored.with_keys(db, keys):
-                line = f"Job {worker.job_id} is not in Slurm's queue any more, and how it stands "
-                run_log.say_line(db, worker, f"{line}is not known: {words}", now=context.wall())
+                line = (
+                    f"Job {worker.job_id} is not in Slurm's queue any more, "
+                    f"and how it stands is not known: {words}"
+                )
+                run_log.say_line(db, worker, line, now=context.wall())
 
         if keys:
             await context.store.run(write)

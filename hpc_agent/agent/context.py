@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hpc_agent.agent.bells import Bells
+from hpc_agent.agent.troubles import Troubles
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.login_node import ClusterAndLoginNode
 from hpc_agent.cluster.partition_book import PartitionBook
@@ -38,6 +39,10 @@ class RecentErrors:
         """Keep an error."""
         self._errors.appendleft((now, message[:_CHARACTERS_KEPT]))
 
+    def rows(self, limit: int) -> list[dict[str, float | str]]:
+        """Return the newest of them."""
+        return [{"at": at, "message": message} for at, message in list(self._errors)[:limit]]
+
     def packed(self, now: float) -> list[Packed]:
         """Return them as TimestampedErrors."""
         return [
@@ -65,6 +70,7 @@ class Context:
     bells: Bells
     partitions: PartitionBook | None = None
     errors: RecentErrors = field(default_factory=RecentErrors)
+    troubles: Troubles = field(default_factory=Troubles)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time
     drain: Drain = field(default_factory=Drain)

@@ -104,7 +104,7 @@ async def run_agent(
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
-        await _run_until(stop, loops, tasks, notifier)
+        await _run_until(context, loops, tasks, notifier)
         notifier.stopping()
         log.info("stopping; jobs go on")
 
@@ -314,15 +314,17 @@ def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[
 
 
 async def _run_until(
-    stop: asyncio.Event, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
+    context: Context, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
 ) -> None:
     running = [
-        asyncio.create_task(repeat(loop.name, loop.step, loop.bell), name=loop.name)
+        asyncio.create_task(
+            repeat(loop.name, loop.step, loop.bell, context.troubles), name=loop.name
+        )
         for loop in loops
     ]
     if notifier.watchdog_interval:
         running.append(asyncio.create_task(_feed_watchdog(notifier), name="watchdog"))
-    stopped = asyncio.create_task(stop.wait(), name="stop")
+    stopped = asyncio.create_task(context.stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopped}:

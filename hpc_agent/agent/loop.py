@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpc_agent.agent.deployments import UnknownDeploymentError
+from hpc_agent.agent.troubles import Troubles
 from hpc_agent.errors import HpcAgentError, LeaseHeldError
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,18 @@ class Backoff:
         self._failures = 0
 
 
-async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) -> None:
+async def repeat(
+    name: str,
+    step: Callable[[], Awaitable[float]],
+    bell: Bell,
+    troubles: Troubles | None = None,
+) -> None:
     """Repeat ``step``, which returns how many seconds may pass before the next one.
 
-    An error is logged and followed by back-off. Raises only what FATAL lists.
+    An error is logged, noted among the ``troubles`` and followed by back-off. Raises only what
+    FATAL lists.
     """
+    troubles = troubles or Troubles()
     backoff = Backoff()
     last_words = ""
     while True:
@@ -74,6 +82,7 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) ->
                 log.info("%s: works again", name)
             backoff.reset()
             last_words = ""
+            troubles.works(name)
         except FATAL:
             raise
         except HpcAgentError as error:
@@ -87,8 +96,10 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], bell: Bell) ->
                 _LONGEST_BACKOFF_SECONDS,
             )
             last_words = words
-        except Exception:
+            troubles.note(name, words)
+        except Exception as error:
             wait = backoff.next()
+            troubles.note(name, f"unexpected error: {error!r}")
             log.exception("%s: unexpected error; trying again in %.1f s", name, wait)
             last_words = "unexpected error"
         await bell.wait(wait)

@@ -10,10 +10,12 @@ import typer
 from hpc_agent import __version__
 from hpc_agent.cli import (
     agent,
+    backup,
     config,
     control_plane,
     debug,
     demo,
+    docs,
     doctor,
     explain,
     jobs,
@@ -22,6 +24,7 @@ from hpc_agent.cli import (
     options,
     outgoing,
     report,
+    servers,
     service,
     support,
     template,
@@ -57,15 +60,19 @@ def _options(
 
 agent.register(app)
 jobs.register(app)
+servers.register(app)
 logs.register(app)
 top.register(app)
 explain.register(app)
 debug.register(app)
 operate.register(app)
 demo.register(app)
+docs.register(app)
 doctor.register(app)
 support.register(app)
 report.register(app)
+backup.register(app)
+backup.register_control_plane(control_plane.app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(options.app, name="options")

@@ -21,6 +21,9 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", help="At most this ma
 LocationOption = Annotated[
     str | None, typer.Option("--location", "-l", help="Only of this code location.")
 ]
+DeploymentOption = Annotated[
+    str | None, typer.Option("--deployment", "-d", help="Only of this deployment.")
+]
 RunOption = Annotated[
     str | None, typer.Option("--run", "-r", help="Only of this run: its id, or its beginning.")
 ]

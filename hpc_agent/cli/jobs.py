@@ -47,8 +47,8 @@ def short_id(run_id: str) -> str:
 
 
 RUN_ID = Column("run_id", "run", short=short_id)
-WAIT = Column("wait_seconds", "wait", short=length_of)
-ELAPSED = Column("elapsed_seconds", "elapsed", short=length_of)
+WAIT = Column("wait_seconds", "wait", short=length_of, whole="{:.1f}".format)
+ELAPSED = Column("elapsed_seconds", "elapsed", short=length_of, whole="{:.1f}".format)
 STATE = Column("state", style=state_style)
 DESCRIPTION = Column("description", elastic=True)
 JOBS = (
@@ -75,7 +75,7 @@ REQUESTS = (
     Column("location", elastic=True),
     RUN_ID,
     Column("state", elastic=True),
-    Column("open_seconds", "open for", short=length_of),
+    Column("open_seconds", "open for", short=length_of, whole="{:.1f}".format),
 )
 HISTORY = (
     Column("at", short=time_of, whole=iso_time_of),

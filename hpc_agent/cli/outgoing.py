@@ -22,7 +22,7 @@ COLUMNS = (
     Column("state"),
     Column("what", elastic=True),
     Column("run", short=short_id),
-    Column("age_seconds", "age", short=length_of),
+    Column("age_seconds", "age", short=length_of, whole="{:.0f}".format),
     Column("size"),
     Column("reason", elastic=True),
 )

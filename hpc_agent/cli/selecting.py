@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hpc_agent.cli.arguments import LocationOption, RunOption, SinceOption
+from hpc_agent.cli.arguments import DeploymentOption, LocationOption, RunOption, SinceOption
 from hpc_agent.cli.times import since_option
 from hpc_agent.errors import UsageError
 from hpc_agent.hints import did_you_mean
@@ -25,9 +25,7 @@ def _options(
     *,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what is over.")] = False,
     location: LocationOption = None,
-    deployment: Annotated[
-        str | None, typer.Option("--deployment", "-d", help="Only of this deployment.")
-    ] = None,
+    deployment: DeploymentOption = None,
     run: RunOption = None,
     state: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ import secrets
 
 from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig, Environment
-from hpc_agent.dagster_plus.instance_ref import instance_ref
+from hpc_agent.dagster_plus.instance_ref import dagster_yaml, instance_ref
 from hpc_agent.dagster_plus.serdes import dumps
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import NodePath, NodeSpec, log_settings
@@ -51,6 +51,7 @@ def plan_server(
         )
     _check_container(environment, data, location=location, placement=placement)
     working_directory = data.start_directory(environment)
+    instance = deployment, config.compute_logs, config.python_logs_of(location)
     spec = NodeSpec(
         key=key,
         kind=WorkerKind.CODE_SERVER,
@@ -73,6 +74,7 @@ def plan_server(
         nice=config.code_servers.login.nice if placement == "login" else 0,
         compute_logs=log_settings(config.compute_logs),
         artifacts_directory=str(config.artifacts_of(deployment, location)),
+        dagster_yaml=dagster_yaml(*instance),
     )
     layers = server_layers(config, deployment=deployment, location=location)
     return JobPlan(

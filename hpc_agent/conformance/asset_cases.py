@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from dagster import AssetCheckKey, AssetKey, DagsterEventType
 from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.event_log.base import AssetEntry
 from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 from dagster_shared.record import copy
 
@@ -34,34 +36,49 @@ _Case = partial(CaseOf, "events")
 # -- records
 
 
-def _sorted_records(records: Any) -> list[Any]:
+def _asset_records(side: Side, keys: Sequence[AssetKey] | None = None) -> list[Any]:
+    """Read records as user code finds them: where one lacks a thing, Dagster asks on."""
+    records = side.events.get_asset_records(keys)
+    if not side.events.asset_records_have_last_observation:
+        records = [copy(each, asset_entry=_completed(side, each.asset_entry)) for each in records]
     return sorted(records, key=lambda record: record.asset_entry.asset_key.to_string())
 
 
-def _summaries(side: Side) -> list[object]:
+def _completed(side: Side, entry: AssetEntry) -> AssetEntry:
+    observed = side.events.fetch_observations(entry.asset_key, limit=1).records
+    planned = side.events.get_latest_planned_materialization_info(entry.asset_key)
+    return copy(
+        entry,
+        last_observation_record=observed[0] if observed else None,
+        last_planned_materialization_storage_id=planned.storage_id if planned else None,
+        last_planned_materialization_run_id=planned.run_id if planned else None,
+    )
+
+
+def _summaries(side: Side, **chosen: Any) -> list[object]:
     # A storage's column has microseconds, the event itself more.
-    found = side.events.get_asset_event_summary_records(MATERIALIZATION, asset_key=ORDERS)
+    found = side.events.get_asset_event_summary_records(MATERIALIZATION, **chosen)
     return [copy(each, timestamp=round(each.timestamp, 3)) for each in found]
 
 
 def _records() -> list[StorageCase]:
     records, latest = _Case("get_asset_records"), _Case("get_latest_materialization_events")
-    has_key = _Case("has_asset_key")
+    has_key, summaries = _Case("has_asset_key"), _Case("get_asset_event_summary_records")
     return [
         _Case("all_asset_keys")("all", lambda side: sorted(side.events.all_asset_keys())),
         _Case("get_asset_keys")("with a prefix", lambda side: sorted(
             side.events.get_asset_keys(prefix=["shop"]))),
         has_key("yes", lambda side: side.events.has_asset_key(ORDERS)),
         has_key("no", lambda side: side.events.has_asset_key(UNKNOWN)),
-        records("all", lambda side: _sorted_records(side.events.get_asset_records())),
-        records("some", lambda side: _sorted_records(
-            side.events.get_asset_records([ORDERS, BROKEN, UNKNOWN]))),
+        records("all", _asset_records),
+        records("some", lambda side: _asset_records(side, [ORDERS, SUMMARY, BROKEN, UNKNOWN])),
         latest("of all", lambda side: {
             key: event for key, event in side.events.get_latest_materialization_events(
                 list(ASSETS)).items() if event}),
         _Case("get_latest_materialization_storage_ids")("of two", lambda side:
             side.events.get_latest_materialization_storage_ids([ORDERS, SUMMARY])),
-        _Case("get_asset_event_summary_records")("of one", _summaries),
+        summaries("of one", lambda side: _summaries(side, asset_key=ORDERS)),
+        summaries("of a run", lambda side: _summaries(side, run_id=run_id(side))),
     ]  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from dagster import (
     AssetRecordsFilter,
     DagsterEventType,
     EventRecordsFilter,
-    RunStatusChangeRecordsFilter,
 )
 from dagster._core.event_api import RunShardedEventsCursor
 from dagster._core.events import DagsterEvent, StepMaterializationData
@@ -156,8 +155,9 @@ def _run_reads() -> list[StorageCase]:
         records("all", lambda side: side.events.get_records_for_run(run_id(side)).records),
         records("a second page", _second_page),
         records("backwards", _backwards),
-        records("of one type", lambda side: side.events.get_records_for_run(
-            run_id(side), of_type=MATERIALIZATION).records),
+        # Their ids are those of a run's own database on a plain SQLite, see run_events.py.
+        logs("of one type", lambda side: side.events.get_logs_for_run(
+            run_id(side), of_type=MATERIALIZATION)),
         records("of several types", lambda side: side.events.get_records_for_run(
             run_id(side, BROKEN),
             of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}).records),
@@ -208,16 +208,6 @@ def _records(side: Side, limit: int | None = None, ascending: bool = False, **of
     return side.events.get_event_records(chosen, limit=limit, ascending=ascending)
 
 
-def _failed_jobs(side: Side, names: Sequence[str]) -> object:
-    """Ask as a run status sensor does: by jobs only where the storage says that it can."""
-    known = side.events.supports_run_status_change_job_name_filter
-    chosen = RunStatusChangeRecordsFilter(
-        event_type=DagsterEventType.RUN_FAILURE, job_names=list(names) if known else None,
-        after_storage_id=1, after_timestamp=1.0, before_timestamp=time.time() + 3600,
-    )  # fmt: skip
-    return _changes(side, chosen)
-
-
 def _log_reads() -> list[StorageCase]:
     records, changes = _Case("get_event_records"), _Case("fetch_run_status_changes")
     sharded = RunShardedEventsCursor(id=3, run_updated_after=datetime(2020, 1, 1, tzinfo=UTC))
@@ -237,8 +227,6 @@ def _log_reads() -> list[StorageCase]:
         changes("two pages", _change_pages),
         changes("ascending", lambda side: _changes(
             side, DagsterEventType.RUN_START, limit=2, ascending=True)),
-        changes("of some jobs", lambda side: _failed_jobs(side, ["__ephemeral_asset_job__"])),
-        changes("of no job", lambda side: _failed_jobs(side, ["nothing"])),
     ]  # fmt: skip
 
 
@@ -321,7 +309,6 @@ EVENT_CASES = [
     *_asset_reads("fetch_materializations", ORDERS),
     *_asset_reads("fetch_observations", SUMMARY),
     *_asset_reads("fetch_planned_materializations", BROKEN),
-    *_asset_reads("fetch_failed_materializations", BROKEN),
     *_upkeep(),
 ]
 

@@ -97,8 +97,13 @@ def plain_instance(home: Path, database_url: str | None = None) -> Iterator[Dags
 
 
 @contextlib.contextmanager
-def client_instance(plane: Plane, home: Path) -> Iterator[DagsterCloudAgentInstance]:
-    """Open the stock agent's instance, configured as its documentation says."""
+def client_instance(
+    plane: Plane, home: Path, **more: object
+) -> Iterator[DagsterCloudAgentInstance]:
+    """Open the stock agent's instance, configured as its documentation says.
+
+    ``more`` goes into its dagster.yaml.
+    """
     home.mkdir()
     config = {
         "instance_class": {
@@ -115,6 +120,7 @@ def client_instance(plane: Plane, home: Path) -> Iterator[DagsterCloudAgentInsta
         "defs_state_storage": {
             "module": "dagster_cloud.storage.defs_state", "class": "GraphQLDefsStateStorage",
         },
+        **more,
     }  # fmt: skip
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
     with DagsterInstance.from_config(str(home)) as instance:

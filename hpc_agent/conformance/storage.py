@@ -12,6 +12,7 @@ from dagster_cloud.storage.schedules.storage import GraphQLScheduleStorage
 from hpc_agent.conformance.asset_cases import ASSET_CASES
 from hpc_agent.conformance.case import StorageCase
 from hpc_agent.conformance.event_cases import EVENT_CASES, LAST_CASES
+from hpc_agent.conformance.promise_cases import PROMISE_CASES, PROMISES
 from hpc_agent.conformance.run_cases import RUN_CASES
 from hpc_agent.conformance.schedule_cases import DEFS_STATE_CASES, SCHEDULE_CASES
 
@@ -24,11 +25,12 @@ STORAGES: Mapping[str, type] = {
 
 # In this order: later cases see what earlier ones wrote, on both sides alike.
 CASES: list[StorageCase] = [
-    *RUN_CASES, *SCHEDULE_CASES, *DEFS_STATE_CASES, *ASSET_CASES, *EVENT_CASES, *LAST_CASES,
+    *RUN_CASES, *SCHEDULE_CASES, *DEFS_STATE_CASES, *ASSET_CASES, *EVENT_CASES, *PROMISE_CASES,
+    *LAST_CASES,
 ]  # fmt: skip
 
 _CLIENT_REFUSES = "the client itself refuses it: 'not callable from user cloud'"
-_CLIENT_ANSWERS = "the client answers it from its own code"
+_CLIENT_DECLINES = "the client itself says that its storage cannot"
 _PLUMBING = "how the client is made, or the connection it holds"
 _NOT_OVERRIDDEN = "a default of the base class that the client leaves as it is"
 
@@ -75,25 +77,16 @@ LOCAL: Mapping[str, str] = {
        for name in ("migrate", "optimize")},
     "runs.add_snapshot": "used by `dagster debug import`, which needs the database at hand",
     "runs.has_snapshot": "used by `dagster debug import`, which needs the database at hand",
-    "runs.supports_bucket_queries": _CLIENT_ANSWERS,
-    "runs.supports_run_telemetry": _CLIENT_ANSWERS,
-    "runs.has_bulk_actions_table": _CLIENT_ANSWERS,
+    "runs.supports_bucket_queries": _CLIENT_DECLINES,
+    "runs.has_bulk_actions_table": _CLIENT_DECLINES,
     "events.agent_instance": _PLUMBING,
-    "events.asset_records_have_last_observation": _CLIENT_ANSWERS,
-    "events.asset_records_have_last_planned_and_failed_materializations": _CLIENT_ANSWERS,
-    "events.can_read_asset_status_cache": _CLIENT_ANSWERS,
-    "events.can_store_asset_failure_events": _CLIENT_ANSWERS,
-    "events.can_write_asset_status_cache": _CLIENT_ANSWERS,
-    "events.default_run_scoped_event_tailer_offset": _CLIENT_ANSWERS,
+    "events.can_write_asset_status_cache": _CLIENT_DECLINES,
+    "events.default_run_scoped_event_tailer_offset": "a number of the client's own",
     "events.get_asset_tags_to_index": _NOT_OVERRIDDEN,
     "events.get_checkpointed_asset_check_state": _NOT_OVERRIDDEN,
-    "events.handles_run_events_in_store_event": _CLIENT_ANSWERS,
     "events.has_bounded_dynamic_partition_membership_query": _NOT_OVERRIDDEN,
     "events.is_run_sharded": _NOT_OVERRIDDEN,
     "events.supports_asset_checks": _NOT_OVERRIDDEN,
-    "events.supports_global_concurrency_limits": _CLIENT_ANSWERS,
-    "events.supports_partition_subset_in_asset_materialization_planned_events": _CLIENT_ANSWERS,
-    "events.supports_run_status_change_job_name_filter": _CLIENT_ANSWERS,
     "schedules.supports_auto_materialize_asset_evaluations": _NOT_OVERRIDDEN,
     "schedules.supports_batch_queries": _NOT_OVERRIDDEN,
     "defs_state.url": _PLUMBING,
@@ -126,5 +119,5 @@ def covered() -> set[str]:
 
 def uncovered() -> list[str]:
     """Return the methods that neither a case nor a reason covers."""
-    known = covered() | NOT_CALLED.keys() | LOCAL.keys() | ONLY_HERE.keys()
+    known = covered() | PROMISES.keys() | NOT_CALLED.keys() | LOCAL.keys() | ONLY_HERE.keys()
     return [method for method in methods() if method not in known]

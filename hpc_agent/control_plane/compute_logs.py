@@ -67,7 +67,7 @@ class ComputeLogStore:
                 return
             os.replace(file.name, path)  # noqa: PTH105 the name comes from tempfile
             if not upload.partial:
-                _final_mark(path).touch()
+                self._final_mark(upload).touch()
         if self._remote is not None:
             self._remote.upload_to_cloud_storage(
                 upload.log_key.parts, upload.io_type, partial=upload.partial
@@ -80,8 +80,8 @@ class ComputeLogStore:
         """Tell by what is stored, since another gateway may have taken what came before."""
         stored = path.stat().st_size if path.exists() else -1
         if not upload.partial:
-            return _final_mark(path).exists() and stored > size
-        if stored > size or _final_mark(path).exists() or self._complete(upload).exists():
+            return self._final_mark(upload).exists() and stored > size
+        if stored > size or self._final_mark(upload).exists() or self._complete(upload).exists():
             return True
         return self._remote is not None and self._remote.cloud_storage_has_logs(
             upload.log_key.parts, upload.io_type
@@ -98,14 +98,13 @@ class ComputeLogStore:
         file.close()
         Path(file.name).unlink(missing_ok=True)
 
-    def _path(self, upload: LogUpload) -> Path:
-        ending = IO_TYPE_EXTENSION[upload.io_type]
+    def _path(self, upload: LogUpload, more: str = "") -> Path:
+        ending = IO_TYPE_EXTENSION[upload.io_type] + more
         return Path(self._local.get_captured_local_path(upload.log_key.parts, ending))
 
-
-def _final_mark(path: Path) -> Path:
-    """Return the empty file that says: this log has all that there will be."""
-    return path.with_name(f"{path.name}.final")
+    def _final_mark(self, upload: LogUpload) -> Path:
+        """Return the empty file that says: this log has all that there will be."""
+        return self._path(upload, ".final")
 
 
 @contextlib.contextmanager

@@ -37,7 +37,11 @@ class EventWriter:
 
     def _store(self, entries: Sequence[EventLogEntry]) -> None:
         for entry in entries:
-            self._instance.handle_new_event(entry)
+            if self._instance.should_store_event(entry):
+                self._instance.handle_new_event(entry)
+            else:
+                # What OSS keeps no record of, that an asset failed: the client counts on it.
+                self._instance.event_log_storage.store_event(entry)
 
     def _is_stored(self, entry: EventLogEntry) -> bool:
         event_type = entry.dagster_event_type

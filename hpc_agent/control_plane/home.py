@@ -21,7 +21,9 @@ TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 # A run may wait in the Slurm queue for days. Dagster's run monitoring would fail it after
 # start_timeout_seconds, and 0 does not switch that off: the monitor then raises "Unexpected run
 # status" for each starting run (dagster/_daemon/monitoring/run_monitoring.py). Monitoring stays on
-# for the sake of run timeouts and of cancellations whose agent is gone.
+# for the sake of run timeouts, of cancellations whose agent is gone, and of the slots of pools that
+# a run worker held when it died: only it frees them (dagster/_daemon/monitoring/concurrency.py).
+# Without run_retries, dagster/max_retries would be a tag like any other.
 DAGSTER_YAML = f"""\
 telemetry:
   enabled: false
@@ -45,15 +47,30 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: {TEN_YEARS_SECONDS}
   cancel_timeout_seconds: 900
+  free_slots_after_run_end_seconds: 60
 
+run_retries:
+  enabled: true
+  max_retries: 0
+
+# Each run that a tick asks for takes a question to its code server, one after the other without
+# submit workers.
 schedules:
   use_threads: true
   num_workers: 8
+  num_submit_workers: 8
 
 sensors:
   use_threads: true
   num_workers: 8
+  num_submit_workers: 8
 """
+
+
+WORKSPACE_HEADER = (
+    "# Written by hpc-agent control-plane: deploy locations with "
+    "`hpc-agent control-plane deploy`.\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +175,22 @@ def prepare_home(home: Home, *, storage: str = "") -> None:
             private_directory(directory)
     except OSError as error:
         raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from error
+    _refuse_foreign(home.workspace_yaml)
     if not home.dagster_yaml.exists():
         write_private(home.dagster_yaml, DAGSTER_YAML + storage, durable=True)
     _shut(home.dagster_yaml)
+
+
+def _refuse_foreign(workspace_yaml: Path) -> None:
+    """A workspace that somebody else has written would be lost: it is that of another Dagster."""
+    if not workspace_yaml.exists():
+        return
+    with workspace_yaml.open(errors="replace") as file:
+        if not file.readline().startswith(WORKSPACE_HEADER[:37]):
+            raise ConfigError(
+                f"{workspace_yaml} was not written by hpc-agent: this is the home of another "
+                "Dagster, whose workspace would be overwritten. Give --home a directory of its own"
+            )
 
 
 def _shut(path: Path) -> None:

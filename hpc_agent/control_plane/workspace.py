@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import yaml
 
+from hpc_agent.control_plane.home import WORKSPACE_HEADER
 from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.webserver_socket import async_client, told_of
 from hpc_agent.private_files import write_private
@@ -29,10 +30,7 @@ def write_workspace(path: Path, sockets: Mapping[str, Path]) -> bool:
         {"grpc_server": {"socket": str(socket), "location_name": name}}
         for name, socket in sockets.items()
     ]
-    content = (
-        "# Written by hpc-agent control-plane: deploy locations with "
-        "`hpc-agent control-plane deploy`.\n" + yaml.safe_dump({"load_from": servers})
-    ).encode()
+    content = (WORKSPACE_HEADER + yaml.safe_dump({"load_from": servers})).encode()
     if path.exists() and path.read_bytes() == content:
         return False
     write_private(path, content, durable=True)

@@ -17,6 +17,14 @@ TOKEN_VARIABLE = "HPC_AGENT_JOB_TOKEN"  # noqa: S105 - the variable's name, not 
 LOGS_VARIABLE = "HPC_AGENT_COMPUTE_LOGS"
 ARTIFACTS_VARIABLE = "HPC_AGENT_ARTIFACTS"
 
+_Class = tuple[str, str, dict[str, object]]
+
+_INSTANCE = ("dagster_cloud.instance", "DagsterCloudAgentInstance")
+_ARTIFACTS: _Class = (
+    "dagster.core.storage.root",
+    "LocalArtifactStorage",
+    {"base_dir": {"env": ARTIFACTS_VARIABLE}},
+)
 _STORAGES = {
     "run_storage": ("dagster_cloud.storage.runs", "GraphQLRunStorage"),
     "event_log_storage": ("dagster_cloud.storage.event_logs", "GraphQLEventLogStorage"),
@@ -36,12 +44,8 @@ def instance_ref(deployment: str, compute_logs: ComputeLogs, python_logs: Python
     """Return the InstanceRef for user code in one deployment."""
     return packed(
         "InstanceRef",
-        local_artifact_storage_data=_configurable(
-            "dagster.core.storage.root",
-            "LocalArtifactStorage",
-            {"base_dir": {"env": ARTIFACTS_VARIABLE}},
-        ),
-        compute_logs_data=_compute_logs(compute_logs),
+        local_artifact_storage_data=_configurable(*_ARTIFACTS),
+        compute_logs_data=_configurable(*_captured(compute_logs)),
         scheduler_data=_configurable("dagster.core.scheduler", "DagsterDaemonScheduler"),
         run_coordinator_data=_configurable("dagster.core.run_coordinator", "DefaultRunCoordinator"),
         run_launcher_data=_configurable("dagster", "DefaultRunLauncher"),
@@ -62,43 +66,65 @@ def instance_ref(deployment: str, compute_logs: ComputeLogs, python_logs: Python
             "dagster_cloud.storage.defs_state", "GraphQLDefsStateStorage"
         ),
         custom_instance_class_data=_configurable(
-            "dagster_cloud.instance",
-            "DagsterCloudAgentInstance",
-            {
-                "dagster_cloud_api": {
-                    "url": {"env": URL_VARIABLE},
-                    "agent_token": {"env": TOKEN_VARIABLE},
-                    "deployment": deployment,
-                    **_PATIENCE,
-                    # Whatever user code makes of the proxy variables (requests/sessions.py,
-                    # merge_environment_settings: this word wins over them).
-                    "proxies": {"no_proxy": "127.0.0.1"},
-                },
-                # Required by the class, never started in user code.
-                "user_code_launcher": {
-                    "module": "dagster_cloud.workspace.user_code_launcher",
-                    "class": "ProcessUserCodeLauncher",
-                },
-            },
+            *_INSTANCE,
+            _instance_settings(deployment),
         ),
     )
 
 
-def _compute_logs(compute_logs: ComputeLogs) -> Packed:
+def dagster_yaml(deployment: str, compute_logs: ComputeLogs, python_logs: PythonLogs) -> str:
+    """Return the same as a DAGSTER_HOME has it, for user code that gets the instance by itself.
+
+    The storages are the class's own (``config_defaults`` in dagster_cloud/instance).
+    """
+    settings: dict[str, object] = {
+        "instance_class": _named(*_INSTANCE),
+        **_instance_settings(deployment),
+        "local_artifact_storage": _named(*_ARTIFACTS),
+        "compute_logs": _named(*_captured(compute_logs)),
+        "telemetry": {"enabled": False},
+    }
+    if python_logs.settings:
+        settings["python_logs"] = python_logs.settings
+    return yaml.safe_dump(settings)
+
+
+def _instance_settings(deployment: str) -> dict[str, object]:
+    return {
+        "dagster_cloud_api": {
+            "url": {"env": URL_VARIABLE},
+            "agent_token": {"env": TOKEN_VARIABLE},
+            "deployment": deployment,
+            **_PATIENCE,
+            # Whatever user code makes of the proxy variables (requests/sessions.py,
+            # merge_environment_settings: this word wins over them).
+            "proxies": {"no_proxy": "127.0.0.1"},
+        },
+        # Required by the class, never started in user code.
+        "user_code_launcher": {
+            "module": "dagster_cloud.workspace.user_code_launcher",
+            "class": "ProcessUserCodeLauncher",
+        },
+    }
+
+
+def _captured(compute_logs: ComputeLogs) -> _Class:
     """Dagster captures into files of the node; it is the node program that uploads them.
 
     The stock manager uploads from the process that captures: what dies has uploaded nothing, and
     of what is larger than 50 MiB it cuts off the end without a word.
     """
     if not compute_logs.enabled:
-        return _configurable(
-            "dagster.core.storage.noop_compute_log_manager", "NoOpComputeLogManager"
-        )
-    return _configurable(
+        return "dagster.core.storage.noop_compute_log_manager", "NoOpComputeLogManager", {}
+    return (
         "dagster.core.storage.local_compute_log_manager",
         "LocalComputeLogManager",
         {"base_dir": {"env": LOGS_VARIABLE}},
     )
+
+
+def _named(module: str, class_name: str, config: dict[str, object] | None = None) -> object:
+    return {"module": module, "class": class_name, **({"config": config} if config else {})}
 
 
 def _configurable(module: str, class_name: str, config: dict[str, object] | None = None) -> Packed:

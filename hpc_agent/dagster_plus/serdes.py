@@ -15,6 +15,8 @@ from hpc_agent.outgoing.text import storable_json
 
 Packed = dict[str, Any]
 
+_MOST_CAUSES = 10
+
 
 def packed(class_name: str, /, **fields: object) -> Packed:
     """Return an object as Dagster stores it."""
@@ -75,3 +77,16 @@ def error_info_of(error: BaseException) -> Packed:
 def is_error(serialized: str) -> bool:
     """Whether a code server's answer is an error instead of what was asked for."""
     return class_of(json.loads(serialized)) == "SerializableErrorInfo"
+
+
+def message_of(serialized: str) -> str:
+    """Return the messages of a SerializableErrorInfo, that of its innermost cause first."""
+    try:
+        error = json.loads(serialized)
+    except ValueError:
+        return serialized.strip()
+    messages: list[str] = []
+    while isinstance(error, dict) and len(messages) < _MOST_CAUSES:
+        messages.append(str(error.get("message") or "").strip())
+        error = error.get("cause")
+    return "\n".join(filter(None, reversed(messages)))

@@ -11,6 +11,11 @@ from hpc_agent.inbound.names import is_file_name
 
 _MOST_PARTS = 16
 _LONGEST_PART = 200  # bytes; file systems take names of 255, and an ending follows
+_LONGEST_NAME = 1000
+"""Characters of the last part, which Dagster replaces by a digest where a file cannot be named so.
+
+It counts characters and not bytes (``get_captured_local_path`` of LocalComputeLogManager).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,10 @@ class LogKey:
         """Take a key of somebody's. Raises InputError where a part could name another place."""
         if not 0 < len(parts) <= _MOST_PARTS:
             raise InputError(f"a log key has 1 to {_MOST_PARTS} parts, not {len(parts)}")
-        for part in parts:
-            if not is_file_name(part, longest=_LONGEST_PART):
+        *directories, name = parts
+        most = _LONGEST_NAME if name.isascii() else _LONGEST_PART
+        for part, longest in [*((each, _LONGEST_PART) for each in directories), (name, most)]:
+            if not is_file_name(part, longest=longest):
                 raise InputError(f"bad log key: {part[:80]!r} is not the name of a file")
         return cls(tuple(parts))
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlite_utils import Database
 
-from hpc_agent.code_servers.demand import STOPPED
 from hpc_agent.config import AgentConfig
+from hpc_agent.inspection.disks import Disk, disks_of
 from hpc_agent.inspection.outgoing import OUTBOX, SPOOL, count_outgoing
-from hpc_agent.jobs.wording import describe_since
-from hpc_agent.store import code_servers, meta, node_faults, pauses, workers
-from hpc_agent.store.code_servers import ServerStatus
+from hpc_agent.inspection.servers import server_rows
+from hpc_agent.store import meta, node_faults, pauses, workers
 from hpc_agent.store.database import read_only
 from hpc_agent.store.draining import Drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStatus:
-    """How an agent stands; ``running_on`` is None when none runs."""
+    """How an agent stands; ``running_on`` is None when none runs.
+
+    ``troubles`` is what its loops cannot do at the moment. Times in seconds since the epoch.
+    """
 
     agent_id: str | None
     control_plane: str
@@ -39,6 +40,9 @@ class AgentStatus:
     artifacts: dict[str, Any]
     draining_since: float | None
     paused: list[dict[str, Any]]
+    troubles: list[dict[str, Any]]
+    recent_errors: list[dict[str, Any]]
+    disks: list[Disk]
 
 
 def read_status(config: AgentConfig) -> AgentStatus:
@@ -47,16 +51,14 @@ def read_status(config: AgentConfig) -> AgentStatus:
     holder = meta.holder(db, time.time())
     outgoing = count_outgoing(config.home)
     messages, events = outgoing[OUTBOX.name], outgoing[SPOOL.name]
+    troubles = json.loads(meta.get(db, meta.TROUBLES) or '{"now": [], "errors": []}')
     return AgentStatus(
         agent_id=meta.get(db, "agent_id"),
         control_plane=config.control_plane.url,
         running_on=holder[0] if holder else None,
         pid=holder[1] if holder else None,
         jobs_by_phase={phase.value: count for phase, count in workers.count_by_phase(db).items()},
-        code_servers=[
-            *_server_rows(db),
-            *_stopped_rows(db),
-        ],
+        code_servers=server_rows(db),
         avoided_nodes=_avoided_rows(config, db),
         unreadable=json.loads(meta.get(db, meta.UNREADABLE) or "{}"),
         messages_waiting=messages.waiting,
@@ -65,56 +67,14 @@ def read_status(config: AgentConfig) -> AgentStatus:
         events_set_aside=events.set_aside,
         draining_since=Drain().recall(db).since,
         paused=[asdict(pause) for pause in pauses.all_of(db)],
+        troubles=troubles["now"] if holder else [],
+        recent_errors=troubles["errors"],
+        disks=disks_of(config),
         artifacts={
             "directory": str(config.artifacts_directory),
             **json.loads(meta.get(db, meta.ARTIFACTS) or "{}"),
         },
     )
-
-
-def _server_rows(db: Database) -> list[dict[str, Any]]:
-    """Each server; one that starts beside the server of an older deploy says that it is newer."""
-    servers = code_servers.not_retired(db)
-    served = {
-        (each.deployment, each.location): each.version
-        for each in servers
-        if each.status is ServerStatus.SERVING
-    }
-    rows = []
-    for server in servers:
-        row = _server_row(db, server)
-        older = served.get((server.deployment, server.location), server.version)
-        if server.status is ServerStatus.STARTING and older != server.version:
-            deployed = datetime.fromtimestamp(row["deployed_at"], UTC)
-            row["job"] = f"newer version, deployed {deployed:%Y-%m-%d %H:%M} UTC: {row['job']}"
-        rows.append(row)
-    return rows
-
-
-def _server_row(db: Database, server: code_servers.CodeServer) -> dict[str, Any]:
-    return {
-        "deployment": server.deployment,
-        "location": server.location,
-        "status": server.status.value,
-        "deployed_at": float(server.version),
-        "job": describe_since(workers.get(db, server.key)),
-        "key": server.key,
-    }
-
-
-def _stopped_rows(db: Database) -> list[dict[str, Any]]:
-    """Code locations whose servers start with the next request."""
-    return [
-        {
-            "deployment": deployment,
-            "location": location,
-            "status": "stopped",
-            "deployed_at": None,
-            "job": "none: it starts with the next request",
-            "key": "",
-        }
-        for deployment, location in json.loads(meta.get(db, STOPPED) or "[]")
-    ]
 
 
 def _avoided_rows(config: AgentConfig, db: Database) -> list[dict[str, Any]]:

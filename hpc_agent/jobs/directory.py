@@ -70,6 +70,7 @@ class NodeSpec:
     idle_seconds: float = 60
     compute_logs: LogSettings | None = None
     artifacts_directory: str | None = None
+    dagster_yaml: str | None = None
 
     def to_json(self) -> str:
         """Return ``spec.json``."""
@@ -91,6 +92,7 @@ class NodeSpec:
                 "idle_seconds": self.idle_seconds,
                 "compute_logs": self.compute_logs and asdict(self.compute_logs),
                 "artifacts_directory": self.artifacts_directory,
+                "dagster_yaml": self.dagster_yaml,
             },
             indent=1,
         )

@@ -12,6 +12,7 @@ import time
 from typing import Callable, Dict, Optional, Sequence
 
 from . import signals
+from .descendants import adopt_orphans, end_descendants, reap_orphans
 from .journal import log
 from .memory import LOOK_SECONDS, MemoryLimit
 
@@ -33,6 +34,7 @@ class Child:
 
         The program must have one thread only: this uses preexec_fn.
         """
+        adopt_orphans()
         self._process = subprocess.Popen(
             list(argv),
             env=environment,
@@ -82,6 +84,7 @@ def supervise(
             deadline = None
             continue
         received = signals.wait(remaining)
+        reap_orphans(child.pid)
         if memory is not None and deadline is None and memory.is_exceeded():
             log("terminating the child: %s" % memory.verdict)
             deadline = time.monotonic() + grace_seconds
@@ -99,6 +102,7 @@ def supervise(
             log("received %s: terminating the child" % name)
             child.terminate()
     child.signal_group(signal.SIGKILL)
+    end_descendants(child.pid)
     return asked
 
 

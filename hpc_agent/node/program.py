@@ -16,6 +16,7 @@ from . import records, signals
 from .child import Child, cpu_seconds, max_rss_kb, supervise
 from .claim import ClaimRefused, claim
 from .compute_logs import ComputeLogs
+from .descendants import end_descendants
 from .disk import DiskTrouble, Interrupted, patiently
 from .job_files import write_json
 from .journal import log
@@ -40,6 +41,7 @@ READY_REPORT_SECONDS = 24 * 3600.0
 EX_TEMPFAIL = 75  # sysexits.h: the agent could not be reached, the run was not started
 EX_CANNOT_START = 127
 EX_SOFTWARE = 70  # sysexits.h
+_HOME = "dagster-home"
 _SOCKET_NAME_MAX = 107  # sun_path, unix(7)
 
 
@@ -87,7 +89,7 @@ class NodeProgram:
 
     def _run_in_tmp(self) -> Tuple[int, Ending]:
         try:
-            tmp = _node_local_directory()
+            tmp = _node_local_directory(self._spec.dagster_yaml)
         except OSError as error:
             reason = "no directory for temporary files on %s: %s" % (self._context.hostname, error)
             log(reason)
@@ -182,6 +184,7 @@ class NodeProgram:
             log(line.rstrip())
         if self._child is not None:
             self._child.signal_group(signal.SIGKILL)
+            end_descendants(self._child.pid)
         outcome = records.NOT_STARTED if self._child is None else records.EXITED
         reason = "the node program failed: %r" % error
         return EX_SOFTWARE, Ending(outcome, reason=reason, exit_code=EX_SOFTWARE)
@@ -230,6 +233,8 @@ class NodeProgram:
         environment["HPC_AGENT_TMP"] = tmp
         environment["HPC_AGENT_COMPUTE_LOGS"] = _captured_in(tmp)
         environment["HPC_AGENT_ARTIFACTS"] = self._spec.artifacts_directory or tmp
+        if self._spec.dagster_yaml is not None:
+            environment.setdefault("DAGSTER_HOME", os.path.join(tmp, _HOME))
         # The child must reach its loopback address whatever proxy the site sets.
         for name in ("no_proxy", "NO_PROXY"):
             others = environment.get(name)
@@ -372,13 +377,25 @@ class _Interruption:
         return self.happened
 
 
-def _node_local_directory() -> str:
-    """Make a private directory whose sockets have a short enough path."""
+def _node_local_directory(dagster_yaml: Optional[str]) -> str:
+    """Make a private directory for short paths of sockets, with a DAGSTER_HOME in it."""
     directory = tempfile.mkdtemp(prefix="hpc-agent-")
     if len(os.path.join(directory, "grpc.sock")) > _SOCKET_NAME_MAX:
         os.rmdir(directory)
         directory = tempfile.mkdtemp(prefix="hpc-agent-", dir="/tmp")
+    if dagster_yaml is not None:
+        try:
+            _make_home(os.path.join(directory, _HOME), dagster_yaml)
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
     return directory
+
+
+def _make_home(home: str, dagster_yaml: str) -> None:
+    os.mkdir(home)
+    with open(os.path.join(home, "dagster.yaml"), "w", encoding="utf-8") as file:
+        file.write(dagster_yaml)
 
 
 def _captured_in(tmp: str) -> str:

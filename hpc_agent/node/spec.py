@@ -64,6 +64,7 @@ class Spec:
     idle_seconds: float
     compute_logs: Optional[LogSettings]
     artifacts_directory: Optional[str]
+    dagster_yaml: Optional[str]
 
 
 def read_spec(job_dir: str) -> Spec:
@@ -152,6 +153,7 @@ def _parse(document: Dict[str, Any]) -> Spec:
         idle_seconds=float(document.get("idle_seconds", 60)),
         compute_logs=_log_settings(document.get("compute_logs")),
         artifacts_directory=document.get("artifacts_directory"),
+        dagster_yaml=document.get("dagster_yaml"),
     )
 
 

@@ -12,7 +12,7 @@ from hpc_agent.runs.image import IMAGE_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
 from hpc_agent.workers.run_log import OWN_TAGS
 
-_KNOWN = frozenset(
+KNOWN_TAGS = frozenset(
     {TAG_PREFIX + name for name in (*OPTIONS, *REFUSED, EXTRA_OPTION)}
     | {CONFIG_TAG, IMAGE_TAG}
     | OWN_TAGS
@@ -29,7 +29,7 @@ def strange_tags(tags: Mapping[str, str]) -> list[str]:
     return [
         f"Tag {tag[:_LONGEST]!r} means nothing to the agent and is ignored{_hint(tag)}"
         for tag in sorted(tags)
-        if _is_meant_for_us(tag) and tag not in _KNOWN
+        if _is_meant_for_us(tag) and tag not in KNOWN_TAGS
     ]
 
 
@@ -42,5 +42,5 @@ def _is_meant_for_us(tag: str) -> bool:
 
 def _hint(tag: str) -> str:
     name = tag[:_LONGEST].partition("/")[2].lower().replace("_", "-")
-    names = [known.removeprefix(TAG_PREFIX) for known in _KNOWN]
+    names = [known.removeprefix(TAG_PREFIX) for known in KNOWN_TAGS]
     return did_you_mean(name, names, prefix=TAG_PREFIX)

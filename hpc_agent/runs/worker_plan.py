@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig
-from hpc_agent.dagster_plus.instance_ref import instance_ref
+from hpc_agent.dagster_plus.instance_ref import dagster_yaml, instance_ref
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import dumps, packed
 from hpc_agent.errors import ConfigError
@@ -73,13 +73,12 @@ def plan_run(
             f"run {run.run_id}: it is not known which image its container is made of; set "
             "`environment.container.image` in agent.yaml"
         )
+    instance = deployment, config.compute_logs, config.python_logs_of(run.location)
     # ExecuteRunArgs and ResumeRunArgs of dagster/_grpc/types.py have the same fields.
     arguments: dict[str, Any] = {
         "pipeline_origin": _without_container_context(run.code_origin),
         "pipeline_run_id": run.run_id,
-        "instance_ref": instance_ref(
-            deployment, config.compute_logs, config.python_logs_of(run.location)
-        ),
+        "instance_ref": instance_ref(*instance),
         "set_exit_code_on_failure": True,
     }
     try:
@@ -100,6 +99,7 @@ def plan_run(
         leave_open_on=signals_left_open(policies, attempt),
         compute_logs=log_settings(config.compute_logs),
         artifacts_directory=str(config.artifacts_of(deployment, run.location)),
+        dagster_yaml=dagster_yaml(*instance),
     )
     try:
         layers = run_layers(

@@ -21,6 +21,8 @@ ARTIFACTS = "artifacts"
 DRAIN = "drain"
 # And which nodes of each partition were idle (JSON: partition_use.keep_idle).
 IDLE_NODES = "idle_nodes"
+# And what is not going well (JSON: agent/troubles.py, and the last errors).
+TROUBLES = "troubles"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

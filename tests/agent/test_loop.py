@@ -9,6 +9,7 @@ import pytest
 
 from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.tasks import Tasks
+from hpc_agent.agent.troubles import Troubles
 from hpc_agent.errors import ControlPlaneUnavailableError, LeaseHeldError
 
 
@@ -17,6 +18,7 @@ async def test_loop_survives_errors_and_says_each_once(caplog: pytest.LogCapture
     steps = 0
     done = asyncio.Event()
     bell = Bell()
+    troubles, said = Troubles(), []
 
     async def step() -> float:
         nonlocal steps
@@ -25,19 +27,22 @@ async def test_loop_survives_errors_and_says_each_once(caplog: pytest.LogCapture
             bell.ring()  # nobody waits for the back-off here
         if steps <= 2:
             raise ControlPlaneUnavailableError("away")
+        said.append([row["words"] for row in troubles.rows()])
         if steps == 3:
             raise ValueError("a bug")
         done.set()
         return 60.0
 
     with caplog.at_level(logging.INFO):
-        task = asyncio.create_task(repeat("test", step, bell))
+        task = asyncio.create_task(repeat("test", step, bell, troubles))
         await asyncio.wait_for(done.wait(), 10)
         await asyncio.sleep(0)
         task.cancel()
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.getMessage().split(" (")[0] for record in warnings] == ["test: away"]
     assert sum(record.exc_info is not None for record in caplog.records) == 1
+    assert said == [["away"], ["unexpected error: ValueError('a bug')"]]
+    assert troubles.rows() == []
 
 
 async def test_lost_lease_ends_the_loop() -> None:

@@ -15,11 +15,18 @@ import yaml
 from sqlite_utils import Database
 from typer.testing import CliRunner
 
+from hpc_agent.agent.troubles import Troubles
 from hpc_agent.agent.unreadable import Unreadable
 from hpc_agent.cli import agent
+from hpc_agent.dagster_plus.serdes import dumps, error_info
 from hpc_agent.slurm.scheduler import Look
-from hpc_agent.store import node_faults
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store import code_servers, meta, node_faults
+from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.database import Store
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.workers import a_worker, put
 
 
 @pytest.fixture
@@ -102,3 +109,80 @@ def test_what_slurms_commands_print_beside_records_is_shown(config: Path, tmp_pa
         Look(records=()),
     )
     assert "squeue prints" not in status(config)
+
+
+def broken_server(db: Database) -> None:
+    """A location whose code does not import, and another one that serves."""
+    cause = error_info("ModuleNotFoundError: No module named 'pandas'\n")
+    error = {**error_info("Error loading location\n"), "cause": cause}
+    for location, status, found in (
+        ("broken", ServerStatus.FAILED, dumps(error)),
+        ("good", ServerStatus.SERVING, None),
+    ):
+        put(
+            db,
+            a_worker(
+                key=location,
+                kind=WorkerKind.CODE_SERVER,
+                phase=Phase.RUNNING,
+                deployment="prod",
+                location=location,
+                created_at=1.0,
+                job_id="7",
+                state=JobState.RUNNING,
+                nodes="c1",
+            ),
+        )
+        server = CodeServer(
+            key=location,
+            deployment="prod",
+            location=location,
+            version="1.0",
+            deploy_data="{}",
+            status=status,
+            error=found,
+            created_at=1.0,
+        )
+        code_servers.insert(db, server)
+
+
+def test_location_that_does_not_load_says_why(config: Path, tmp_path: Path) -> None:
+    """Its import error in one line, and whole for scripts; the others say where they run."""
+    written(tmp_path, broken_server)
+    rows = {line.split()[1]: line for line in status(config).splitlines() if "prod" in line}
+    assert "failed" in rows["broken"]
+    assert "ModuleNotFoundError: No module named 'pandas'" in rows["broken"]
+    assert rows["good"].endswith("job 7, RUNNING on c1")
+    servers = json.loads(status(config, "--json"))["code_servers"]
+    assert servers[0]["error"].splitlines()[-1] == "Error loading location"
+
+
+def with_troubles(db: Database) -> None:
+    """As the agent writes it down each quarter of a minute."""
+    meta.take_lease(db, "test", time.time())
+    troubles = Troubles(lambda: 0.0)
+    troubles.note("poll", "cannot reach https://cp.example: refused")
+    troubles.note("submit", "sbatch: no answer")
+    troubles.works("submit")
+    errors = [{"at": 60.0, "message": "PING_LOCATION: no such location\nmore"}]
+    found = {"now": troubles.rows(), "errors": errors}
+    meta.put(db, meta.TROUBLES, json.dumps(found))
+
+
+def test_what_the_agent_cannot_do_is_shown(config: Path, tmp_path: Path) -> None:
+    """As long as it runs and cannot; its last errors too, a line each."""
+    written(tmp_path, with_troubles)
+    lines = status(config).splitlines()
+    assert "Since 1970-01-01 00:00 UTC, poll: cannot reach https://cp.example: refused" in lines
+    assert not any("sbatch" in line for line in lines)
+    assert "  1970-01-01 00:01 UTC PING_LOCATION: no such location" in lines
+    written(tmp_path, lambda db: meta.release_lease(db, "test"))
+    assert "poll:" not in status(config)
+
+
+def test_work_directory_that_is_not_there_is_told(config: Path, tmp_path: Path) -> None:
+    """Not mounted, or never made."""
+    line = f"The file system of work_dir does not answer, or is not there: {tmp_path / 'work'}"
+    assert line in status(config)
+    (tmp_path / "work").mkdir()
+    assert line not in status(config)

@@ -11,10 +11,12 @@ from dagster_shared.serdes import deserialize_value
 from typer.testing import CliRunner, Result
 
 from hpc_agent.cli.control_plane import app
-from hpc_agent.control_plane.home import SOCKET_PATH_LIMIT, Home, prepare_socket
+from hpc_agent.control_plane.home import SOCKET_PATH_LIMIT, Home, prepare_home, prepare_socket
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import Locations
 from hpc_agent.control_plane.store.tokens import TokenKind, Tokens, digest
+from hpc_agent.control_plane.workspace import write_workspace
+from hpc_agent.errors import ConfigError
 
 
 def invoke(home: Home, *arguments: str) -> Result:
@@ -222,6 +224,19 @@ def test_home_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert result.exit_code == 2
     assert "--home" in result.stderr
+
+
+def test_home_of_another_dagster_is_not_overwritten(tmp_path: Path) -> None:
+    """Its workspace would be lost; one that we wrote ourselves is taken again."""
+    workspace = tmp_path / "home" / "workspace.yaml"
+    workspace.parent.mkdir(mode=0o700)
+    workspace.write_text("load_from: []\n")
+    with pytest.raises(ConfigError, match="the home of another Dagster"):
+        prepare_home(Home(workspace.parent))
+    assert workspace.read_text() == "load_from: []\n"
+    workspace.unlink()
+    write_workspace(workspace, {})
+    prepare_home(Home(workspace.parent))
 
 
 def test_token_works_until_revoked(home: Home, database: Database) -> None:

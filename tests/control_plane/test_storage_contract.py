@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from hpc_agent.conformance.case import StorageCase, difference
 from hpc_agent.conformance.history import record_history
 from hpc_agent.conformance.plane import running_plane
+from hpc_agent.conformance.promise_cases import PROMISES
 from hpc_agent.conformance.sides import Sides, open_sides
 from hpc_agent.conformance.storage import (
     CASES,
     LOCAL,
     NOT_CALLED,
     ONLY_HERE,
+    STORAGES,
     covered,
     methods,
     uncovered,
@@ -71,7 +75,45 @@ def test_every_method_has_a_case_or_a_reason() -> None:
 
 def test_reasons_are_for_methods_that_exist() -> None:
     """A method that has gone, or has got a case, leaves the lists."""
-    excused = NOT_CALLED.keys() | LOCAL.keys() | ONLY_HERE.keys()
+    excused = PROMISES.keys() | NOT_CALLED.keys() | LOCAL.keys() | ONLY_HERE.keys()
 
     assert excused - set(methods()) == set()
     assert excused & covered() == set()
+
+
+def test_promises_have_cases() -> None:
+    """What the client says that we can do is shown, not believed."""
+    assert set(PROMISES.values()) - covered() == set()
+
+
+@pytest.mark.parametrize("name", NOT_CALLED)
+def test_client_refuses_what_is_not_called(name: str) -> None:
+    """It raises in the words of its code, without asking anybody."""
+    source = inspect.getsource(_method(name))
+
+    assert re.search(r"NotImplementedError|raise Exception\(.Not allowed|get_asset_check_", source)
+    assert "_execute_query" not in source
+
+
+@pytest.mark.parametrize("name", [each for each, reason in LOCAL.items() if "base class" in reason])
+def test_defaults_are_the_base_class_s(name: str) -> None:
+    """A release that overrides one may ask the control plane."""
+    storage, _, method = name.partition(".")
+
+    assert method not in vars(STORAGES[storage])
+
+
+@pytest.mark.parametrize("name", [*PROMISES, *(k for k, v in LOCAL.items() if "cannot" in v)])
+def test_client_answers_without_asking(name: str) -> None:
+    """True for a promise, False for what it declines."""
+    answer = _method(name)(None)
+
+    assert answer is (name in PROMISES)
+
+
+def _method(name: str) -> Callable[..., object]:
+    storage, _, method = name.partition(".")
+    found = inspect.getattr_static(STORAGES[storage], method)
+    asked = found.fget if isinstance(found, property) else found
+    assert callable(asked)
+    return asked

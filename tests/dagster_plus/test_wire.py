@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from dagster._core.events import EngineEventData, JobCanceledData, JobFailureData
     from dagster._core.instance.ref import InstanceRef
     from dagster._grpc.types import ExecuteRunArgs
+    from dagster._serdes import ConfigurableClassData
     from dagster_cloud.api.dagster_cloud_api import (
         AgentHeartbeat,
         DagsterCloudUploadApiResponse,
@@ -24,7 +27,7 @@ with warnings.catch_warnings():
 from hpc_agent.agent.context import RecentErrors
 from hpc_agent.config import ComputeLogs, PythonLogs
 from hpc_agent.dagster_plus import events, requests, responses
-from hpc_agent.dagster_plus.instance_ref import instance_ref
+from hpc_agent.dagster_plus.instance_ref import dagster_yaml, instance_ref
 from hpc_agent.dagster_plus.responses import Timing
 from hpc_agent.dagster_plus.serdes import dumps, error_info, error_info_of, is_error, packed
 from hpc_agent.runs.worker_statuses import worker_statuses
@@ -139,6 +142,33 @@ def test_instance_ref_names_loadable_classes(
     ):
         assert data is not None
         assert data.rehydrate(as_type=None) is not None
+
+
+@pytest.mark.parametrize("compute_logs", [ComputeLogs(), ComputeLogs(enabled=False)])
+def test_dagster_home_says_the_same_as_the_reference(
+    compute_logs: ComputeLogs, tmp_path: Path
+) -> None:
+    """``DagsterInstance.get()`` of user code finds the instance that its run has."""
+    chosen = "prod", compute_logs, PythonLogs(python_log_level="INFO")
+    (tmp_path / "dagster.yaml").write_text(dagster_yaml(*chosen))
+    found = InstanceRef.from_dir(str(tmp_path))
+    given = deserialize_value(dumps(instance_ref(*chosen)), InstanceRef)
+    for name in (
+        "local_artifact_storage_data",
+        "compute_logs_data",
+        "storage_data",
+        "custom_instance_class_data",
+        "secrets_loader_data",
+        "defs_state_storage_data",
+    ):
+        assert meaning(getattr(found, name)) == meaning(getattr(given, name)), name
+    assert found.settings["python_logs"] == given.settings["python_logs"]
+
+
+def meaning(data: ConfigurableClassData) -> tuple[type, object]:
+    """Return a class and its configuration, by whatever name of its module."""
+    module = importlib.import_module(data.module_name)
+    return getattr(module, data.class_name), yaml.safe_load(data.config_yaml)
 
 
 def test_run_arguments_read_back() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from dagster import DagsterInstance, DagsterRunStatus
 
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
@@ -92,6 +94,23 @@ def test_agent_serves_as_before_when_maintenance_is_over(stack: Stack) -> None:
     """The next run is launched without a restart of anything."""
     stack.wait_loaded("example")
     assert stack.wait_finished(nap(stack, 1)) == "SUCCESS"
+
+
+def test_running_control_plane_is_backed_up_and_restored(stack: Stack, tmp_path: Path) -> None:
+    """Its runs and their events are in the copy."""
+    run_id = nap(stack, 1)
+    assert stack.wait_finished(run_id) == "SUCCESS"
+    archive, back = str(tmp_path / "b.tar.gz"), tmp_path / "back"
+    home = str(stack.directories.control_plane)
+    stack.run_command("control-plane", "backup", archive, "--home", home)
+    stack.run_command("control-plane", "restore", archive, "--home", str(back))
+    with DagsterInstance.from_config(str(back)) as copy:
+        run = copy.get_run_by_id(run_id)
+        assert run is not None
+        assert run.status is DagsterRunStatus.SUCCESS
+        assert copy.all_logs(run_id)
+    tokens = ("control-plane", "token", "list", "--json", "--home")
+    assert stack.run_command(*tokens, str(back)) == stack.run_command(*tokens, home)
 
 
 def test_operator_holds_a_location_back_ends_a_run_and_drains_the_agent(stack: Stack) -> None:

@@ -23,7 +23,9 @@ ODD = st.text(st.sampled_from("./\\%2eEfFab\x00\n\u2215"), max_size=8) | st.text
         ["my jobs", "schedule@daily", "12"],
         ["..hidden", "a..b", "50%"],
         ["Lösung"],
+        ["run", "compute_logs", "x" * 1000],
     ],
+    ids=lambda _: "",
 )
 def test_names_are_keys(parts: list[str]) -> None:
     """Those of Dagster, and what users call their things."""
@@ -46,7 +48,9 @@ def test_names_are_keys(parts: list[str]) -> None:
         ["run", "a\nb"],
         ["run", "a\x00b"],
         ["run", "\ud800"],
-        ["run", "x" * 201],
+        ["x" * 201, "run"],
+        ["run", "x" * 1001],
+        ["run", "ö" * 101],
         ["run"] * 17,
     ],
     ids=lambda _: "",

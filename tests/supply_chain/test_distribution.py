@@ -57,10 +57,11 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def look_into(dist: Path) -> None:
-    """The wheel has the templates, the sdist no traces of a machine, the SBOM what a site has."""
+    """Templates and pages are in the wheel, no traces of a machine in the sdist."""
     (wheel,) = dist.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "hpc_agent/templates/job.sbatch.j2" in names
+    assert {"hpc_agent/templates/job.sbatch.j2", "hpc_agent/manual/pages/options.md"} <= {*names}
+    assert "hpc_agent/manual/pages/conf.py" not in names
     assert not [name for name in names if not name.startswith(("hpc_agent/", "dagster_hpc_agent-"))]
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -18,9 +18,11 @@ from dagster._core.storage.event_log.base import (
 from dagster._core.types.pagination import PaginatedResults
 from graphql import GraphQLResolveInfo
 
+from hpc_agent.control_plane.asset_history import with_history
 from hpc_agent.control_plane.graphql.context import OK
 from hpc_agent.control_plane.graphql.event_logs import event_log_mutations, event_logs, storage
 from hpc_agent.control_plane.graphql.filters import Input, asset_key
+from hpc_agent.control_plane.planned_partitions import unfinished_attempts
 
 check_record = ObjectType("AssetCheckExecutionRecord")
 bindables = [check_record]
@@ -48,7 +50,8 @@ def get_latest_materialization_events(
 def get_asset_records(
     _: object, info: GraphQLResolveInfo, asset_keys: Sequence[str] | None = None
 ) -> Sequence[AssetRecord]:
-    return storage(info).get_asset_records(_keys(asset_keys) if asset_keys else None)
+    log = storage(info)
+    return with_history(log, log.get_asset_records(_keys(asset_keys) if asset_keys else None))
 
 
 @event_logs.field("getAssetCheckSummaryRecord")
@@ -156,10 +159,7 @@ def get_latest_tags_by_partition(
 def get_unfinished_materialization_attempts(
     _: object, info: GraphQLResolveInfo, asset_key: str, after_storage_id: int | None = None
 ) -> Mapping[str, tuple[str, int]]:
-    log = storage(info)
-    return log.get_latest_asset_partition_materialization_attempts_without_materializations(
-        _key(asset_key), after_storage_id
-    )
+    return unfinished_attempts(storage(info), _key(asset_key), after_storage_id)
 
 
 @event_logs.field("getAssetEventTags")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ariadne import ObjectType
@@ -15,6 +16,7 @@ from dagster._core.storage.event_log.base import EventLogConnection, EventLogSto
 from dagster_shared.serdes import serialize_value
 from graphql import GraphQLResolveInfo
 
+from hpc_agent.control_plane.event_pages import failed_materializations, status_changes
 from hpc_agent.control_plane.events import decode_entry
 from hpc_agent.control_plane.graphql.context import OK, context, instance
 from hpc_agent.control_plane.graphql.filters import (
@@ -24,6 +26,7 @@ from hpc_agent.control_plane.graphql.filters import (
     event_types,
     status_changes_filter,
 )
+from hpc_agent.control_plane.run_events import with_known_ids
 
 NO_LIMIT = 1_000_000
 
@@ -97,8 +100,12 @@ def get_records_for_run(
     limit: int | None = None,
     ascending: bool | None = None,
 ) -> EventLogConnection:
-    types = DagsterEventType(of_type) if of_type else event_types(of_types)
-    return storage(info).get_records_for_run(run_id, cursor, types, limit, ascending is not False)
+    log, upwards = storage(info), ascending is not False
+    if of_type is None:
+        return log.get_records_for_run(run_id, cursor, event_types(of_types), limit, upwards)
+    one = DagsterEventType(of_type)
+    page = log.get_records_for_run(run_id, cursor, one, limit, upwards)
+    return with_known_ids(log, run_id, one, page, ascending=upwards)
 
 
 @event_logs.field("getEventRecords")
@@ -175,14 +182,14 @@ def fetch_asset_events(
     cursor: str | None = None,
     ascending: bool | None = None,
 ) -> EventRecordsResult:
-    fetch = {
+    fetches: dict[str, Callable[..., EventRecordsResult]] = {
         "fetchMaterializations": storage(info).fetch_materializations,
         "fetchObservations": storage(info).fetch_observations,
         "fetchPlannedMaterializations": instance(info).fetch_planned_materializations,
-        "fetchFailedMaterializations": storage(info).fetch_failed_materializations,
-    }[info.field_name]
+        "fetchFailedMaterializations": partial(failed_materializations, storage(info)),
+    }
     chosen = asset_records_filter(records_filter)
-    return fetch(chosen, limit or NO_LIMIT, cursor, ascending or False)
+    return fetches[info.field_name](chosen, limit or NO_LIMIT, cursor, ascending or False)
 
 
 @event_logs.field("getRunStatusChangeEventRecords")
@@ -195,13 +202,8 @@ def fetch_run_status_changes(
     cursor: str | None = None,
     ascending: bool | None = None,
 ) -> EventRecordsResult:
-    events = storage(info)
-    if not events.supports_run_status_change_job_name_filter:
-        # The client always asks by jobs; Dagster's PostgreSQL storage refuses that. Sensors look at
-        # the job again, as they do on a plain instance (run_status_sensor_definition.py).
-        records_filter = {**records_filter, "job_names": None}
     chosen = status_changes_filter(records_filter)
-    return events.fetch_run_status_changes(chosen, limit or NO_LIMIT, cursor, ascending or False)
+    return status_changes(storage(info), chosen, limit or NO_LIMIT, cursor, ascending or False)
 
 
 def _event_filter(given: Input | None) -> Any:

@@ -97,7 +97,7 @@ def get_run_group(_: object, info: GraphQLResolveInfo, run_id: str) -> dict[str,
 
 @run_group.type_resolver
 def run_group_type(group: Mapping[str, Any], *_: object) -> str:
-    return "SerializedRunGroup" if "root_run_id" in group else "PipelineRunNotFoundError"
+    return "SerializedRunGroup" if "root_run_id" in group else "RunNotFoundError"
 
 
 @runs.field("getRunRecords")

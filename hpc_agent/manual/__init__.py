@@ -1,0 +1,1 @@
+"""The manual: pages of docs/ and pages made from the code, for the terminal and for the site."""

@@ -1,0 +1,1 @@
+"""The manual: what pages say exists, and what exists has its page."""
