@@ -17,7 +17,11 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?(?P<range>.*)")
 # Where conda-forge has a package under another name than PyPI.
-_CONDA_NAMES = {"psycopg2-binary": "psycopg2", "protobuf": "protobuf"}
+_CONDA_NAMES = {
+    "prometheus-client": "prometheus_client",
+    "psycopg2-binary": "psycopg2",
+    "protobuf": "protobuf",
+}
 _SPACK_NAMES = {"psycopg2-binary": "py-psycopg2", "pyyaml": "py-pyyaml"}
 
 

@@ -26,7 +26,9 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
+    ("metrics",),
     ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
+    ("journal",),
     ("hostile_files", "private_directories", "private_files"),
     ("descriptors", "errors", "hints", "seldom", "tls"),
 )

@@ -34,11 +34,23 @@ class CancelLoop:
         context = self._context
         now = context.clock()
         due = await context.store.run(lambda db: tracking.to_cancel(db, now))
-        failed = await for_each("scancel", due, self._end, name=lambda each: each.job.job_id)
+        failed = await for_each(
+            "scancel",
+            due,
+            self._end,
+            name=lambda each: each.job.job_id,
+            fields=lambda each: each.worker.log_fields,
+        )
         if len(due) > len(failed):
             context.bells.watch.ring()
         orders = await context.store.run(lambda db: tracking.orders_to_withdraw(db, now))
-        await for_each("withdraw from pack", orders, self._withdraw, name=lambda each: each.key)
+        await for_each(
+            "withdraw from pack",
+            orders,
+            self._withdraw,
+            name=lambda each: each.key,
+            fields=lambda each: each.log_fields,
+        )
         return await self._next_wait(now, is_any_ending=bool(due or orders))
 
     async def _end(self, each: ToCancel) -> None:

@@ -61,7 +61,13 @@ class ConcludeLoop:
         has_failed = False
         # While the control plane is away thousands may wait for their last word.
         async for some in store.in_parts(over, workers.with_rows):
-            failed = await for_each("conclude", some, self._conclude, name=lambda each: each.key)
+            failed = await for_each(
+                "conclude",
+                some,
+                self._conclude,
+                name=lambda each: each.key,
+                fields=lambda each: each.log_fields,
+            )
             has_failed = has_failed or bool(failed)
         return _RETRY_SECONDS if has_failed else _IDLE_SECONDS
 

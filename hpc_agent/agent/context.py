@@ -17,6 +17,7 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 from hpc_agent.jobs.preparation import JobPreparation
+from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.runs.termination import Termination
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store.database import Store
@@ -68,6 +69,7 @@ class Context:
     preparation: JobPreparation
     changes: Changes
     bells: Bells
+    meter: Meter = SILENT
     partitions: PartitionBook | None = None
     errors: RecentErrors = field(default_factory=RecentErrors)
     troubles: Troubles = field(default_factory=Troubles)

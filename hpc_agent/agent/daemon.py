@@ -1,7 +1,8 @@
 """The agent: opens its services in order, runs its loops, and closes in the opposite order.
 
-Order: cluster, work directory, store, lease, agent API, relay, loops. Signals only set an event.
-Stopping the agent stops no job: run workers and code servers go on, and the next start adopts them.
+Order: cluster, work directory, store, lease, agent API, relay, metrics, loops. Signals only set an
+event. Stopping the agent stops no job: run workers and code servers go on, and the next start
+adopts them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
 from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.measure import MeasureLoop
+from hpc_agent.agent.metrics import meter_for, scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.positions import PositionsLoop
@@ -125,7 +127,8 @@ async def _open(
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
     token = await asyncio.to_thread(TokenSource, config)
-    cluster = await stack.enter_async_context(open_cluster(config))
+    meter = meter_for(config)
+    cluster = await stack.enter_async_context(open_cluster(config, scheduler_calls(meter)))
     work = WorkDirectory(config.work_dir, cluster.files)
     await asyncio.to_thread(
         check_work_directory, work, warn_if_local=config.scheduler.kind == "slurm"
@@ -133,7 +136,7 @@ async def _open(
     await asyncio.to_thread(make_artifacts_directory, config.artifacts_directory, cluster.files)
     program = await asyncio.to_thread(build_node_program, work.lib, work.files)
     bells, clock = Bells(), SteadyClock()
-    store = Store(config.home, on_news=bells.ring_for)
+    store = Store(config.home, on_news=bells.ring_for, meter=meter)
     await store.open()
     stack.push_async_callback(store.close)
     owner = str(uuid.uuid4())
@@ -172,6 +175,7 @@ async def _open(
                 agent_label=config.label,
             ),
             clock=clock,
+            meter=meter,
         ),
         bells=bells,
         partitions=partition_book(
@@ -183,6 +187,7 @@ async def _open(
             ),
         ),
         clock=clock,
+        meter=meter,
         stop=stop,
     )
     await store.run(context.drain.recall)
@@ -190,6 +195,7 @@ async def _open(
         open_relay(context, tokens, cluster=cluster, program=program)
     )
     relay = opened.relay
+    await stack.enter_async_context(shown_metrics(context, relay))
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
     stack.push_async_callback(channels.close)
@@ -318,7 +324,8 @@ async def _run_until(
 ) -> None:
     running = [
         asyncio.create_task(
-            repeat(loop.name, loop.step, loop.bell, context.troubles), name=loop.name
+            repeat(loop.name, loop.step, loop.bell, context.troubles, context.meter),
+            name=loop.name,
         )
         for loop in loops
     ]

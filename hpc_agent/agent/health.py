@@ -29,7 +29,7 @@ class HealthLoop:
         servers = await self._context.store.run(_that_should_answer)
         self._health.keep({server.key for server in servers})
         for server in servers:
-            self._tasks.start(f"ping {server.key}", self._check(server))
+            self._tasks.start(f"ping {server.key}", self._check(server), server.log_fields)
         return self._health.interval_seconds
 
     async def _check(self, server: CodeServer) -> None:

@@ -146,8 +146,20 @@ class Investigation:
                 left.append(each)
                 continue
             accounted = Seen(each.worker, each.job, record)
-            await for_each("watch", [accounted], self._take_in_accounted, name=name_of)
-        failed = await for_each("watch", left, self._look_for_exit, name=name_of)
+            await for_each(
+                "watch",
+                [accounted],
+                self._take_in_accounted,
+                name=name_of,
+                fields=lambda each: each.worker.log_fields,
+            )
+        failed = await for_each(
+            "watch",
+            left,
+            self._look_for_exit,
+            name=name_of,
+            fields=lambda each: each.worker.log_fields,
+        )
         unsure = {each.job.id for each in failed}
         missing = [each for each in left if each.job.id not in unsure]
         if not missing:
@@ -160,7 +172,13 @@ class Investigation:
         if not is_healthy:
             self.absences.pause()
             return
-        await for_each("watch", missing, self._note_absence, name=name_of)
+        await for_each(
+            "watch",
+            missing,
+            self._note_absence,
+            name=name_of,
+            fields=lambda each: each.worker.log_fields,
+        )
 
     async def _accounting(self, absent: Sequence[Seen]) -> Mapping[int, JobRecord]:
         """Return the final records of absent jobs: others tell nothing of their absence."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpc_agent.agent.deployments import UnknownDeploymentError
 from hpc_agent.agent.troubles import Troubles
 from hpc_agent.errors import HpcAgentError, LeaseHeldError
+from hpc_agent.metrics.agent import LOOP_FAILURES, LOOP_SUCCESS
+from hpc_agent.metrics.meter import SILENT, Meter
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ async def repeat(
     step: Callable[[], Awaitable[float]],
     bell: Bell,
     troubles: Troubles | None = None,
+    meter: Meter = SILENT,
 ) -> None:
     """Repeat ``step``, which returns how many seconds may pass before the next one.
 
@@ -78,6 +82,7 @@ async def repeat(
     while True:
         try:
             wait = jittered(await step())
+            meter.set(LOOP_SUCCESS, time.time(), name)
             if last_words:
                 log.info("%s: works again", name)
             backoff.reset()
@@ -87,6 +92,7 @@ async def repeat(
             raise
         except HpcAgentError as error:
             wait = backoff.next()
+            meter.count(LOOP_FAILURES, name)
             words = str(error)
             log.log(
                 logging.WARNING if words != last_words else logging.DEBUG,
@@ -99,6 +105,7 @@ async def repeat(
             troubles.note(name, words)
         except Exception as error:
             wait = backoff.next()
+            meter.count(LOOP_FAILURES, name)
             troubles.note(name, f"unexpected error: {error!r}")
             log.exception("%s: unexpected error; trying again in %.1f s", name, wait)
             last_words = "unexpected error"

@@ -64,7 +64,13 @@ class MeasureLoop:
             if is_last or (usage is not None and usage.cpu_seconds is not None):
                 known.append((worker, usage))
         ready = await self._with_assets_known(known)
-        failed = await for_each("measure", ready, self._tell, name=lambda each: each[0].key)
+        failed = await for_each(
+            "measure",
+            ready,
+            self._tell,
+            name=lambda each: each[0].key,
+            fields=lambda each: each[0].log_fields,
+        )
         waits = len(ready) < len(due) or failed
         return _ASK_AGAIN_SECONDS if waits else _ASK_AFTER_SECONDS
 

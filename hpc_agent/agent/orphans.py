@@ -61,7 +61,13 @@ class OrphansLoop:
                 if run_id in mine and not self._may_end_by_itself(mine[run_id])
             ]
             ending += [(mine[run_id], "deleted") for run_id in await self._gone(deployment, mine)]
-            await for_each("orphans", ending, self._end, name=lambda each: each[0].key)
+            await for_each(
+                "orphans",
+                ending,
+                self._end,
+                name=lambda each: each[0].key,
+                fields=lambda each: each[0].log_fields,
+            )
 
         await for_each("orphans", deployments, ask, name=str)
         return _INTERVAL_SECONDS

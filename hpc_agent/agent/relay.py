@@ -46,6 +46,7 @@ async def open_relay(
             directory=reports,
             upstream=await _upstream(context, stack),
             on_report=reports.receive,
+            meter=context.meter,
         )
         await stack.enter_async_context(relay)
         port = None

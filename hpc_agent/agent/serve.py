@@ -40,6 +40,8 @@ from hpc_agent.errors import (
     SchedulerUnavailableError,
     StoreError,
 )
+from hpc_agent.journal.about import Fields, about
+from hpc_agent.metrics.agent import REQUESTS
 from hpc_agent.runs.requests import RunRequests
 from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.store import inbox
@@ -67,9 +69,9 @@ _COMES_BACK = (
     FilesUnavailableError,
     StoreError,
 )
+_ABOUT_RUNS = frozenset({requests.LAUNCH_RUN, requests.TERMINATE_RUN})
 _KNOWN = SERVER_REQUESTS | {
-    requests.LAUNCH_RUN,
-    requests.TERMINATE_RUN,
+    *_ABOUT_RUNS,
     requests.CHECK_FOR_WORKSPACE_UPDATES,
     requests.PING_LOCATION,
 }
@@ -144,11 +146,23 @@ class ServeLoop:
 
     async def _serve(self, request: Request) -> None:
         """Answer a request; where nothing is known yet, nothing is answered: it is tried again."""
-        started = self._context.wall()
+        with about(_fields_of(request)):
+            await self._serve_now(request)
+
+    async def _serve_now(self, request: Request) -> None:
+        started, began = self._context.wall(), self._context.clock()
         response = await self._patiently(request, lambda: self._response_to(request))
+        self._measure(request, response, self._context.clock() - began)
         if response is not None:
             answer = response
             await self._patiently(request, lambda: self._give(request, answer, started))
+
+    def _measure(self, request: Request, response: Packed | None, seconds: float) -> None:
+        api = request.api if request.api in _KNOWN else "other"
+        outcome = "submitted" if response is None else "answered"
+        if responses.is_failure(response):
+            outcome = "failed"
+        self._context.meter.observe(REQUESTS, seconds, api, outcome)
 
     async def _patiently(self, request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do some work on a request, again until what it needs is there; the run is told why."""
@@ -308,12 +322,24 @@ class ServeLoop:
 
 def _order_of(request: Request) -> str:
     """Return what requests have in common that must be worked on one after the other."""
-    if request.api not in {requests.LAUNCH_RUN, requests.TERMINATE_RUN}:
+    if request.api not in _ABOUT_RUNS:
         return request.request_id
     try:
         return f"run {requests.run_of(requests.opened(request.body).args).run_id}"
     except Exception:  # noqa: BLE001 - whoever answers it says what is wrong with it
         return request.request_id
+
+
+def _fields_of(request: Request) -> Fields:
+    """Return what lines of the log about a request carry."""
+    fields = {"request_id": request.request_id, "deployment": request.deployment}
+    try:
+        args = requests.opened(request.body).args
+        location = requests.location_of(args)
+        run = requests.run_of(args) if request.api in _ABOUT_RUNS else None
+    except Exception:  # noqa: BLE001 - whoever answers it says what is wrong with it
+        return fields
+    return {**fields, "location": location, "run_id": run.run_id if run else None}
 
 
 def _expired(request: Request, opened: Opened) -> str:

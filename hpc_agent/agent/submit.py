@@ -63,10 +63,10 @@ class SubmitLoop:
         """Start a search for each job that may exist, and submit the ones that do not."""
         context = self._context
         for name in await self._unsure():
-            self._tasks.start(f"search {name}", self._search.run(name))
+            self._tasks.start(f"search {name}", self._search.run(name), {"key": name})
         now = context.clock()
         for key in await context.store.run(lambda db: submissions.single(db, now)):
-            self._tasks.start(f"submit {key}", self._submit_single(key))
+            self._tasks.start(f"submit {key}", self._submit_single(key), {"key": key})
         return min(await self._submit_alike(now), await self._next_wait(now))
 
     async def _unsure(self) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.journal.about import Fields, about
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +19,18 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
-        """Start a task unless one with this name is at work; False when there is."""
+    def start(
+        self, name: str, work: Coroutine[Any, Any, None], fields: Fields | None = None
+    ) -> bool:
+        """Start a task unless one with this name is at work; False when there is.
+
+        ``fields`` are what its lines in the log carry.
+        """
         if name in self._tasks:
             work.close()
             return False
-        task = asyncio.create_task(self._watched(name, work), name=name)
+        with about(fields or {}):
+            task = asyncio.create_task(self._watched(name, work), name=name)
         self._tasks[name] = task
         return True
 

@@ -102,7 +102,13 @@ class WatchLoop:
             absent += [each for each in seen if each.record is None]
             present = [each for each in seen if each.record is not None]
             self._absences.present(each.job.id for each in present)
-            failed = await for_each("watch", present, self._investigation.take_in, name=name_of)
+            failed = await for_each(
+                "watch",
+                present,
+                self._investigation.take_in,
+                name=name_of,
+                fields=lambda each: each.worker.log_fields,
+            )
             unsettled = {each.job.id for each in failed}
             for each in present:
                 if each.record is not None and each.job.id not in unsettled:

@@ -58,15 +58,23 @@ class WorkspaceLoop:
 
     def _look_after(self, state: LocationState, server: CodeServer) -> None:
         if server.status is ServerStatus.STARTING:
-            self._tasks.start(f"code server {server.key}", self._bring_up.run(server))
+            self._tasks.start(
+                f"code server {server.key}", self._bring_up.run(server), server.log_fields
+            )
         elif server.status is ServerStatus.SERVING and _is_lost_there(state):
             if self._is_time_to_repeat(server):
-                self._tasks.start(f"upload {server.key}", self._bring_up.upload_again(server))
+                self._tasks.start(
+                    f"upload {server.key}", self._bring_up.upload_again(server), server.log_fields
+                )
         elif server.status is ServerStatus.FAILED and not state.location.entry.has_load_error:
             words = describe(state.worker) if state.worker else "it failed"
             error = server.error or dumps(error_info(f"code server: {words}"))
             if self._is_time_to_repeat(server):
-                self._tasks.start(f"error {server.key}", self._bring_up.tell_error(server, error))
+                self._tasks.start(
+                    f"error {server.key}",
+                    self._bring_up.tell_error(server, error),
+                    server.log_fields,
+                )
         else:
             self._repeats.pop(server.key, None)
 

@@ -20,6 +20,7 @@ from hpc_agent.cli import (
     explain,
     jobs,
     logs,
+    metrics,
     operate,
     options,
     outgoing,
@@ -75,6 +76,7 @@ backup.register(app)
 backup.register_control_plane(control_plane.app)
 app.add_typer(config.app, name="config")
 app.add_typer(control_plane.app, name="control-plane")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(options.app, name="options")
 app.add_typer(outgoing.app, name="outgoing")
 app.add_typer(service.app, name="service")

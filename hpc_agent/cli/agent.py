@@ -37,12 +37,12 @@ def start(
     Jobs outlive the agent: the next start with the same home directory adopts them.
     """
     from hpc_agent.agent.daemon import run_agent, stop_on_signals
-    from hpc_agent.agent.journal import configure_logging
     from hpc_agent.config import load_config
     from hpc_agent.descriptors import raise_descriptor_limit
+    from hpc_agent.journal.configuration import configure_journal
 
     settings = load_config(config)
-    configure_logging(settings.logging)
+    configure_journal(settings.logging.journal)
     raise_descriptor_limit()
 
     async def serve() -> None:

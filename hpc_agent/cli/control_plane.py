@@ -20,6 +20,7 @@ from hpc_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from hpc_agent.control_plane.process import Addresses
+    from hpc_agent.metrics.address import LocalAddress
 
 app = typer.Typer(no_args_is_help=True, help="The self-hosted control plane.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens for agents and users.")
@@ -54,27 +55,44 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
             "[default: $HPC_AGENT_CONTROL_PLANE_DATABASE_URL, else what dagster.yaml says]"
         ),
     ] = None,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Where Prometheus reads metrics: unix:/PATH, or 127.0.0.1:PORT. [default: nowhere]"
+        ),
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="Lines for people, or a JSON object each.")
+    ] = "text",
+    log_file: Annotated[
+        Path | None, typer.Option(help="The gateway's own log. [default: standard error]")
+    ] = None,
+    log_max_bytes: Annotated[
+        int, typer.Option(min=65536, help="A log file is put away at this size; all of them are.")
+    ] = 16 << 20,
+    log_keep: Annotated[int, typer.Option(min=1, help="How many of those are kept, of each.")] = 4,
     as_json: JsonOption = False,
 ) -> None:
     """Run gateway, webserver and daemon until interrupted."""
     with errors_told():
         import asyncio
-        import logging
 
         from hpc_agent.control_plane.door.config import read_ui_config
         from hpc_agent.control_plane.home import resolve_home
         from hpc_agent.control_plane.process import StartOptions, run
         from hpc_agent.descriptors import raise_descriptor_limit
+        from hpc_agent.journal.configuration import JournalOptions, configure_journal
+        from hpc_agent.journal.files import Rotation
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        for chatty in ("httpx", "alembic"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        logs = Rotation(max_bytes=log_max_bytes, keep=log_keep)
+        configure_journal(JournalOptions(format=log_format, file=log_file, rotation=logs))
         raise_descriptor_limit()
         resolved = resolve_home(home, database_url)
         options = StartOptions(
             home=resolved, ui=read_ui_config(resolved.ui_yaml, ui_auth), host=host, port=port,
             webserver_host=webserver_host, webserver_port=webserver_port,
             webserver=webserver, daemon=daemon, tls_certificate=tls_cert, tls_key=tls_key,
+            metrics=_local_address(metrics_listen), logs=logs,
         )  # fmt: skip
         asyncio.run(run(options, lambda addresses: _print_addresses(addresses, as_json)))
 
@@ -235,6 +253,15 @@ def revoke_token(
             if not Tokens(database).revoke(token_id):
                 raise ConfigError(f"no valid token with id {token_id!r}: see `token list`")
         typer.echo(f"revoked {token_id}")
+
+
+def _local_address(text: str | None) -> LocalAddress | None:
+    from hpc_agent.metrics.address import LocalAddress
+
+    try:
+        return None if text is None else LocalAddress.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--metrics-listen: {error}") from None
 
 
 def _print_addresses(addresses: Addresses, as_json: bool) -> None:

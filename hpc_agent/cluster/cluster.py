@@ -12,6 +12,7 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.files import Files, LocalFiles
 from hpc_agent.slurm.commands import CommandRunner
+from hpc_agent.slurm.observation import OnCall, nobody
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.slurm.ssh import SshRunner
 from hpc_agent.slurm.ssh_files import SftpFiles
@@ -36,9 +37,15 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(config: AgentConfig) -> AsyncIterator[Cluster]:
-    """Yield the cluster. Raises SchedulerUnavailableError when it cannot be reached by SSH."""
-    async with open_runner(config) as runner, open_scheduler(config, runner) as scheduler:
+async def open_cluster(config: AgentConfig, on_call: OnCall = nobody) -> AsyncIterator[Cluster]:
+    """Yield the cluster; ``on_call`` is told of each call of Slurm.
+
+    Raises SchedulerUnavailableError when it cannot be reached by SSH.
+    """
+    async with (
+        open_runner(config) as runner,
+        open_scheduler(config, runner, on_call) as scheduler,
+    ):
         ssh = config.scheduler.ssh
         if ssh is None or not isinstance(runner, SshRunner):
             yield Cluster(

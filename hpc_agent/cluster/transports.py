@@ -14,6 +14,7 @@ from hpc_agent.config.jobs import Rest, Ssh
 from hpc_agent.slurm.cli import SlurmCli
 from hpc_agent.slurm.commands import CommandRunner, ProcessRunner
 from hpc_agent.slurm.local import LocalScheduler
+from hpc_agent.slurm.observation import ObservedRunner, OnCall, nobody
 from hpc_agent.slurm.pyslurm_process import PyslurmProcess
 from hpc_agent.slurm.pyslurm_transport import PyslurmScheduler
 from hpc_agent.slurm.rate import LimitedRunner, TokenBucket
@@ -30,12 +31,14 @@ _LOGIN_SLOTS = 256
 
 
 @asynccontextmanager
-async def open_scheduler(config: AgentConfig, runner: CommandRunner) -> AsyncIterator[Scheduler]:
+async def open_scheduler(
+    config: AgentConfig, runner: CommandRunner, on_call: OnCall = nobody
+) -> AsyncIterator[Scheduler]:
     """Yield the scheduler; nothing is started or asked yet. Its jobs outlive it."""
     if config.scheduler.kind == "local":
         yield await _local(config, "local-jobs", config.scheduler.local_slots)
         return
-    async with _open_slurm(config, runner) as slurm:
+    async with _open_slurm(config, runner, on_call) as slurm:
         if config.uses_login_node:
             login = await _local(config, "login-jobs", _LOGIN_SLOTS)
             yield ClusterAndLoginNode(slurm, login)
@@ -44,10 +47,12 @@ async def open_scheduler(config: AgentConfig, runner: CommandRunner) -> AsyncIte
 
 
 @asynccontextmanager
-async def _open_slurm(config: AgentConfig, runner: CommandRunner) -> AsyncIterator[Scheduler]:
+async def _open_slurm(
+    config: AgentConfig, runner: CommandRunner, on_call: OnCall
+) -> AsyncIterator[Scheduler]:
     settings = config.scheduler
     if settings.transport == "rest" and settings.rest is not None:
-        rest = _slurm_by_rest(config, settings.rest)
+        rest = _slurm_by_rest(config, settings.rest, on_call)
         try:
             yield rest
         finally:
@@ -55,18 +60,19 @@ async def _open_slurm(config: AgentConfig, runner: CommandRunner) -> AsyncIterat
         return
     bucket = TokenBucket(burst=settings.commands_burst, per_second=settings.commands_per_second)
     seconds = settings.command_timeout_seconds
-    slurm = SlurmCli(LimitedRunner(runner, bucket), query_timeout_seconds=seconds)
+    limited = LimitedRunner(ObservedRunner(runner, on_call), bucket)
+    slurm = SlurmCli(limited, query_timeout_seconds=seconds)
     if settings.transport != "pyslurm":
         yield slurm
         return
-    process = pyslurm_process(config, slurm)
+    process = pyslurm_process(config, slurm, on_call)
     try:
         yield PyslurmScheduler(slurm, process, bucket, query_timeout_seconds=seconds)
     finally:
         await process.close()
 
 
-def _slurm_by_rest(config: AgentConfig, rest: Rest) -> SlurmRest:
+def _slurm_by_rest(config: AgentConfig, rest: Rest, on_call: OnCall) -> SlurmRest:
     settings = config.scheduler
     return slurm_by_rest(
         Target(url=rest.url, user=rest.user, ca_file=rest.ca_file),
@@ -74,16 +80,20 @@ def _slurm_by_rest(config: AgentConfig, rest: Rest) -> SlurmRest:
         burst=settings.commands_burst,
         commands_per_second=settings.commands_per_second,
         query_timeout_seconds=settings.command_timeout_seconds,
+        on_call=on_call,
     )
 
 
-def pyslurm_process(config: AgentConfig, slurm: SlurmCli) -> PyslurmProcess:
+def pyslurm_process(
+    config: AgentConfig, slurm: SlurmCli, on_call: OnCall = nobody
+) -> PyslurmProcess:
     """Return pyslurm in a process of its own, which is not started yet."""
     pyslurm = config.scheduler.pyslurm
     return PyslurmProcess(
         pyslurm.python if pyslurm is not None else None,
         environment=slurm_environment(config),
         slurm_version=slurm.version,
+        on_call=on_call,
     )
 
 

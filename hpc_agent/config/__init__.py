@@ -8,7 +8,7 @@ A key of agent.yaml can also be given in the environment: ``HPC_AGENT__CONTROL_P
 
 from __future__ import annotations
 
-from hpc_agent.config.agent import AgentConfig, Logging
+from hpc_agent.config.agent import AgentConfig
 from hpc_agent.config.connections import AgentMetrics, AgentQueues, ControlPlane, Relay
 from hpc_agent.config.environment import Conda, Container, Environment
 from hpc_agent.config.instance import Artifacts, ComputeLogs, PythonLogs
@@ -21,6 +21,7 @@ from hpc_agent.config.jobs import (
     ServerTtl,
 )
 from hpc_agent.config.load import load_config, parse_config
+from hpc_agent.config.observation import Logging, Metrics
 from hpc_agent.config.policy import Bounds, Policy, Rules
 from hpc_agent.config.retries import Retries, Retry, RetryWithMemory, RetryWithTime
 from hpc_agent.config.section import OptionValue
@@ -41,6 +42,7 @@ __all__ = [
     "Environment",
     "Location",
     "Logging",
+    "Metrics",
     "OptionValue",
     "Policy",
     "PythonLogs",

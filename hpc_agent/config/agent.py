@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,15 +19,9 @@ from hpc_agent.config.jobs import (
     Runs,
     Scheduler,
 )
+from hpc_agent.config.observation import Logging, Metrics
 from hpc_agent.config.policy import Policy
 from hpc_agent.config.section import ExpandedPath, Options, Section
-
-
-class Logging(Section):
-    """The agent's own log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
 
 
 class AgentConfig(Section):
@@ -60,6 +54,7 @@ class AgentConfig(Section):
     artifacts: Artifacts = Artifacts()
     templates_dir: ExpandedPath | None = None
     logging: Logging = Logging()
+    metrics: Metrics = Metrics()
 
     @field_validator("work_dir", "home")
     @classmethod

@@ -15,17 +15,26 @@ from dagster_shared.error import SerializableErrorInfo
 from hpc_agent.control_plane.received import received, refusing
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys, Seen
 from hpc_agent.inbound.json_text import loads_object
+from hpc_agent.metrics.gateway import EVENT_WRITES, EVENTS_STORED
+from hpc_agent.metrics.meter import SILENT, Meter, timed
 
 
 class EventWriter:
     """Stores events as DagsterInstance would store its own; blocking, for worker threads."""
 
-    def __init__(self, instance: DagsterInstance, keys: IdempotencyKeys) -> None:
+    def __init__(
+        self, instance: DagsterInstance, keys: IdempotencyKeys, meter: Meter = SILENT
+    ) -> None:
         self._instance = instance
         self._keys = keys
+        self._meter = meter
 
     def write(self, entries: Sequence[EventLogEntry], idempotency_key: str | None) -> None:
         """Store events; a key seen before means that they are stored already."""
+        with timed(self._meter, EVENT_WRITES):
+            self._write(entries, idempotency_key)
+
+    def _write(self, entries: Sequence[EventLogEntry], idempotency_key: str | None) -> None:
         if idempotency_key is None:
             self._store(entries)
             return
@@ -42,6 +51,7 @@ class EventWriter:
             else:
                 # What OSS keeps no record of, that an asset failed: the client counts on it.
                 self._instance.event_log_storage.store_event(entry)
+            self._meter.count(EVENTS_STORED)
 
     def _is_stored(self, entry: EventLogEntry) -> bool:
         event_type = entry.dagster_event_type

@@ -27,6 +27,7 @@ from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.updates import write_updates
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.inbound.limits import Limits
+from hpc_agent.metrics.meter import SILENT, Meter
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
@@ -179,12 +180,14 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def open_gateway(
-    home: Home, workspace_changed: Callable[[set[str]], Awaitable[None]]
+    home: Home,
+    workspace_changed: Callable[[set[str]], Awaitable[None]],
+    meter: Meter = SILENT,
 ) -> AsyncIterator[Gateway]:
     """Open database, instance and faces, and close them in reverse."""
-    database = Database(home.database_url)
+    database = Database(home.database_url, meter)
     instance = await asyncio.to_thread(DagsterInstance.from_config, str(home.root))
-    gateway = Gateway(home, build_services(home, database, instance), workspace_changed)
+    gateway = Gateway(home, build_services(home, database, instance, meter), workspace_changed)
     try:
         await gateway.refresh()
         yield gateway

@@ -28,12 +28,15 @@ from hpc_agent.control_plane.door.config import UiConfig
 from hpc_agent.control_plane.door.door import Door, open_door
 from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket
+from hpc_agent.control_plane.metrics import Readings, meter_for, show_metrics
 from hpc_agent.control_plane.server import bind, url_of
 from hpc_agent.control_plane.supervisor import Program, Supervisor
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
 from hpc_agent.control_plane.webserver_socket import async_client
 from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
+from hpc_agent.journal.files import Rotation
+from hpc_agent.metrics.address import LocalAddress
 from hpc_agent.private_files import write_private
 
 READY_POLL_SECONDS = 0.2
@@ -57,6 +60,8 @@ class StartOptions:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     ui: UiConfig = field(default_factory=UiConfig)
+    metrics: LocalAddress | None = None
+    logs: Rotation = field(default_factory=Rotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +109,18 @@ class ControlPlane:
         self._tls = tls
         self._door = door
         self._socket = options.home.webserver_socket
-        self._webserver = Supervisor(self._program("webserver", _webserver_argv(options)))
-        self._daemon = Supervisor(self._program("daemon", _daemon_argv(options)))
+        self._meter = meter_for(options.metrics)
+        self._webserver = self._supervisor("webserver", _webserver_argv(options))
+        self._daemon = self._supervisor("daemon", _daemon_argv(options))
         self._gateway: Gateway | None = None
         self._reload_wanted = asyncio.Event()
         self._is_new_location = False
 
     async def run(self, stop: asyncio.Event, ready: Callable[[Addresses], None]) -> None:
         """Run all parts until ``stop`` is set, or until one of ours fails for good."""
-        async with open_gateway(self._options.home, self._workspace_changed) as gateway:
+        async with open_gateway(
+            self._options.home, self._workspace_changed, self._meter
+        ) as gateway:
             self._gateway = gateway
             self._warn_of_local_logs(gateway)
             tasks = [asyncio.create_task(part) for part in self._parts(gateway)]
@@ -154,6 +162,11 @@ class ControlPlane:
             parts += [self._door.serve(self._options.home, gateway.services), self._webserver.run()]
         if self._options.daemon:
             parts.append(self._daemon.run())
+        if self._options.metrics is not None:
+            readings = Readings(
+                gateway.services.database, self._options.home.root, self._tls.certificate
+            )
+            parts.append(show_metrics(self._options.metrics, self._meter, readings))
         return parts
 
     async def _workspace_changed(self, added: set[str]) -> None:
@@ -203,12 +216,14 @@ class ControlPlane:
         except httpx.HTTPError:
             return False
 
-    def _program(self, name: str, argv: list[str]) -> Program:
+    def _supervisor(self, name: str, argv: list[str]) -> Supervisor:
         home = self._options.home
-        return Program(
+        program = Program(
             name=name, argv=argv, log=home.logs / f"{name}.log", working_directory=home.root,
             environment={"DAGSTER_HOME": str(home.root), "PYTHONUNBUFFERED": "1"},
+            rotation=self._options.logs,
         )  # fmt: skip
+        return Supervisor(program, self._meter)
 
 
 def _webserver_argv(options: StartOptions) -> list[str]:

@@ -26,6 +26,7 @@ from hpc_agent.control_plane.faces.view import LocationView, error_info
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue
 from hpc_agent.control_plane.run_origins import named
 from hpc_agent.control_plane.store.requests import Request
+from hpc_agent.journal.about import about
 
 # Long enough to hand a refusal back to whoever asked; Dagster's queue launches no other run on this
 # thread meanwhile. A later answer is settled without it.
@@ -97,6 +98,10 @@ class RunRequests:
 
     async def settle(self, request: Request) -> None:
         """Report the error of a launch or termination for which nobody waits any more."""
+        with about({"request_id": request.request_id, "run_id": request.run_id}):
+            await self._settle(request)
+
+    async def _settle(self, request: Request) -> None:
         error = _error_of(request)
         if error is None or request.run_id is None:
             return

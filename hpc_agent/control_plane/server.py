@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from pathlib import Path
 
 from starlette.types import ASGIApp
 
@@ -13,7 +11,8 @@ from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.errors import ConfigError
 from hpc_agent.inbound.http import Upgrade
 from hpc_agent.inbound.limits import Limits
-from hpc_agent.inbound.listener import BACKLOG, HTTP, Listener
+from hpc_agent.inbound.listener import HTTP, Listener
+from hpc_agent.inbound.sockets import bind_port
 from hpc_agent.tls import server_context
 
 STOP_SECONDS = 3.0
@@ -21,47 +20,12 @@ STOP_SECONDS = 3.0
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a listener. Raises ConfigError when the address is in use or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol left at 0, asyncio does not set TCP_NODELAY (asyncio/base_events.py), and
-    # each answer waits 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)  # who reads our address may connect before we accept
+        return bind_port(host, port)
     except OSError as error:
-        listener.close()
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
         ) from error
-    return listener
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """Return a listener that our account and the group of its directory can open.
-
-    Raises ConfigError, also when somebody else could put another socket in its place.
-    """
-    try:
-        directory = path.parent.stat()
-        if directory.st_uid not in {0, os.geteuid()} or directory.st_mode & 0o022:
-            raise ConfigError(
-                f"{path.parent} must belong to this account and let nobody else write: "
-                f"install -d -m 2750 -g GROUP-OF-THE-PROXY {path.parent}"
-            )
-        if path.is_socket():
-            path.unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.bind(str(path))
-            path.chmod(0o660)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
-    return listener
 
 
 def url_of(listener: socket.socket, host: str) -> str:

@@ -30,6 +30,7 @@ from hpc_agent.control_plane.store.settings import Settings
 from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.store.tokens import Tokens
 from hpc_agent.control_plane.uploads import LocationUploads
+from hpc_agent.metrics.meter import SILENT, Meter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +56,12 @@ class Services:
     queue: RequestQueue
     runs: RunRequests
     audit: AuditLog
+    meter: Meter
 
 
-def build_services(home: Home, database: Database, instance: DagsterInstance) -> Services:
+def build_services(
+    home: Home, database: Database, instance: DagsterInstance, meter: Meter = SILENT
+) -> Services:
     """Wire the parts together; needs a running event loop."""
     locations, agents, requests = Locations(database), Agents(database), Requests(database)
     blobs = DatabaseBlobs(database) if database.is_shared else FileBlobs(home.snapshots)
@@ -77,7 +81,7 @@ def build_services(home: Home, database: Database, instance: DagsterInstance) ->
         snapshots=snapshots,
         repositories=repositories,
         uploads=LocationUploads(locations, snapshots, repositories),
-        events=EventWriter(instance, keys),
+        events=EventWriter(instance, keys, meter),
         compute_logs=ComputeLogStore(instance.compute_log_manager),
         heartbeats=HeartbeatReceiver(instance, agents, presence),
         presence=presence,
@@ -85,4 +89,5 @@ def build_services(home: Home, database: Database, instance: DagsterInstance) ->
         queue=queue,
         runs=RunRequests(instance, queue, partial(agents_seen, agents, presence)),
         audit=AuditLog(home.audit_log),
+        meter=meter,
     )

@@ -10,11 +10,15 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc_agent.control_plane import die_with_parent
 from hpc_agent.descriptors import as_given
+from hpc_agent.journal.files import Rotation
+from hpc_agent.journal.output import OutputFile
+from hpc_agent.metrics.gateway import CHILD_STARTS
+from hpc_agent.metrics.meter import SILENT, Meter
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
@@ -22,7 +26,6 @@ HEALTHY_SECONDS = 60.0
 """A process that lived this long is started again without delay."""
 
 STOP_GRACE_SECONDS = 20.0
-MAX_LOG_BYTES = 20_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +39,15 @@ class Program:
     environment: Mapping[str, str]
     log: Path
     working_directory: Path
+    rotation: Rotation = field(default_factory=Rotation)
 
 
 class Supervisor:
     """Keeps one program running until the task that runs ``run`` is cancelled."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, meter: Meter = SILENT) -> None:
         self._program = program
+        self._meter = meter
         self._process: asyncio.subprocess.Process | None = None
         self._restart = False
 
@@ -51,24 +56,29 @@ class Supervisor:
         return self._process.pid if self._process else None
 
     async def run(self) -> None:
-        backoff = FIRST_BACKOFF_SECONDS
+        output = await asyncio.to_thread(OutputFile, self._program.log, self._program.rotation)
         try:
-            while True:
-                started = time.monotonic()
-                code = await self._run_once()
-                if self._restart:
-                    self._restart, backoff = False, FIRST_BACKOFF_SECONDS
-                    continue
-                if time.monotonic() - started > HEALTHY_SECONDS:
-                    backoff = FIRST_BACKOFF_SECONDS
-                logger.error(
-                    "%s ended with code %s; starting it again in %.1f s; its log is %s",
-                    self._program.name, code, backoff, self._program.log,
-                )  # fmt: skip
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+            await self._keep_running(output)
         finally:
             await self._stop()
+            await asyncio.to_thread(output.close)
+
+    async def _keep_running(self, output: OutputFile) -> None:
+        backoff = FIRST_BACKOFF_SECONDS
+        while True:
+            started = time.monotonic()
+            code = await self._run_once(output)
+            if self._restart:
+                self._restart, backoff = False, FIRST_BACKOFF_SECONDS
+                continue
+            if time.monotonic() - started > HEALTHY_SECONDS:
+                backoff = FIRST_BACKOFF_SECONDS
+            logger.error(
+                "%s ended with code %s; starting it again in %.1f s; its log is %s",
+                self._program.name, code, backoff, self._program.log,
+            )  # fmt: skip
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
     async def restart(self) -> None:
         """End the program so that it starts afresh."""
@@ -76,18 +86,17 @@ class Supervisor:
             self._restart = True
             await self._stop()
 
-    async def _run_once(self) -> int:
-        _rotate(self._program.log)
-        with self._program.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *as_given(_mortal(self._program.argv)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._program.working_directory,
-                env={**os.environ, **self._program.environment},
-                start_new_session=True,
-            )
+    async def _run_once(self, output: OutputFile) -> int:
+        self._meter.count(CHILD_STARTS, self._program.name)
+        self._process = await asyncio.create_subprocess_exec(
+            *as_given(_mortal(self._program.argv)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output.descriptor,
+            stderr=output.descriptor,
+            cwd=self._program.working_directory,
+            env={**os.environ, **self._program.environment},
+            start_new_session=True,
+        )
         code = await self._process.wait()
         _signal_group(self._process.pid, signal.SIGKILL)  # what a crashed leader left behind
         return code
@@ -113,8 +122,3 @@ def _mortal(argv: Sequence[str]) -> list[str]:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_suffix(log.suffix + ".1"))

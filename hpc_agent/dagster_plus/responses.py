@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 
+_FAILURE = "DagsterCloudApiErrorResponse"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -33,7 +35,12 @@ def grpc_answer(serialized: str) -> Packed:
 def failure(error: Packed | str) -> Packed:
     """The request could not be carried out."""
     info = error_info(error) if isinstance(error, str) else error
-    return packed("DagsterCloudApiErrorResponse", error_infos=[info], thread_telemetry=None)
+    return packed(_FAILURE, error_infos=[info], thread_telemetry=None)
+
+
+def is_failure(response: Packed | None) -> bool:
+    """Whether it says that something went wrong."""
+    return response is not None and response["__class__"] == _FAILURE
 
 
 def unknown(api: str) -> Packed:

@@ -82,9 +82,13 @@ class Stack:
         self.webserver: Webserver
 
     def start_control_plane(
-        self, *, api_host: str = "127.0.0.1", api_port: int = 0, webserver_port: int = 0
+        self,
+        *options: str,
+        api_host: str = "127.0.0.1",
+        api_port: int = 0,
+        webserver_port: int = 0,
     ) -> None:
-        """Start gateway, webserver and daemon; return when they answer."""
+        """Start gateway, webserver and daemon, with more options; return when they answer."""
         for directory in (self.directories.local, self.directories.shared, self.directories.logs):
             private_directory(directory)
         ready = self.directories.logs / "control-plane.json"
@@ -93,6 +97,7 @@ class Stack:
             *("control-plane", "start", "--home", str(self.directories.control_plane)),
             *("--host", api_host, "--port", str(api_port)),
             *("--webserver-port", str(webserver_port), "--json"),
+            *options,
         ]
         with ready.open("wb") as stdout:
             self.control_plane.start(stdout)

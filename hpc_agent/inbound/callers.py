@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hpc_agent.inbound.admission import Guest
 from hpc_agent.inbound.limits import Limits
+from hpc_agent.journal.about import about_nothing
 from hpc_agent.seldom import seldom
 
 log = seldom(__name__)
@@ -61,10 +62,11 @@ class Callers:
                     message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        try:
-            await self._app(scope, caller.receive, answer)
-        except ClientDisconnect:
-            log.debug("%s went away before its request was complete", self._guest.peer)
+        with about_nothing():  # the next request of the connection may have begun within this one
+            try:
+                await self._app(scope, caller.receive, answer)
+            except ClientDisconnect:
+                log.debug("%s went away before its request was complete", self._guest.peer)
 
 
 def _announces_a_body(scope: Scope) -> bool:

@@ -57,10 +57,12 @@ class Listener:
         allow: Sequence[Network] = (),
         streams: Mapping[str, ServeStream] | None = None,
         upgrade: Upgrade | None = None,
+        on_turned_away: Callable[[], object] = bool,
     ) -> None:
         """Take an ASGI application; ``allow`` empty admits every network.
 
         Without ``tls`` it is for a unix socket. ``upgrade`` speaks websockets, if any are spoken.
+        ``on_turned_away`` is called for each connection that is closed at once.
         """
         self._config = Config(
             app,
@@ -78,6 +80,7 @@ class Listener:
         self._limits = limits
         self._allow = tuple(allow)
         self._streams = dict(streams or {})
+        self._on_turned_away = on_turned_away
         self._state = ServerState()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
@@ -154,6 +157,7 @@ class Listener:
             guest = self.admission.admit(peer_of(address))
         except TooManyError as refused:
             log.warning("connection from %s refused: %s", address, refused)
+            self._on_turned_away()
             sock.close()
             return
         handshake = asyncio.get_running_loop().create_task(self._shake_hands(sock, guest))

@@ -36,6 +36,15 @@ class Counts:
     set_aside: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """The same, with when the oldest message that waits came in (seconds since the epoch)."""
+
+    waiting: int
+    set_aside: int
+    oldest_at: float | None
+
+
 class OutgoingQueue(Protocol[Content_co]):
     """A durable queue. Every method raises StoreError, and then nothing has changed."""
 

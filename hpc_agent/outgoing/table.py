@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hpc_agent.outgoing.queue import SET_ASIDE_KEPT, Counts, Waiting
+from hpc_agent.outgoing.queue import SET_ASIDE_KEPT, Backlog, Counts, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,15 @@ class MessageTable:
             for which in ("NULL", "NOT NULL")
         )
         return Counts(int(waiting), int(refused))
+
+    def backlog(self, db: Connection) -> Backlog:
+        """Count the messages, and say since when the oldest of them waits."""
+        counts = self.count(db)
+        row = db.execute(
+            f"SELECT {self.since} FROM {self.name} WHERE refused IS NULL ORDER BY id LIMIT 1"
+        ).fetchone()
+        oldest = row[0] if row else None
+        return Backlog(waiting=counts.waiting, set_aside=counts.set_aside, oldest_at=oldest)
 
     def prune(self, db: Connection, *, most_bytes: int | None = None) -> int:
         """Forget what was set aside longest ago and is too much; return how many that were."""

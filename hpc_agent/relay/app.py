@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -25,6 +26,9 @@ from hpc_agent.errors import (
 )
 from hpc_agent.inbound.graphql_request import GraphQLRequest
 from hpc_agent.inbound.json_text import loads
+from hpc_agent.metrics.agent import RELAY
+from hpc_agent.metrics.http import Measured
+from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.outgoing.graphql_answer import lacking
 from hpc_agent.outgoing.http_client import read_whole
 from hpc_agent.relay.bodies import Bodies, read_body, understood
@@ -90,8 +94,8 @@ class RelayApp:
         self._secret = secret
         self._patience_seconds = patience_seconds
 
-    def build(self) -> Starlette:
-        """Return the ASGI application."""
+    def build(self, meter: Meter = SILENT) -> Starlette:
+        """Return the ASGI application; ``meter`` counts its requests."""
         return Starlette(
             routes=[
                 Route("/graphql", self.graphql, methods=["POST"]),
@@ -102,6 +106,7 @@ class RelayApp:
                 Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT", "POST", "GET"]),
                 Route(REPORT_PATH, self.report, methods=["POST"]),
             ],
+            middleware=[Middleware(Measured, meter=meter, metrics=RELAY)],
             exception_handlers={
                 Refusal: answer_refusal,
                 404: _not_let_through,

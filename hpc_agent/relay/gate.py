@@ -11,6 +11,7 @@ from starlette.requests import Request
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inbound.callers import vouch
 from hpc_agent.inbound.log_key import LogKey
+from hpc_agent.journal.about import note
 from hpc_agent.relay import scope
 from hpc_agent.relay.documents import Call
 from hpc_agent.relay.identity import RESTART_HEADER, TOKEN_HEADER, JobDirectory, JobIdentity
@@ -43,6 +44,7 @@ class Gate:
         if identity.is_over and request.url.path != REPORT_PATH:
             raise Refusal(401, "this job has ended")
         vouch(request.scope)
+        note(identity.log_fields)
         return identity
 
     async def allow_calls(

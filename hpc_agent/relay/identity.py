@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstra
 
 from hpc_agent.config.access import Operation
 from hpc_agent.jobs.exit_record import Claim
+from hpc_agent.journal.about import Fields
 
 TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (a header's name)
 DEPLOYMENT_HEADER = "Dagster-Cloud-Deployment"
@@ -54,6 +55,16 @@ class JobIdentity:
     def related_runs(self) -> frozenset[str]:
         """The runs whose data are also its own."""
         return self.started_from | ({self.run_id} if self.run_id is not None else set())
+
+    @property
+    def log_fields(self) -> Fields:
+        """What lines of the log about it carry."""
+        return {
+            "run_id": self.run_id,
+            "key": self.key,
+            "location": self.location,
+            "deployment": self.deployment,
+        }
 
     @property
     def stream(self) -> str:

@@ -15,7 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hpc_agent.inbound.admission import Admission
 from hpc_agent.inbound.listener import HTTP, Listener
+from hpc_agent.metrics.agent import RELAY_TURNED_AWAY
+from hpc_agent.metrics.meter import SILENT, Meter
+from hpc_agent.outgoing.queue import Backlog
 from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import require_private, write_private
 from hpc_agent.relay.address import advertised_hosts, announcement, bind, split_host
@@ -45,15 +49,18 @@ class Relay:
         directory: JobDirectory,
         upstream: Upstream,
         on_report: OnReport,
+        meter: Meter = SILENT,
     ) -> None:
         self._settings = settings
         self._directory = directory
         self._upstream = upstream
         self._on_report = on_report
+        self._meter = meter
         self._spool = Spool(settings.state_dir / FILE_NAME, max_bytes=settings.spool_max_bytes)
         self._stack = contextlib.AsyncExitStack()
         self._tunnels: Tunnels
         self._delivery: Delivery
+        self._listener: Listener
         self._certificate = ""
         self.port = 0
 
@@ -80,6 +87,15 @@ class Relay:
     def holds_events_of(self, run_id: str) -> bool:
         """Whether event writes of a run wait for the control plane."""
         return self._spool.holds(run_id)
+
+    async def backlog(self) -> Backlog:
+        """Return how many event writes wait or are set aside, and since when the oldest waits."""
+        return await self._spool.backlog()
+
+    @property
+    def admission(self) -> Admission:
+        """Whose connections are open."""
+        return self._listener.admission
 
     @property
     def control_plane_away(self) -> bool:
@@ -129,17 +145,18 @@ class Relay:
             on_report=self._on_report,
             secret=prepared.secret,
             patience_seconds=settings.patience_seconds,
-        ).build()
-        listener = Listener(
+        ).build(self._meter)
+        self._listener = Listener(
             app,
             tls=prepared.tls,
             limits=settings.limits,
             allow=settings.allow,
             streams={TUNNEL: self._tunnels.serve},
+            on_turned_away=lambda: self._meter.count(RELAY_TURNED_AWAY),
         )
         self.port = int(prepared.listening.getsockname()[1])
-        await listener.start(prepared.listening)
-        stack.push_async_callback(listener.stop, settings.stop_seconds)
+        await self._listener.start(prepared.listening)
+        stack.push_async_callback(self._listener.stop, settings.stop_seconds)
         self._certificate = prepared.certificate
         if settings.work_dir is not None:
             told = self.announcement(advertised_hosts(settings), self.port)

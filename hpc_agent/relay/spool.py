@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database, Migrations
 
 from hpc_agent.errors import StoreError, UnreadableMessageError
-from hpc_agent.outgoing.queue import Counts, Waiting
+from hpc_agent.outgoing.queue import Backlog, Counts, Waiting
 from hpc_agent.outgoing.table import MessageTable
 from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import prepare_database
@@ -179,6 +179,10 @@ class Spool:
     async def count(self) -> Counts:
         """Count the writes."""
         return await self._run(lambda: WRITES.count(self._db))
+
+    async def backlog(self) -> Backlog:
+        """Count the writes, and say since when the oldest of them waits."""
+        return await self._run(lambda: WRITES.backlog(self._db))
 
     async def _settle(self, waiting: Waiting, work: Callable[[], int]) -> Waiting | None:
         def settled() -> tuple[int, Waiting | None]:

@@ -22,6 +22,7 @@ from typing import Any
 from hpc_agent.descriptors import as_given
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.slurm.commands import clean_environment
+from hpc_agent.slurm.observation import OnCall, nobody, observed
 
 HELPER = Path(__file__).with_name("pyslurm_helper.py")
 
@@ -63,6 +64,7 @@ class PyslurmProcess:
         environment: Mapping[str, str],
         slurm_version: Callable[[], Awaitable[str]],
         import_timeout_seconds: float = 90.0,
+        on_call: OnCall = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set the Python that has pyslurm, ours by default; nothing is started yet.
@@ -75,6 +77,7 @@ class PyslurmProcess:
         self._slurm_version = slurm_version
         self._import_timeout = import_timeout_seconds
         self._clock = clock
+        self._on_call = on_call
         self._lock = asyncio.Lock()
         self._helper: _Helper | None = None
         self._failures = 0
@@ -101,7 +104,9 @@ class PyslurmProcess:
         async with self._lock:
             helper = await self._ready()
             try:
-                answer = await helper.ask(name, arguments, timeout_seconds)
+                with observed(name, self._on_call) as call:
+                    answer = await helper.ask(name, arguments, timeout_seconds)
+                    call.ended(well=answer.error is None)
             except AnswerLostError as error:
                 await self._drop(str(error))
                 raise

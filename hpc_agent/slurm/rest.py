@@ -20,6 +20,7 @@ from hpc_agent.errors import (
 )
 from hpc_agent.slurm import rest_jobs, rest_submission
 from hpc_agent.slurm.diagnosis import Meaning, meaning_of
+from hpc_agent.slurm.observation import OnCall, nobody
 from hpc_agent.slurm.partition_facts import Association, PartitionFacts
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.rest_client import Answer, AnswerLostError, RestClient, Target, unavailable
@@ -61,6 +62,7 @@ def slurm_by_rest(
     commands_per_second: float = 2.0,
     query_timeout_seconds: float = 60.0,
     versions: Sequence[str] = tuple(DIALECTS),
+    on_call: OnCall = nobody,
 ) -> SlurmRest:
     """Return a scheduler whose requests are all within one rate limit; ``close`` it in the end.
 
@@ -73,6 +75,7 @@ def slurm_by_rest(
         versions=tuple(versions),
         bucket=TokenBucket(burst=burst, per_second=commands_per_second),
         timeout_seconds=query_timeout_seconds,
+        on_call=on_call,
     )
     return SlurmRest(client)
 

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from hpc_agent.errors import ConfigError, SchedulerUnavailableError
+from hpc_agent.slurm.observation import OnCall, nobody, observed
 from hpc_agent.slurm.rate import TokenBucket
 from hpc_agent.slurm.rest_token import Token, named_in
 from hpc_agent.tls import tightened
@@ -105,6 +106,7 @@ class RestClient:
         versions: tuple[str, ...],
         bucket: TokenBucket,
         timeout_seconds: float,
+        on_call: OnCall = nobody,
     ) -> None:
         """Prepare; nothing is sent. ``versions`` are those that are supported, newest first."""
         socket = target.url.removeprefix(_SOCKET) if target.url.startswith(_SOCKET) else None
@@ -113,6 +115,7 @@ class RestClient:
         self._token = token
         self._versions = versions
         self._bucket = bucket
+        self._on_call = on_call
         self._api: Api | None = None
         self._http = httpx.AsyncClient(
             base_url="http://slurmrestd" if socket else target.url,
@@ -210,6 +213,12 @@ class RestClient:
 
     async def _exchange(self, request: _Request, token: str) -> Answer:
         await self._bucket.take()
+        with observed(_name_of(request), self._on_call) as call:
+            answer = await self._exchange_now(request, token)
+            call.ended(well=answer.succeeded)
+            return answer
+
+    async def _exchange_now(self, request: _Request, token: str) -> Answer:
         seconds = request.timeout_seconds
         headers = {"X-SLURM-USER-TOKEN": token} if token else {}
         # 22.05 refuses a token without a name beside it.
@@ -234,6 +243,12 @@ class RestClient:
                 f"{_words(error)}"
             ) from error
         return await _answer(response)
+
+
+def _name_of(request: _Request) -> str:
+    """Return which call it is, without its version and the job that it is about."""
+    _, service, *rest = request.path.split("/")
+    return f"{request.method} {service}/{rest[1]}" if len(rest) > 1 else service
 
 
 def choose(paths: Mapping[str, Any], supported: tuple[str, ...]) -> Api:

@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.journal.about import Fields
+
 
 class ServerStatus(enum.Enum):
     """STARTING → SERVING → RETIRED; FAILED when it cannot serve (its location shows the error)."""
@@ -36,6 +38,11 @@ class CodeServer:
     error: str | None
     created_at: float
     ready_at: float | None = None
+
+    @property
+    def log_fields(self) -> Fields:
+        """What lines of the log about it carry."""
+        return {"key": self.key, "location": self.location, "deployment": self.deployment}
 
 
 _COLUMNS = tuple(field.name for field in fields(CodeServer))

@@ -6,12 +6,16 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from sqlite_utils import Database
 
 from hpc_agent.errors import StoreError, UnsafePathError
+from hpc_agent.metrics.agent import STORE_TRANSACTIONS
+from hpc_agent.metrics.meter import SILENT, Meter, timed
 from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import prepare_database
 from hpc_agent.store import news
@@ -34,10 +38,15 @@ class Store:
     """
 
     def __init__(
-        self, home: Path, *, on_news: Callable[[frozenset[Topic]], None] = lambda _: None
+        self,
+        home: Path,
+        *,
+        on_news: Callable[[frozenset[Topic]], None] = lambda _: None,
+        meter: Meter = SILENT,
     ) -> None:
         self._path = home / FILE_NAME
         self._on_news = on_news
+        self._meter = meter
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._database: Database | None = None
 
@@ -55,7 +64,7 @@ class Store:
 
     async def run(self, work: Callable[[Database], Result]) -> Result:
         """Run ``work`` in a transaction of its own and return what it returns."""
-        result, changed = await self._call(lambda: self._in_transaction(work))
+        result, changed = await self._call(lambda: self._in_timed_transaction(work))
         if changed:
             self._on_news(changed)
         return result
@@ -77,7 +86,9 @@ class Store:
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+            # What is logged there is about the same as here.
+            run = partial(copy_context().run, function)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
 
@@ -102,6 +113,12 @@ class Store:
         if self._database is not None:
             self._database.conn.close()
             self._database = None
+
+    def _in_timed_transaction(
+        self, work: Callable[[Database], Result]
+    ) -> tuple[Result, frozenset[Topic]]:
+        with timed(self._meter, STORE_TRANSACTIONS):
+            return self._in_transaction(work)
 
     def _in_transaction(
         self, work: Callable[[Database], Result]

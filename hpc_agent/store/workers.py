@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.journal.about import Fields
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, launches, rows
 from hpc_agent.store.jobs import Job
@@ -124,6 +125,17 @@ class Worker:
     def restart_count(self) -> int:
         """How often Slurm has requeued its job."""
         return self.job.restart_count if self.job else 0
+
+    @property
+    def log_fields(self) -> Fields:
+        """What lines of the log about it carry."""
+        return {
+            "run_id": self.run_id,
+            "job_id": self.job_id,
+            "key": self.key,
+            "location": self.location,
+            "deployment": self.deployment,
+        }
 
     @property
     def is_waiting(self) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent.dagster_plus import responses
+from hpc_agent.journal.about import about
+from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, node_faults, workers
 from hpc_agent.store.database import Store
@@ -17,6 +19,7 @@ from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import answers, evidence, run_log
 from hpc_agent.workers.change import NOTHING, Change
+from hpc_agent.workers.measurement import measure
 
 Observe = Callable[[Worker, Sequence[Job]], Change]
 """Gets a worker and its own jobs as they are then: between an observation and its effect, another
@@ -47,12 +50,14 @@ class Changes:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
+        meter: Meter = SILENT,
     ) -> None:
         """Take two clocks: waits are measured by ``clock``, ``wall`` tells the time of day."""
         self._store = store
         self._signature = signature
         self._clock = clock
         self._wall = wall
+        self._meter = meter
 
     async def apply(self, key: str, observe: Observe, *, source: str) -> Worker:
         """Change one worker. Raises KeyError when there is none."""
@@ -75,10 +80,13 @@ class Changes:
 
     def within(self, db: Database, key: str, observe: Observe, *, source: str) -> Worker:
         """Change a worker as part of a transaction."""
-        before, own = workers.get(db, key), jobs.of_worker(db, key)
-        change = observe(before, own)
-        if change is NOTHING:
-            return before
+        before = workers.get(db, key)
+        with about(before.log_fields):
+            change = observe(before, jobs.of_worker(db, key))
+            return before if change is NOTHING else self._make(db, before, change, source)
+
+    def _make(self, db: Database, before: Worker, change: Change, source: str) -> Worker:
+        key = before.key
         now = self._clock()
         if change.job_id is not None:
             self._change_job(db, before, change, now)
@@ -93,6 +101,7 @@ class Changes:
         if after.kind is WorkerKind.RUN_WORKER:
             self._tell(db, before, after, self._wall())
         _judge_node(db, before, after, self._wall())
+        measure(self._meter, before, after)
         return after
 
     def _change_job(self, db: Database, worker: Worker, change: Change, now: float) -> None:
@@ -118,11 +127,13 @@ class Changes:
         now = self._clock()
         if pack.job is not None:
             workers.share_job(db, key, pack.job)
-        change = evidence.observe_pack(workers.get(db, key), pack, now)
+        before = workers.get(db, key)
+        change = evidence.observe_pack(before, pack, now)
         if change is not NOTHING:
-            workers.change(
+            after = workers.change(
                 db, key, now=now, source=source, phase=change.phase, **dict(change.worker)
             )
+            measure(self._meter, before, after)
 
     def _tell(self, db: Database, before: Worker, after: Worker, now: float) -> None:
         if before.phase in _NOT_SUBMITTED and after.job is not None and _is_submitted(after):

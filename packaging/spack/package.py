@@ -18,6 +18,7 @@ class PyDagsterHpcAgent(PythonPackage):
     depends_on("py-grpcio@1.66:1", type=("build", "run"))
     depends_on("py-httpx@0.27:0", type=("build", "run"))
     depends_on("py-jinja2@3.1:3", type=("build", "run"))
+    depends_on("py-prometheus-client@0.22:0", type=("build", "run"))
     depends_on("py-protobuf@5:7", type=("build", "run"))
     depends_on("py-pydantic@2.9:2", type=("build", "run"))
     depends_on("py-pyyaml@6:6", type=("build", "run"))

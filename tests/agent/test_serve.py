@@ -21,6 +21,7 @@ from hpc_agent.store.workers import Worker, WorkerKind
 from tests.agent.conftest import Bench
 from tests.agent.test_submit import conclude
 from tests.code_servers.conftest import Harbour, make_harbour
+from tests.journal.lines import written_lines
 from tests.workers import a_worker, put
 
 ORIGIN = {
@@ -198,6 +199,20 @@ async def test_misspelled_tag_is_told_in_the_log_of_the_run(server: Server) -> N
     assert "did you mean dagster-hpc/partition?" in event
 
 
+async def test_lines_about_a_request_carry_its_ids(server: Server) -> None:
+    """Also those about a request that nobody can read."""
+    args = {"repository_origin": {"repository_location_origin": {"location_name": "here"}}}
+    with written_lines() as lines:
+        await server.put("GET_EXTERNAL_PARTITION_NAMES", args, left=LATE, request_id="late")
+        await server.put("MAKE_COFFEE", body="coffee", request_id="coffee")
+        await server.loop.step()
+        await server.tasks.finish()
+    about = {entry["request_id"]: entry for entry in lines.entries if "request_id" in entry}
+    assert about["late"].items() >= {"location": "here", "deployment": "prod"}.items()
+    assert about["coffee"]["deployment"] == "prod"
+    assert "location" not in about["coffee"]
+
+
 async def test_launch_in_time_asks_nobody(server: Server) -> None:
     """The fast way: an intent, and no round trip."""
     assert await server.ask("LAUNCH_RUN", {"pipeline_run": RUN}) is None
@@ -237,10 +252,12 @@ async def test_late_launch_of_a_run_that_is_canceling_cancels_it(server: Server)
 async def test_late_launch_waits_for_a_control_plane_that_is_away(server: Server) -> None:
     """Nothing is known, so nothing is answered until it is."""
     server.bench.control_plane.status = 503
-    await server.put("LAUNCH_RUN", {"pipeline_run": RUN}, left=LATE)
-    await server.loop.step()
-    while not server.bench.control_plane.requests:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    with written_lines() as lines:
+        await server.put("LAUNCH_RUN", {"pipeline_run": RUN}, left=LATE)
+        await server.loop.step()
+        while not any(" waits: " in entry["message"] for entry in lines.entries):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert lines.entries[-1].items() >= {"request_id": "q", "run_id": "r1"}.items()
     assert await server.job() is None
     assert await server.bench.messages(outbox.RESPONSE) == []
     server.bench.control_plane.status = 200

@@ -34,6 +34,7 @@ def running_stack(
     # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
     with tempfile.TemporaryDirectory(prefix="hpc-e2e-", ignore_cleanup_errors=True) as path:
         local = Path(path)
+        settings.setdefault("metrics", {"listen": f"unix:{local}/agent-metrics.sock"})
         stack = Stack(
             cluster, Directories(local=local, shared=local / "shared"), say=say, settings=settings
         )
@@ -47,7 +48,8 @@ def running_stack(
 def started(stack: Stack) -> Iterator[None]:
     """Start all of a stack, and take it down again."""
     try:
-        stack.start_control_plane()
+        socket = stack.directories.local / "gateway-metrics.sock"
+        stack.start_control_plane("--metrics-listen", f"unix:{socket}")
         stack.configure_agent()
         stack.start_agent()
         stack.deploy_example()

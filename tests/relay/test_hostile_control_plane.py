@@ -16,6 +16,7 @@ from hpc_agent.outgoing.http_client import http_client
 from hpc_agent.outgoing.storage_addresses import StorageAddresses
 from hpc_agent.relay.upstream import Upstream
 from tests.hostile_server import always, answer, hostile_server
+from tests.journal.lines import written_lines
 
 from .fake_control_plane import FakeControlPlane, Received, Reply
 from .harness import AGENT_TOKEN, HAS_RUN, WAITING, Cluster, event, logs_of, python
@@ -44,10 +45,14 @@ async def test_upload_to_an_address_that_is_no_storage_is_refused(
         control_plane.script = telling(f"{inside.url}/latest/meta-data")
         async with cluster.relay(), cluster.loopback(job) as client:
             url = (await client.get(LOGS)).json()["url"]
-            refused = await client.request(method, url, content=b"log")
+            with written_lines() as lines:
+                refused = await client.request(method, url, content=b"log")
         assert refused.status_code == 403
         assert "control_plane.storage_hosts" in refused.json()["errors"][0]["message"]
         assert inside.heads == []
+        told = next(entry for entry in lines.entries if entry["logger"] == "hpc_agent.relay.app")
+        assert told["key"] == job.key
+        assert told["run_id"] == "run-id-1"
 
 
 async def test_storage_leads_nowhere_else(

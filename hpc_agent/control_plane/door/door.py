@@ -19,11 +19,12 @@ from hpc_agent.control_plane.door.upstream import Upstream
 from hpc_agent.control_plane.door.visitor import Anybody, ByToken, UserTokens
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.auth import TokenFinder
-from hpc_agent.control_plane.server import bind, bind_unix, serve, url_of
+from hpc_agent.control_plane.server import bind, serve, url_of
 from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls, names_in
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.sockets import bind_unix
 from hpc_agent.inbound.websocket import WebSocketConnection
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Door:
             return DoorParts(
                 upstream=upstream, hosts=hosts, recognition=Anybody(), login=None, audit=audit
             )
-        users = UserTokens(TokenFinder(services.tokens), audit, Attempts())
+        users = UserTokens(TokenFinder(services.tokens), audit, Attempts(), services.meter)
         if self.config.auth is UiAuth.HEADER and self.config.proxy is not None:
             known = ByProxy(self.config.proxy, users)
             return DoorParts(

@@ -16,6 +16,8 @@ from hpc_agent.control_plane.http.auth import TokenFinder, secret_in
 from hpc_agent.control_plane.roles import Role
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.store.tokens import Token
+from hpc_agent.metrics.gateway import AUTHENTICATION_FAILURES
+from hpc_agent.metrics.meter import SILENT, Meter
 
 # The prefix makes browsers insist on Secure, on Path=/ and on no Domain.
 SESSION_COOKIE = "__Host-hpc-agent-session"
@@ -60,10 +62,13 @@ class Recognition(Protocol):
 class UserTokens:
     """Finds the user of a secret, as often as a peer may show a wrong one, and notes wrong ones."""
 
-    def __init__(self, finder: TokenFinder, audit: AuditLog, attempts: Attempts) -> None:
+    def __init__(
+        self, finder: TokenFinder, audit: AuditLog, attempts: Attempts, meter: Meter = SILENT
+    ) -> None:
         self._finder = finder
         self._audit = audit
         self._attempts = attempts
+        self._meter = meter
 
     async def user_of(self, secret: str, way: Way, peer: str) -> Token | None:
         """Return a user's token; an agent's opens no door. Raises TooManyAttemptsError."""
@@ -72,6 +77,7 @@ class UserTokens:
             if found is not None and found.role is not None:
                 attempt.succeed()
                 return found
+        self._meter.count(AUTHENTICATION_FAILURES, "ui", "role" if found else "unknown_token")
         # At most as many lines as a peer has attempts: nobody washes older lines out of the log.
         known = found.name if found else "nobody"
         actor = Actor(name=known, role=None, way=way, peer=peer)

@@ -17,6 +17,8 @@ from hpc_agent.control_plane.services import Services
 from hpc_agent.control_plane.store.artifacts import Artifacts
 from hpc_agent.control_plane.store.maintenance import MaintenanceSwitch
 from hpc_agent.errors import ControlPlaneRefusedError
+from hpc_agent.metrics.gateway import API
+from hpc_agent.metrics.http import Measured
 
 
 def make_app(services: Services) -> Starlette:
@@ -46,7 +48,13 @@ def make_app(services: Services) -> Starlette:
             Route("/healthz", healthz, methods=["GET"]),
         ],
         middleware=[
-            Middleware(Authentication, finder=TokenFinder(services.tokens), signer=services.signer),
+            Middleware(Measured, meter=services.meter, metrics=API),
+            Middleware(
+                Authentication,
+                finder=TokenFinder(services.tokens),
+                signer=services.signer,
+                meter=services.meter,
+            ),
             Middleware(MaintenanceGate, switch=MaintenanceSwitch(services.database)),
             Middleware(BodyLimit, limit_of=agent_api_limit),
         ],

@@ -16,6 +16,9 @@ from hpc_agent.control_plane.signed_urls import UrlSigner
 from hpc_agent.control_plane.store.tokens import Token, Tokens, digest
 from hpc_agent.errors import ControlPlaneRefusedError
 from hpc_agent.inbound.callers import vouch
+from hpc_agent.journal.about import Fields, note
+from hpc_agent.metrics.gateway import AUTHENTICATION_FAILURES
+from hpc_agent.metrics.meter import SILENT, Meter
 
 API_TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105 a header's name
 REMEMBERED_SECONDS = 5.0
@@ -58,10 +61,13 @@ class Authentication:
     No body is read of who is not vouched for (hpc_agent/inbound/callers.py).
     """
 
-    def __init__(self, app: ASGIApp, finder: TokenFinder, signer: UrlSigner) -> None:
+    def __init__(
+        self, app: ASGIApp, finder: TokenFinder, signer: UrlSigner, meter: Meter = SILENT
+    ) -> None:
         self._app = app
         self._finder = finder
         self._signer = signer
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(PUBLIC_PATHS):
@@ -72,6 +78,7 @@ class Authentication:
         secret = secret_in(Request(scope).headers)
         token = await self._finder.find(secret) if secret else None
         if token is None:
+            self._turned_away("unknown_token" if secret else "no_token")
             message = (
                 f"no valid token in {API_TOKEN_HEADER}: make one with "
                 "`hpc-agent control-plane token create`"
@@ -79,12 +86,17 @@ class Authentication:
             await JSONResponse({"error": message}, status_code=401)(scope, receive, send)
             return
         if token.role not in {None, Role.ADMIN} and scope["path"] != GRAPHQL_PATH:
+            self._turned_away("role")
             message = f"your role is {token.role}: this path is for agents and admins"
             await JSONResponse({"error": message}, status_code=403)(scope, receive, send)
             return
         scope["token"] = token
         vouch(scope)
+        note(_fields_of(Request(scope).headers))
         await self._app(scope, receive, send)
+
+    def _turned_away(self, reason: str) -> None:
+        self._meter.count(AUTHENTICATION_FAILURES, "api", reason)
 
     def _is_signed(self, scope: Scope) -> bool:
         """Whether the path is an address of ours; what it permits is the endpoint's business."""
@@ -94,6 +106,14 @@ class Authentication:
         except ControlPlaneRefusedError:
             return False
         return True
+
+
+def _fields_of(headers: Headers) -> Fields:
+    """Return what lines of the log about a request carry."""
+    return {
+        "deployment": headers.get("Dagster-Cloud-Deployment"),
+        "agent_id": headers.get("X-Hpc-Agent-Id"),
+    }
 
 
 def secret_in(headers: Headers) -> str | None:

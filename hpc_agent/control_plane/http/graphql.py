@@ -19,6 +19,7 @@ from hpc_agent.control_plane.audit.mutations import entries_of
 from hpc_agent.control_plane.documents import Mutation, mutations_of
 from hpc_agent.control_plane.graphql.context import RequestContext
 from hpc_agent.control_plane.graphql.executor import CACHED_DOCUMENTS, GraphQLExecutor
+from hpc_agent.control_plane.graphql.operations import operation_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.webserver import (
     Webserver,
@@ -32,6 +33,7 @@ from hpc_agent.control_plane.store.locations import DEFAULT_DEPLOYMENT
 from hpc_agent.errors import ControlPlaneError, ControlPlaneRefusedError
 from hpc_agent.inbound.errors import InputError, InputTooLargeError
 from hpc_agent.inbound.graphql_request import GraphQLRequest
+from hpc_agent.metrics.http import name_operation
 
 MAX_WAIT_SECONDS = 300.0
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
@@ -45,6 +47,9 @@ class GraphQLEndpoint:
         self._executor = GraphQLExecutor()
         self._is_foreign = lru_cache(CACHED_DOCUMENTS)(
             partial(is_for_webserver, self._executor.schema)
+        )
+        self._operation_of = lru_cache(CACHED_DOCUMENTS)(
+            partial(operation_of, self._executor.schema)
         )
         self._webserver = Webserver(
             Home(Path(services.instance.root_directory)).webserver_socket, services.keys
@@ -93,7 +98,9 @@ class GraphQLEndpoint:
         self, request: Request, asked: GraphQLRequest, context: RequestContext
     ) -> Response:
         if self._is_foreign(asked.document):
+            name_operation(request.scope, "webserver")
             return await self._foreign(asked, context)
+        name_operation(request.scope, self._operation_of(asked.document))
         wait = preferred_wait(request.headers.get("Prefer", ""))
         if wait and "popUserCloudAgentRequests" in asked.document:
             return JSONResponse(await self._long_poll(request, asked, context, wait))

@@ -39,6 +39,7 @@ from hpc_agent.inbound.errors import InputTooLargeError
 from hpc_agent.inbound.inflate import inflate
 from hpc_agent.inbound.json_text import loads_object
 from hpc_agent.inbound.log_key import LogKey
+from hpc_agent.journal.about import about
 
 MAX_UPLOAD_BYTES = 256 << 20
 """Unpacked."""
@@ -66,11 +67,12 @@ class Uploads:
             answer.batch if isinstance(answer, BatchDagsterCloudUploadApiResponse) else [answer]
         )
         for each in answers:
-            settled, is_awaited = await self._services.queue.answer(
-                each.request_id, serialize_value(each.response)
-            )
-            if settled is not None and not is_awaited:
-                await self._services.runs.settle(settled)
+            with about({"request_id": each.request_id}):
+                settled, is_awaited = await self._services.queue.answer(
+                    each.request_id, serialize_value(each.response)
+                )
+                if settled is not None and not is_awaited:
+                    await self._services.runs.settle(settled)
         return JSONResponse({"ok": True})
 
     async def store_events(self, request: Request) -> Response:

@@ -18,6 +18,8 @@ from hpc_agent.control_plane.store import postgresql
 from hpc_agent.control_plane.store.locks import NamedLocks
 from hpc_agent.control_plane.store.migrations import migrate
 from hpc_agent.errors import ConfigError, StoreError
+from hpc_agent.metrics.gateway import DATABASE_TRANSACTIONS
+from hpc_agent.metrics.meter import SILENT, Meter, timed
 from hpc_agent.private_files import prepare_database
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -29,8 +31,9 @@ POOL_OVERFLOW = 32
 class Database:
     """The gateway's database; safe to use from many threads and processes at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, meter: Meter = SILENT) -> None:
         self.url = url
+        self._meter = meter
         try:
             self._engine = _engine(url)
         except OSError as error:
@@ -54,13 +57,20 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a connection for queries."""
-        with self._engine.connect() as connection:
+        with (
+            timed(self._meter, DATABASE_TRANSACTIONS, "read"),
+            self._engine.connect() as connection,
+        ):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that commits at its end."""
-        with self._engine.connect() as connection, writing(connection):
+        with (
+            timed(self._meter, DATABASE_TRANSACTIONS, "write"),
+            self._engine.connect() as connection,
+            writing(connection),
+        ):
             yield connection
 
     @contextmanager

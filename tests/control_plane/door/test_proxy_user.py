@@ -19,11 +19,11 @@ from hpc_agent.control_plane.door.proxy_user import ByProxy
 from hpc_agent.control_plane.door.visitor import UserTokens
 from hpc_agent.control_plane.http.auth import TokenFinder
 from hpc_agent.control_plane.roles import Role
-from hpc_agent.control_plane.server import bind_unix
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.tokens import Tokens
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.errors import ConfigError
+from hpc_agent.inbound.sockets import bind_unix
 from tests.control_plane.door.conftest import PAGE, Setting, open_setting
 from tests.control_plane.door.upstream import Webserver
 

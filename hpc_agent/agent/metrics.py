@@ -1,0 +1,124 @@
+"""The agent's metrics: what counts them, what is read of gauges, and where they are shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from cryptography import x509
+
+from hpc_agent.agent.context import Context
+from hpc_agent.config import AgentConfig
+from hpc_agent.metrics import agent as metrics
+from hpc_agent.metrics.disk import free_bytes
+from hpc_agent.metrics.event_loop import sample_lag
+from hpc_agent.metrics.meter import SILENT, Meter, Reading
+from hpc_agent.outgoing.queue import Backlog
+from hpc_agent.relay.certificate import certificate_in
+from hpc_agent.relay.server import Relay
+from hpc_agent.slurm.observation import CallOutcome, OnCall, nobody
+from hpc_agent.store.census import Census, take_census
+
+
+def meter_for(config: AgentConfig) -> Meter:
+    """Return what counts: nothing, unless agent.yaml says where it is read."""
+    if config.metrics.address is None:
+        return SILENT
+    from hpc_agent.metrics.prometheus import PrometheusMeter
+
+    return PrometheusMeter(metrics.AGENT)
+
+
+def scheduler_calls(meter: Meter) -> OnCall:
+    """Return who is told of each call of Slurm."""
+    if meter is SILENT:
+        return nobody
+
+    def on_call(name: str, outcome: CallOutcome, seconds: float) -> None:
+        meter.observe(metrics.SCHEDULER_CALLS, seconds, name, outcome)
+
+    return on_call
+
+
+@asynccontextmanager
+async def shown_metrics(context: Context, relay: Relay) -> AsyncIterator[None]:
+    """Show the metrics while the block runs, if they are on. Raises ConfigError."""
+    address = context.config.metrics.address
+    if address is None:
+        yield
+        return
+    from hpc_agent.metrics.endpoint import serving
+    from hpc_agent.metrics.prometheus import PrometheusMeter
+
+    assert isinstance(context.meter, PrometheusMeter)  # noqa: S101  (see meter_for)
+    readings = Readings(context, relay)
+    lag = asyncio.create_task(sample_lag(context.meter, metrics.EVENT_LOOP_LAG), name="lag")
+    try:
+        async with serving(address, context.meter, readings.read):
+            yield
+    finally:
+        lag.cancel()
+        await asyncio.wait([lag])
+
+
+class Readings:
+    """Finds the gauges of what the agent has and waits for."""
+
+    def __init__(self, context: Context, relay: Relay) -> None:
+        self._context = context
+        self._relay = relay
+
+    async def read(self) -> list[Reading]:
+        """Return them all. Raises StoreError."""
+        from hpc_agent.metrics.prometheus import build_reading
+
+        context = self._context
+        census = await context.store.run(take_census)
+        spool, now = await self._relay.backlog(), context.wall()
+        return [
+            build_reading(metrics.BUILD_INFO),
+            *_of_workers(census),
+            Reading(metrics.REQUESTS_OPEN, census.requests),
+            Reading(metrics.REQUESTS_OLDEST, _age(census.oldest_request_at, now)),
+            *_of_queue("outbox", census.outbox, now),
+            *_of_queue("spool", spool, now),
+            *self._of_relay(),
+            *await asyncio.to_thread(self._of_files),
+        ]
+
+    def _of_relay(self) -> Iterator[Reading]:
+        admission = self._relay.admission
+        known = admission.connections - admission.strangers
+        yield Reading(metrics.RELAY_CONNECTIONS, known, ("yes",))
+        yield Reading(metrics.RELAY_CONNECTIONS, admission.strangers, ("no",))
+
+    def _of_files(self) -> list[Reading]:
+        """What cannot be read is left out: an alert sees that it is absent."""
+        home, found = self._context.config.home, []
+        with contextlib.suppress(OSError):
+            found.append(Reading(metrics.DISK_FREE, free_bytes(home)))
+        with contextlib.suppress(OSError, ValueError):
+            pem = certificate_in(home).certificate_file.read_bytes()
+            expiry = x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+            found.append(Reading(metrics.RELAY_CERTIFICATE_EXPIRY, expiry))
+        return found
+
+
+def _of_workers(census: Census) -> Iterator[Reading]:
+    for worker in census.workers:
+        labels = worker.kind, worker.phase, worker.state, worker.location
+        yield Reading(metrics.JOBS, worker.number, labels)
+    for server in census.servers:
+        yield Reading(metrics.CODE_SERVERS, server.number, (server.status, server.location))
+
+
+def _of_queue(name: str, backlog: Backlog, now: float) -> Iterator[Reading]:
+    yield Reading(metrics.OUTGOING, backlog.waiting, (name, "waiting"))
+    yield Reading(metrics.OUTGOING, backlog.set_aside, (name, "set_aside"))
+    yield Reading(metrics.OUTGOING_OLDEST, _age(backlog.oldest_at, now), (name,))
+
+
+def _age(since: float | None, now: float) -> float:
+    return 0.0 if since is None else max(now - since, 0.0)

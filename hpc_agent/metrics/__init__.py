@@ -1,0 +1,1 @@
+"""What operators watch: which metrics there are, how they are counted, and where they are read."""
