@@ -109,7 +109,7 @@ docker-test:
 	@docker/test
 
 # For a site; for this repository, with the same releases of what both have; for building alone.
-LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh
+LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top
 # With extras, since pip takes `gql[requests]` for another package than the locked `gql`.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
   --no-header --no-strip-extras --generate-hashes

@@ -56,6 +56,9 @@ class Files(Protocol):
     def read_from(self, path: Path, offset: int, size: int, *, within: Path | None = None) -> bytes:
         """Return at most ``size`` bytes of a file that may grow; empty at its end."""
 
+    def size(self, path: Path, *, within: Path | None = None) -> int:
+        """Return how many bytes a file has now."""
+
     def names(self, path: Path) -> Sequence[str]:
         """Return what is in a directory."""
 
@@ -111,6 +114,11 @@ class LocalFiles:
         """See Files.read_from."""
         with opened_regular(path, within or path.parent) as file:
             return os.pread(file, size, offset)
+
+    def size(self, path: Path, *, within: Path | None = None) -> int:
+        """See Files.size."""
+        with opened_regular(path, within or path.parent) as file:
+            return os.fstat(file).st_size
 
     def names(self, path: Path) -> Sequence[str]:
         """See Files.names."""

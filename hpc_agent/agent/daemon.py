@@ -66,7 +66,7 @@ from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.service.notify import Notifier
-from hpc_agent.store import meta, tracking
+from hpc_agent.store import meta, partition_use, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
 from hpc_agent.workers.changes import Changes, Signature
@@ -178,7 +178,14 @@ async def _open(
             meter=meter,
         ),
         bells=bells,
-        partitions=partition_book(config, cluster.scheduler, clock),
+        partitions=partition_book(
+            config,
+            cluster.scheduler,
+            clock,
+            keep=lambda facts: store.run(
+                lambda db: partition_use.keep_idle(db, facts.nodes, time.time())
+            ),
+        ),
         clock=clock,
         meter=meter,
         stop=stop,

@@ -30,6 +30,7 @@ from hpc_agent.cli import (
     service,
     support,
     template,
+    top,
 )
 from hpc_agent.cli.output import EXIT_FAILURE, EXIT_USAGE, print_error, print_line
 from hpc_agent.errors import ConfigError, HpcAgentError, UsageError
@@ -63,6 +64,7 @@ agent.register(app)
 jobs.register(app)
 servers.register(app)
 logs.register(app)
+top.register(app)
 explain.register(app)
 debug.register(app)
 operate.register(app)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 
 from hpc_agent.cli.arguments import ConfigOption, JsonOption, NameArgument
 from hpc_agent.cli.jobs import ELAPSED, HISTORY, STATE, WAIT
 from hpc_agent.cli.options import OPTIONS, with_older
-from hpc_agent.cli.output import print_json, print_line
+from hpc_agent.cli.output import print_json
 from hpc_agent.cli.table import Column, print_table
+
+if TYPE_CHECKING:
+    from hpc_agent.inspection.explanation import Explanation
 
 ATTEMPTS = (
     Column("attempt"),
@@ -38,11 +42,20 @@ def explain(name: NameArgument, config: ConfigOption = None, json: JsonOption = 
     if json:
         print_json(asdict(found))
         return
+    print_page(found, Console(highlight=False, soft_wrap=True))
+
+
+def print_page(found: Explanation, console: Console) -> None:
+    """Print what is known of a job."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
     for line in _heading(found.job):
-        print_line(line)
-    print_line(f"Its files: {found.directory} (`hpc-agent logs {found.job['key']}`)")
+        say(line)
+    say(f"Its files: {found.directory} (`hpc-agent logs {found.job['key']}`)")
     for note in found.notes:
-        print_line(note)
+        say(note)
     sections: list[tuple[str, Any, list[dict[str, Any]]]] = [
         ("Attempts", ATTEMPTS, found.attempts if len(found.attempts) > 1 else []),
         ("Options, and where each comes from", OPTIONS, with_older(found.options)),
@@ -50,8 +63,8 @@ def explain(name: NameArgument, config: ConfigOption = None, json: JsonOption = 
     ]
     for title, columns, rows in sections:
         if rows:
-            print_line(f"\n{title}")
-            print_table(columns, rows)
+            say(f"\n{title}")
+            print_table(columns, rows, console)
 
 
 def _heading(job: dict[str, Any]) -> list[str]:

@@ -45,21 +45,33 @@ def print_table(
 ) -> None:
     """Print rows as a table. None and nothing show as a dash, control characters as a space."""
     console = console or Console(highlight=False, soft_wrap=True)
+    for cells in lay_out(columns, rows, console.width if console.is_terminal else None):
+        console.print(Text(_GAP).join(cells))
+
+
+def lay_out(
+    columns: Sequence[Column | str], rows: Iterable[Mapping[str, Any]], available: int | None
+) -> list[list[Text]]:
+    """Return the lines of a table, its headings first, each cell as wide as its column.
+
+    ``available`` cells are there for people; None is for what reads a pipe.
+    """
     of_columns = [Column(each, elastic=True) if isinstance(each, str) else each for each in columns]
     listed = list(rows)
-    is_for_people = console.is_terminal
+    is_for_people = available is not None
     cells = [[_cell(column, row, is_for_people) for column in of_columns] for row in listed]
     headings = [column.heading for column in of_columns]
     widths = [max(map(cell_len, each)) for each in zip(headings, *cells, strict=True)]
-    if is_for_people:
-        widths = _fitted(widths, of_columns, console.width)
-    console.print(_line([Text(text, Style(bold=True)) for text in headings], widths))
+    if available is not None:
+        widths = _fitted(widths, of_columns, available)
+    lines = [_line([Text(text, Style(bold=True)) for text in headings], widths)]
     for row, texts in zip(listed, cells, strict=True):
         styled = [
             Text(text, column.style(row.get(column.name)))
             for column, text in zip(of_columns, texts, strict=True)
         ]
-        console.print(_line(styled, widths))
+        lines.append(_line(styled, widths))
+    return lines
 
 
 def _cell(column: Column, row: Mapping[str, Any], is_for_people: bool) -> str:
@@ -68,11 +80,11 @@ def _cell(column: Column, row: Mapping[str, Any], is_for_people: bool) -> str:
         return _ABSENT
     text = (column.short if is_for_people else column.whole)(value)
     first, _, rest = text.partition("\n")
-    return _printable(f"{first} …" if rest.strip() else first)
+    return printable(f"{first} …" if rest.strip() else first)
 
 
-def _printable(text: str) -> str:
-    """Values come from jobs and users: what they hold does nothing to a terminal."""
+def printable(text: str) -> str:
+    """Return a text without control characters: jobs and users make it, a terminal shows it."""
     return "".join(" " if unicodedata.category(each) in {"Cc", "Cf"} else each for each in text)
 
 
@@ -94,7 +106,7 @@ def _fitted(widths: Sequence[int], columns: Sequence[Column], available: int) ->
     return fitted
 
 
-def _line(texts: Sequence[Text], widths: Sequence[int]) -> Text:
+def _line(texts: Sequence[Text], widths: Sequence[int]) -> list[Text]:
     """The last cell is not filled up: nothing follows it."""
     cells = []
     for index, (text, width) in enumerate(zip(texts, widths, strict=True)):
@@ -103,4 +115,4 @@ def _line(texts: Sequence[Text], widths: Sequence[int]) -> Text:
             plain = set_cell_size(plain, width - 1).rstrip() + "…"
         is_last = index == len(texts) - 1
         cells.append(Text(plain if is_last else set_cell_size(plain, width), text.style))
-    return Text(_GAP).join(cells)
+    return cells

@@ -52,15 +52,46 @@ def printed(
             time.sleep(_FOLLOW_SECONDS)
 
 
+class Tail:
+    """The end of one stream of a job, and what comes after it, read piece by piece."""
+
+    def __init__(
+        self, config: AgentConfig, files: Files, key: str, stream: str, *, last_bytes: int
+    ) -> None:
+        self._files = files
+        self._path = WorkDirectory(config.work_dir).jobs / key / STREAMS[stream]
+        self._last_bytes = last_bytes
+        self._offset: int | None = None
+
+    def read(self) -> bytes:
+        """Return what has come; nothing when there is no such file. Raises HpcAgentError."""
+        size = _size(self._files, self._path)
+        if self._offset is None or size < self._offset:
+            # What a requeued job prints replaces what it had printed before.
+            self._offset = max(size - self._last_bytes, 0)
+        pieces = []
+        while (left := size - self._offset) > 0:
+            piece = _read(self._files, self._path, self._offset, at_most=min(left, _CHUNK))
+            if not piece:
+                break
+            self._offset += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
 def last_of(config: AgentConfig, files: Files, name: str, stream: str, size: int) -> bytes:
     """Return the end of one stream of a job, at most ``size`` bytes; empty when there is none."""
     worker = find_worker(read_only(config.home), name)
-    path = WorkDirectory(config.work_dir).jobs / worker.key / STREAMS[stream]
-    kept, offset = b"", 0
-    while chunk := _read(files, path, offset):
-        offset += len(chunk)
-        kept = (kept + chunk)[-size:]
-    return kept
+    return Tail(config, files, worker.key, stream, last_bytes=size).read()
+
+
+def _size(files: Files, path: Path) -> int:
+    try:
+        return files.size(path, within=path.parent.parent)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise HpcAgentError(f"{path}: {error.strerror or error}") from error
 
 
 def _exists(files: Files, path: Path) -> bool:
@@ -71,10 +102,12 @@ def _exists(files: Files, path: Path) -> bool:
     return True
 
 
-def _read(files: Files, path: Path, offset: int, *, missing_ok: bool = True) -> bytes:
+def _read(
+    files: Files, path: Path, offset: int, *, at_most: int = _CHUNK, missing_ok: bool = True
+) -> bytes:
     """Return what follows. Raises HpcAgentError for what is no file of the job's own directory."""
     try:
-        return files.read_from(path, offset, _CHUNK, within=path.parent.parent)
+        return files.read_from(path, offset, at_most, within=path.parent.parent)
     except FileNotFoundError:
         if missing_ok:
             return b""

@@ -103,6 +103,11 @@ class SftpFiles:
             file.seek(offset)
             return file.read(size)
 
+    def size(self, path: Path, *, within: Path | None = None) -> int:
+        """See Files.size."""
+        with self._regular(path, within or path.parent) as file:
+            return file.stat().st_size or 0
+
     def names(self, path: Path) -> Sequence[str]:
         """See Files.names."""
         with self._talking(path) as client:

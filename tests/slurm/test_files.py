@@ -103,6 +103,7 @@ def test_file_that_grows_is_read_in_parts(files: Files, tmp_path: Path) -> None:
     assert files.read_from(path, 3, 100) == b""
     path.write_text("one two")
     assert files.read_from(path, 3, 2) == b" t"
+    assert files.size(path) == 7
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,7 @@ def test_file_that_grows_is_read_in_parts(files: Files, tmp_path: Path) -> None:
     [
         lambda files, path: files.read(path),
         lambda files, path: files.read_from(path, 0, 1),
+        lambda files, path: files.size(path),
         lambda files, path: files.write(path / "below", "x"),
         lambda files, path: files.touch(path / "below"),
         lambda files, path: files.names(path),

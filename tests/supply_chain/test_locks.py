@@ -56,8 +56,8 @@ def test_locks_are_of_this_project() -> None:
     content = project()["project"]
     extras = content["optional-dependencies"]
     for lock, names in (
-        ("requirements.lock", ["control-plane", "postgres", "ssh"]),
-        ("requirements-dev.lock", ["control-plane", "postgres", "ssh", "dev"]),
+        ("requirements.lock", ["control-plane", "postgres", "ssh", "top"]),
+        ("requirements-dev.lock", ["control-plane", "postgres", "ssh", "top", "dev"]),
     ):
         locked = {name.lower().replace("_", "-"): each for name, each in packages(lock).items()}
         wanted = [*content["dependencies"], *(each for name in names for each in extras[name])]

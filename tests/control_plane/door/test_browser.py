@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import http.server
+import re
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page, expect
 
-from tests.control_plane.door.browser import CHROMIUM, DRIVER, Browser, running_browser
-from tests.control_plane.running import ControlPlane, poll, running_control_plane
+from tests.browser import log_in, needs_browser, running_browser
+from tests.control_plane.running import ControlPlane, running_control_plane
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="no Chromium with its driver here: apt-get install chromium chromium-driver",
-    ),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), needs_browser]
 # What a page can do without anybody's leave: post a form's types, connect, and frame.
 ATTACK = """
-const ui = arguments[0];
-const body = JSON.stringify({query: "mutation { reloadWorkspace { __typename } }"});
-return fetch(ui + "/graphql", {method: "POST", mode: "no-cors", credentials: "include",
-  headers: {"Content-Type": "text/plain"}, body}).then(() => "answered", () => "no answer");
+ui => {
+  const body = JSON.stringify({query: "mutation { reloadWorkspace { __typename } }"});
+  return fetch(ui + "/graphql", {method: "POST", mode: "no-cors", credentials: "include",
+    headers: {"Content-Type": "text/plain"}, body}).then(() => "answered", () => "no answer");
+}
 """
 CONNECT = """
-const url = arguments[0].replace("https", "wss") + "/graphql";
-return new Promise(told => {
-  const opened = new WebSocket(url, "graphql-ws");
-  opened.onopen = () => told("open");
-  opened.onerror = () => told("refused");
-});
+ui => {
+  const opened = new WebSocket(ui.replace("https", "wss") + "/graphql", "graphql-ws");
+  return new Promise(told => {
+    opened.onopen = () => told("open");
+    opened.onerror = () => told("refused");
+  });
+}
 """
 FRAME = """
-const frame = document.createElement("iframe");
-frame.src = arguments[0] + "/login";
-return new Promise(told => { frame.onload = () => told("loaded"); document.body.append(frame); });
+ui => {
+  const frame = document.createElement("iframe");
+  frame.src = ui + "/login";
+  return new Promise(told => { frame.onload = () => told("loaded"); document.body.append(frame); });
+}
 """
+RUNS = re.compile(r"/runs(/|$)")
 
 
 @pytest.fixture(scope="module")
@@ -53,56 +52,56 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
+def page() -> Iterator[Page]:
     """A browser without a session."""
-    with running_browser(tmp_path) as running:
+    with running_browser() as running:
         yield running
 
 
-def log_in(browser: Browser, token: str) -> None:
-    browser.type("input[name=token]", token)
-    browser.click("button")
+def errors_of(page: Page) -> list[str]:
+    """Return what will hold the errors of the page's console."""
+    errors: list[str] = []
+    page.on("console", lambda each: errors.append(each.text) if each.type == "error" else None)
+    return errors
 
 
-def test_person_logs_in_and_out(plane: ControlPlane, browser: Browser) -> None:
+def test_person_logs_in_and_out(plane: ControlPlane, page: Page) -> None:
     """By way of the page that was asked for; the UI works under both policies."""
-    browser.open(f"{plane.ui}/runs")
-    assert browser.path == "/login?next=%2Fruns"
-    log_in(browser, "user:self-hosted:wrong")
-    browser.wait_for("This is not a valid user token.")
-    browser.console()
+    page.goto(f"{plane.ui}/runs")
+    expect(page).to_have_url(f"{plane.ui}/login?next=%2Fruns")
+    log_in(page, "user:self-hosted:wrong")
+    expect(page.get_by_text("This is not a valid user token.")).to_be_visible()
+    errors = errors_of(page)
 
-    log_in(browser, plane.user_token)
+    log_in(page, plane.user_token)
 
-    poll(lambda: browser.path.startswith("/runs"), "the page that was asked for", 60)
-    browser.wait_for("Deployment")
-    assert browser.run("return document.cookie") == ""
-    assert [line for line in browser.console() if "Content Security" in line] == []
-    assert browser.run(CONNECT, plane.ui) == "open"
+    expect(page).to_have_url(RUNS)
+    expect(page.get_by_text("Deployment").first).to_be_visible()
+    assert page.evaluate("document.cookie") == ""
+    assert [line for line in errors if "Content Security" in line] == []
+    assert page.evaluate(CONNECT, plane.ui) == "open"
 
-    browser.open(f"{plane.ui}/logout")
-    browser.wait_for("agent, admin")
-    browser.click("button")
-    poll(lambda: browser.path == "/login", "the login page", 60)
-    browser.open(f"{plane.ui}/runs")
-    assert browser.path.startswith("/login")
+    page.goto(f"{plane.ui}/logout")
+    expect(page.get_by_text("agent, admin")).to_be_visible()
+    page.locator("button").click()
+    expect(page).to_have_url(f"{plane.ui}/login")
+    page.goto(f"{plane.ui}/runs")
+    expect(page).to_have_url(re.compile("/login"))
 
 
-def test_hostile_page_on_the_same_machine_gets_nowhere(
-    plane: ControlPlane, browser: Browser
-) -> None:
+def test_hostile_page_on_the_same_machine_gets_nowhere(plane: ControlPlane, page: Page) -> None:
     """Another port of the same host is the same site to cookies: SameSite alone stops nothing."""
-    browser.open(f"{plane.ui}/runs")
-    log_in(browser, plane.user_token)
-    poll(lambda: browser.path.startswith("/runs"), "the UI", 60)
+    page.goto(f"{plane.ui}/runs")
+    log_in(page, plane.user_token)
+    expect(page).to_have_url(RUNS)
     before = len(plane.cli("audit").splitlines())
-    with hostile_page(plane) as page:
-        browser.open(page)
-        posted, connected = browser.run(ATTACK, plane.ui), browser.run(CONNECT, plane.ui)
-        browser.run(FRAME, plane.ui)
-        framed = [line for line in browser.console() if "frame-ancestors" in line]
-    assert (posted, connected) == ("no answer", "refused")
-    assert framed
+    errors = errors_of(page)
+    with hostile_page(plane) as hostile:
+        page.goto(hostile)
+        assert page.evaluate(ATTACK, plane.ui) == "no answer"
+        assert page.evaluate(CONNECT, plane.ui) == "refused"
+        page.evaluate(FRAME, plane.ui)
+    assert [line for line in errors if "frame-ancestors" in line]
     assert len(plane.cli("audit").splitlines()) == before
 
 
