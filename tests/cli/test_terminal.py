@@ -29,7 +29,7 @@ def argv(config: Path, command: str, *rest: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def on_a_terminal(config: Path, *arguments: str) -> Iterator[pexpect.spawn]:
+def on_a_terminal(config: Path, *arguments: str) -> Iterator[pexpect.spawn[str]]:
     """Run a command on a terminal of its own."""
     environment = {**os.environ, "TERM": "xterm-256color"}
     child = pexpect.spawn(
@@ -107,7 +107,7 @@ def test_top_is_ended_by_a_key_and_leaves_the_terminal_as_it_was(config: Path) -
         child.send("q")
         child.send("q")
         child.expect(pexpect.EOF)
-        assert LEFT_ALTERNATE_SCREEN in child.before
+        assert LEFT_ALTERNATE_SCREEN in (child.before or "")
         child.wait()
         assert child.exitstatus == 0
 
