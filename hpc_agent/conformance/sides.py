@@ -20,6 +20,7 @@ from hpc_agent.conformance.documents import operation_names
 from hpc_agent.conformance.history import DYNAMIC, History, RecordedRun
 from hpc_agent.conformance.plane import DEPLOYMENT, Plane, environment
 from hpc_agent.control_plane.database_url import storage_yaml
+from hpc_agent.control_plane.home import DAGSTER_YAML
 
 OVER_HTTP = {"DAGSTER_CLOUD_STORE_EVENT_OVER_HTTP": "1"}
 RETRIES = 2
@@ -88,10 +89,12 @@ def open_sides(
 
 @contextlib.contextmanager
 def plain_instance(home: Path, database_url: str | None = None) -> Iterator[DagsterInstance]:
-    """Open an ordinary instance, with SQLite as ``dagster dev`` would or with PostgreSQL."""
+    """Open an ordinary instance with SQLite or PostgreSQL, and the settings of a control plane.
+
+    Some decide what is stored: with run retries, a failed run is tagged.
+    """
     home.mkdir()
-    storage = storage_yaml(database_url, {})
-    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{storage}")
+    (home / "dagster.yaml").write_text(DAGSTER_YAML + storage_yaml(database_url, {}))
     with DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
