@@ -17,7 +17,8 @@ _MIB = 1 << 20
 def status_lines(found: AgentStatus) -> Iterator[str]:
     """Yield the lines; what is as it should be has none, but for the first few."""
     where = f"runs on {found.running_on} (pid {found.pid})" if found.running_on else "does not run"
-    yield f"Agent {found.agent_id} {where}; control plane {found.control_plane}"
+    yield f"Agent {found.agent_id or 'without an id yet'} {where}"
+    yield f"Control plane: {found.control_plane}"
     counts = ", ".join(f"{count} {phase}" for phase, count in found.jobs_by_phase.items())
     yield f"Jobs: {counts or 'none'}; messages to send: {found.messages_waiting}"
     yield from _operators(found)

@@ -111,6 +111,7 @@ def config(tmp_path: Path) -> Path:
         "home": str(tmp_path / "home"),
     }
     path.write_text(yaml.safe_dump(content))
+    (tmp_path / "work").mkdir()
     asyncio.run(written(path, filled))
     return path
 
