@@ -12,7 +12,7 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 2
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences storage-suites docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -28,6 +28,7 @@ help:
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
 	@echo "make storage-suites  Dagster's own storage tests, on plain storages and through the gateway"
+	@echo "make docker-demo  the whole thing in containers, with a run; the UI stays up until Ctrl-C"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
 	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
 	@echo "make audit        known vulnerabilities of what is locked, where their list can be had"
@@ -107,6 +108,9 @@ storage-suites: $(READY)
 
 docker-test:
 	@docker/test
+
+docker-demo:
+	@docker/demo $(ARGS)
 
 # For a site; for this repository, with the same releases of what both have; for building alone.
 LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top
