@@ -10,7 +10,7 @@ DIST := dist
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
 
