@@ -10,9 +10,9 @@ DIST := dist
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
-WORKERS ?= 2
+WORKERS ?= 3
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -28,6 +28,7 @@ help:
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
 	@echo "make defences     each defence of docs/security.md switched off: its test must fail"
 	@echo "make storage-suites  Dagster's own storage tests, on plain storages and through the gateway"
+	@echo "make docker-demo  the whole thing in containers, with a run; the UI stays up until Ctrl-C"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
 	@echo "make screenshots  the pictures of docs/tour.md anew, by the tests in a browser"
 	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
@@ -108,6 +109,9 @@ storage-suites: $(READY)
 
 docker-test:
 	@docker/test
+
+docker-demo:
+	@docker/demo $(ARGS)
 
 # For a site; for this repository, with the same releases of what both have; for building alone.
 LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top
