@@ -115,7 +115,7 @@ async def test_what_is_not_packed_is_refused(api: AgentApi, path: str) -> None:
         {"log_key": ["run", "%2e%2e", "x"], "io_type": "stdout"},
         {"log_key": ["run", "../x"], "io_type": "stdout"},
         {"log_key": ["run", "a\nb"], "io_type": "stdout"},
-        {"log_key": ["run", "x" * 300], "io_type": "stdout"},
+        {"log_key": ["run", "x" * 1001], "io_type": "stdout"},
     ],
     ids=lambda _: "",
 )
