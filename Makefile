@@ -12,7 +12,7 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 3
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
@@ -30,6 +30,7 @@ help:
 	@echo "make storage-suites  Dagster's own storage tests, on plain storages and through the gateway"
 	@echo "make docker-demo  the whole thing in containers, with a run; the UI stays up until Ctrl-C"
 	@echo "make docker-test  the end-to-end test in the containers' cluster"
+	@echo "make screenshots  the pictures of docs/tour.md anew, by the tests in a browser"
 	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
 	@echo "make audit        known vulnerabilities of what is locked, where their list can be had"
 	@echo "make dist         wheel, sdist, SBOM and SHA256SUMS of the last commit, byte for byte the same anywhere"
@@ -117,6 +118,10 @@ LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --ex
 # With extras, since pip takes `gql[requests]` for another package than the locked `gql`.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
   --no-header --no-strip-extras --generate-hashes
+
+# Of one run of the tests in a browser, on a real Slurm.
+screenshots: $(READY)
+	@HPC_AGENT_SCREENSHOTS=docs/images $(VENV)/bin/python -m pytest tests/e2e/test_browser.py $(ARGS)
 
 lock:
 	$(VENV)/bin/pip install --quiet uv

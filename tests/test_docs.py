@@ -42,6 +42,14 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert missing == []
 
 
+def test_pictures_are_small_and_shown() -> None:
+    """A clone brings them along, and one that no page shows is forgotten."""
+    pictures = [*(ROOT / "docs" / "images").glob("*.png")]
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
+    shown = "".join(page.read_text() for page in PAGES)
+    assert [path.name for path in pictures if f"images/{path.name})" not in shown] == []
+
+
 def test_way_of_a_launch_names_what_is_there() -> None:
     """At most seven steps, each with the function that a newcomer reads next."""
     rows = rows_of("How LAUNCH_RUN becomes a last word")

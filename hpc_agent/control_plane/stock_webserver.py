@@ -27,6 +27,7 @@ from dagster_webserver.cli import (
 from dagster_webserver.version import __version__
 from starlette.requests import HTTPConnection
 
+from hpc_agent.control_plane.log_following import follow_uploads
 from hpc_agent.control_plane.updates import UpdatesShown
 from hpc_agent.control_plane.webserver_socket import READ_ONLY_HEADER
 
@@ -58,6 +59,7 @@ def main(socket: str, workspace_yaml: str, updates_json: str) -> None:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
         )
+        follow_uploads(instance.compute_log_manager)
         with VisitedWorkspace(
             instance, version=__version__, read_only=False,
             workspace_load_target=WorkspaceFileTarget([workspace_yaml]),

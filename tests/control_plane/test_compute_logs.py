@@ -10,7 +10,9 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 from hpc_agent.control_plane.compute_logs import ComputeLogStore, LogUpload
+from hpc_agent.control_plane.log_following import follow_uploads
 from hpc_agent.inbound.log_key import LogKey
+from tests.control_plane.running import poll
 
 KEY = LogKey(("run", "compute_logs", "step"))
 OUT, ERR = ComputeIOType.STDOUT, ComputeIOType.STDERR
@@ -86,3 +88,22 @@ def test_parts_and_whole_at_once_end_whole(
     assert stored(manager) == text
     keys = manager.get_log_keys_for_log_key_prefix(KEY.parts[:-1], OUT)
     assert keys == [list(KEY.parts)]
+
+
+def test_open_page_follows_what_is_uploaded(
+    gateways: tuple[ComputeLogStore, ComputeLogStore], manager: LocalComputeLogManager
+) -> None:
+    """From before the first part on, and while other pages are opened and closed."""
+    follow_uploads(manager)
+    seen: list[bytes] = []
+    subscription = manager.subscribe(KEY.parts)
+    subscription(lambda data: seen.append(data.stdout or b""))
+    try:
+        for text in ("one", "one two", "one two three"):
+            put(gateways[0], text, partial=True)
+            others = [manager.subscribe(("run", "compute_logs", str(n))) for n in range(50)]
+            for other in others:
+                other.dispose()
+            poll(lambda text=text: b"".join(seen) == text.encode(), f"{text!r} on the page", 60)  # type: ignore[misc]
+    finally:
+        subscription.dispose()
