@@ -67,8 +67,17 @@ def how(**config: Any) -> dict[str, Any]:
     return {"ops": {"prints": {"config": config}}}
 
 
-@pytest.mark.parametrize("end", ["segfault", "exit", "kill", "raise", ""])
-@pytest.mark.parametrize("job", ["printing_in_process", "printing_in_steps"])
+@pytest.mark.parametrize(
+    ("job", "end"),
+    [
+        ("printing_in_process", "segfault"),
+        ("printing_in_process", "kill"),
+        ("printing_in_process", ""),
+        ("printing_in_steps", "segfault"),
+        ("printing_in_steps", "exit"),
+        ("printing_in_steps", "raise"),
+    ],
+)
 def test_last_words_of_a_step_are_shown(stack: Stack, job: str, end: str) -> None:
     """Whatever it died of."""
     run_id = stack.webserver.launch("printing", job, config=how(end=end))
