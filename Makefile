@@ -68,7 +68,9 @@ versions: $(READY)
 slurm-versions: $(READY)
 	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)
 
-check: lint types spelling docs audit test
+check: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types spelling docs audit
+	@$(MAKE) --no-print-directory test
 
 format: $(READY)
 	$(VENV)/bin/ruff format .
