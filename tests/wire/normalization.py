@@ -58,7 +58,8 @@ def _metadata(name: str, value: Any) -> Any:
 def _server_message(name: str, value: Any) -> Any:
     if isinstance(value, dict) and value.get("__class__") == "CloudCodeServerHeartbeat":
         content = {**value, "metadata": dict(value["metadata"])}
-        content["metadata"].pop("message", None)
+        for ours in ("message", "version"):
+            content["metadata"].pop(ours, None)
         return content
     return value
 
@@ -130,8 +131,9 @@ NORMALIZATIONS = (
         _metadata,
     ),
     Normalization(
-        "`metadata.message` of a code server's heartbeat",
-        "ours says what the server is waiting for (docs/architecture.md)",
+        "`metadata.message` and `metadata.version` of a code server's heartbeat",
+        "ours says what the server is waiting for, and of which deploy that is said "
+        "(docs/architecture.md)",
         _server_message,
     ),
     Normalization(
