@@ -42,8 +42,8 @@ class Proxy:
         role = visitor_of(request).role
         if not role.covers(Role.OPERATOR):
             refusal = JSONResponse({"error": f"your role is {role}: this needs operator"}, 403)
-            await refusal(scope, receive, send)
             await self._note(request, Outcome.REFUSED)
+            await refusal(scope, receive, send)
             return
         outcome = Outcome.UNKNOWN
         try:
