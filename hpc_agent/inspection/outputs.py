@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sqlite_utils import Database
+
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import Files
@@ -14,10 +16,13 @@ from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.wording import describe
 from hpc_agent.store import workers
 from hpc_agent.store.database import read_only
+from hpc_agent.store.workers import Worker
 
 # ``job`` is what the job script itself and its set-up lines print.
 STREAMS = {"stdout": "stdout", "stderr": "stderr", "job": "slurm.out"}
 _FOLLOW_SECONDS = 0.5
+_APPEARS_SECONDS = 60.0
+_RUN_ID_LENGTH = 36
 _CHUNK = 1 << 18
 
 
@@ -26,10 +31,12 @@ def printed(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield what a job has printed, in pieces with their streams; ``follow`` until it is over.
 
+    A run that was launched just now, and has not come to the agent, is waited for by its whole id.
+
     Raises HpcAgentError when there is no such job, or none of the streams yet.
     """
     db = read_only(config.home)
-    worker = find_worker(db, name)
+    worker = _launched(db, name) if follow else find_worker(db, name)
     jobs = WorkDirectory(config.work_dir).jobs
     paths = {stream: jobs / worker.key / STREAMS[stream] for stream in streams}
     if not follow:
@@ -92,6 +99,17 @@ def _size(files: Files, path: Path) -> int:
         return 0
     except OSError as error:
         raise HpcAgentError(f"{path}: {error.strerror or error}") from error
+
+
+def _launched(db: Database, name: str) -> Worker:
+    until = time.monotonic() + (_APPEARS_SECONDS if len(name) == _RUN_ID_LENGTH else 0.0)
+    while True:
+        try:
+            return find_worker(db, name)
+        except HpcAgentError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_FOLLOW_SECONDS)
 
 
 def _exists(files: Files, path: Path) -> bool:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 from typer.testing import CliRunner
 
 from hpc_agent.cli import app
 from hpc_agent.errors import HpcAgentError, UsageError
-from tests.cli.conftest import RUN
+from hpc_agent.slurm.state import JobState
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.cli.conftest import NOW, RUN, written
+from tests.workers import a_worker, put
 
 
 def said(config: Path, *arguments: str) -> str:
@@ -178,3 +185,32 @@ def test_job_that_does_not_run_is_not_looked_into(config: Path, name: str, why: 
     """Nothing of it is on a node."""
     with pytest.raises(HpcAgentError, match=f"{name} does not run: job {name}, {why}"):
         said(config, "debug", name)
+
+
+def test_run_that_was_launched_just_now_is_waited_for(config: Path, tmp_path: Path) -> None:
+    """It is in Dagster's queue, or on its way; a beginning of an id is not waited for."""
+    run_id = "7b9ea701-a952-4ac0-8b00-51eeff513804"
+    directory = tmp_path / "work" / "jobs" / "late"
+    directory.mkdir(parents=True)
+    (directory / "stdout").write_text("here\n")
+    late = a_worker(
+        key="late",
+        kind=WorkerKind.RUN_WORKER,
+        phase=Phase.ENDED,
+        deployment="prod",
+        location="alpha",
+        run_id=run_id,
+        created_at=NOW,
+        job_id="9",
+        state=JobState.COMPLETED,
+    )
+
+    def arrive(db: Database) -> None:
+        put(db, late)
+
+    arrives = threading.Timer(1.0, lambda: asyncio.run(written(config, arrive)))
+    arrives.start()
+    assert "here" in said(config, "logs", "-f", run_id)
+    arrives.join()
+    with pytest.raises(HpcAgentError, match="no job '99999999'"):
+        said(config, "logs", "-f", "99999999")
