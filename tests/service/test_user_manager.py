@@ -139,6 +139,7 @@ def test_a_wrong_configuration_is_not_tried_again(manager: UserManager, agent: P
     assert manager.show(UNIT_NAME, "NRestarts") == "0"
 
 
+@pytest.mark.long
 def test_control_plane_runs_in_the_sandbox_of_its_system_unit(manager: UserManager) -> None:
     """With all its parts, and systemd learns when they answer."""
     # The manager is root's, and so it can make the sandbox, with a /tmp of its own.
