@@ -12,12 +12,11 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 3
 
-.PHONY: help setup demo test test-long versions slurm-versions check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
-	@echo "make test-long    the tests that take long and show what shorter ones show in part"
 	@echo "make versions     user code on each supported release of Dagster, all at once"
 	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
 	@echo "make check        formatting, lint, types, spelling, docs, vulnerabilities, tests: what CI runs"
@@ -57,10 +56,7 @@ demo: $(READY)
 test: $(READY)
 	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 	@# Alone: what it finds must not be that the machine is busy with other tests.
-	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m "chaos and not long"
-
-test-long: $(READY)
-	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m long $(ARGS)
+	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m chaos
 
 versions: $(READY)
 	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)

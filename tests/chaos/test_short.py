@@ -20,8 +20,6 @@ pytestmark = [
 ]
 
 RUNS = 4
-# The others of `make chaos` take as long again.
-USUAL = frozenset({"kill at random", "calls lost", "slurmctld killed", "work_dir full"})
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +35,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, marks=() if fault.name in USUAL else pytest.mark.long)
-        for fault in FAULTS
-        if fault.short
-    ],
-    ids=lambda fault: str(fault.name),
+    "fault", [fault for fault in FAULTS if fault.short], ids=lambda fault: str(fault.name)
 )
 def test_runs_survive(session: Session, fault: Fault) -> None:
     """Every run is executed once, ends, and shows what was executed."""

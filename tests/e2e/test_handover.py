@@ -21,7 +21,7 @@ from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.e2e.conftest import running_stack
 
-pytestmark = [pytest.mark.long, pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 CALLERS = 3
 EVALUATE = """mutation ($schedule: ScheduleSelector!) {

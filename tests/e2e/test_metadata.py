@@ -134,7 +134,7 @@ def test_webserver_shows(told: Told, item: Item) -> None:
 
 @pytest.mark.parametrize(
     ("asset", "runs"),
-    [pytest.param("by_day", 10, marks=pytest.mark.long), ("by_day_at_once", 1)],
+    [("by_day", 10), ("by_day_at_once", 1)],
     ids=["a run for each partition", "one run for all partitions"],
 )
 def test_backfill_over_ten_partitions_completes(

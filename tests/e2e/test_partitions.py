@@ -14,7 +14,7 @@ from tests.cluster import SlurmCluster
 from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_runs import engine_lines, nap
 
-pytestmark = [pytest.mark.long, pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 A_GPU = {"dagster-hpc/gres": "gpu:1", "dagster-hpc/time": "45"}
 

@@ -68,9 +68,7 @@ def count(stack: Stack, run_id: str, kind: str) -> int:
     return sum(event["__typename"] == kind for event in stack.webserver.events(run_id))
 
 
-@pytest.mark.parametrize(
-    "executor", ["multiprocess", pytest.param("in_process", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("executor", ["multiprocess", "in_process"])
 def test_preempted_run_goes_on_in_the_same_job(
     recovering: Stack, preempting: SlurmCluster, executor: str
 ) -> None:
@@ -101,7 +99,6 @@ def test_preempted_run_goes_on_in_the_same_job(
     assert "Restarts=1" in slurm_job(preempting, job["job_id"])
 
 
-@pytest.mark.long
 def test_preempted_run_goes_on_in_another_job(recovering: Stack, preempting: SlurmCluster) -> None:
     """Where preemption cancels, a new job continues the run."""
     run_id = nap(
@@ -123,7 +120,6 @@ def test_preempted_run_goes_on_in_another_job(recovering: Stack, preempting: Slu
     assert tags_of(recovering, run_id)["dagster-hpc/job-id"] == second["job_id"]
 
 
-@pytest.mark.long
 def test_preempted_run_fails_without_a_policy(recovering: Stack, preempting: SlurmCluster) -> None:
     """By default nothing that has run is run again: Dagster's own retries decide."""
     run_id = nap(recovering, 60, **{"dagster-hpc/partition": "requeued"})
@@ -160,7 +156,6 @@ def test_run_out_of_time_goes_on_with_more(recovering: Stack) -> None:
     assert recovering.wait_finished(run_id) == "SUCCESS"
 
 
-@pytest.mark.long
 def test_run_out_of_time_closes_itself_and_says_why(recovering: Stack) -> None:
     """The warning comes in time for the run worker to end in good order."""
     run_id = nap(recovering, 200, **{"dagster-hpc/time": "1"})

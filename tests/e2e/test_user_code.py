@@ -67,20 +67,26 @@ def how(**config: Any) -> dict[str, Any]:
     return {"ops": {"prints": {"config": config}}}
 
 
-@pytest.mark.parametrize(
-    ("job", "end"),
-    [
-        ("printing_in_process", "segfault"),
-        ("printing_in_process", "kill"),
-        ("printing_in_process", ""),
-        ("printing_in_steps", "segfault"),
-        ("printing_in_steps", "exit"),
-        ("printing_in_steps", "raise"),
-    ],
-)
-def test_last_words_of_a_step_are_shown(stack: Stack, job: str, end: str) -> None:
+ENDS = ("segfault", "exit", "kill", "raise", "")
+JOBS = ("printing_in_process", "printing_in_steps")
+
+
+@pytest.fixture(scope="module")
+def ended(stack: Stack) -> dict[tuple[str, str], str]:
+    """A run of each job for each end, all launched at once."""
+    launch = stack.webserver.launch
+    return {
+        (job, end): launch("printing", job, config=how(end=end)) for job in JOBS for end in ENDS
+    }
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("job", JOBS)
+def test_last_words_of_a_step_are_shown(
+    stack: Stack, ended: dict[tuple[str, str], str], job: str, end: str
+) -> None:
     """Whatever it died of."""
-    run_id = stack.webserver.launch("printing", job, config=how(end=end))
+    run_id = ended[job, end]
     assert stack.wait_finished(run_id) == ("FAILURE" if end else "SUCCESS")
     streams = step_logs(stack, run_id)
     assert streams["stdout"].splitlines()[:2] == ["first words", "last words"]

@@ -280,7 +280,6 @@ def test_pages_are_at_the_root(stack: Stack) -> None:
     assert '"pathPrefix": ""' in page
 
 
-@pytest.mark.long
 def test_two_thousand_assets_are_loaded(stack: Stack) -> None:
     """Within the limits of uploads and calls."""
     stack.wait_loaded("many")
@@ -295,7 +294,6 @@ def test_two_thousand_assets_are_loaded(stack: Stack) -> None:
     assert len(found["repositoryOrError"]["assetNodes"]) == 2000
 
 
-@pytest.mark.long
 def test_two_hundred_runs_of_one_tick_are_queued(stack: Stack) -> None:
     """Each of its key once."""
     flood = {"filter": {"tags": [{"key": "flood", "value": "yes"}]}}

@@ -48,15 +48,15 @@ while True:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[UserManager]:
-    directory = tmp_path / "user"
-    directory.mkdir()
-    running = UserManager(directory)
-    try:
-        wait_until(running.is_running, what="a user manager")
-        yield running
-    finally:
-        running.close()
+def manager() -> Iterator[UserManager]:
+    # Not below /tmp: a unit with a /tmp of its own would not find the manager's socket there.
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="hpc-agent-user-") as directory:
+        running = UserManager(Path(directory))
+        try:
+            wait_until(running.is_running, what="a user manager")
+            yield running
+        finally:
+            running.close()
 
 
 @pytest.fixture
@@ -139,7 +139,6 @@ def test_a_wrong_configuration_is_not_tried_again(manager: UserManager, agent: P
     assert manager.show(UNIT_NAME, "NRestarts") == "0"
 
 
-@pytest.mark.long
 def test_control_plane_runs_in_the_sandbox_of_its_system_unit(manager: UserManager) -> None:
     """With all its parts, and systemd learns when they answer."""
     # The manager is root's, and so it can make the sandbox, with a /tmp of its own.
