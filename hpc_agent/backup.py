@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from hpc_agent import __version__
 from hpc_agent.errors import HpcAgentError
@@ -47,21 +48,37 @@ def back_up(
     if not home.is_dir():
         raise HpcAgentError(f"{home} is no directory: there is nothing to back up")
     manifest = Manifest(kind=kind, version=__version__, made_at=time.time())
-    count = 0
     with archive.open("xb") as file:
         archive.chmod(0o600)
-        with (
-            tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar,
-            tempfile.TemporaryDirectory(dir=archive.absolute().parent) as scratch,
-        ):
-            _add_text(tar, _MANIFEST, json.dumps(asdict(manifest), indent=1))
-            for path in _files(home):
-                name = path.relative_to(home)
-                if leaves_out(name) or _is_within(path, archive.absolute().parent, scratch):
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # it went while we walked
-                    _add(tar, path, name, Path(scratch))
-                    count += 1
+        try:
+            return _write(file, home, archive.absolute(), manifest, leaves_out)
+        except BaseException:
+            archive.unlink()  # half of a backup is none
+            raise
+
+
+def _write(
+    file: IO[bytes],
+    home: Path,
+    archive: Path,
+    manifest: Manifest,
+    leaves_out: Callable[[Path], bool],
+) -> int:
+    count = 0
+    with (
+        tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar,
+        tempfile.TemporaryDirectory(dir=archive.parent) as scratch,
+    ):
+        _add_text(tar, _MANIFEST, json.dumps(asdict(manifest), indent=1))
+        # The archive may be written into the directory that is backed up.
+        ours = {archive, Path(scratch)}
+        for path in _files(home):
+            name = path.relative_to(home)
+            if leaves_out(name) or not ours.isdisjoint([path.absolute(), *path.absolute().parents]):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # it went while we walked
+                _add(tar, path, name, Path(scratch))
+                count += 1
     return count
 
 
@@ -101,11 +118,6 @@ def _files(home: Path) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISREG(path.lstat().st_mode):
                 yield path
-
-
-def _is_within(path: Path, parent: Path, scratch: str) -> bool:
-    """The archive itself may be written into the directory that is backed up."""
-    return path.is_relative_to(scratch) or (path.parent == parent and path.suffix == ".gz")
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: Path, scratch: Path) -> None:

@@ -126,5 +126,15 @@ def test_archive_that_leads_out_of_its_directory_is_refused(home: Path, tmp_path
 def test_archive_inside_the_directory_is_not_in_itself(home: Path) -> None:
     """Nor is what it is made of."""
     archive = home / "b.tar.gz"
-    assert back_up(home, archive, kind="agent") == 1
+    (home / "other.gz").write_text("somebody's")
+    assert back_up(home, archive, kind="agent") == 2
     assert [path.name for path in home.iterdir() if path.name.startswith("tmp")] == []
+
+
+def test_half_of_a_backup_is_none(home: Path, tmp_path: Path) -> None:
+    """What cannot be copied is told, and no archive is left that lacks it."""
+    (home / "broken.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    archive = tmp_path / "b.tar.gz"
+    with pytest.raises(HpcAgentError, match=r"broken\.db"):
+        back_up(home, archive, kind="agent")
+    assert not archive.exists()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.purge import collect_garbage
 from hpc_agent.errors import HpcAgentError, UsageError
+from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store import commands, pauses, workers
+from hpc_agent.store import code_servers, commands, pauses, workers
 from hpc_agent.store.commands import Command, CommandKind
 from hpc_agent.store.draining import left_to_finish
 from hpc_agent.store.jobs import Job
@@ -34,13 +36,11 @@ class CommandsLoop:
         self._context = context
 
     async def step(self) -> float:
-        """Carry out what is asked for, each command by itself."""
-        store = self._context.store
-        wall = self._context.wall()
-        for command in await store.run(lambda db: commands.to_carry_out(db, wall)):
+        """Carry out what is asked for, one command after the other."""
+        store, wall = self._context.store, self._context.wall
+        while (command := await store.run(lambda db: commands.begin(db, wall()))) is not None:
             await self._carry_out(command)
-        for pause in await store.run(pauses.all_of):
-            await self._tell_paused(pause)
+        await self._tell_paused()
         await self._stop_when_drained()
         return _INTERVAL_SECONDS
 
@@ -50,10 +50,10 @@ class CommandsLoop:
             outcome, failed = await self._outcome(command), False
         except HpcAgentError as error:
             outcome, failed = str(error), True
-        wall = self._context.wall()
-        await store.run(
-            lambda db: commands.conclude(db, command.id, outcome, failed=failed, now=wall)
-        )
+        except Exception as error:
+            log.exception("%s: unexpected error", command.kind.value)
+            outcome, failed = f"unexpected error, see the agent's log: {error!r}", True
+        await store.run(lambda db: commands.conclude(db, command.id, outcome, failed=failed))
         log.info("%s asked for by an operator: %s", command.kind.value, outcome)
 
     async def _outcome(self, command: Command) -> str:
@@ -91,11 +91,14 @@ class CommandsLoop:
         return f"run {ended.run_id} is asked to end: {describe(ended)}"
 
     def _pause(self, db: Database, location: str, deployment: str) -> str:
-        if not pauses.begin(db, location, deployment, self._context.wall()):
+        pause = Pause(location, deployment, self._context.wall())
+        if not pauses.begin(db, pause):
             return f"{location} was paused before"
-        pause = next(each for each in pauses.all_of(db) if each.location == location)
+        served = code_servers.locations(db)
+        hint = did_you_mean(location, served)
+        doubt = "" if location in served else f" (it is not served here{hint})"
         return (
-            f"{location} is paused: its runs are taken and wait; "
+            f"{location} is paused{doubt}: its runs are taken and wait; "
             f"{len(pauses.held_back(db, pause))} do so now"
         )
 
@@ -118,13 +121,16 @@ class CommandsLoop:
         then = ", then the agent stops" if stop else ""
         return f"nothing new is taken; to be finished: {words or 'nothing'}{then}"
 
-    async def _tell_paused(self, pause: Pause) -> None:
+    async def _tell_paused(self) -> None:
         """Let the runs that wait for a pause to end say so, those that came in since included."""
-        since = datetime.fromtimestamp(pause.since, UTC)
-        reason = (
-            f"code location {pause.location} is paused by an operator since "
-            f"{since:%Y-%m-%d %H:%M} UTC"
-        )
+        told: set[str] = set()
+        for pause in await self._context.store.run(pauses.all_of):
+            held = await self._context.store.run(partial(pauses.held_back, pause=pause))
+            # One that two pauses hold back names the older one, and does not change its mind.
+            await self._tell([key for key in held if key not in told], _reason(pause))
+            told.update(held)
+
+    async def _tell(self, keys: Sequence[str], reason: str) -> None:
         now = self._context.clock()
 
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
@@ -132,8 +138,7 @@ class CommandsLoop:
                 return NOTHING
             return intents.hold_back(worker, reason, now=now, not_before=worker.not_before)
 
-        held = await self._context.store.run(lambda db: pauses.held_back(db, pause))
-        await self._context.changes.apply_to_all(held, observe, source="operator")
+        await self._context.changes.apply_to_all(keys, observe, source="operator")
 
     async def _stop_when_drained(self) -> None:
         drain, store = self._context.drain, self._context.store
@@ -144,3 +149,10 @@ class CommandsLoop:
         log.info("drained: all runs have ended and all is told; stopping")
         await store.run(drain.end)
         self._context.stop.set()
+
+
+def _reason(pause: Pause) -> str:
+    since = datetime.fromtimestamp(pause.since, UTC)
+    return (
+        f"code location {pause.location} is paused by an operator since {since:%Y-%m-%d %H:%M} UTC"
+    )

@@ -30,7 +30,7 @@ from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
 from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.measure import MeasureLoop
-from hpc_agent.agent.metrics import meter_for, scheduler_calls, shown_metrics
+from hpc_agent.agent.metrics import scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.positions import PositionsLoop
@@ -65,6 +65,8 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.metrics.agent import AGENT
+from hpc_agent.metrics.meter import meter_for
 from hpc_agent.service.notify import Notifier
 from hpc_agent.store import meta, partition_use, tracking
 from hpc_agent.store.database import Store
@@ -127,7 +129,7 @@ async def _open(
 ) -> tuple[list[_NamedLoop], Context]:
     check_layers(config)
     token = await asyncio.to_thread(TokenSource, config)
-    meter = meter_for(config)
+    meter = meter_for(config.metrics.address, AGENT)
     cluster = await stack.enter_async_context(open_cluster(config, scheduler_calls(meter)))
     work = WorkDirectory(config.work_dir, cluster.files)
     await asyncio.to_thread(

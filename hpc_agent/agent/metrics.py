@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from cryptography import x509
-
 from hpc_agent.agent.context import Context
-from hpc_agent.config import AgentConfig
 from hpc_agent.metrics import agent as metrics
-from hpc_agent.metrics.disk import free_bytes
 from hpc_agent.metrics.event_loop import sample_lag
+from hpc_agent.metrics.files import readings_of_files
 from hpc_agent.metrics.meter import SILENT, Meter, Reading
 from hpc_agent.outgoing.queue import Backlog
 from hpc_agent.relay.certificate import certificate_in
 from hpc_agent.relay.server import Relay
 from hpc_agent.slurm.observation import CallOutcome, OnCall, nobody
 from hpc_agent.store.census import Census, take_census
-
-
-def meter_for(config: AgentConfig) -> Meter:
-    """Return what counts: nothing, unless agent.yaml says where it is read."""
-    if config.metrics.address is None:
-        return SILENT
-    from hpc_agent.metrics.prometheus import PrometheusMeter
-
-    return PrometheusMeter(metrics.AGENT)
 
 
 def scheduler_calls(meter: Meter) -> OnCall:
@@ -50,9 +37,7 @@ async def shown_metrics(context: Context, relay: Relay) -> AsyncIterator[None]:
         yield
         return
     from hpc_agent.metrics.endpoint import serving
-    from hpc_agent.metrics.prometheus import PrometheusMeter
 
-    assert isinstance(context.meter, PrometheusMeter)  # noqa: S101  (see meter_for)
     readings = Readings(context, relay)
     lag = asyncio.create_task(sample_lag(context.meter, metrics.EVENT_LOOP_LAG), name="lag")
     try:
@@ -85,7 +70,13 @@ class Readings:
             *_of_queue("outbox", census.outbox, now),
             *_of_queue("spool", spool, now),
             *self._of_relay(),
-            *await asyncio.to_thread(self._of_files),
+            *await asyncio.to_thread(
+                readings_of_files,
+                context.config.home,
+                certificate_in(context.config.home).certificate_file,
+                metrics.DISK_FREE,
+                metrics.RELAY_CERTIFICATE_EXPIRY,
+            ),
         ]
 
     def _of_relay(self) -> Iterator[Reading]:
@@ -93,17 +84,6 @@ class Readings:
         known = admission.connections - admission.strangers
         yield Reading(metrics.RELAY_CONNECTIONS, known, ("yes",))
         yield Reading(metrics.RELAY_CONNECTIONS, admission.strangers, ("no",))
-
-    def _of_files(self) -> list[Reading]:
-        """What cannot be read is left out: an alert sees that it is absent."""
-        home, found = self._context.config.home, []
-        with contextlib.suppress(OSError):
-            found.append(Reading(metrics.DISK_FREE, free_bytes(home)))
-        with contextlib.suppress(OSError, ValueError):
-            pem = certificate_in(home).certificate_file.read_bytes()
-            expiry = x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
-            found.append(Reading(metrics.RELAY_CERTIFICATE_EXPIRY, expiry))
-        return found
 
 
 def _of_workers(census: Census) -> Iterator[Reading]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from hpc_agent.cli.arguments import ConfigOption, JsonOption, NameArgument
 from hpc_agent.cli.jobs import ELAPSED, HISTORY, STATE, WAIT
 from hpc_agent.cli.options import OPTIONS, with_older
-from hpc_agent.cli.output import print_json
+from hpc_agent.cli.output import print_json, printable_lines
 from hpc_agent.cli.table import Column, print_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def print_page(found: Explanation, console: Console) -> None:
     """Print what is known of a job."""
 
     def say(text: str) -> None:
-        console.print(text, markup=False)
+        console.print(printable_lines(text), markup=False)
 
     for line in _heading(found.job):
         say(line)

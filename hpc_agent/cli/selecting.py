@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import typer
@@ -84,11 +84,11 @@ def selects(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def _known(option: str, word: str, known: Any) -> str:
+def _known(option: str, word: str, known: Collection[str]) -> str:
     """Return the word as it is known, in whichever case it was given."""
     for each in known:
         if each.lower() == word.lower():
-            return str(each)
+            return each
     raise UsageError(
         f"{option}: there is no {word!r}{did_you_mean(word, known) or ';'} "
         f"there are: {', '.join(known)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+
+from hpc_agent.cli.output import printable
 
 _GAP = "  "
 _NARROWEST = 8
@@ -81,11 +82,6 @@ def _cell(column: Column, row: Mapping[str, Any], is_for_people: bool) -> str:
     text = (column.short if is_for_people else column.whole)(value)
     first, _, rest = text.partition("\n")
     return printable(f"{first} …" if rest.strip() else first)
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters: jobs and users make it, a terminal shows it."""
-    return "".join(" " if unicodedata.category(each) in {"Cc", "Cf"} else each for each in text)
 
 
 def _fitted(widths: Sequence[int], columns: Sequence[Column], available: int) -> list[int]:

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from cryptography import x509
 
 from hpc_agent.control_plane.presence import LEASE_SECONDS
 from hpc_agent.control_plane.store.census import Census, take_census
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.metrics import gateway as metrics
 from hpc_agent.metrics.address import LocalAddress
-from hpc_agent.metrics.disk import free_bytes
 from hpc_agent.metrics.event_loop import sample_lag
-from hpc_agent.metrics.meter import SILENT, Meter, Reading
-
-
-def meter_for(address: LocalAddress | None) -> Meter:
-    """Return what counts: nothing, unless it is read somewhere."""
-    if address is None:
-        return SILENT
-    from hpc_agent.metrics.prometheus import PrometheusMeter
-
-    return PrometheusMeter(metrics.GATEWAY)
+from hpc_agent.metrics.files import readings_of_files
+from hpc_agent.metrics.meter import Meter, Reading
 
 
 async def show_metrics(address: LocalAddress, meter: Meter, readings: Readings) -> None:
     """Show the metrics until cancelled. Raises ConfigError when the address is taken."""
     from hpc_agent.metrics.endpoint import serving
-    from hpc_agent.metrics.prometheus import PrometheusMeter
-
-    assert isinstance(meter, PrometheusMeter)  # noqa: S101  (see meter_for)
 
     async def read() -> list[Reading]:
         return await asyncio.to_thread(readings.read)
@@ -60,17 +45,10 @@ class Readings:
             build_reading(metrics.BUILD_INFO),
             *_of_agents(census, now),
             *_of_requests(census, now),
-            *self._of_files(),
+            *readings_of_files(
+                self._home, self._certificate, metrics.DISK_FREE, metrics.CERTIFICATE_EXPIRY
+            ),
         ]
-
-    def _of_files(self) -> Iterator[Reading]:
-        """What cannot be read is left out: an alert sees that it is absent."""
-        with contextlib.suppress(OSError):
-            yield Reading(metrics.DISK_FREE, free_bytes(self._home))
-        with contextlib.suppress(OSError, ValueError):
-            certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
-            expiry = certificate.not_valid_after_utc.timestamp()
-            yield Reading(metrics.CERTIFICATE_EXPIRY, expiry)
 
 
 def _of_agents(census: Census, now: float) -> Iterator[Reading]:

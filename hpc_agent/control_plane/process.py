@@ -29,7 +29,7 @@ from hpc_agent.control_plane.door.door import Door, open_door
 from hpc_agent.control_plane.gateway import Gateway, open_gateway, serve_agents
 from hpc_agent.control_plane.home import Home, prepare_home, prepare_socket
 from hpc_agent.control_plane.listening import Listening
-from hpc_agent.control_plane.metrics import Readings, meter_for, show_metrics
+from hpc_agent.control_plane.metrics import Readings, show_metrics
 from hpc_agent.control_plane.server import bind, url_of
 from hpc_agent.control_plane.supervisor import Program, Supervisor
 from hpc_agent.control_plane.tls import ServerTls, generated_certificate, own_certificate
@@ -38,6 +38,8 @@ from hpc_agent.control_plane.workspace import reload_webserver
 from hpc_agent.errors import ConfigError
 from hpc_agent.journal.files import Rotation
 from hpc_agent.metrics.address import LocalAddress
+from hpc_agent.metrics.gateway import GATEWAY
+from hpc_agent.metrics.meter import meter_for
 from hpc_agent.private_files import write_private
 from hpc_agent.service.notify import Notifier
 
@@ -108,7 +110,7 @@ class ControlPlane:
         self._tls = tls
         self._door = door
         self._socket = options.home.webserver_socket
-        self._meter = meter_for(options.metrics)
+        self._meter = meter_for(options.metrics, GATEWAY)
         self._webserver = self._supervisor("webserver", _webserver_argv(options))
         self._daemon = self._supervisor("daemon", _daemon_argv(options))
         self._gateway: Gateway | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from hpc_agent.config import AgentConfig
 from hpc_agent.inspection.names import find_worker
 from hpc_agent.jobs.wording import describe
+from hpc_agent.slurm.state import JobState
 from hpc_agent.store import selection, workers
 from hpc_agent.store.database import read_only
 from hpc_agent.store.selection import Selection
@@ -56,7 +57,7 @@ def job_row(worker: Worker) -> dict[str, Any]:
         "job_name": worker.job_name,
         "attempt": worker.attempt,
         "phase": worker.phase.value,
-        "state": worker.state.value,
+        "state": _state(worker),
         "reason": worker.reason,
         "position": _position(worker),
         "partition": worker.job.partition if worker.job else "",
@@ -69,6 +70,11 @@ def job_row(worker: Worker) -> dict[str, Any]:
         **_lengths(worker),
         "description": describe(worker),
     }
+
+
+def _state(worker: Worker) -> str:
+    """The scheduler's state of its job; where there is none, the agent's own word."""
+    return worker.phase.value.upper() if worker.state is JobState.UNKNOWN else worker.state.value
 
 
 def _lengths(worker: Worker) -> Mapping[str, float | None]:

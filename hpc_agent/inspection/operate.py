@@ -31,8 +31,8 @@ def carry_out(
 ) -> str:
     """Let the running agent do something and return what it says.
 
-    Raises HpcAgentError when no agent runs, when it does not answer in time (then it will not do it
-    later either), and when what is asked for cannot be done.
+    Raises HpcAgentError when no agent runs, when it does not answer in time (what it has not begun
+    with by then it does not do later either), and when what is asked for cannot be done.
     """
     with _opened(config.home) as db:
         if meta.holder(db, time.time()) is None:
@@ -43,10 +43,12 @@ def carry_out(
         identity = commands.give(db, kind, subject, time.time())
         until = time.monotonic() + wait_seconds
         while (outcome := commands.outcome_of(db, identity)) is None:
-            if time.monotonic() > until and commands.take_back(db, identity):
+            if time.monotonic() > until:
+                is_withdrawn = commands.take_back(db, identity)
+                later = "will not do it later" if is_withdrawn else "is at it still"
                 raise HpcAgentError(
-                    f"the agent does not answer within {wait_seconds:.0f} s, and will not do it "
-                    "later: its log says what it is doing"
+                    f"the agent does not answer within {wait_seconds:.0f} s, and {later}: its log "
+                    "says what it is doing"
                 )
             time.sleep(_LOOK_SECONDS)
     words, failed = outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from hpc_agent.inspection.usage_report import Summary, UsageReport
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _SIZE_INCHES = (9.0, 2.6)
+_DAYS_NAMED = 30  # more names than these would lie over each other
 
 
 def page(report: UsageReport) -> str:
@@ -36,11 +38,11 @@ def _plots(report: UsageReport) -> dict[str, str]:
                 ("failed", lambda each: each.failed),
             ],
         ),
-        "Node hours a day": _bars(days, [("node hours", lambda each: each.node_hours)]),
+        "Node hours a day": _bars(days, [("node hours", lambda each: _or_gap(each.node_hours))]),
         "Median wait in the queue, minutes": _bars(
-            days, [("minutes", lambda each: (each.wait_median or 0.0) / 60)]
+            days, [("minutes", lambda each: _or_gap(each.wait_median) / 60)]
         ),
-        "CPU efficiency, %": _bars(days, [("%", lambda each: (each.cpu_efficiency or 0.0) * 100)]),
+        "CPU efficiency, %": _bars(days, [("%", lambda each: _or_gap(each.cpu_efficiency) * 100)]),
     }
 
 
@@ -58,16 +60,22 @@ def _bars(days: Sequence[Summary], series: Sequence[tuple[str, Callable[[Summary
     below = [0.0] * len(days)
     for name, value in series:
         heights = [value(each) for each in days]
-        axes.bar([each.name for each in days], heights, bottom=below, label=name)
+        axes.bar(range(len(days)), heights, bottom=below, label=name)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="x", rotation=45)
+    named = range(0, len(days), 1 + len(days) // _DAYS_NAMED)
+    axes.set_xticks(named, [days[at].name for at in named], rotation=45)
     if len(series) > 1:
         axes.legend(frameon=False)
     written = io.StringIO()
     canvas: Any = FigureCanvasSVG(figure)
     canvas.print_svg(written, metadata={"Date": None})
     return written.getvalue().partition("<svg")[1] + written.getvalue().partition("<svg")[2]
+
+
+def _or_gap(value: float | None) -> float:
+    """What is not known has no bar, which is something else than a bar of no height."""
+    return math.nan if value is None else value
 
 
 def _day(at: float) -> str:

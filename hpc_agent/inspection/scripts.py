@@ -12,6 +12,7 @@ from hpc_agent.code_servers.server_plan import new_server_key, plan_server
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import HpcAgentError, TemplateError
+from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import template_check
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.preparation import JobPlan, script_values
@@ -19,7 +20,7 @@ from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.template_check import SBATCH, Finding
 from hpc_agent.runs.planning import overrides_of, plan_from
 from hpc_agent.slurm import scontrol
-from hpc_agent.store import launches, workers
+from hpc_agent.store import launches
 from hpc_agent.store.database import read_only
 
 _PING_SECONDS = 30.0
@@ -100,7 +101,8 @@ def _silence(environment: Mapping[str, str]) -> str | None:
 def _plan_of_run(config: AgentConfig, run_id: str) -> JobPlan:
     """Plan a run again from what its launch said. Raises HpcAgentError when it is not known."""
     db = read_only(config.home)
-    arguments, job = launches.find(db, run_id), workers.of_run(db, run_id)
+    job = worker_named(db, run_id)
+    arguments = launches.find(db, job.run_id) if job is not None and job.run_id else None
     if arguments is None or job is None:
         raise HpcAgentError(
             f"run {run_id}: this agent knows no launch of it; `hpc-agent jobs --all` lists its runs"

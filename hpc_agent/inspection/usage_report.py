@@ -33,7 +33,7 @@ class Summary:
     failed: int
     wait_median: float | None
     wait_p90: float | None
-    node_hours: float
+    node_hours: float | None
     billing_hours: float | None
     cpu_efficiency: float | None
     memory_efficiency: float | None
@@ -106,25 +106,32 @@ def _grouped(
         for name in names_of(each):
             groups[name].append(each)
     found = [_summary(name, group) for name, group in groups.items()]
-    return sorted(found, key=lambda each: (-each.node_hours, each.name)) if by_size else found
+    if by_size:
+        found.sort(key=lambda each: (-(each.node_hours or 0.0), each.name))
+    return found
 
 
 def _summary(name: str, group: Sequence[_Ended]) -> Summary:
     used = [each.used for each in group if each.used is not None]
     waits = sorted(each.queue_wait for each in used)
-    billing = [each.billing_hours for each in used if each.billing_hours is not None]
     return Summary(
         name=name,
         jobs=len(group),
         failed=sum(_has_failed(each.worker) for each in group),
         wait_median=statistics.median(waits) if waits else None,
         wait_p90=waits[min(int(len(waits) * 0.9), len(waits) - 1)] if waits else None,
-        node_hours=sum(each.node_hours or 0.0 for each in used),
-        billing_hours=sum(billing) if billing else None,
+        node_hours=_sum(each.node_hours for each in used),
+        billing_hours=_sum(each.billing_hours for each in used),
         cpu_efficiency=_weighted(used, lambda each: each.cpu_share),
         memory_efficiency=_weighted(used, lambda each: each.memory_share),
         gpu_utilization=_weighted(used, lambda each: each.gpu_share),
     )
+
+
+def _sum(amounts: Iterable[float | None]) -> float | None:
+    """Absent is not zero: None where no amount is known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
 
 
 def _weighted(

@@ -64,7 +64,7 @@ def with_partition(
     best = min(prices.values())
     equal = sorted(each.name for each, cost in prices.items() if cost == best)
     # The default time of one partition may be over the limit of another: Slurm refuses that
-    # (EnforcePartLimits=ALL, 22.05 to 26.05).
+    # (EnforcePartLimits=ALL, tried on 22.05 and 26.05).
     taken = equal if need.seconds is not None else equal[:1]
     why = [f"{','.join(taken)}: taken ({best})"]
     why += [f"{name}: as good, and the job names no time" for name in equal if name not in taken]

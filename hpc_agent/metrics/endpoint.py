@@ -18,8 +18,8 @@ from hpc_agent.errors import HpcAgentError
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.inbound.listener import Listener
 from hpc_agent.metrics.address import LocalAddress
-from hpc_agent.metrics.meter import Reading
-from hpc_agent.metrics.prometheus import CONTENT_TYPE, PrometheusMeter
+from hpc_agent.metrics.meter import Meter, Reading
+from hpc_agent.metrics.prometheus import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _OUR_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 @asynccontextmanager
 async def serving(
     address: LocalAddress,
-    meter: PrometheusMeter,
+    meter: Meter,
     read: Read,
     *,
     patience_seconds: float = READ_SECONDS,
@@ -61,7 +61,7 @@ async def serving(
                 await asyncio.to_thread(address.path.unlink, missing_ok=True)
 
 
-def _app(meter: PrometheusMeter, read: Read, patience_seconds: float) -> Starlette:
+def _app(meter: Meter, read: Read, patience_seconds: float) -> Starlette:
     async def metrics(request: Request) -> Response:
         # A page of elsewhere, whose name its owner lets lead here, is not to read them.
         if request.client is not None and request.url.hostname not in _OUR_NAMES:

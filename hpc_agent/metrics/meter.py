@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from hpc_agent.metrics.address import LocalAddress
 from hpc_agent.metrics.metric import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A gauge's value as it is found when somebody asks for it."""
+
+    metric: Metric
+    value: float
+    labels: tuple[str, ...] = ()
 
 
 class Meter(Protocol):
@@ -26,6 +36,10 @@ class Meter(Protocol):
         """Let a gauge have a value until it is set again."""
         ...
 
+    def text(self, readings: Iterable[Reading]) -> bytes:
+        """Return all of it for Prometheus, and what was read of gauges just now."""
+        ...
+
 
 class Silent:
     """A meter that forgets everything: metrics are off."""
@@ -39,17 +53,21 @@ class Silent:
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Forget."""
 
+    def text(self, readings: Iterable[Reading]) -> bytes:
+        """Return nothing."""
+        return b""
+
 
 SILENT = Silent()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A gauge's value as it is found when somebody asks for it."""
+def meter_for(address: LocalAddress | None, catalogue: Iterable[Metric]) -> Meter:
+    """Return what counts: nothing, unless it is read somewhere."""
+    if address is None:
+        return SILENT
+    from hpc_agent.metrics.prometheus import PrometheusMeter
 
-    metric: Metric
-    value: float
-    labels: tuple[str, ...] = ()
+    return PrometheusMeter(catalogue)
 
 
 @contextmanager

@@ -84,6 +84,11 @@ def newest_of(db: Database, deployment: str, location: str) -> CodeServer | None
     return _server(row) if row else None
 
 
+def locations(db: Database) -> list[str]:
+    """Return the names of all code locations that have had a server."""
+    return [name for (name,) in db.execute("SELECT DISTINCT location FROM code_servers")]
+
+
 def not_retired(db: Database) -> list[CodeServer]:
     """Return the servers that count, oldest first."""
     rows = db.execute(

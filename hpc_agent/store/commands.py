@@ -26,16 +26,13 @@ class CommandKind(enum.Enum):
     GC = "gc"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Command:
-    """One command; ``outcome`` is None until it has been carried out, or has failed."""
+    """One command, as it was given."""
 
     id: int
     kind: CommandKind
     subject: Mapping[str, Any]
-    made_at: float
-    outcome: str | None = None
-    failed: bool = False
 
 
 def give(db: Database, kind: CommandKind, subject: Mapping[str, Any], now: float) -> int:
@@ -49,35 +46,39 @@ def give(db: Database, kind: CommandKind, subject: Mapping[str, Any], now: float
 
 
 def take_back(db: Database, identity: int) -> bool:
-    """Withdraw a command that nobody has carried out; False when somebody has."""
-    deleted = db.execute("DELETE FROM commands WHERE id = ? AND done_at IS NULL", [identity])
+    """Withdraw a command that nobody has begun with; False when somebody has."""
+    deleted = db.execute("DELETE FROM commands WHERE id = ? AND begun_at IS NULL", [identity])
     return bool(deleted.rowcount)
 
 
-def to_carry_out(db: Database, now: float) -> list[Command]:
-    """Return the commands that wait, the oldest first; those that were given up are not done."""
-    found = db.execute(
-        "SELECT id, kind, subject, made_at FROM commands WHERE done_at IS NULL AND made_at > ? "
-        "ORDER BY id",
-        [now - EXPIRE_SECONDS],
-    )
-    return [
-        Command(id=identity, kind=CommandKind(kind), subject=json.loads(subject), made_at=made_at)
-        for identity, kind, subject, made_at in found
-    ]
+def begin(db: Database, now: float) -> Command | None:
+    """Take the oldest command that waits: nobody takes it back from then on.
+
+    Those that were given up by whoever asked, and those that this release does not know, are not
+    begun with.
+    """
+    kinds = [kind.value for kind in CommandKind]
+    row = db.execute(
+        "SELECT id, kind, subject FROM commands WHERE begun_at IS NULL AND made_at > ? "  # noqa: S608
+        f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY id LIMIT 1",
+        [now - EXPIRE_SECONDS, *kinds],
+    ).fetchone()
+    if row is None:
+        return None
+    db.execute("UPDATE commands SET begun_at = ? WHERE id = ?", [now, row[0]])
+    return Command(row[0], CommandKind(row[1]), json.loads(row[2]))
 
 
-def conclude(db: Database, identity: int, outcome: str, *, failed: bool, now: float) -> None:
+def conclude(db: Database, identity: int, outcome: str, *, failed: bool) -> None:
     """Note how a command went."""
     db.execute(
-        "UPDATE commands SET done_at = ?, outcome = ?, failed = ? WHERE id = ?",
-        [now, outcome, failed, identity],
+        "UPDATE commands SET outcome = ?, failed = ? WHERE id = ?", [outcome, failed, identity]
     )
 
 
 def outcome_of(db: Database, identity: int) -> tuple[str, bool] | None:
-    """Return what became of a command and whether it failed, None while it waits."""
+    """Return what became of a command and whether it failed, None while nothing has."""
     row = db.execute(
-        "SELECT outcome, failed FROM commands WHERE id = ? AND done_at IS NOT NULL", [identity]
+        "SELECT outcome, failed FROM commands WHERE id = ? AND outcome IS NOT NULL", [identity]
     ).fetchone()
     return (str(row[0]), bool(row[1])) if row else None

@@ -22,11 +22,11 @@ class Pause:
     since: float
 
 
-def begin(db: Database, location: str, deployment: str, now: float) -> bool:
+def begin(db: Database, pause: Pause) -> bool:
     """Pause a location; False when it was paused before."""
     added = db.execute(
         "INSERT OR IGNORE INTO pauses (location, deployment, since) VALUES (?, ?, ?)",
-        [location, deployment, now],
+        [pause.location, pause.deployment, pause.since],
     )
     return bool(added.rowcount)
 

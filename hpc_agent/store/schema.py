@@ -283,8 +283,8 @@ def commands(db: Database) -> None:
     """What operators ask a running agent to do, and the code locations whose runs wait for them."""
     for statement in (
         "CREATE TABLE commands (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
-        "made_at REAL NOT NULL, done_at REAL, outcome TEXT, failed INTEGER NOT NULL DEFAULT 0)",
-        "CREATE INDEX commands_open ON commands (id) WHERE done_at IS NULL",
+        "made_at REAL NOT NULL, begun_at REAL, outcome TEXT, failed INTEGER NOT NULL DEFAULT 0)",
+        "CREATE INDEX commands_open ON commands (id) WHERE begun_at IS NULL",
         "CREATE TABLE pauses (location TEXT NOT NULL, deployment TEXT NOT NULL, "
         "since REAL NOT NULL, PRIMARY KEY (location, deployment))",
     ):

@@ -12,9 +12,11 @@ from hpc_agent.agent.commands import CommandsLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inspection.operate import cancel, carry_out
-from hpc_agent.store import commands, meta, outbox, submissions, workers
+from hpc_agent.store import code_servers, commands, meta, outbox, pauses, submissions, workers
+from hpc_agent.store.code_servers import CodeServer, ServerStatus
 from hpc_agent.store.commands import CommandKind
 from hpc_agent.store.draining import Drain
+from hpc_agent.store.pauses import Pause
 from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 
@@ -165,6 +167,71 @@ async def test_command_that_nobody_answers_is_taken_back(bench: Bench, loop: Com
     )
     await loop.step()
     assert not bench.context.drain.is_on
+
+
+async def test_command_that_takes_long_is_not_said_to_be_withdrawn(
+    bench: Bench, loop: CommandsLoop
+) -> None:
+    """It was begun with, and will be done."""
+    config = bench.context.config
+    call = asyncio.create_task(
+        asyncio.to_thread(carry_out, config, CommandKind.ACCEPT, {}, wait_seconds=0.5)
+    )
+
+    async def begun() -> None:
+        wall, store = bench.context.wall, bench.context.store
+        while await store.run(lambda db: commands.begin(db, wall())) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # by another process: nobody here can be waited for
+
+    await begun()
+    with pytest.raises(HpcAgentError, match="does not answer within 0 s, and is at it still"):
+        await call
+
+
+@pytest.mark.parametrize(("kind", "subject"), [("gc", {}), ("dance", {})])
+async def test_command_that_makes_no_sense_holds_up_no_other(
+    bench: Bench, loop: CommandsLoop, kind: str, subject: dict[str, str]
+) -> None:
+    """Of another release, or of a fault of ours: the next one is carried out."""
+
+    def give(db: Database) -> int:
+        given = commands.give(db, CommandKind.GC, subject, time.time())
+        db.execute("UPDATE commands SET kind = ? WHERE id = ?", [kind, given])
+        return given
+
+    given = await bench.context.store.run(give)
+    assert "nothing new is taken" in await asked(bench, loop, CommandKind.DRAIN, stop=False)
+    outcome = await bench.context.store.run(lambda db: commands.outcome_of(db, given))
+    assert outcome is None or "unexpected error" in outcome[0]
+
+
+async def test_run_that_two_pauses_hold_back_names_one(bench: Bench, loop: CommandsLoop) -> None:
+    """Its log is not told one after the other, again and again."""
+    await bench.add("run-1")
+    await asked(bench, loop, CommandKind.PAUSE, **PLACE)
+    early = bench.context.wall() - 7200
+    await bench.context.store.run(lambda db: pauses.begin(db, Pause("here", "prod", early)))
+    for _ in range(3):
+        await loop.step()
+    told = [text for text in await bench.messages(outbox.EVENT) if "paused" in text]
+    assert len(told) <= 2
+    await asked(bench, loop, CommandKind.RESUME, **PLACE)
+    assert await due(bench) == []
+
+
+async def test_pause_of_a_location_that_is_not_served_says_so(
+    bench: Bench, loop: CommandsLoop
+) -> None:
+    """It may be misspelled."""
+    await bench.add("server", kind=workers.WorkerKind.CODE_SERVER, phase=Phase.RUNNING)
+    server = CodeServer(
+        key="server", deployment="prod", location="weather", version="1", deploy_data="{}",
+        status=ServerStatus.SERVING, error=None, created_at=1.0,
+    )  # fmt: skip
+    await bench.context.store.run(lambda db: code_servers.insert(db, server))
+    place = {"location": "wether", "deployment": ""}
+    said = await asked(bench, loop, CommandKind.PAUSE, **place)
+    assert "wether is paused (it is not served here; did you mean weather?)" in said
 
 
 async def test_what_is_over_and_what_belongs_to_nobody_is_removed(

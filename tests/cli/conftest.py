@@ -131,8 +131,8 @@ async def answered(config: Path, words: str) -> tuple[CommandKind, dict[str, Any
     given: list[Command] = []
 
     def answer(db: Database) -> None:
-        for each in commands.to_carry_out(db, time.time()):
-            commands.conclude(db, each.id, words, failed=False, now=time.time())
+        if (each := commands.begin(db, time.time())) is not None:
+            commands.conclude(db, each.id, words, failed=False)
             given.append(each)
 
     async with asyncio.timeout(60):

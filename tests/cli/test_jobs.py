@@ -214,3 +214,27 @@ def test_run_that_was_launched_just_now_is_waited_for(config: Path, tmp_path: Pa
     arrives.join()
     with pytest.raises(HpcAgentError, match="no job '99999999'"):
         said(config, "logs", "-f", "99999999")
+
+
+def test_what_a_job_has_said_does_nothing_to_the_terminal(config: Path) -> None:
+    """Its last words are shown line by line, without what a terminal obeys."""
+    late = a_worker(
+        key="loud",
+        kind=WorkerKind.RUN_WORKER,
+        phase=Phase.ENDED,
+        deployment="prod",
+        location="alpha",
+        run_id="loud",
+        created_at=NOW,
+        job_id="9",
+        state=JobState.FAILED,
+        message="red \x1b[31m\nnext\tcolumn \x9b2J \u202e",
+    )
+
+    def loud(db: Database) -> None:
+        put(db, late)
+
+    asyncio.run(written(config, loud))
+    text = said(config, "explain", "loud")
+    assert "\nnext    column" in text
+    assert not {"\x1b", "\x9b", "\u202e"} & set(text)

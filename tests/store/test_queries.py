@@ -79,7 +79,7 @@ ASKED_BY_LOOPS: dict[str, Ask] = {
     "workspace: in a pack": lambda db: workers.in_pack(db, "live-pack-1"),
     "count": workers.count_by_phase,
     "waits at a start": lambda db: tracking.bound_waits(db, NOW),
-    "commands": lambda db: commands.to_carry_out(db, NOW),
+    "commands": lambda db: commands.begin(db, NOW),
     "commands: pauses": pauses.all_of,
     "commands: drained": draining.left_to_finish,
 }

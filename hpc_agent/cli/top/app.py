@@ -18,7 +18,7 @@ from textual.widgets import DataTable, Footer, Input, TabbedContent
 
 from hpc_agent.agent.loop import Bell
 from hpc_agent.cli.jobs import short_id
-from hpc_agent.cli.table import printable
+from hpc_agent.cli.output import printable
 from hpc_agent.cli.top.details import TABS, Details
 from hpc_agent.cli.top.dialogs import ColumnChoice, KeyHelp, Question
 from hpc_agent.cli.top.headline import Headline

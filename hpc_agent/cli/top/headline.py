@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.text import Text
 from textual.widgets import Static
 
-from hpc_agent.cli.table import printable
+from hpc_agent.cli.output import printable
 from hpc_agent.inspection.status import AgentStatus
 
 

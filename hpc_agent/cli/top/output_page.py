@@ -7,7 +7,7 @@ import re
 
 from textual.widgets import Log
 
-from hpc_agent.cli.table import printable
+from hpc_agent.cli.output import printable
 
 _MOST_LINES = 2000
 # Colours and movements of the cursor (ECMA-48, 5.4), and titles of windows.
