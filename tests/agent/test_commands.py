@@ -229,9 +229,9 @@ async def test_pause_of_a_location_that_is_not_served_says_so(
         status=ServerStatus.SERVING, error=None, created_at=1.0,
     )  # fmt: skip
     await bench.context.store.run(lambda db: code_servers.insert(db, server))
-    place = {"location": "wether", "deployment": ""}
+    place = {"location": "weathr", "deployment": ""}
     said = await asked(bench, loop, CommandKind.PAUSE, **place)
-    assert "wether is paused (it is not served here; did you mean weather?)" in said
+    assert "weathr is paused (it is not served here; did you mean weather?)" in said
 
 
 async def test_what_is_over_and_what_belongs_to_nobody_is_removed(
