@@ -120,8 +120,8 @@ class CommandJob:
     def _until_end(
         self, command: Command, watch: Watch, messages: Messages, output: Output
     ) -> Iterator[None]:
-        asked_at = self.exchange.created()
-        while self.status.phase is not Phase.ENDED:
+        asked_at = self.exchange.delivered().created
+        while not self._has_ended():
             messages.pass_on()
             output.pass_on()
             yield
@@ -131,19 +131,22 @@ class CommandJob:
 
     def _end(self, watch: Watch, messages: Messages, output: Output) -> None:
         """Have the job ended, wait for that, and pass on what it says meanwhile."""
-        if self.status.phase is Phase.ENDED:
+        if self._has_ended():
             return
         self._context.log.info("the job is told to end")
         until = time.monotonic() + _LONGEST_END
         try:
             self._launcher.cancel([self._job])
-            while self.status.phase is not Phase.ENDED and time.monotonic() < until:
+            while not self._has_ended() and time.monotonic() < until:
                 messages.pass_on()
                 output.pass_on()
                 self._learn(watch.wait(self.status, _POLL_SECONDS))
         except JobError as error:
             self._context.log.warning("whether the job has ended is not known: %s", error)
         _pass_on_the_rest(messages, output)
+
+    def _has_ended(self) -> bool:
+        return self.status.phase is Phase.ENDED
 
     def _learn(self, status: JobStatus) -> None:
         before, self.status = self.status, status

@@ -69,7 +69,7 @@ class Exchange:
             found = self._files.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 raise JobError(f"{self._files} is not a directory of this account")
-            before = self.delivered()
+            before = self.delivered() if self._delivered.exists() else None
             if before is None:
                 self._replace(self._files / "context.tsv", "".join(_flat(context)))
                 self._replace(self._context, json.dumps(context))
@@ -95,23 +95,16 @@ class Exchange:
             "DAGSTER_HPC_PIPES_JL": str(_HELPERS / "dagster_pipes.jl"),
         }
 
-    def delivered(self) -> Delivered | None:
-        """Return how far an earlier process has come, None when there was none."""
+    def delivered(self) -> Delivered:
+        """Return how far the messages have come. Raises JobError."""
         try:
             return Delivered(**json.loads(self._delivered.read_text()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            raise JobError(f"{self._delivered} is broken") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise JobError(f"{self._delivered} is of no use: {error}") from None
 
     def store(self, delivered: Delivered) -> None:
         """Say how far the messages are delivered; a process that comes after this goes on there."""
         self._replace(self._delivered, json.dumps(asdict(delivered)))
-
-    def created(self) -> float:
-        """Return when the job was first asked for, by this process's clock."""
-        delivered = self.delivered()
-        return delivered.created if delivered is not None else time.time()
 
     def prepared_at(self) -> float:
         """Return when the job could begin at the earliest, by the clock of the file system."""

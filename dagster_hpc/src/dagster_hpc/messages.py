@@ -13,9 +13,9 @@ from typing import Any
 
 import dagster as dg
 from dagster._check import CheckError
-from dagster._core.errors import DagsterError
+from dagster._core.errors import DagsterError  # type: ignore[attr-defined]
 
-from dagster_hpc.exchange import Delivered, Exchange
+from dagster_hpc.exchange import Exchange
 from dagster_hpc.stored import OpContext
 from dagster_hpc.tail import Line, LineTail, TailError
 
@@ -58,7 +58,7 @@ class Reported(dg.PipesMessageHandler):
             raise BrokenMessageError(str(error)) from error
         while not self._result_queue.empty():
             result = self._result_queue.get()
-            self.results.setdefault(_subject(result), (result, origin))
+            self.results.setdefault(subject_of(result), (result, origin))
 
     def get_reported_results(self) -> Sequence[dg.PipesExecutionResult]:
         """Return what was reported, in its order."""
@@ -90,9 +90,7 @@ class Messages:
         self._name = name
         self._logged = logged
         self._lines = LineTail(exchange.messages)
-        before = exchange.delivered()
-        assert before is not None, "the exchange is prepared first"
-        self._delivered: Delivered = before
+        self._delivered = exchange.delivered()
         self._is_over = False
 
     def pass_on(self) -> bool:
@@ -177,7 +175,8 @@ def _level_and_text(params: Any) -> tuple[str, str]:
     return level, params["message"]
 
 
-def _subject(result: dg.PipesExecutionResult) -> Hashable:
+def subject_of(result: dg.PipesExecutionResult) -> Hashable:
+    """Return what a result is about: of one thing there is one report."""
     if isinstance(result, dg.AssetCheckResult):
         return result.asset_key, result.check_name
     return result.asset_key

@@ -53,4 +53,3 @@ class _Stream:
     def _end(self, stream: TextIO, words: str) -> None:
         self._is_over = True
         stream.write(f"\n[output of the job: {words}]\n")
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
@@ -13,11 +13,19 @@ from dagster_hpc.exchange import Delivered
 
 OpContext: TypeAlias = "dg.OpExecutionContext | dg.AssetExecutionContext"
 Result: TypeAlias = (
-    "dg.MaterializeResult[object] | dg.AssetCheckResult | dg.AssetMaterialization | dg.Output[None]"
+    "dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.Output[None] |"
+    "dg.AssetMaterialization | dg.AssetCheckEvaluation"
 )
 
 MARKER = "dagster-hpc/message"
 """The metadata by which a result is known again: the job, and the number of its message."""
+
+NO_EVENT = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+"""The metadata by which Dagster takes an output and writes no event of its asset.
+
+A step that is executed once more has to give all of its outputs again. Dagster itself uses it
+where the event was written before (``execute_step.py`` of 1.11 to 1.13).
+"""
 
 _PAGE = 1000
 # The first event of a page may be older than what was written down right before it.
@@ -27,7 +35,7 @@ _SLACK_SECONDS = 1.0
 class Stored:
     """The results and log messages of this step that need not be given to Dagster once more."""
 
-    def __init__(self, context: OpContext) -> None:
+    def __init__(self, context: dg.OpExecutionContext) -> None:
         self._context = context
         self._step_key = context.get_step_execution_context().step.key
         self._markers: set[str] = set()
@@ -45,33 +53,9 @@ class Stored:
                 logged[event.user_message] += 1
         return logged
 
-    def settled(self, result: Result, marker: str) -> Result:
-        """Return the result marked, or what stands for one that is stored already.
-
-        Dagster wants each output of a step from the process that ends it, and must not tell of it
-        again.
-        """
-        is_stored = marker in self._markers
-        if isinstance(result, dg.AssetCheckResult):
-            if is_stored and (name := self._check_output(result)) is not None:
-                return dg.Output(None, output_name=name)
-            return result._replace(metadata={**(result.metadata or {}), MARKER: marker})
-        if isinstance(result, dg.MaterializeResult):
-            marked = {**(result.metadata or {}), MARKER: marker}
-            if is_stored:
-                marked[SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION] = True
-            return result._replace(metadata=marked)
-        return result
-
     def has(self, marker: str) -> bool:
         """Whether the event log has the result."""
         return marker in self._markers
-
-    def _check_output(self, result: dg.AssetCheckResult) -> str | None:
-        step = self._context.get_step_execution_context()
-        key = result.to_asset_check_evaluation(step).asset_check_key
-        name: str | None = step.job_def.asset_layer.get_op_output_name(key)
-        return name
 
     def _since(self, timestamp: float) -> Iterator[dg.EventLogEntry]:
         """Yield the run's events, the newest first, back to a time."""
@@ -101,3 +85,27 @@ def _marker_of(event: dg.EventLogEntry) -> str | None:
         return None
     value = metadata.get(MARKER)
     return str(value.value) if value is not None else None
+
+
+def as_event(result: dg.PipesExecutionResult, metadata: dict[str, Any]) -> Result:
+    """Return a result as what an op may yield that makes no assets."""
+    # A message of Pipes names asset and check.
+    key = dg.AssetKey.from_coercible(result.asset_key or "")
+    if isinstance(result, dg.AssetCheckResult):
+        return dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=result.check_name or "",
+            passed=result.passed,
+            severity=result.severity,
+            metadata=metadata,
+        )
+    return dg.AssetMaterialization(key, metadata=metadata)
+
+
+def stand_in(context: dg.OpExecutionContext, result: dg.AssetCheckResult) -> Iterator[Result]:
+    """Yield the output of a check whose evaluation is in the event log."""
+    step = context.get_step_execution_context()
+    key = result.to_asset_check_evaluation(step).asset_check_key
+    name = step.job_def.asset_layer.get_op_output_name(key)
+    if name is not None:
+        yield dg.Output(None, output_name=name)

@@ -16,9 +16,9 @@ def variables_of(context: dg.OpExecutionContext) -> dict[str, str]:
     if context.has_assets_def and len(context.selected_asset_keys) == 1:
         (key,) = context.selected_asset_keys
         variables["DAGSTER_ASSET_KEY"] = key.to_escaped_user_string()
-    if context.has_partition_key_range:
-        first, last = context.partition_key_range.start, context.partition_key_range.end
-        variables |= {"DAGSTER_PARTITION_FIRST": first, "DAGSTER_PARTITION_LAST": last}
     if context.has_partition_key:
         variables["DAGSTER_PARTITION_KEY"] = context.partition_key
+    elif context.has_partition_key_range:
+        first, last = context.partition_key_range.start, context.partition_key_range.end
+        variables |= {"DAGSTER_PARTITION_FIRST": first, "DAGSTER_PARTITION_LAST": last}
     return variables
