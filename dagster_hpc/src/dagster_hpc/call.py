@@ -21,15 +21,14 @@ class Call:
 
     def __init__(
         self,
-        context: OpContext,
+        context: dg.OpExecutionContext,
         launcher: Launcher,
         name: JobName,
         *,
         extras: Mapping[str, Any] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self._context = context
-        self._op = op_context(context)
+        self._op = context
         self._launcher = launcher
         self._name = name
         self._checkpoint = checkpoint
@@ -151,6 +150,4 @@ class Completed(dg.PipesClientCompletedInvocation):
 
 def op_context(context: OpContext) -> dg.OpExecutionContext:
     """Return the context of the op behind that of an asset."""
-    if isinstance(context, dg.AssetExecutionContext):
-        return context.op_execution_context
-    return context
+    return context if isinstance(context, dg.OpExecutionContext) else context.op_execution_context

@@ -13,10 +13,9 @@ from typing import Any
 
 import dagster as dg
 from dagster._check import CheckError
-from dagster._core.errors import DagsterError  # type: ignore[attr-defined]
+from dagster._core.errors import DagsterError, DagsterPipesExecutionError  # type: ignore[attr-defined]
 
 from dagster_hpc.exchange import Exchange
-from dagster_hpc.stored import OpContext
 from dagster_hpc.tail import Line, LineTail, TailError
 
 _LEVELS = frozenset({"debug", "info", "warning", "warn", "error", "critical", "fatal"})
@@ -30,6 +29,9 @@ class BrokenMessageError(Exception):
 
 class _FileReader(dg.PipesMessageReader):
     """Reads nothing by itself: lines are handed over as somebody asks for them."""
+
+    # Of Dagster 1.13, whose own default warns of being new.
+    expected_writer_count = 1
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[dict[str, Any]]:
@@ -46,7 +48,7 @@ class Reported(dg.PipesMessageHandler):
     since Dagster may have it.
     """
 
-    def __init__(self, context: OpContext) -> None:
+    def __init__(self, context: dg.OpExecutionContext) -> None:
         super().__init__(context, _FileReader())
         self.results: dict[Hashable, tuple[dg.PipesExecutionResult, str]] = {}
 
@@ -60,12 +62,25 @@ class Reported(dg.PipesMessageHandler):
             result = self._result_queue.get()
             self.results.setdefault(subject_of(result), (result, origin))
 
+    @property
+    def received_closed_message(self) -> bool:
+        """Never: a job that was started again goes on after its end."""
+        return False
+
     def get_reported_results(self) -> Sequence[dg.PipesExecutionResult]:
         """Return what was reported, in its order."""
         return [result for result, _ in self.results.values()]
 
 
-_MALFORMED = (DagsterError, CheckError, KeyError, TypeError, ValueError, AttributeError)
+_MALFORMED = (
+    DagsterError,
+    DagsterPipesExecutionError,
+    CheckError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 
 
 class Messages:
@@ -77,7 +92,7 @@ class Messages:
 
     def __init__(
         self,
-        context: OpContext,
+        context: dg.OpExecutionContext,
         exchange: Exchange,
         reported: Reported,
         *,
@@ -125,7 +140,9 @@ class Messages:
                 self._log(line, *_level_and_text(message["params"]))
             elif message["method"] == "log_external_stream":
                 self._print(message["params"])
-            else:
+            elif message["method"] == "opened":
+                self._log(line, "debug", "the command speaks Dagster Pipes")
+            elif message["method"] != "closed" or line.end > self._delivered.offset:
                 self._reported.take(message, f"{self._name}:{line.number}")
         except BrokenMessageError as error:
             words = f"message {line.number} of the job is skipped: {error}"

@@ -51,9 +51,10 @@ class PipesSlurmClient(dg.PipesClient, TreatAsResourceParam):
 
         Raises Failure when the command does not succeed, and JobError when nobody can run it.
         """
-        if context.has_assets_def:
-            context.set_requires_typed_event_stream(error_message=_NOT_RETURNED)
-        with self._call(context, asked) as (call, command):
+        op = op_context(context)
+        if op.has_assets_def:
+            op.set_requires_typed_event_stream(error_message=_NOT_RETURNED)
+        with self._call(op, asked) as (call, command):
             for _ in call.run(command):
                 pass
             return call.completed()
@@ -64,20 +65,19 @@ class PipesSlurmClient(dg.PipesClient, TreatAsResourceParam):
         An asset of which the command says nothing is materialized at its end. Raises what ``run``
         raises.
         """
-        with self._call(context, asked) as (call, command):
+        with self._call(op_context(context), asked) as (call, command):
             yield from call.run(command)
             yield from call.rest()
 
     @contextmanager
-    def _call(self, context: OpContext, asked: Asked) -> Iterator[tuple[Call, Command]]:
-        op = op_context(context)
+    def _call(self, op: dg.OpExecutionContext, asked: Asked) -> Iterator[tuple[Call, Command]]:
         asked["environment"] = {**self._environment, **asked.get("environment", {})}
         command = command_of(op, asked, self._tags)
         launcher = LocalLauncher(op.run_id) if is_inside(asked) else self._launcher(op.run_id)
         try:
             yield (
                 Call(
-                    context,
+                    op,
                     launcher,
                     _next_name(op),
                     extras=asked.get("extras"),

@@ -1,6 +1,6 @@
 """Existing batch scripts as assets."""
 
-from __future__ import annotations
+# Dagster reads the annotation of an asset's context as it is: no annotations from __future__ here.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
