@@ -69,7 +69,8 @@ class LocalLauncher:
         """Wait for a process to start or end, half a second at most."""
         with self._changed:
             if not self._news:
-                self._changed.wait(min(seconds, _LONGEST_WAIT))
+                is_busy = bool(self._waiting or self._children)
+                self._changed.wait(min(seconds, _LONGEST_WAIT) if is_busy else seconds)
             found = [self._statuses[job] for job in self._news]
             self._news.clear()
             return found
@@ -98,13 +99,14 @@ class LocalLauncher:
             timer.start()
 
     def close(self) -> None:
-        """End all processes, wait for it, and remove their directories."""
+        """End what does not end by itself in the grace period, and remove directories."""
         with self._changed:
             jobs = list(self._statuses)
+            self._changed.wait_for(self._is_idle, timeout=self._grace)
             left = [job for job in jobs if self._statuses[job].phase is not Phase.ENDED]
         self.cancel(left)
         with self._changed:
-            self._changed.wait_for(lambda: not self._children, timeout=self._grace + 5)
+            self._changed.wait_for(self._is_idle, timeout=self._grace + 5)
         for job in jobs:
             shutil.rmtree(self.directory(job), ignore_errors=True)
         _remove_empty(scratch() / self._run_id)
@@ -187,6 +189,9 @@ class LocalLauncher:
         with self._changed:
             for job in jobs & self._children.keys():
                 _signal(self._children[job], signal.SIGKILL)
+
+    def _is_idle(self) -> bool:
+        return not self._waiting and not self._children
 
     def _set(self, status: JobStatus) -> None:
         self._statuses[status.job] = status
