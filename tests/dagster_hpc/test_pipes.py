@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -107,6 +108,30 @@ def test_bash_reports(instance: dg.DagsterInstance) -> None:
     assert metadata["rows"] == 120
     assert metadata["mean"] == 0.5
     assert metadata["note"] == hostile
+    assert checks(instance, result.run_id) == [("is_whole", True)]
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="no R here: install r-base-core")
+def test_r_reports(instance: dg.DagsterInstance) -> None:
+    """By a file without packages; text arrives as it is."""
+    program = r"""
+        source(Sys.getenv("DAGSTER_HPC_PIPES_R"))
+        of <- dagster_context("extras.of")
+        dagster_log("info", paste0("of ", of, "|", dagster_context("no", "-")))
+        dagster_materialize(list(rows = 120L, mean = 0.5, ok = TRUE, note = "a \"q\" \\\n\tb",
+                                 out = c(path = "a.txt")))
+        dagster_check("is_whole", TRUE, list(gaps = 0L))
+    """
+    extras = {"of": 'tab\t "all"\\ \n.'}
+    result = run(
+        streaming(command=["Rscript", "-e", program], extras=extras), instance, check_specs=IS_WHOLE
+    )
+    assert result.success
+    assert f"of {extras['of']}|-" in messages(instance, result.run_id)
+    ((_, metadata),) = materializations(instance, result.run_id)
+    assert (metadata["rows"], metadata["mean"], metadata["ok"]) == (120, 0.5, True)
+    assert metadata["note"] == 'a "q" \\\n\tb'
+    assert metadata["out"] == "a.txt"
     assert checks(instance, result.run_id) == [("is_whole", True)]
 
 
