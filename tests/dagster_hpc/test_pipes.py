@@ -317,3 +317,37 @@ def test_options_of_the_call_win_over_those_of_the_client() -> None:
         "dagster-hpc/partition": "gpu",
         "dagster-hpc/extra": json.dumps({"contiguous": True, "hint": "nomultithread"}),
     }
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="no MPI here: install openmpi-bin")
+@pytest.mark.parametrize("where", ["job", "allocation"])
+def test_parallel_command_runs_without_slurm(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As many processes as the options say, by mpiexec; in a job or in the op's own."""
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    command = bash('dagster_log info "rank $OMPI_COMM_WORLD_RANK"')
+    options = SlurmOptions(nodes="2", ntasks_per_node=1)
+    result = run(streaming(command=command, mpi=True, options=options, where=where), instance)
+    assert result.success
+    said = messages(instance, result.run_id)
+    assert sorted(each for each in said if each.startswith("rank")) == ["rank 0", "rank 1"]
+
+
+def test_job_that_was_started_again_reports_once(instance: dg.DagsterInstance) -> None:
+    """Its first reports count: Dagster has them already. What it logs is logged."""
+    text = """
+        for start in 1 2; do
+            dagster_log info "start $start"
+            dagster_materialize start:int=$start
+            dagster_check is_whole true start:int=$start
+        done
+    """
+    result = run(streaming(command=bash(text)), instance, check_specs=IS_WHOLE)
+    assert result.success
+    ((_, metadata),) = materializations(instance, result.run_id)
+    assert metadata["start"] == 1
+    assert checks(instance, result.run_id) == [("is_whole", True)]
+    said = messages(instance, result.run_id)
+    assert [each for each in said if each.startswith("start")] == ["start 1", "start 2"]
