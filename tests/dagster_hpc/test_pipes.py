@@ -181,6 +181,23 @@ def test_op_passes_on_what_is_reported(instance: dg.DagsterInstance) -> None:
     assert checks(instance, result.run_id) == [("is_whole", False)]
 
 
+def test_check_is_made_by_a_command(instance: dg.DagsterInstance) -> None:
+    """A check of its own, whose answer the command gives."""
+    field = dg.AssetSpec("field")
+
+    @dg.asset_check(asset=field)
+    def is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        command = bash("dagster_check -a field is_whole true")
+        done = PipesSlurmClient().run(context=context, command=command)
+        return done.get_asset_check_result()
+
+    selection = dg.AssetSelection.checks_for_assets("field")
+    job = dg.define_asset_job("checks", selection)
+    defs = dg.Definitions(assets=[field], asset_checks=[is_whole], jobs=[job])
+    result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
+    assert checks(instance, result.run_id) == [("is_whole", True)]
+
+
 def test_failure_says_how_it_ended(instance: dg.DagsterInstance) -> None:
     """Exit code, job and the last words, in the error and as metadata."""
     command = ["bash", "-c", "echo 'no such mesh' >&2; exit 3"]

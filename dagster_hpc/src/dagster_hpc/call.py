@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+from dagster._core.pipes.client import PipesClientCompletedInvocation
 from dagster._core.pipes.context import build_external_execution_context_data
 
 from dagster_hpc.checkpoint import VARIABLE, Checkpoint
@@ -127,7 +128,7 @@ class Call:
         return job
 
 
-class Completed(dg.PipesClientCompletedInvocation):
+class Completed(PipesClientCompletedInvocation):
     """A command that has succeeded, and its results.
 
     ``began`` is a time before its first job's start, by the clock of the shared file system.

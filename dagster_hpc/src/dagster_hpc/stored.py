@@ -11,7 +11,9 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from dagster_hpc.exchange import Delivered
 
-OpContext: TypeAlias = "dg.OpExecutionContext | dg.AssetExecutionContext"
+OpContext: TypeAlias = (
+    "dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext"
+)
 Result: TypeAlias = (
     "dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.Output[None] |"
     "dg.AssetMaterialization | dg.AssetCheckEvaluation"
