@@ -183,17 +183,15 @@ def test_op_passes_on_what_is_reported(instance: dg.DagsterInstance) -> None:
 
 def test_check_is_made_by_a_command(instance: dg.DagsterInstance) -> None:
     """A check of its own, whose answer the command gives."""
-    field = dg.AssetSpec("field")
 
-    @dg.asset_check(asset=field)
+    @dg.asset_check(asset="field")
     def is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         command = bash("dagster_check -a field is_whole true")
         done = PipesSlurmClient().run(context=context, command=command)
         return done.get_asset_check_result()
 
-    selection = dg.AssetSelection.checks_for_assets("field")
-    job = dg.define_asset_job("checks", selection)
-    defs = dg.Definitions(assets=[field], asset_checks=[is_whole], jobs=[job])
+    job = dg.define_asset_job("checks", dg.AssetSelection.checks(is_whole))
+    defs = dg.Definitions(assets=[dg.AssetSpec("field")], asset_checks=[is_whole], jobs=[job])
     result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
     assert checks(instance, result.run_id) == [("is_whole", True)]
 
