@@ -142,7 +142,7 @@ class Dispatch:
 
     def _cargoes(self) -> list[Cargo]:
         """Return what can go; the rest stays ready."""
-        ready, self._ready = self._ready, []
+        ready, self._ready = dict.fromkeys(self._ready), []
         loads: list[Sequence[str]] = []
         of_groups: dict[str, list[str]] = {}
         for step in ready:
@@ -217,7 +217,20 @@ class Dispatch:
         for event in events:
             if event.step_key is not None and is_end(event):
                 self._jobs.finish(event.step_key)
+            if event.step_key is not None and event.is_step_up_for_retry:
+                self._unload_after(event.step_key)
         return events
+
+    def _unload_after(self, step: str) -> None:
+        """Take what needs a step from its job, which executes neither any more."""
+        pending = self.active._pending
+        left_out, border = set[str](), {step}
+        while border:
+            left_out |= border
+            border = {key for key, needed in pending.items() if needed & border} - left_out
+        for each in left_out - {step}:
+            self._events.forget(each)
+            self._jobs.finish(each)
 
     def _pending(self, group: str) -> Mapping[str, Set[str]]:
         """Return the members of a group that nobody has launched, and what they need."""
