@@ -257,3 +257,19 @@ def in_pool(context: OpExecutionContext) -> None:
 def pooled() -> None:
     in_pool.alias("in_pool_1")()
     in_pool.alias("in_pool_2")()
+
+
+@op(tags=SlurmOptions(partition="closed").tags(), retry_policy=RetryPolicy(max_retries=3))
+def on_closed(context: OpExecutionContext) -> None:
+    note(context)
+
+
+@op(tags=HERE)
+def one() -> int:
+    return 1
+
+
+@job(executor_def=slurm_executor)
+def refused() -> None:
+    on_closed()
+    alone(one())
