@@ -59,8 +59,9 @@ class JobStatus:
 
     ``state`` and ``reason`` are Slurm's words, "REFUSED" where the job was not taken. ``message``
     is why it ended so, or what it wrote last to standard error. ``exit_code`` and ``signal`` are
-    None where they are not known. Times are seconds since the epoch. ``restarts`` counts what the
-    agent and Slurm have repeated.
+    None where they are not known. ``directory`` has the ``stdout`` and ``stderr`` of what runs now:
+    another than ``Launcher.directory`` once the agent has begun the job again. Times are seconds
+    since the epoch. ``restarts`` counts what the agent and Slurm have repeated.
     """
 
     job: JobName
@@ -72,6 +73,7 @@ class JobStatus:
     exit_code: int | None = None
     signal: int | None = None
     message: str = ""
+    directory: str = ""
     submitted_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
