@@ -83,14 +83,8 @@ def test_many_jobs_are_few_calls(agent: FakeAgent, url: str) -> None:
     launcher = AgentLauncher(url, TOKEN)
     launcher.submit([command(f"n{number}", "x", partition="closed") for number in range(1500)])
     assert agent.calls["POST /_hpc/steps"] == 2
-    long = {"LONG": "x" * 100_000}
-    requests = [
-        JobRequest(
-            JobName(f"l{number}"), [("l", {"dagster-hpc/partition": "closed"})], "", (), long
-        )
-        for number in range(100)
-    ]
-    launcher.submit(requests)
+    long = replace(command("long", "x", partition="closed"), arguments="x" * 100_000)
+    launcher.submit([replace(long, job=JobName(f"l{number}")) for number in range(100)])
     assert agent.calls["POST /_hpc/steps"] == 4
 
 
