@@ -5,13 +5,29 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
 
-from tests.dagster_hpc.runs import Bench, bench, poll
+from tests.dagster_hpc.runs import Bench, Run, bench, poll
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A run of the job ``mixed``, and where it was."""
+
+    run: Run
+    bench: Bench
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
+    """One run for several tests: a process takes seconds to import Dagster."""
+    with bench(tmp_path_factory.mktemp("mixed")) as made:
+        yield Mixed(made.run("mixed"), made)
 
 
 @pytest.fixture
@@ -21,23 +37,38 @@ def here(tmp_path: Path) -> Iterator[Bench]:
         yield made
 
 
-def test_each_step_runs_in_its_place(here: Bench) -> None:
+def test_each_step_runs_in_its_place(mixed: Mixed) -> None:
     """In the run worker, beside it, and where a job would be; each once, with its inputs."""
-    run = here.run("places")
-    assert run.status == "SUCCESS", run.messages()
-    assert sorted(map(str, run.steps("STEP_SUCCESS"))) == [
-        "alone",
-        "beside",
-        "here",
-        "stepped",
-        "unmarked",
-    ]
-    pids = {name: here.words(name) for name in ("here", "beside", "alone", "stepped", "unmarked")}
-    assert len(set(itertools.chain(*pids.values()))) == 5
+    run, there = mixed.run, mixed.bench
+    names = {"here", "beside", "stepped", "alone", "unmarked"}
+    assert names <= set(run.steps("STEP_SUCCESS")), run.messages()
+    pids = {name: there.words(name) for name in names}
+    assert len(set(itertools.chain(*pids.values()))) == len(names)
     (worker,) = {each.pid for each in run.events if each.event_type_value == "PIPELINE_START"}
     assert pids["here"] == [str(worker)]
     assert "a job of its own" in run.messages("alone")
     assert "It runs as process" in run.messages("alone")
+
+
+def test_a_group_goes_on_after_a_retry(mixed: Mixed) -> None:
+    """What had run is left alone, what had not goes with the step that is tried again."""
+    assert "third" in mixed.run.steps("STEP_SUCCESS")
+    assert len(mixed.bench.words("first")) == 1
+    before, again = mixed.bench.words("second_at_second")
+    assert before == mixed.bench.words("first")[0]
+    assert mixed.bench.words("third") == [again]
+
+
+def test_bad_ends_are_told_with_their_reason(mixed: Mixed) -> None:
+    """What kills a step fails it, or repeats it where that is wanted; exceptions are Dagster's."""
+    run = mixed.run
+    assert run.status == "FAILURE"
+    assert "ended before the step did (state FAILED, exit code 3)" in run.failure("exits")
+    assert "the user's own" in run.failure("raises")
+    assert set(run.steps("STEP_UP_FOR_RETRY")) == {"killed_once", "second_at_second"}
+    assert len(mixed.bench.words("killed_once")) == 2
+    assert "killed_once" in run.steps("STEP_SUCCESS")
+    assert mixed.bench.words("never") == []
 
 
 def test_mapped_steps_are_collected(here: Bench) -> None:
@@ -56,16 +87,6 @@ def test_steps_of_a_group_share_a_process(here: Bench) -> None:
     assert run.steps("STEP_WORKER_STARTING") == ["here", "first", "after"]
 
 
-def test_a_group_goes_on_after_a_retry(here: Bench) -> None:
-    """What had run is left alone, what had not goes with the step that is tried again."""
-    run = here.run("group_again")
-    assert run.status == "SUCCESS", run.messages()
-    assert len(here.words("first")) == 1
-    before, again = here.words("second_at_second")
-    assert before == here.words("first")[0]
-    assert here.words("third") == [again]
-
-
 def test_a_group_that_dies_fails_the_step_it_was_at(here: Bench) -> None:
     """And no other one."""
     run = here.run("group_dies")
@@ -81,18 +102,6 @@ def test_a_group_skips_what_has_no_input(here: Bench) -> None:
     assert run.status == "SUCCESS", run.messages()
     assert {"second", "after"} <= set(run.steps("STEP_SKIPPED"))
     assert here.words("second") == []
-
-
-def test_bad_ends_are_told_with_their_reason(here: Bench) -> None:
-    """What kills a step fails it, or repeats it where that is wanted; exceptions are Dagster's."""
-    run = here.run("bad_ends")
-    assert run.status == "FAILURE"
-    assert "ended before the step did (state FAILED, exit code 3)" in run.failure("exits")
-    assert "the user's own" in run.failure("raises")
-    assert run.steps("STEP_UP_FOR_RETRY") == ["killed_once"]
-    assert len(here.words("killed_once")) == 2
-    assert "killed_once" in run.steps("STEP_SUCCESS")
-    assert here.words("never") == []
 
 
 def test_what_cannot_be_done_is_told_at_once(here: Bench) -> None:

@@ -75,8 +75,7 @@ def unmarked(context: OpExecutionContext, one: int, other: int) -> int:
 
 @job(executor_def=slurm_executor)
 def places() -> None:
-    first = here()
-    unmarked(alone(beside(first)), stepped(first))
+    alone(beside(here()))
 
 
 @op(out=DynamicOut(), tags=HERE)
@@ -148,11 +147,6 @@ def second_at_second(context: OpExecutionContext, value: int) -> int:
     return value
 
 
-@job(executor_def=slurm_executor)
-def group_again() -> None:
-    third(second_at_second(first()), here())
-
-
 @op(tags=GROUP)
 def second_dies(context: OpExecutionContext, value: int) -> int:
     note(context)
@@ -201,7 +195,11 @@ def never(context: OpExecutionContext) -> None:
 
 
 @job(executor_def=slurm_executor)
-def bad_ends() -> None:
+def mixed() -> None:
+    """All places, a group of which a step is tried again, and bad ends."""
+    one = here()
+    unmarked(alone(beside(one)), stepped(one))
+    third(second_at_second(first()), one)
     never(exits())
     killed_once()
     raises()
