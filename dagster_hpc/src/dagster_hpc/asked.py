@@ -17,7 +17,7 @@ from dagster_hpc.options_table import ONE_OF
 from dagster_hpc.scripts import SlurmScript
 from dagster_hpc.variables import variables_of
 
-Options: TypeAlias = "SlurmOptions | Tags"
+Options: TypeAlias = SlurmOptions | Tags
 
 _EXTRA_TAG = TAG_PREFIX + "extra"
 
@@ -35,7 +35,7 @@ class Asked(TypedDict, total=False):
 
     command: Sequence[str]
     script: SlurmScript | str
-    options: SlurmOptions | Tags
+    options: Options
     environment: Mapping[str, str]
     extras: Mapping[str, Any]
     mpi: bool | str

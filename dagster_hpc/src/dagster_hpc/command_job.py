@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,8 @@ class CommandJob:
         )
         output = Output(self.exchange)
         watch = Watch(self._launcher, self._ask_for(command))
+        # Dagster leaves a generator as it is when it is interrupted between two of its results.
+        atexit.register(self._abandon)
         try:
             try:
                 yield from self._until_end(command, watch, messages, output)
@@ -80,6 +84,7 @@ class CommandJob:
                 raise
         finally:
             watch.close()
+            atexit.unregister(self._abandon)
         _pass_on_the_rest(messages, output)
         yield
 
@@ -133,10 +138,10 @@ class CommandJob:
         """Have the job ended, wait for that, and pass on what it says meanwhile."""
         if self._has_ended():
             return
-        self._context.log.info("the job is told to end")
         until = time.monotonic() + _LONGEST_END
         try:
             self._launcher.cancel([self._job])
+            self._context.log.info("the job is told to end")
             while not self._has_ended() and time.monotonic() < until:
                 messages.pass_on()
                 output.pass_on()
@@ -144,6 +149,11 @@ class CommandJob:
         except JobError as error:
             self._context.log.warning("whether the job has ended is not known: %s", error)
         _pass_on_the_rest(messages, output)
+
+    def _abandon(self) -> None:
+        """Have the job ended by somebody else: this process is about to be gone."""
+        with suppress(JobError):
+            self._launcher.cancel([self._job])
 
     def _has_ended(self) -> bool:
         return self.status.phase is Phase.ENDED

@@ -21,11 +21,13 @@ cd {directory} || exit 1
 mkdir claim 2>/dev/null && echo "$SLURM_JOB_ID" >claim/job
 [ "$(cat claim/job)" = "$SLURM_JOB_ID" ] || exit 0
 rm -f exit
+# --export of sbatch is for this script: srun in it is to hand on the environment.
+unset SLURM_EXPORT_ENV
 . ./environment
 cd {working_directory} || exit 1
 {command} &
 child=$!
-trap 'kill -TERM "$child"' TERM
+trap 'kill -TERM "$child"' TERM USR1
 wait "$child"
 code=$?
 while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
