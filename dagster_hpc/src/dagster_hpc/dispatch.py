@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dagster import DagsterEvent
 from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.retries import RetryMode
 
 from dagster_hpc import groups, in_process
@@ -142,39 +143,47 @@ class Dispatch:
 
     def _cargoes(self) -> list[Cargo]:
         """Return what can go; the rest stays ready."""
-        ready, self._ready = self._ready, []
+        loads = self._within_bounds(self._loads())
+        if not loads:
+            return []
+        known = self.active.get_known_state()
+        return [each for load in loads if (each := self._cargo(load, known))]
+
+    def _loads(self) -> list[Sequence[str]]:
+        """Return the steps of each job that could go now; those of a group may have to wait."""
+        ready, self._ready = dict.fromkeys(self._ready), []
         loads: list[Sequence[str]] = []
         of_groups: dict[str, list[str]] = {}
         for step in ready:
-            group = self._tags(step).get(GROUP_TAG)
             if self._jobs.carries(step) or step not in self._events.in_flight:
                 continue
-            if group is None:
-                loads.append([step])
-            else:
+            if group := self._tags(step).get(GROUP_TAG):
                 of_groups.setdefault(group, []).append(step)
+            else:
+                loads.append([step])
         for group, steps in of_groups.items():
             load = groups.cargo(steps, self._pending(group), self._resolved())
             if load is None:
                 self._ready += steps
             else:
                 loads.append(load)
-        return self._within_bounds([each for load in loads if (each := self._cargo(load))])
+        return loads
 
-    def _within_bounds(self, cargoes: list[Cargo]) -> list[Cargo]:
+    def _within_bounds(self, loads: list[Sequence[str]]) -> list[Sequence[str]]:
         if self._max_jobs is None:
-            return cargoes
+            return loads
         room = self._max_jobs - self._jobs.going
         found = []
-        for each in cargoes:
-            if each.place is Place.JOB and room <= 0:
-                self._ready += [step for step in each.steps if step in self._events.in_flight]
-                continue
-            room -= each.place is Place.JOB
-            found.append(each)
+        for load in loads:
+            if self._place(load) is Place.JOB:
+                if room <= 0:
+                    self._ready += [step for step in load if step in self._events.in_flight]
+                    continue
+                room -= 1
+            found.append(load)
         return found
 
-    def _cargo(self, steps: Sequence[str]) -> Cargo | None:
+    def _cargo(self, steps: Sequence[str], known: KnownExecutionState) -> Cargo | None:
         """Return the request for steps; None for what cannot be asked for."""
         lead = self._name(steps[0])
         tags = self._tags(steps[0])
@@ -184,7 +193,7 @@ class Dispatch:
                 [self.active.get_step_by_key(step) for step in steps],
                 plan_context=self._run,
                 retry_mode=self._retries,
-                known_state=self.active.get_known_state(),
+                known_state=known,
             )
         except JobError as error:
             self._jobs.enter(place, list(steps), refused(lead, str(error)))
@@ -217,7 +226,20 @@ class Dispatch:
         for event in events:
             if event.step_key is not None and is_end(event):
                 self._jobs.finish(event.step_key)
+            if event.step_key is not None and event.is_step_up_for_retry:
+                self._unload_after(event.step_key)
         return events
+
+    def _unload_after(self, step: str) -> None:
+        """Take what needs a step from its job, which executes neither any more."""
+        pending = self.active._pending
+        left_out, border = set[str](), {step}
+        while border:
+            left_out |= border
+            border = {key for key, needed in pending.items() if needed & border} - left_out
+        for each in left_out - {step}:
+            self._events.forget(each)
+            self._jobs.finish(each)
 
     def _pending(self, group: str) -> Mapping[str, Set[str]]:
         """Return the members of a group that nobody has launched, and what they need."""
