@@ -25,6 +25,9 @@ from dagster_hpc.step_events import StepEvents, is_end
 from dagster_hpc.step_failure import fail
 from dagster_hpc.step_jobs import Cargo, Carrier, StepJobs, refused
 
+_MOST_LINES = 4
+"""Of a job that waits, in the run's log: there may be a thousand of them."""
+
 
 class Dispatch:
     """Dispatches the steps of one run.
@@ -258,7 +261,13 @@ class Dispatch:
     def _tell(self, carrier: Carrier, before: JobStatus) -> None:
         if carrier.place is Place.JOB:
             context = self._context(carrier.lead)
-            tell_change(context, before, carrier.status, is_group=carrier.is_group)
+            carrier.lines += tell_change(
+                context,
+                before,
+                carrier.status,
+                is_group=carrier.is_group,
+                may_wait=carrier.lines < _MOST_LINES,
+            )
 
     def _context(self, step: str) -> IStepContext:
         return self._run.for_step(self.active.get_step_by_key(step))

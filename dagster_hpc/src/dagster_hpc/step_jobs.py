@@ -38,6 +38,7 @@ class Carrier:
     is_here: bool
     changed: float = field(default_factory=time.monotonic)
     looks: int = 0
+    lines: int = 0
 
     @property
     def is_group(self) -> bool:
