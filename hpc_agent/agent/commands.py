@@ -77,6 +77,8 @@ class CommandsLoop:
         worker = await self._context.store.run(lambda db: workers.find(db, key))
         if worker is None:
             raise UsageError(f"there is no job {key!r}")
+        if worker.kind is WorkerKind.STEP:
+            return await self._cancel_step(worker)
         if worker.kind is not WorkerKind.RUN_WORKER:
             raise UsageError(
                 f"{key} is no run: the agent would start another server at once. "
@@ -89,6 +91,16 @@ class CommandsLoop:
             key, "An operator of the cluster ends the run (hpc-agent cancel).", source="operator"
         )
         return f"run {ended.run_id} is asked to end: {describe(ended)}"
+
+    async def _cancel_step(self, worker: Worker) -> str:
+        """Its run goes on, and decides what a step means that was ended."""
+        ending = self._context.step_ending
+        noted = await self._context.store.run(lambda db: ending.note(db, [worker]))
+        await ending.signal(noted)
+        name = f"step {worker.step} of run {worker.run_id}"
+        if not noted:
+            return f"{name} has no job that goes on: {describe(worker)}"
+        return f"{name} is asked to end: {describe(noted[0])}"
 
     def _pause(self, db: Database, location: str, deployment: str) -> str:
         pause = Pause(location, deployment, self._context.wall())

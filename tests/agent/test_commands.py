@@ -68,6 +68,18 @@ async def test_run_that_waits_is_withdrawn(bench: Bench, loop: CommandsLoop) -> 
     assert (await bench.job()).phase is Phase.WITHDRAWN
 
 
+async def test_step_is_canceled_by_an_operator(bench: Bench, loop: CommandsLoop) -> None:
+    """Its run goes on."""
+    await bench.add("runner", phase=Phase.RUNNING, job_id="1", run_id="r")
+    await bench.add(
+        "fit", kind=workers.WorkerKind.STEP, phase=Phase.RUNNING, job_id="2", run_id="r", step="fit"
+    )
+    said = await asked(bench, loop, CommandKind.CANCEL, key="fit")
+    assert said.startswith("step fit of run r is asked to end: job 2")
+    assert bench.scheduler.signalled == [("2", "INT")]
+    assert (await bench.job("runner")).terminate_at is None
+
+
 async def test_code_server_is_not_canceled(bench: Bench, loop: CommandsLoop) -> None:
     """The agent would start another one at once: the message says what to do instead."""
     await bench.add("server", kind=workers.WorkerKind.CODE_SERVER, phase=Phase.RUNNING, job_id="9")
