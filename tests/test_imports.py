@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
-    ("metrics",),
+    ("metrics", "traces"),
     ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
     ("journal",),
     ("hostile_files", "private_directories", "private_files"),

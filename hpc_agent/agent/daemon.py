@@ -71,6 +71,7 @@ from hpc_agent.service.notify import Notifier
 from hpc_agent.store import meta, partition_use, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
+from hpc_agent.traces.tracer import tracer_for
 from hpc_agent.workers.changes import Changes, Signature
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,10 @@ async def _open(
     api = await stack.enter_async_context(
         AgentApi(config.control_plane, token=token, renew=token.renew, agent_id=identity.agent_id)
     )
+    tracer = await asyncio.to_thread(
+        tracer_for, config.traces.endpoint, service="hpc-agent", instance=identity.agent_id
+    )
+    stack.push_async_callback(asyncio.to_thread, tracer.close)
     tokens = JobTokens(identity.token_secret)
     context = Context(
         config=config,
@@ -190,6 +195,7 @@ async def _open(
         ),
         clock=clock,
         meter=meter,
+        tracer=tracer,
         stop=stop,
     )
     await store.run(context.drain.recall)
