@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.slurm.state import JobState
@@ -29,7 +30,7 @@ async def traced(bench: Bench) -> AsyncIterator[tuple[Bench, Collector]]:
         await asyncio.to_thread(tracer.close)
 
 
-async def goes(bench: Bench, phase: Phase, *, after: float = 10, **changes: object) -> None:
+async def goes(bench: Bench, phase: Phase, *, after: float = 10, **changes: Any) -> None:
     """Let the worker enter a phase some seconds later."""
     bench.clock.now += after
     change = partial(workers.change, key="run-1", now=bench.clock.now, source="test", phase=phase)
@@ -50,12 +51,12 @@ async def conclude(bench: Bench) -> None:
 
 async def test_worker_has_a_span_for_each_phase(bench: Bench) -> None:
     """Side by side from the intent to the last word, a job that was requeued included."""
-    async with traced(bench) as (bench, collector):
-        await bench.add(job_id="7", state=JobState.PENDING)
+    async with traced(bench) as (told, collector):
+        await told.add(job_id="7", state=JobState.PENDING)
         for phase in (Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING, Phase.QUEUED, Phase.RUNNING):
-            await goes(bench, phase)
-        await goes(bench, Phase.ENDED, ended_at=1055.0, outcome=JobState.TIMEOUT)
-        await conclude(bench)
+            await goes(told, phase)
+        await goes(told, Phase.ENDED, ended_at=1055.0, outcome=JobState.TIMEOUT)
+        await conclude(told)
 
     (life,) = collector.named("run_worker")
     phases = sorted((each for each in collector.spans if each.parent == life.id), key=_began)
@@ -79,12 +80,12 @@ async def test_start_and_end_are_when_they_were_and_not_when_they_were_noticed(
     bench: Bench,
 ) -> None:
     """The node program tells them more exactly than a look at the queue does."""
-    async with traced(bench) as (bench, collector):
-        await bench.add(job_id="7", state=JobState.PENDING)
-        await goes(bench, Phase.QUEUED)
-        await goes(bench, Phase.RUNNING, after=20, started_at=1012.5)
-        await goes(bench, Phase.ENDED, after=30, ended_at=1050.5, outcome=JobState.COMPLETED)
-        await conclude(bench)
+    async with traced(bench) as (told, collector):
+        await told.add(job_id="7", state=JobState.PENDING)
+        await goes(told, Phase.QUEUED)
+        await goes(told, Phase.RUNNING, after=20, started_at=1012.5)
+        await goes(told, Phase.ENDED, after=30, ended_at=1050.5, outcome=JobState.COMPLETED)
+        await conclude(told)
 
     (queue,), (job,) = collector.named("queue"), collector.named("job")
     assert (queue.ended_at, job.began_at, job.ended_at) == (1012.5, 1012.5, 1050.5)
@@ -93,9 +94,9 @@ async def test_start_and_end_are_when_they_were_and_not_when_they_were_noticed(
 
 async def test_request_and_its_preparation_are_in_the_trace_of_the_run(bench: Bench) -> None:
     """Below the gateway's span of the request, whose id nobody has told the agent."""
-    async with traced(bench) as (bench, collector):
-        harbour = harbour_of(bench)
-        server = Server(bench, harbour)
+    async with traced(bench) as (told, collector):
+        harbour = harbour_of(told)
+        server = Server(told, harbour)
         await server.ask("LAUNCH_RUN", {"pipeline_run": RUN})
         await harbour.channels.close()
 
