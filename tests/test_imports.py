@@ -31,7 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
     ("journal",),
     ("hostile_files", "private_directories", "private_files"),
-    ("descriptors", "errors", "hints", "redaction", "releases", "seldom", "tls"),
+    ("descriptors", "doorbell", "errors", "hints", "redaction", "releases", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

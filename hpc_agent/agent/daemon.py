@@ -59,6 +59,7 @@ from hpc_agent.code_servers.starting import Starting
 from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.doorbell import answered
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.layers import check_layers
 from hpc_agent.jobs.node_program import build_node_program
@@ -67,6 +68,7 @@ from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.metrics.agent import AGENT
 from hpc_agent.metrics.meter import meter_for
+from hpc_agent.relay.server import Relay
 from hpc_agent.service.notify import Notifier
 from hpc_agent.store import meta, partition_use, tracking
 from hpc_agent.store.database import Store
@@ -204,12 +206,20 @@ async def _open(
     )
     relay = opened.relay
     await stack.enter_async_context(shown_metrics(context, relay))
+    await stack.enter_async_context(answered(config.home, lambda: _look_around(context, relay)))
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
     stack.push_async_callback(channels.close)
     servers = _code_servers(context, channels, demand)
     await servers.fleet.recall()
     return _loops(context, opened, servers, tasks, owner), context
+
+
+def _look_around(context: Context, relay: Relay) -> None:
+    """Somebody has changed a database of ours: which of them, and what in it, is soon found out."""
+    context.bells.commands.ring()
+    context.bells.report.ring()
+    relay.look_into_spool()
 
 
 async def _take_over(store: Store, owner: str, clock: SteadyClock) -> Identity:
@@ -285,7 +295,7 @@ def _loops(
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         *_artifacts_loop(context),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
-        _NamedLoop("commands", CommandsLoop(context).step, Bell()),
+        _NamedLoop("commands", CommandsLoop(context).step, bells.commands),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context, heard=opened.reports.heard).step, bells.watch),

@@ -1,4 +1,4 @@
-"""Commands to a running agent: given through its database, which it looks into."""
+"""Commands to a running agent: given through its database, and a ring of its bell."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from hpc_agent.config import AgentConfig
+from hpc_agent.doorbell import ring
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.inspection.names import find_worker
 from hpc_agent.store import commands, draining, meta
@@ -41,6 +42,7 @@ def carry_out(
                 "`hpc-agent start` starts it"
             )
         identity = commands.give(db, kind, subject, time.time())
+        ring(config.home)
         until = time.monotonic() + wait_seconds
         while (outcome := commands.outcome_of(db, identity)) is None:
             if time.monotonic() > until:
