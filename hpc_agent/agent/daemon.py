@@ -32,6 +32,7 @@ from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.metrics import scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
+from hpc_agent.agent.partitions import PartitionsLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.agent.relay import OpenedRelay, open_relay
@@ -70,7 +71,7 @@ from hpc_agent.metrics.agent import AGENT
 from hpc_agent.metrics.meter import meter_for
 from hpc_agent.relay.server import Relay
 from hpc_agent.service.notify import Notifier
-from hpc_agent.store import meta, partition_use, tracking
+from hpc_agent.store import meta, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
 from hpc_agent.traces.tracer import tracer_for
@@ -187,14 +188,7 @@ async def _open(
             meter=meter,
         ),
         bells=bells,
-        partitions=partition_book(
-            config,
-            cluster.scheduler,
-            clock,
-            keep=lambda facts: store.run(
-                lambda db: partition_use.keep_idle(db, facts.nodes, time.time())
-            ),
-        ),
+        partitions=partition_book(config, cluster.scheduler, clock),
         clock=clock,
         meter=meter,
         tracer=tracer,
@@ -294,6 +288,7 @@ def _loops(
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         *_artifacts_loop(context),
+        *_partitions_loop(context),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("commands", CommandsLoop(context).step, bells.commands),
         _NamedLoop("serve", serve.step, bells.serve),
@@ -326,6 +321,13 @@ def _artifacts_loop(context: Context) -> list[_NamedLoop]:
     if context.config.has_files_elsewhere:
         return []
     return [_NamedLoop("artifacts", ArtifactsLoop(context).step, Bell())]
+
+
+def _partitions_loop(context: Context) -> list[_NamedLoop]:
+    seconds = context.config.scheduler.partitions_seconds
+    if seconds is None or context.config.scheduler.kind != "slurm":
+        return []
+    return [_NamedLoop("partitions", PartitionsLoop(context, every_seconds=seconds).step, Bell())]
 
 
 def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[_NamedLoop]:

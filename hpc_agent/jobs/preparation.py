@@ -106,6 +106,7 @@ def script_values(
         exports=list(_exports(account or Account.here(), environment.variables).items()),
         modules=environment.modules,
         purge_modules=environment.purge_modules,
+        omp_num_threads=environment.omp_num_threads,
         env_file=environment.env_file,
         prefix=environment.prefix,
         is_conda=environment.conda is not None,
