@@ -9,6 +9,7 @@ from functools import partial
 
 from sqlite_utils import Database
 
+from hpc_agent.agent.adopt import adopt
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.purge import collect_garbage
 from hpc_agent.doorbell import UNHEARD_SECONDS
@@ -62,18 +63,21 @@ class CommandsLoop:
         store, subject = self._context.store, command.subject
         match command.kind:
             case CommandKind.CANCEL:
-                return await self._cancel(str(subject["key"]))
+                outcome = await self._cancel(str(subject["key"]))
             case CommandKind.PAUSE:
-                return await store.run(lambda db: self._pause(db, **subject))
+                outcome = await store.run(lambda db: self._pause(db, **subject))
             case CommandKind.RESUME:
-                return await self._resume(**subject)
+                outcome = await self._resume(**subject)
             case CommandKind.DRAIN:
-                return await store.run(lambda db: self._begin_drain(db, **subject))
-            case CommandKind.GC:
-                return await collect_garbage(self._context, **subject)
+                outcome = await store.run(lambda db: self._begin_drain(db, **subject))
             case CommandKind.ACCEPT:
                 await store.run(self._context.drain.end)
-                return "requests are taken again"
+                outcome = "requests are taken again"
+            case CommandKind.GC:
+                outcome = await collect_garbage(self._context, **subject)
+            case CommandKind.ADOPT:
+                outcome = await adopt(self._context, **subject)
+        return outcome
 
     async def _cancel(self, key: str) -> str:
         worker = await self._context.store.run(lambda db: workers.find(db, key))

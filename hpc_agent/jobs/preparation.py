@@ -75,6 +75,10 @@ class JobPreparation:
         """
         return await asyncio.to_thread(self._prepare, plan)
 
+    def renew_token(self, key: str) -> None:
+        """Write the token of a job whose directory is there: it may be of an earlier secret."""
+        self.work.write_token(key, self._tokens.token(key))
+
     def _prepare(self, plan: JobPlan) -> JobScript:
         key = plan.spec.key
         directory = self.work.prepare(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +101,37 @@ def test_termination_reaches_the_process(local_stack: Stack) -> None:
         lambda: any("CANCELLED as requested" in line for line in engine_lines(local_stack, run_id)),
         seconds=30,
     )
+
+
+def test_run_that_a_restored_backup_does_not_know_is_adopted(local_stack: Stack) -> None:
+    """Its job goes on, and it ends as it would have: the operator finds it, and says so."""
+    config = ("--config", str(local_stack.directories.agent_yaml))
+    home, backup = local_stack.config.home, local_stack.directories.local / "before.db"
+    local_stack.agent.stop()
+    shutil.copy(home / "agent.db", backup)
+    local_stack.start_agent()
+    run_id = nap(local_stack, 40)
+    wait_running(local_stack, run_id)
+    local_stack.agent.stop()
+    for path in home.glob("agent.db*"):  # with the log beside it, where somebody has read it
+        path.unlink()
+    shutil.copy(backup, home / "agent.db")
+    local_stack.start_agent()
+
+    (listed,) = json.loads(local_stack.run_command("adopt", "--json", *config))
+    assert (listed["run_id"], listed["why_not"], listed["is_adopted"]) == (run_id, "", False)
+    assert "True" in local_stack.run_command("adopt", listed["job_id"], *config)
+
+    assert "takes it over" in " ".join(
+        wait_for(
+            "the run is not told",
+            lambda: [line for line in engine_lines(local_stack, run_id) if "takes it" in line],
+            seconds=30,
+        )
+    )
+    assert local_stack.wait_finished(run_id, seconds=90) == "SUCCESS"
+    assert "No job in the queue is unknown." in local_stack.run_command("adopt", *config)
+    assert local_stack.job_of(run_id=run_id)["job_id"] == listed["job_id"]
 
 
 @pytest.mark.parametrize(
