@@ -27,8 +27,9 @@ from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import intents, run_log
 from hpc_agent.workers.adoption import keys_of
 
-_KEY = re.compile(r"(run|srv|pck|arr)-[0-9a-f]{20}")
+_KEY = re.compile(r"(run|stp|srv|pck|arr)-[0-9a-f]{20}")
 _SERVERS = ("srv-", "pck-")
+_STEP = "stp-"
 _ARRAY = "arr-"
 _MOST_ATTEMPTS = 100
 
@@ -116,6 +117,10 @@ async def _whose(context: Context, record: JobRecord) -> _Found:
     if key.startswith(_SERVERS):
         raise _NotAdoptableError(
             f"a code server: the agent has others by now; `scancel {record.job_id}` ends this one"
+        )
+    if key.startswith(_STEP):
+        raise _NotAdoptableError(
+            f"the job of a step: its run asks for another; `scancel {record.job_id}` ends this one"
         )
     own, run_id = await asyncio.to_thread(_named_in_directory, context, key, record.job_id)
     attempts = {run_key(run_id, number): number for number in range(1, _MOST_ATTEMPTS)}

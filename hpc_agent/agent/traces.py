@@ -12,7 +12,7 @@ from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.phases import Phase
-from hpc_agent.store.workers import HistoryEntry, Worker
+from hpc_agent.store.workers import HistoryEntry, Worker, WorkerKind
 from hpc_agent.traces.span import Attribute, Span, request_key, serving_key, trace_name
 
 _PHASES: Mapping[Phase, str] = {
@@ -100,9 +100,11 @@ def _first_of_each(history: Iterable[HistoryEntry]) -> Iterator[HistoryEntry]:
 
 
 def _parent_of(worker: Worker) -> str | None:
-    """Return the request that wanted a worker, or the attempt that it goes on from."""
+    """Return the request that wanted a worker, the run that wanted a step, or the last attempt."""
     if worker.request_id is not None:
         return serving_key(worker.request_id)
+    if worker.run_id is not None and worker.kind is WorkerKind.STEP:
+        return f"worker {run_key(worker.run_id)}"
     if worker.run_id is not None and worker.attempt > 1:
         return f"worker {run_key(worker.run_id, worker.attempt - 1)}"
     return None

@@ -143,11 +143,13 @@ async def test_run_that_has_a_worker_already_gets_no_second_one(bench: Bench) ->
     assert f"run r1 has {SECOND}" in row["why_not"]
 
 
-async def test_code_server_is_not_adopted(bench: Bench) -> None:
-    """The agent has started others by then."""
+async def test_what_others_ask_for_anew_is_not_adopted(bench: Bench) -> None:
+    """Code servers, which the agent has started by then, and jobs of steps."""
     in_queue(bench, "17", SERVER)
-    (row,) = await rows(bench)
-    assert "a code server" in row["why_not"]
+    in_queue(bench, "18", f"stp-{'0' * 20}")
+    server, step = await rows(bench)
+    assert "a code server" in server["why_not"]
+    assert "the job of a step" in step["why_not"]
 
 
 @pytest.mark.parametrize(
