@@ -9,7 +9,9 @@ import pytest
 from sqlite_utils import Database
 
 from hpc_agent.agent.commands import CommandsLoop
+from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.poll import PollLoop
+from hpc_agent.doorbell import answered
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inspection.operate import cancel, carry_out
 from hpc_agent.store import code_servers, commands, meta, outbox, pauses, submissions, workers
@@ -266,3 +268,19 @@ async def test_what_is_over_and_what_belongs_to_nobody_is_removed(
     await asked(bench, loop, CommandKind.GC, **old, dry_run=False)
     assert await there() == ["run-2"]
     assert await bench.context.store.run(workers.keys) == {"run-2"}
+
+
+async def test_command_is_heard_at_once(bench: Bench, loop: CommandsLoop) -> None:
+    """The loop would look by itself after a quarter of a minute."""
+    bell = bench.context.bells.commands
+    async with answered(bench.context.config.home, bell.ring):
+        running = asyncio.create_task(repeat("commands", loop.step, bell))
+        started = time.monotonic()
+        for _ in range(3):
+            await asyncio.to_thread(
+                carry_out, bench.context.config, CommandKind.GC,
+                {"older_than_seconds": 1.0, "dry_run": True},
+            )  # fmt: skip
+        assert time.monotonic() - started < 10
+        running.cancel()
+        await asyncio.wait([running])
