@@ -28,7 +28,8 @@ def test_readme_leads_to_a_run_on_slurm(machine: Machine) -> None:
 
     facts = json.loads(said)
     assert facts["succeeded"] is True
-    assert (facts["scheduler"], facts["scheduler_found"]) == ("slurm", "started")
+    assert facts["scheduler"] == "slurm"
+    assert facts["scheduler_found"].startswith("started")
     assert machine.run("pgrep slurmctld || true") == ""
 
 
