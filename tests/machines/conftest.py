@@ -12,7 +12,7 @@ from tests.machines.machine import Machine, booted_machine
 from tests.machines.root import USER, NoMachineError
 from tests.manual.pages import ROOT
 
-CHECKOUTS = {"root": Path("/opt/hpc-agent"), USER: Path(f"/home/{USER}/hpc-agent")}
+CHECKOUTS = {"root": Path("/usr/local/src/hpc-agent"), USER: Path(f"/home/{USER}/hpc-agent")}
 """Whose clone of this repository is where."""
 
 
