@@ -41,8 +41,10 @@ FROM package AS agent
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends openssh-client slurm-client \
- && rm -rf /var/lib/apt/lists/* /etc/munge/munge.key
+ && rm -rf /var/lib/apt/lists/* /etc/munge/munge.key \
+ && install -d -o hpc-agent -g hpc-agent -m 0700 /var/lib/hpc-agent
 USER hpc-agent
+VOLUME /var/lib/hpc-agent
 WORKDIR /home/hpc-agent
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s CMD hpc-agent status | grep -q 'runs on'
 # With /etc/hpc-agent/agent.yaml, where nothing else is named.
