@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.account import Account
 from hpc_agent.errors import ConfigError
 from hpc_agent.service.outcome import Outcome
 from hpc_agent.service.owned_file import MARKER, put, take_away
@@ -148,12 +148,12 @@ def _steps_after_install(unit: Unit) -> tuple[str, ...]:
             f"--crontab, or have the site's own supervisor run: {command}",
         )
     # Without lingering systemd ends user services when the user's last login does.
-    lingers = (_LINGER / getpass.getuser()).exists()
+    lingers = (_LINGER / Account.here().name).exists()
     return (
         "systemctl --user daemon-reload",
         f"systemctl --user enable --now {unit.kind.unit_name}",
         "(user services of yours go on after logout: lingering is on)"
         if lingers
         else "loginctl enable-linger   # else it ends with your last logout; some sites reserve "
-        "this to administrators: loginctl enable-linger " + getpass.getuser(),
+        "this to administrators: loginctl enable-linger " + Account.here().name,
     )

@@ -160,7 +160,7 @@ def test_system_units_serve_in_their_sandbox(administrators: Site) -> None:
 def set_up(site: Site) -> dict[str, Any]:
     """Make the home of the control plane, with the example deployed; return what it tells."""
     command = [site.programs / "hpc-agent", "control-plane", "init", "--home", site.plane]
-    options = ["--name", "localhost", "--host", "127.0.0.1", "--non-interactive", "--json"]
+    options = ["--name", "127.0.0.1", "--host", "127.0.0.1", "--non-interactive", "--json"]
     said = site.machine.run(quoted(*command, *options), user=site.owner)
     made: dict[str, Any] = json.loads(said)
     example = site.programs.parents[1] / "hpc_agent/demo/location"
