@@ -48,20 +48,7 @@ class Machine:
     def __init__(self, root: Path, *, log: Path) -> None:
         self.root = root
         self._log = log
-        # Nobody needs to know it: there may be no systemd here that could register it.
-        argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"]
-        with log.open("wb") as console:
-            self._nspawn = subprocess.Popen(
-                [
-                    *argv,
-                    f"--directory={root}",
-                    f"--machine=hpc-{os.getpid()}",
-                    "--console=read-only",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-            )
+        self._nspawn = self._started()
 
     def run(self, script: str, *, user: str = "root", seconds: float = 300) -> str:
         """Run lines of shell in a login of a user; return what they print, on both streams.
@@ -83,9 +70,10 @@ class Machine:
 
     def reboot(self) -> None:
         """Shut it down, and wait until it is up again."""
-        before = self._init()
         self._enter("systemctl", "reboot", seconds=_STOP_SECONDS)
-        wait_until(lambda: self._init() not in {None, before}, what="another boot", seconds=120)
+        # With --keep-unit it leaves the second boot to whoever has started it.
+        self._nspawn.wait(_STOP_SECONDS)
+        self._nspawn = self._started()
         self.wait_booted()
 
     def close(self) -> None:
@@ -96,6 +84,23 @@ class Machine:
         except subprocess.TimeoutExpired:
             self._nspawn.kill()  # and with it all that is in its namespace of processes
             self._nspawn.wait()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        # Nobody needs to know it: there may be no systemd here that could register it.
+        argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"]
+        root = self.root
+        with self._log.open("ab") as console:
+            return subprocess.Popen(
+                [
+                    *argv,
+                    f"--directory={root}",
+                    f"--machine=hpc-{os.getpid()}",
+                    "--console=read-only",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
 
     def _state(self) -> str:
         done = self._enter("systemctl", "is-system-running", seconds=20)
