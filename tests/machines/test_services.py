@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -210,8 +211,10 @@ def is_active(site: Site, unit: str) -> bool:
 def is_served(site: Site) -> bool:
     said = site.plane_says()
     running = site.run("squeue", "--noheader", "--states", "R", "--user", site.owner)
-    is_alive = any(agent["is_alive"] for agent in said["agents"])
-    return is_alive and "loaded" in json.dumps(said["locations"]) and running.strip() != ""
+    # By this agent, not by the one before it: its clock (CLOCK_MONOTONIC) is that of the tests.
+    age = time.monotonic() - int(site.state(AGENT, "ActiveEnterTimestampMonotonic")) / 1e6
+    is_heard = any(agent["seconds_since_heartbeat"] < age for agent in said["agents"])
+    return is_heard and "loaded" in json.dumps(said["locations"]) and running.strip() != ""
 
 
 def goes_away(site: Site) -> None:
