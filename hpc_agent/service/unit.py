@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,20 @@ def _check_names(unit: Unit) -> None:
             raise ConfigError(f"{name!r} is not a name for an environment variable")
 
 
+def _missing(unit: Unit) -> list[str]:
+    """Return the directories, quoted, that the program could not make from within its sandbox."""
+    writes = unit.program.writes
+    outermost = [path for path in writes if not any(each in path.parents for each in writes)]
+    return [shlex.quote(str(path)) for path in outermost if not path.exists()]
+
+
 def _steps_after_install(unit: Unit) -> tuple[str, ...]:
     if unit.account is not None:
-        return ("systemctl daemon-reload", f"systemctl enable --now {unit.kind.unit_name}")
+        return (
+            *(f"install -d -m 0700 -o {unit.account} {each}" for each in _missing(unit)),
+            "systemctl daemon-reload",
+            f"systemctl enable --now {unit.kind.unit_name}",
+        )
     if not Path("/run/systemd/system").is_dir():
         command = " ".join(unit.program.argv)
         return (

@@ -56,8 +56,9 @@ class Site:
     def follow(self, said: str) -> None:
         """Do what an installation has printed as next."""
         for line in said.splitlines():
-            if line.startswith("  systemctl"):
-                self.machine.run(line, user=self.who, seconds=400)
+            if line.startswith(("  systemctl", "  install")):
+                told = "{ journalctl --no-pager --lines 40; exit 1; }"
+                self.machine.run(f"{line} || {told}", user=self.who, seconds=400)
 
     def plane_says(self) -> dict[str, Any]:
         """Return what the control plane knows."""
