@@ -47,7 +47,8 @@ $(READY): pyproject.toml requirements-build.lock requirements-dev.lock
 	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements-build.lock >&2
 	@$(PIP) install --require-hashes --no-build-isolation --use-pep517 \
 	  --requirement requirements-dev.lock >&2
-	@$(PIP) install --no-index --no-deps --no-build-isolation --use-pep517 --editable . >&2
+	@$(PIP) install --no-index --no-deps --no-build-isolation --use-pep517 --editable . \
+	  --editable ./dagster_hpc >&2
 	@$(PIP) check >&2
 	@touch $@
 
@@ -84,7 +85,7 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 spelling: $(READY)
-	$(VENV)/bin/codespell hpc_agent tests templates slurm docker docs examples *.md
+	$(VENV)/bin/codespell hpc_agent dagster_hpc tests templates slurm docker docs examples *.md
 
 docs: $(READY)
 	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet --builder html \

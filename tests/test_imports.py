@@ -20,6 +20,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("setup",),
     ("demo", "doctor", "manual"),
     ("agent", "inspection"),
+    ("steps",),
     ("runs",),
     ("cluster", "code_servers"),
     ("relay", "workers"),

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from hpc_agent.agent.loop import Bell
+from hpc_agent.relay.broadcast import Broadcast
 from hpc_agent.store.news import Topic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bells:
-    """One bell for each loop that others wake."""
+    """One bell for each loop that others wake, and one for all runs that follow their steps."""
 
     serve: Bell = field(default_factory=Bell)
     submit: Bell = field(default_factory=Bell)
@@ -22,18 +23,19 @@ class Bells:
     report: Bell = field(default_factory=Bell)
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)
+    steps: Broadcast = field(default_factory=Broadcast)
 
     def ring_for(self, changed: Iterable[Topic]) -> None:
         """Wake the loops that a change concerns."""
         for topic in changed:
             for name in _CONCERNED[topic]:
-                bell: Bell = getattr(self, name)
+                bell: Bell | Broadcast = getattr(self, name)
                 bell.ring()
 
     def ring_all(self) -> None:
         """Wake all loops: what they have waited for may have come back."""
         for each in fields(self):
-            bell: Bell = getattr(self, each.name)
+            bell: Bell | Broadcast = getattr(self, each.name)
             bell.ring()
 
 
@@ -47,4 +49,5 @@ _CONCERNED: Mapping[Topic, tuple[str, ...]] = {
     Topic.OVER: ("conclude", "submit", "cancel"),
     Topic.CONCLUDED: ("measure",),
     Topic.SERVER: ("workspace", "heartbeat"),
+    Topic.STEP: ("steps",),
 }

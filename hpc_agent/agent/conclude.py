@@ -12,10 +12,11 @@ from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.errors import ControlPlaneUnavailableError
 from hpc_agent.isolation import for_each
-from hpc_agent.runs.attempts import Attempts, Successor
+from hpc_agent.runs.attempts import Attempts, RunPlanner, Successor
 from hpc_agent.runs.last_word import LastWord, RunEnd, failure_message, last_word, needs_status
 from hpc_agent.runs.recovery import NoMore
-from hpc_agent.store import inbox, workers
+from hpc_agent.steps.planner import StepPlanner
+from hpc_agent.store import inbox, steps, workers
 from hpc_agent.store.phases import FINAL
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import answers, run_log
@@ -46,13 +47,19 @@ class ConcludeLoop:
         self._life = life
         self._spooled = spooled
         self._revoke = revoke
-        self._attempts = Attempts(
-            config=context.config,
-            store=context.store,
-            preparation=context.preparation,
-            partitions=context.partitions,
-            clock=context.clock,
-        )
+        self._ending = context.step_ending
+        self._attempts = {
+            kind: Attempts(
+                planner=planner,
+                preparation=context.preparation,
+                partitions=context.partitions,
+                clock=context.clock,
+            )
+            for kind, planner in (
+                (WorkerKind.RUN_WORKER, RunPlanner(context.config, context.store)),
+                (WorkerKind.STEP, StepPlanner(context.config, context.store)),
+            )
+        }
 
     async def step(self) -> float:
         """Conclude what can be concluded; the rest is tried again."""
@@ -76,6 +83,9 @@ class ConcludeLoop:
         if worker.kind is WorkerKind.RUN_WORKER:
             await self._conclude_run(worker)
             return
+        if worker.kind is WorkerKind.STEP:
+            await self._conclude_step(worker)
+            return
         if worker.kind is WorkerKind.CODE_SERVER:
             await self._life.worker_over(worker)
         await self._close(worker, LastWord(run_end=RunEnd.NOTHING))
@@ -94,13 +104,25 @@ class ConcludeLoop:
             )
         word = last_word(worker, is_request_open=is_request_open, run_status=status)
         if word.run_end is RunEnd.FAILED:
-            successor = await self._attempts.successor_of(worker)
+            successor = await self._attempts[worker.kind].successor_of(worker)
             if isinstance(successor, Successor):
                 await self._hand_over(worker, successor)
                 return
             word = _with_reason(word, worker, successor)
             log.warning("run %s: %s", run_id, word.message)
         await self._close(worker, word)
+
+    async def _conclude_step(self, worker: Worker) -> None:
+        """A step tells its own end by its events, and its run worker follows its job."""
+        successor = await self._attempts[worker.kind].successor_of(worker)
+        if isinstance(successor, Successor):
+            await self._hand_over(worker, successor)
+            return
+        if successor.reason:
+            wall = self._context.wall()
+            words = f"It is not begun again: {successor.reason}."
+            await self._context.store.run(lambda db: run_log.say_line(db, worker, words, now=wall))
+        await self._close(worker, LastWord(run_end=RunEnd.NOTHING))
 
     async def _hand_over(self, worker: Worker, successor: Successor) -> None:
         """Conclude a worker whose run goes on in another, unless it was terminated just now."""
@@ -110,19 +132,23 @@ class ConcludeLoop:
             if workers.get(db, worker.key).terminate_at is not None:
                 return False
             answers.give(db, worker.request_id, responses.success(), now=wall)
-            self._attempts.begin(db, worker, successor, now=wall)
+            self._attempts[worker.kind].begin(db, worker, successor, now=wall)
+            if (asked := steps.request(db, worker.key)) is not None:
+                steps.keep_request(db, successor.worker.key, asked)
             workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
             return True
 
         if await self._context.store.run(write):
             self._revoke(worker.key)
+        elif worker.kind is WorkerKind.STEP:
+            await self._close(worker, LastWord(run_end=RunEnd.NOTHING))
         else:
             await self._close(worker, LastWord(run_end=RunEnd.CANCELED, message="Run canceled."))
 
     async def _close(self, worker: Worker, word: LastWord) -> None:
         now, wall = self._context.clock(), self._context.wall()
 
-        def write(db: Database) -> None:
+        def write(db: Database) -> list[Worker]:
             answer = (
                 responses.success() if word.failure is None else responses.failure(word.failure)
             )
@@ -132,8 +158,11 @@ class ConcludeLoop:
             elif word.run_end is RunEnd.CANCELED:
                 run_log.canceled(db, worker, word.message, now=wall)
             workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
+            if worker.kind is not WorkerKind.RUN_WORKER:
+                return []
+            return self._ending.note_all(db, str(worker.run_id))
 
-        await self._context.store.run(write)
+        await self._ending.signal(await self._context.store.run(write))
 
 
 def _with_reason(word: LastWord, worker: Worker, no_more: NoMore) -> LastWord:

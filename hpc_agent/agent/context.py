@@ -20,6 +20,7 @@ from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.runs.termination import Termination
 from hpc_agent.slurm.scheduler import Scheduler
+from hpc_agent.steps.ending import StepEnding
 from hpc_agent.store.database import Store
 from hpc_agent.store.draining import Drain
 from hpc_agent.store.workers import Placement, Worker
@@ -88,6 +89,13 @@ class Context:
             changes=self.changes,
             clock=self.clock,
             wall=self.wall,
+        )
+
+    @property
+    def step_ending(self) -> StepEnding:
+        """How the jobs of steps are asked to end."""
+        return StepEnding(
+            config=self.config, scheduler=self.scheduler, changes=self.changes, clock=self.clock
         )
 
     def scheduler_of(self, worker: Worker) -> Scheduler:

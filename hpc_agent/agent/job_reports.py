@@ -16,7 +16,7 @@ from hpc_agent.jobs.exit_record import ExitRecord
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.identity import JobIdentity, JobReport, Permissions, ReportAnswer
 from hpc_agent.runs.starts import PROCEED, Starts, is_of_another, stop
-from hpc_agent.store import defs_state, launches, workers
+from hpc_agent.store import defs_state, launches, steps, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import node_evidence, run_log
@@ -196,11 +196,15 @@ def _refusal(worker: Worker, report: JobReport) -> str | None:
 
 
 def _newest_attempt(db: Database, key: str) -> Worker | None:
-    """Return a worker unless a later one goes on with its run."""
+    """Return a worker unless a later one goes on with its run, or its step."""
     worker = workers.find(db, key)
     if worker is None or worker.run_id is None:
         return worker
-    newest = workers.of_run(db, worker.run_id)
+    newest = (
+        workers.of_run(db, worker.run_id)
+        if worker.step is None
+        else steps.find(db, worker.run_id, worker.step, worker.step_attempt)
+    )
     return worker if newest is None or newest.key == key else None
 
 
@@ -213,7 +217,7 @@ def _known_of(db: Database, key: str) -> tuple[Worker | None, RunToLaunch | None
 
 def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> JobIdentity:
     tags = launch.tags if launch is not None else {}
-    is_run = worker.kind is WorkerKind.RUN_WORKER
+    is_run = worker.kind in {WorkerKind.RUN_WORKER, WorkerKind.STEP}
     reach = access.run_workers_read if is_run else access.code_servers_read
     return JobIdentity(
         key=worker.key,

@@ -23,7 +23,7 @@ from hpc_agent.runs import efficiency
 from hpc_agent.runs.asset_records import AssetRecords, asset_records
 from hpc_agent.runs.efficiency import Efficiency
 from hpc_agent.slurm.scheduler import Usage
-from hpc_agent.store import job_usage, workers
+from hpc_agent.store import job_usage, steps, workers
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers import run_log
 
@@ -37,6 +37,8 @@ _GIVE_UP_AFTER_SECONDS = 90.0
 _WITHOUT_ASSETS_AFTER_SECONDS = 3000.0
 _TOO_OLD_SECONDS = 3600.0
 _RUNS_AT_ONCE = 200
+# A run may have thousands of steps that are over at once: of those only the figures are kept.
+_WORTH_A_LINE_SECONDS = 60.0
 
 _Measured = tuple[Worker, Usage | None]
 
@@ -107,7 +109,9 @@ class MeasureLoop:
         return [
             (worker, usage)
             for worker, usage in measured
-            if worker.run_id in over or self._ended_ago(worker) >= patience
+            if worker.step is not None
+            or worker.run_id in over
+            or self._ended_ago(worker) >= patience
         ]
 
     async def _over(self, ended: Sequence[Worker]) -> set[str]:
@@ -124,8 +128,10 @@ class MeasureLoop:
     async def _asset_records(self, worker: Worker, found: Efficiency) -> AssetRecords:
         """Return what the run's assets are told; nothing where the control plane refuses."""
         context = self._context
-        if not context.config.runs.asset_records:
+        if not context.config.runs.asset_records or worker.step is not None:
             return AssetRecords()
+        if await context.store.run(lambda db: steps.count(db, str(worker.run_id))):
+            return AssetRecords()  # of what its steps' jobs used, its own says nothing
         is_first = worker.attempt == 1 and not worker.restart_count
         ahead = context.clock.ahead().total_seconds()
         since = None if is_first else (worker.started_at or 0.0) - ahead
@@ -147,7 +153,8 @@ class MeasureLoop:
 
         def write(db: Database) -> None:
             wall, now = context.wall(), context.clock()
-            run_log.say_line(db, worker, line, now=wall, metadata=entries)
+            if worker.step is None or found.elapsed >= _WORTH_A_LINE_SECONDS:
+                run_log.say_line(db, worker, line, now=wall, metadata=entries)
             for event in records.events:
                 run_log.say(db, worker, event, now=wall)
             if records.words:

@@ -16,9 +16,11 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.outgoing.http_client import http_client
+from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.upstream import Upstream
+from hpc_agent.steps.desk import Desk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,18 @@ async def open_relay(
         return relay.holds_events_of(run_id)
 
     reports = JobReports(context, tokens, spooled=spooled)
+    news = context.bells.steps
+    run_events = RunEvents(news.ring)
+    desk = Desk(
+        config=context.config,
+        store=context.store,
+        preparation=context.preparation,
+        partitions=context.partitions,
+        ending=context.step_ending,
+        news=news,
+        run_events=run_events,
+        clock=context.clock,
+    )
     async with contextlib.AsyncExitStack() as stack:
         relay = Relay(
             relay_settings(context.config, is_forwarded=cluster.login_node is not None),
@@ -47,6 +61,8 @@ async def open_relay(
             upstream=await _upstream(context, stack),
             on_report=reports.receive,
             meter=context.meter,
+            steps=desk,
+            run_events=run_events,
         )
         await stack.enter_async_context(relay)
         port = None

@@ -84,6 +84,7 @@ class _Launch:
     deployment: str
     run_id: str | None
     job_name: str | None
+    step: None = None
 
 
 class ServeLoop:

@@ -19,6 +19,7 @@ from hpc_agent.config.jobs import (
     Runs,
     Scheduler,
     ServerTtl,
+    Steps,
 )
 from hpc_agent.config.load import load_config, parse_config
 from hpc_agent.config.observation import Logging, Metrics
@@ -55,6 +56,7 @@ __all__ = [
     "Runs",
     "Scheduler",
     "ServerTtl",
+    "Steps",
     "TokenSource",
     "load_config",
     "parse_config",

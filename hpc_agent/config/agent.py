@@ -18,6 +18,7 @@ from hpc_agent.config.jobs import (
     PlacementName,
     Runs,
     Scheduler,
+    Steps,
 )
 from hpc_agent.config.observation import Logging, Metrics
 from hpc_agent.config.policy import Policy
@@ -47,6 +48,7 @@ class AgentConfig(Section):
     access: Access = DEFAULT_ACCESS
     environment: Environment = Environment()
     runs: Runs = Runs()
+    steps: Steps = Steps()
     code_servers: CodeServers = CodeServers()
     locations: dict[str, Location] = {}
     compute_logs: ComputeLogs = ComputeLogs()

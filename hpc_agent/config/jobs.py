@@ -113,6 +113,13 @@ class Runs(Section):
     retries: Retries = Retries()
 
 
+class Steps(Section):
+    """Jobs that runs ask for: steps of ``slurm_executor``, and commands of user code."""
+
+    options: Options = {}
+    max_per_run: Annotated[int, Field(ge=0)] = 20_000
+
+
 class ServerTtl(Section):
     """How long a code server without requests is kept. Branch deployments always have a limit."""
 
@@ -164,6 +171,7 @@ class Location(Section):
 
     environment: Environment | None = None
     run_options: Options = {}
+    step_options: Options = {}
     code_server_options: Options = {}
     code_server_placement: PlacementName | None = None
     access: Access = Access()

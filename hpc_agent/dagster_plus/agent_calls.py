@@ -86,6 +86,17 @@ _RUNS = """
     }
 """  # noqa: E501
 
+_STEP_STATS = """
+    query getStepStatsForRun($runId: String!, $stepKeys: [String!]) {
+        eventLogs {
+            getStepStatsForRun(runId: $runId, stepKeys: $stepKeys) {
+                stepKey
+                attemptsList
+            }
+        }
+    }
+"""
+
 _RUN_IDS = """
     query getRunsIdsQuery($filters: RunsFilter, $cursor: String, $limit: Int) {
         runs {
@@ -164,6 +175,11 @@ class Deployment(_Answer):
     deployment_name: _Text
     is_branch_deployment: bool = False
     workspace_entries: list[WorkspaceEntry] = []
+
+
+class _StepStats(_Answer):
+    step_key: _Text
+    attempts_list: list[Any] | None = None
 
 
 async def pop_requests(
@@ -272,6 +288,22 @@ async def finished_runs(
         raise ControlPlaneError("the control plane's answer holds no list of runs")
     runs = [_loads(run) for run in given]
     return {str(run.get("run_id")): enum_member(run.get("status")) or "" for run in runs}
+
+
+async def ended_attempts(
+    api: AgentApi, run_id: str, steps: Sequence[str], *, deployment: str
+) -> dict[str, int]:
+    """Return how many attempts of each of these steps have ended, by the events of the run.
+
+    One that has only begun is in no ``attempts_list`` (dagster/_core/execution/stats.py).
+    """
+    data = await api.graphql(
+        _STEP_STATS, {"runId": run_id, "stepKeys": list(steps)}, deployment=deployment
+    )
+    given = _asked(data, "eventLogs", "getStepStatsForRun") or []
+    return {
+        stats.step_key: len(stats.attempts_list or ()) for stats in _validated(_StepStats, given)
+    }
 
 
 async def existing_runs(api: AgentApi, run_ids: Sequence[str], *, deployment: str) -> set[str]:

@@ -171,12 +171,20 @@ class Stack:
     def wait_loaded(self, location: str, *, seconds: float = _START_SECONDS) -> None:
         """Wait until the webserver shows a location's definitions."""
 
+        shown: list[str] = []
+
         def look() -> bool:
             locations = self.webserver.locations()
-            return location in locations and locations[location] is None
+            if location in locations and locations[location] is None:
+                return True
+            shown[:] = [str(locations.get(location, "it is not there"))]
+            return False
 
         alive = [self.agent, self.control_plane]
-        wait_for(f"code location {location} does not load", look, seconds=seconds, alive=alive)
+        try:
+            wait_for(f"code location {location} does not load", look, seconds=seconds, alive=alive)
+        except HpcAgentError as error:
+            raise HpcAgentError(f"{error}\n--- it shows\n{''.join(shown)}") from None
 
     def wait_finished(self, run_id: str, *, seconds: float = 180.0) -> str:
         """Wait for a run's end and return its status."""

@@ -55,6 +55,7 @@ def job_row(worker: Worker) -> dict[str, Any]:
         "location": worker.location,
         "run_id": worker.run_id,
         "job_name": worker.job_name,
+        "step": worker.step,
         "attempt": worker.attempt,
         "phase": worker.phase.value,
         "state": _state(worker),

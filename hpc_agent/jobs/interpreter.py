@@ -31,10 +31,23 @@ def dagster_api(
     themselves: apptainer hands its environment on, and so none is on a command line.
     """
     command: list[Word] = [python, "-m", "dagster", "api"]
+    return [
+        *in_container(environment, image=image, working_directory=working_directory),
+        *command,
+    ]
+
+
+def in_container(
+    environment: Environment, *, image: str | None, working_directory: str | None
+) -> list[Word]:
+    """Return the words before any command that run it in the container, none where there is none.
+
+    An OCI bundle holds the whole job script already.
+    """
     container = environment.container
     if container is None or container.runtime == "slurm":
-        return command
-    return [*_exec(container, image, working_directory), *command]
+        return []
+    return _exec(container, image, working_directory)
 
 
 def has_image(container: Container | None, image: str | None) -> bool:

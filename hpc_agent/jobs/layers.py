@@ -11,6 +11,9 @@ from hpc_agent.jobs.partition_choice import with_partition
 from hpc_agent.jobs.step_options import StepTags, covering
 from hpc_agent.slurm.partition_facts import PartitionFacts
 
+# In tags of a run: who pays for it.
+_OF_THE_WHOLE_RUN = frozenset({"account", "qos", "reservation"})
+
 
 def run_layers(
     config: AgentConfig,
@@ -29,6 +32,35 @@ def run_layers(
     decided = {setting.option for setting in options.settings_of(own_tags)} if steps else set()
     defaults = {setting.option: setting.value for setting in options.merge(layers)} if steps else {}
     return [*layers, *covering(steps, defaults=defaults, decided=decided), own_tags]
+
+
+def step_layers(
+    config: AgentConfig,
+    *,
+    deployment: str,
+    location: str | None,
+    tags: Mapping[str, str],
+    steps: StepTags,
+) -> list[Source]:
+    """Return what the options of a step's job are merged from: a step is like a run.
+
+    Of the run's own tags only those that say who pays: how large its own job is means nothing to
+    its steps. Raises ConfigError when steps that share the job contradict each other.
+    """
+    own = config.locations.get(location or "")
+    layers = [
+        *_general(config, deployment),
+        _in_file("runs.options", config.runs.options),
+        _in_file("steps.options", config.steps.options),
+    ]
+    if own is not None:
+        layers.append(_in_file(f"locations.{location}.run_options", own.run_options))
+        layers.append(_in_file(f"locations.{location}.step_options", own.step_options))
+    given = options.from_tags(tags)
+    kept = {name: value for name, value in given.options.items() if name in _OF_THE_WHOLE_RUN}
+    layers.append(Source(given.name, kept, by_user=True))
+    defaults = {setting.option: setting.value for setting in options.merge(layers)}
+    return [*layers, *covering(steps, defaults=defaults)]
 
 
 def server_layers(config: AgentConfig, *, deployment: str, location: str) -> list[Source]:
@@ -69,6 +101,7 @@ def check_layers(config: AgentConfig) -> None:
         _in_file("options", config.options),
         _in_file("branch_deployments.options", config.branch_deployments.options),
         _in_file("runs.options", config.runs.options),
+        _in_file("steps.options", config.steps.options),
         _in_file("code_servers.options", config.code_servers.options),
         _in_file("code_servers.packed.options", config.code_servers.packed.options),
     ]
@@ -76,6 +109,7 @@ def check_layers(config: AgentConfig) -> None:
         layers.append(_in_file(f"deployments.{name}.options", deployment.options))
     for name, location in config.locations.items():
         layers.append(_in_file(f"locations.{name}.run_options", location.run_options))
+        layers.append(_in_file(f"locations.{name}.step_options", location.step_options))
         server_options = location.code_server_options
         layers.append(_in_file(f"locations.{name}.code_server_options", server_options))
     layers += [Source(policy.FORCED, rules.force) for rules in config.policy.everywhere]

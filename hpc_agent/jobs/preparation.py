@@ -21,6 +21,7 @@ TEMPLATE_OF = {
     WorkerKind.RUN_WORKER: "run_worker.sbatch.j2",
     WorkerKind.CODE_SERVER: "code_server.sbatch.j2",
     WorkerKind.PACK: "pack.sbatch.j2",
+    WorkerKind.STEP: "step.sbatch.j2",
 }
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 

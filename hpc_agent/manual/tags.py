@@ -7,6 +7,7 @@ from hpc_agent.jobs.options_table import OPTIONS
 from hpc_agent.manual.markdown import code, table
 from hpc_agent.runs.image import IMAGE_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
+from hpc_agent.runs.step_needs import GROUP_TAG, PLACE_TAG
 from hpc_agent.workers.run_log import (
     AGENT_ID_TAG,
     AGENT_LABEL_TAG,
@@ -21,6 +22,8 @@ OF_USERS = {
     CONFIG_TAG: "a JSON object of options; a tag for one option wins over it",
     f"{TAG_PREFIX}{EXTRA_OPTION}": "a JSON object of sbatch's rarer options, where `policy.extra` "
     "lets users set them",
+    PLACE_TAG: "where a step of `slurm_executor` runs: [steps](../steps.md)",
+    GROUP_TAG: "steps of `slurm_executor` that share a job: [steps](../steps.md)",
     IMAGE_TAG: "another container image for this run: an absolute path or a URI",
 }
 OF_AGENT = {

@@ -15,6 +15,7 @@ from .job_files import read_regular
 RUN_WORKER = "run_worker"
 CODE_SERVER = "code_server"
 PACK = "pack"
+STEP = "step"
 DISK_SECONDS = 60.0
 
 
@@ -132,7 +133,7 @@ def _word(word: Any) -> Union[str, NodePath]:
 def _parse(document: Dict[str, Any]) -> Spec:
     if document["version"] != 2:
         raise ValueError("version %r, expected 2" % document["version"])
-    if document["kind"] not in (RUN_WORKER, CODE_SERVER, PACK):
+    if document["kind"] not in (RUN_WORKER, CODE_SERVER, PACK, STEP):
         raise ValueError("unknown kind %r" % document["kind"])
     argv = tuple(_word(word) for word in document["argv"])
     if not argv and document["kind"] != PACK:

@@ -58,6 +58,8 @@ from hpc_agent.relay.requests import (
     StateQuery,
     headers_of,
 )
+from hpc_agent.relay.run_events import RunEvents
+from hpc_agent.relay.steps import StepDesk, StepRoutes
 from hpc_agent.relay.uploads import UPLOAD_PREFIX, real_url, rewritten
 from hpc_agent.relay.upstream import Lacks, Upstream, is_no_answer
 
@@ -85,6 +87,8 @@ class RelayApp:
         on_report: OnReport,
         secret: bytes,
         patience_seconds: float,
+        steps: StepDesk | None = None,
+        run_events: RunEvents | None = None,
     ) -> None:
         self._gate = Gate(directory)
         self._bodies = Bodies()
@@ -93,6 +97,8 @@ class RelayApp:
         self._on_report = on_report
         self._secret = secret
         self._patience_seconds = patience_seconds
+        self._steps = steps
+        self._run_events = run_events
 
     def build(self, meter: Meter = SILENT) -> Starlette:
         """Return the ASGI application; ``meter`` counts its requests."""
@@ -105,6 +111,11 @@ class RelayApp:
                 Route("/gen_artifact_post", self.gen_artifact_url, methods=["POST"]),
                 Route(UPLOAD_PREFIX + "{signed}", self.upload, methods=["PUT", "POST", "GET"]),
                 Route(REPORT_PATH, self.report, methods=["POST"]),
+                *(
+                    StepRoutes(self._gate, self._bodies, self._steps).routes()
+                    if self._steps is not None
+                    else ()
+                ),
             ],
             middleware=[Middleware(Measured, meter=meter, metrics=RELAY)],
             exception_handlers={
@@ -123,7 +134,7 @@ class RelayApp:
         headers = _headers(request, JSON_TYPE)
         if is_event_write(wanted):
             write = _event_write(identity, request, headers, body)
-            return await self._deliver(write, acknowledgement(wanted))
+            return await self._deliver(identity, write, acknowledgement(wanted))
         # Anything else may have been carried out, whatever comes back.
         patient = IDEMPOTENCY_HEADER in request.headers or is_read(wanted)
         results = [call.result for call in wanted]
@@ -145,7 +156,7 @@ class RelayApp:
         await self._gate.allow_events(identity, upload.runs)
         body, kind = await asyncio.to_thread(upload.written)
         write = _event_write(identity, request, _headers(request, kind), body)
-        return await self._deliver(write, {})
+        return await self._deliver(identity, write, {})
 
     async def gen_logs_url(self, request: Request) -> Response:
         """Ask for a pre-signed address and give the job one on its own loopback instead."""
@@ -200,7 +211,9 @@ class RelayApp:
             raise unavailable(str(error)) from error
         return JSONResponse(answer.model_dump())
 
-    async def _deliver(self, write: EventWrite, acknowledged: dict[str, Any]) -> Response:
+    async def _deliver(
+        self, identity: JobIdentity, write: EventWrite, acknowledged: dict[str, Any]
+    ) -> Response:
         try:
             answer = await self._delivery.deliver(write)
         except ControlPlaneRefusedError as error:
@@ -209,6 +222,8 @@ class RelayApp:
             raise unavailable(str(error), retry_after=30) from error
         if answer is None:
             return JSONResponse(acknowledged)
+        if self._run_events is not None:
+            self._run_events.wrote(identity.run_id, identity.key)
         media_type = answer.headers.get("content-type")
         return Response(answer.content, answer.status_code, media_type=media_type)
 

@@ -35,6 +35,7 @@ class Permissions:
 class JobIdentity:
     """A job as the relay knows it; ``run_id`` is None for code servers.
 
+    The job of a step is a run worker: it does some of what the run does, and may no more.
     ``restart_count`` is that of its last start: earlier ones (X-Hpc-Restart) write nothing more.
     ``started_from`` are the runs that its run is a re-execution of.
     One that ``is_over`` reports its end, and may do nothing else.

@@ -27,8 +27,10 @@ from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.certificate import load_or_create
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.identity import JobDirectory, OnReport
+from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.spool import FILE_NAME, Spool
+from hpc_agent.relay.steps import StepDesk
 from hpc_agent.relay.tunnels import TUNNEL, Tunnels
 from hpc_agent.relay.upstream import Upstream
 from hpc_agent.tls import server_context
@@ -50,12 +52,17 @@ class Relay:
         upstream: Upstream,
         on_report: OnReport,
         meter: Meter = SILENT,
+        steps: StepDesk | None = None,
+        run_events: RunEvents | None = None,
     ) -> None:
+        """Prepare one; ``steps`` takes what runs ask for, where they may ask for jobs at all."""
         self._settings = settings
         self._directory = directory
         self._upstream = upstream
         self._on_report = on_report
         self._meter = meter
+        self._steps = steps
+        self._run_events = run_events
         self._spool = Spool(settings.state_dir / FILE_NAME, max_bytes=settings.spool_max_bytes)
         self._stack = contextlib.AsyncExitStack()
         self._tunnels: Tunnels
@@ -145,6 +152,8 @@ class Relay:
             on_report=self._on_report,
             secret=prepared.secret,
             patience_seconds=settings.patience_seconds,
+            steps=self._steps,
+            run_events=self._run_events,
         ).build(self._meter)
         self._listener = Listener(
             app,

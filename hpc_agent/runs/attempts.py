@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlite_utils import Database
 
 from hpc_agent.cluster.partition_book import PartitionBook
-from hpc_agent.config import AgentConfig
+from hpc_agent.config import AgentConfig, Retries
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
@@ -20,7 +21,7 @@ from hpc_agent.runs.recovery import Asked, NextAttempt, NoMore, cause_of, decide
 from hpc_agent.store import launches, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
-from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.store.workers import Worker
 from hpc_agent.workers import run_log
 
 log = logging.getLogger(__name__)
@@ -34,20 +35,77 @@ class Successor:
     decision: NextAttempt
 
 
+class Planner(Protocol):
+    """Knows what workers of one kind were to do, and plans it again."""
+
+    async def policies_of(self, worker: Worker) -> Retries | None:
+        """Return what follows when Slurm ends its job, None when nothing is known of it any more.
+
+        Raises ConfigError.
+        """
+
+    async def plan(
+        self,
+        worker: Worker,
+        *,
+        attempt: int,
+        overrides: Mapping[str, str],
+        partitions: PartitionBook | None = None,
+    ) -> JobPlan:
+        """Return the plan of an attempt. Raises ConfigError, and SchedulerError."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlanner:
+    """Plans attempts of runs, from what LAUNCH_RUN said."""
+
+    config: AgentConfig
+    store: Store
+
+    async def policies_of(self, worker: Worker) -> Retries | None:
+        """See Planner.policies_of."""
+        run = await self._run(worker)
+        return None if run is None else policies_of(self.config.runs.retries, run.tags)
+
+    async def plan(
+        self,
+        worker: Worker,
+        *,
+        attempt: int,
+        overrides: Mapping[str, str],
+        partitions: PartitionBook | None = None,
+    ) -> JobPlan:
+        """See Planner.plan."""
+        run = await self._run(worker)
+        if run is None:
+            raise ConfigError("how the run was launched is not known any more")
+        return await plan_attempt(
+            self.store,
+            self.config,
+            run,
+            deployment=worker.deployment,
+            attempt=attempt,
+            overrides=overrides,
+            partitions=partitions,
+        )
+
+    async def _run(self, worker: Worker) -> RunToLaunch | None:
+        content = await self.store.run(lambda db: launches.find(db, str(worker.run_id)))
+        return RunToLaunch(**content) if content is not None else None
+
+
 class Attempts:
     """Prepares further attempts, and makes intents of them."""
 
     def __init__(
         self,
         *,
-        config: AgentConfig,
-        store: Store,
+        planner: Planner,
         preparation: JobPreparation,
         partitions: PartitionBook | None,
         clock: Callable[[], float],
     ) -> None:
-        self._config = config
-        self._store = store
+        self._planner = planner
         self._preparation = preparation
         self._partitions = partitions
         self._clock = clock
@@ -59,15 +117,19 @@ class Attempts:
         """
         if cause_of(worker) is None:
             return NoMore()
-        content = await self._store.run(lambda db: launches.find(db, str(worker.run_id)))
-        if content is None:
-            return NoMore()
-        run = RunToLaunch(**content)
         try:
-            decision = await self._decide(worker, run)
+            policies = await self._planner.policies_of(worker)
+            if policies is None:
+                return NoMore()
+            decision = await self._decide(worker, policies)
             if isinstance(decision, NoMore):
                 return decision
-            plan = await self._plan(worker, run, decision)
+            plan = await self._planner.plan(
+                worker,
+                attempt=decision.number,
+                overrides=overrides_of(worker) | decision.overrides,
+                partitions=self._partitions,
+            )
             await self._preparation.prepare(plan)
         except (ConfigError, TemplateError) as error:
             return NoMore(reason=f"there is no further attempt: {error}")
@@ -80,8 +142,8 @@ class Attempts:
             run_log.say_line(
                 db,
                 ended,
-                f"Job {ended.job_id} ended: {ended.state.value}; attempt {decision.number} of "
-                f"{decision.limit} is submitted{_more(decision)}.",
+                f"Job {ended.job_id} ended: {ended.state.value}; "
+                f"attempt {decision.number} of {decision.limit} is submitted{_more(decision)}.",
                 now=now,
                 metadata={
                     "attempt": decision.number,
@@ -98,15 +160,9 @@ class Attempts:
                 decision.limit,
             )
 
-    async def _decide(self, worker: Worker, run: RunToLaunch) -> NextAttempt | NoMore:
-        policies = policies_of(self._config.runs.retries, run.tags)
-        plan = await plan_attempt(
-            self._store,
-            self._config,
-            run,
-            deployment=worker.deployment,
-            attempt=worker.attempt,
-            overrides=overrides_of(worker),
+    async def _decide(self, worker: Worker, policies: Retries) -> NextAttempt | NoMore:
+        plan = await self._planner.plan(
+            worker, attempt=worker.attempt, overrides=overrides_of(worker)
         )
         asked = Asked(
             options={setting.option: setting.value for setting in plan.settings},
@@ -114,26 +170,17 @@ class Attempts:
         )
         return decide(worker, policies, asked)
 
-    async def _plan(self, worker: Worker, run: RunToLaunch, decision: NextAttempt) -> JobPlan:
-        return await plan_attempt(
-            self._store,
-            self._config,
-            run,
-            deployment=worker.deployment,
-            attempt=decision.number,
-            overrides=overrides_of(worker) | decision.overrides,
-            partitions=self._partitions,
-        )
-
     def _intent(self, worker: Worker, plan: JobPlan, decision: NextAttempt) -> Worker:
         return Worker(
             key=plan.spec.key,
-            kind=WorkerKind.RUN_WORKER,
+            kind=worker.kind,
             phase=Phase.INTENT,
             deployment=worker.deployment,
             location=worker.location,
             run_id=worker.run_id,
             job_name=worker.job_name,
+            step=worker.step,
+            step_attempt=worker.step_attempt,
             created_at=self._clock(),
             attempt=decision.number,
             overrides=json.dumps(overrides_of(worker) | decision.overrides),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from sqlite_utils import Database
 
@@ -52,6 +52,17 @@ async def plan_attempt(
             )
         )
 
+    return await with_facts(partitions, plan)
+
+
+async def with_facts(
+    partitions: PartitionBook | None,
+    plan: Callable[[PartitionFacts | None], Awaitable[JobPlan]],
+) -> JobPlan:
+    """Return a plan made from what is known of the partitions, where one is to be chosen.
+
+    Raises what ``plan`` does, and SchedulerError when nothing is known of them.
+    """
     if partitions is None:
         return await plan(None)
     facts = await partitions.facts()

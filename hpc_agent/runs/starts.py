@@ -13,7 +13,7 @@ from hpc_agent.errors import ConfigError, ControlPlaneError, ControlPlaneUnavail
 from hpc_agent.relay.identity import JobReport, ReportAnswer
 from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.recovery import may_restart, policies_of
-from hpc_agent.store import launches
+from hpc_agent.store import launches, steps
 from hpc_agent.store.database import Store
 from hpc_agent.store.workers import Worker, WorkerKind
 
@@ -49,7 +49,7 @@ class Starts:
             return stop("it was asked to end before it started")
         if is_of_another(worker, report):
             return stop(f"job {worker.job_id} has this work already")
-        if worker.kind is not WorkerKind.RUN_WORKER:
+        if worker.kind not in {WorkerKind.RUN_WORKER, WorkerKind.STEP}:
             return PROCEED
         # Slurm requeues a job that it could not start as well: then nothing of it has run.
         is_restart = report.restart_count > 0 and worker.is_claimed
@@ -61,6 +61,8 @@ class Starts:
                 f"events of run {worker.run_id} wait for the control plane: only with them it is "
                 "known whether the run was started"
             )
+        if is_later and worker.step is not None and await self._is_done(worker):
+            return stop("an earlier job of it has done it")
         return await self._by_the_run(worker, is_later=is_later)
 
     async def _by_the_run(self, worker: Worker, *, is_later: bool) -> ReportAnswer:
@@ -78,7 +80,21 @@ class Starts:
             return stop("the run was deleted")
         if status in FINISHED or status == "CANCELING":
             return stop(f"the run is {status} already")
-        return GO_ON if is_later and status == _STARTED else PROCEED
+        goes_on = is_later and status == _STARTED and worker.kind is WorkerKind.RUN_WORKER
+        return GO_ON if goes_on else PROCEED
+
+    async def _is_done(self, worker: Worker) -> bool:
+        """Whether the steps of a job have ended by their events; a command is no step of Dagster's.
+
+        The job may have been ended between its last event and its own end.
+        """
+        names = await self._store.run(lambda db: steps.dagster_steps(db, worker.key))
+        if not names:
+            return False
+        ended = await agent_calls.ended_attempts(
+            self._api, str(worker.run_id), names, deployment=worker.deployment
+        )
+        return all(ended.get(name, 0) > worker.step_attempt for name in names)
 
     async def _no_restart(self, worker: Worker, report: JobReport) -> str | None:
         """Say why a job that Slurm has requeued must not go on, if so."""

@@ -18,6 +18,14 @@ from hpc_agent.grpc import client as grpc
 from hpc_agent.grpc.client import CodeServerClient
 from hpc_agent.jobs.options import TAG_PREFIX
 
+# Of the library for user code: where a step runs, and with which others (docs/steps.md).
+PLACE_TAG = TAG_PREFIX + "step"
+GROUP_TAG = TAG_PREFIX + "group"
+STEP_TAGS = frozenset({PLACE_TAG, GROUP_TAG})
+# The executor that gives steps jobs of their own, and the places that are the run's own job.
+_STEP_EXECUTOR = "slurm"
+_IN_THE_RUN = frozenset({"process", "in_process", "srun"})
+
 _WAIT_SECONDS = 20.0
 _CALL_SECONDS = 30.0
 _REMEMBERED = 1000
@@ -39,6 +47,7 @@ class _Plan(BaseModel):
     """What is read of an ExecutionPlanSnapshot, or of the error in its place."""
 
     steps: list[_Step] | None = None
+    executor_name: str | None = None
     step_keys_to_execute: list[str] | None = None
     error: _Error | None = None
     message: str = ""
@@ -83,7 +92,11 @@ class StepNeeds:
 
 
 def steps_of(answer: str) -> _Steps:
-    """Return the steps that are executed, where any asks for something. Raises CodeServerError."""
+    """Return the steps that the run's own job executes, where any asks for something.
+
+    With ``slurm_executor`` a step that asks for something gets a job of its own, unless a tag says
+    that it runs in the run's. Raises CodeServerError.
+    """
     try:
         plan = _Plan.model_validate_json(answer)
     except ValidationError:
@@ -95,5 +108,6 @@ def steps_of(answer: str) -> _Steps:
         (step.key, {tag: text for tag, text in step.tags.items() if tag.startswith(TAG_PREFIX)})
         for step in plan.steps
         if not plan.step_keys_to_execute or step.key in plan.step_keys_to_execute
+        if plan.executor_name != _STEP_EXECUTOR or step.tags.get(PLACE_TAG) in _IN_THE_RUN
     )
     return steps if any(tags for _, tags in steps) else ()

@@ -10,6 +10,7 @@ from hpc_agent.jobs.options import CONFIG_TAG, EXTRA_OPTION, TAG_PREFIX
 from hpc_agent.jobs.options_table import OPTIONS, REFUSED
 from hpc_agent.runs.image import IMAGE_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
+from hpc_agent.runs.step_needs import STEP_TAGS
 from hpc_agent.workers.run_log import OWN_TAGS
 
 KNOWN_TAGS = frozenset(
@@ -17,6 +18,7 @@ KNOWN_TAGS = frozenset(
     | {CONFIG_TAG, IMAGE_TAG}
     | OWN_TAGS
     | set(POLICY_TAGS)
+    | STEP_TAGS
 )
 _NAMESPACE = TAG_PREFIX.rstrip("/")
 # "dagster-k8s" has 0.73, "dagster" 0.78.

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig
-from hpc_agent.dagster_plus.instance_ref import dagster_yaml, instance_ref
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.dagster_plus.serdes import dumps, packed
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs import options
-from hpc_agent.jobs.directory import NodeSpec, log_settings
-from hpc_agent.jobs.interpreter import (
-    IN_FILE,
-    container_settings,
-    dagster_api,
-    has_image,
-    python_of,
-)
+from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.layers import choose_partition, run_layers, settle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
-from hpc_agent.runs.image import IMAGE_TAG, with_image
+from hpc_agent.runs.place import place_of
 from hpc_agent.runs.recovery import policies_of, signals_left_open
 from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.slurm.values import duration_or_none
@@ -55,51 +46,28 @@ def plan_run(
     ``partitions`` are those that one is chosen from where the options name none.
     """
     policies = policies_of(config.runs.retries, run.tags)
-    environment = with_image(
-        config.environment_of(run.location),
-        run.tags,
-        config,
-        deployment=deployment,
-        location=run.location,
-    )
-    python = python_of(environment, run.executable_path)
-    if python is None or run.code_origin is None:
-        raise ConfigError(
-            f"run {run.run_id}: it is not known which Python runs it; set `environment.python` in "
-            "agent.yaml, or `executable_path` of the code location"
-        )
-    if not has_image(environment.container, _image(run)):
-        raise ConfigError(
-            f"run {run.run_id}: it is not known which image its container is made of; set "
-            "`environment.container.image` in agent.yaml"
-        )
-    instance = deployment, config.compute_logs, config.python_logs_of(run.location)
+    place = place_of(config, run, deployment=deployment, deployed=deployed)
     # ExecuteRunArgs and ResumeRunArgs of dagster/_grpc/types.py have the same fields.
     arguments: dict[str, Any] = {
-        "pipeline_origin": _without_container_context(run.code_origin),
+        "pipeline_origin": _without_container_context(place.code_origin),
         "pipeline_run_id": run.run_id,
-        "instance_ref": instance_ref(*instance),
+        "instance_ref": place.instance,
         "set_exit_code_on_failure": True,
     }
-    try:
-        start_directory = deployed.located(environment).start_directory(environment)
-    except ConfigError as error:
-        raise ConfigError(f"run {run.run_id}: {error}") from None
-    working_directory = start_directory or _loaded_from(config, run)
-    api = dagster_api(environment, python, image=_image(run), working_directory=working_directory)
+    api = place.dagster_api()
     spec = NodeSpec(
         key=run_key(run.run_id, attempt),
         kind=WorkerKind.RUN_WORKER,
         # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
         argv=[*api, "execute_run", dumps(packed("ExecuteRunArgs", **arguments))],
-        environment=deployed.context_variables(),
-        working_directory=working_directory,
+        environment=place.variables,
+        working_directory=place.working_directory,
         grace_seconds=config.runs.grace_seconds,
         resume_argv=[*api, "resume_run", dumps(packed("ResumeRunArgs", **arguments))],
         leave_open_on=signals_left_open(policies, attempt),
-        compute_logs=log_settings(config.compute_logs),
-        artifacts_directory=str(config.artifacts_of(deployment, run.location)),
-        dagster_yaml=dagster_yaml(*instance),
+        compute_logs=place.compute_logs,
+        artifacts_directory=place.artifacts_directory,
+        dagster_yaml=place.dagster_yaml,
     )
     try:
         layers = run_layers(
@@ -107,23 +75,20 @@ def plan_run(
         )
     except ConfigError as error:
         raise ConfigError(f"run {run.run_id}: {error}") from None
-    settings = settle(config, [*layers, *_overrides(attempt, overrides)], deployment=deployment)
+    layers += overriding(attempt, overrides)
+    settings = settle(config, layers, deployment=deployment)
     if partitions is not None:
         settings = choose_partition(config, settings, partitions, deployment=deployment)
-    image_source = f"tag {IMAGE_TAG}" if IMAGE_TAG in run.tags else IN_FILE
     return JobPlan(
         spec=spec,
         title=f"Dagster run {run.run_id} of {run.job_name}",
-        settings=(
-            *_with_warning(settings, config),
-            *container_settings(environment, source=image_source),
-        ),
-        environment=environment,
+        settings=(*with_warning(settings, config), *place.container_settings()),
+        environment=place.environment,
         requeue=policies.lets_slurm_requeue,
     )
 
 
-def _with_warning(settings: Sequence[Setting], config: AgentConfig) -> Sequence[Setting]:
+def with_warning(settings: Sequence[Setting], config: AgentConfig) -> Sequence[Setting]:
     """Add the signal before the time limit, which lets a run worker close its run.
 
     slurmctld looks about every half minute, and so may send it up to 60 s early (sbatch(1),
@@ -139,7 +104,8 @@ def _with_warning(settings: Sequence[Setting], config: AgentConfig) -> Sequence[
     return (*settings, warning)
 
 
-def _overrides(attempt: int, overrides: Mapping[str, str] | None) -> list[options.Source]:
+def overriding(attempt: int, overrides: Mapping[str, str] | None) -> list[options.Source]:
+    """Return the layer of options in which a later attempt differs from the first."""
     return [options.Source(f"attempt {attempt}", overrides)] if overrides else []
 
 
@@ -153,20 +119,3 @@ def _without_container_context(code_origin: Mapping[str, Any]) -> dict[str, Any]
     """
     repository = code_origin.get("repository_origin") or {}
     return {**code_origin, "repository_origin": {**repository, "container_context": None}}
-
-
-def _image(run: RunToLaunch) -> str | None:
-    """Return the image that the code location was deployed with."""
-    return _repository(run).get("container_image")
-
-
-def _loaded_from(config: AgentConfig, run: RunToLaunch) -> str | None:
-    """Return the directory that the code location was loaded from, unless it was a server's own."""
-    directory = (_repository(run).get("code_pointer") or {}).get("working_directory")
-    if not isinstance(directory, str) or not directory.startswith("/"):
-        return None
-    return None if PurePosixPath(directory).is_relative_to(config.work_dir) else directory
-
-
-def _repository(run: RunToLaunch) -> Mapping[str, Any]:
-    return (run.code_origin or {}).get("repository_origin") or {}

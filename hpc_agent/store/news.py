@@ -25,6 +25,7 @@ class Topic(enum.Enum):
     OVER = "a worker is over"
     CONCLUDED = "the last word on a worker is said"
     SERVER = "a code server or its worker has moved on"
+    STEP = "the job of a step has moved on"
 
 
 _FINAL = ", ".join(f"'{phase.value}'" for phase in FINAL)
@@ -47,11 +48,16 @@ _TRIGGERS: tuple[tuple[Topic, str], ...] = (
     (Topic.CONCLUDED, "UPDATE OF concluded_at ON workers WHEN NEW.concluded_at IS NOT NULL"),
     (
         Topic.SERVER,
-        f"UPDATE OF phase ON workers WHEN NEW.kind != '{WorkerKind.RUN_WORKER.value}' "
-        "AND OLD.phase != NEW.phase",
+        f"UPDATE OF phase ON workers WHEN NEW.kind IN ('{WorkerKind.CODE_SERVER.value}', "
+        f"'{WorkerKind.PACK.value}') AND OLD.phase != NEW.phase",
     ),
     # Its job's end is known before it is given up: only then is there something to start.
     (Topic.SERVER, "UPDATE OF status ON code_servers WHEN OLD.status != NEW.status"),
+    (
+        Topic.STEP,
+        "INSERT ON worker_history WHEN (SELECT kind FROM workers WHERE key = NEW.key) = "  # noqa: S608
+        f"'{WorkerKind.STEP.value}'",
+    ),
 )
 
 

@@ -298,3 +298,17 @@ def job_usage(db: Database) -> None:
         "CREATE TABLE job_usage (key TEXT PRIMARY KEY REFERENCES workers (key) ON DELETE CASCADE, "
         "figures TEXT NOT NULL, assets TEXT NOT NULL)"
     )
+
+
+@MIGRATIONS()
+def steps(db: Database) -> None:
+    """Jobs that runs ask for themselves: the name of each within its run, and what was asked."""
+    for statement in (
+        "ALTER TABLE workers ADD COLUMN step TEXT",
+        "ALTER TABLE workers ADD COLUMN step_attempt INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX workers_step ON workers (run_id, step, step_attempt, attempt) "
+        "WHERE step IS NOT NULL",
+        "CREATE TABLE step_requests (key TEXT PRIMARY KEY REFERENCES workers (key) "
+        "ON DELETE CASCADE, content TEXT NOT NULL)",
+    ):
+        db.execute(statement)

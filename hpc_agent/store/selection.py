@@ -25,7 +25,8 @@ ORDERS: Mapping[str, Sequence[str]] = {
     "partition": ["j.partition"],
 }
 _NEWEST_ATTEMPT = (
-    "w.attempt = (SELECT max(other.attempt) FROM workers AS other WHERE other.run_id = w.run_id)"
+    "w.attempt = (SELECT max(other.attempt) FROM workers AS other "
+    "WHERE other.run_id = w.run_id AND other.kind = w.kind)"
 )
 
 

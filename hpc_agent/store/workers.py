@@ -24,6 +24,7 @@ class WorkerKind(enum.Enum):
     RUN_WORKER = "run_worker"
     CODE_SERVER = "code_server"
     PACK = "pack"
+    STEP = "step"
 
 
 class Placement(enum.Enum):
@@ -47,6 +48,8 @@ class Worker:
     was told. Workers of one ``likeness`` may be tasks of one job array; ``array_key`` and
     ``array_index`` say which task one is, from before sbatch is called. ``settings`` are the Slurm
     options it is submitted with, each with its source (JSON). ``outcome`` is how it ended.
+    ``step`` is the name under which a run has asked for a step's job, and ``step_attempt`` counts,
+    from 0, what Dagster repeats of it; ``attempt`` what the agent repeats.
 
     ``job`` is the job that counts: the one that holds the claim (``is_claimed``), or as long as
     none is known to, the one that is furthest.
@@ -59,6 +62,8 @@ class Worker:
     location: str | None
     run_id: str | None = None
     job_name: str | None = None
+    step: str | None = None
+    step_attempt: int = 0
     request_id: str | None = None
     created_at: float
     submitting_since: float | None = None
@@ -192,9 +197,15 @@ def change(
 def note(db: Database, before: Worker, *, now: float, source: str) -> Worker:
     """Return a worker as it has become, after its history is written."""
     after = get(db, before.key)
-    if (before.phase, before.state, before.reason) != (after.phase, after.state, after.reason):
+    if _shown(before) != _shown(after):
         _remember(db, after, at=now, source=source)
     return after
+
+
+def _shown(worker: Worker) -> tuple[object, ...]:
+    """What its history has a line for; a step may be begun again until it is concluded."""
+    is_decided = worker.step is not None and worker.concluded_at is not None
+    return worker.phase, worker.state, worker.reason, is_decided
 
 
 def set_current(db: Database, key: str, job: Job, *, is_claimed: bool) -> None:
@@ -223,12 +234,12 @@ def find(db: Database, key: str) -> Worker | None:
 
 
 def of_run(db: Database, run_id: str) -> Worker | None:
-    """Return the worker of a run's newest attempt."""
+    """Return the run worker of a run's newest attempt."""
     return next(
         select(
             db,
-            "w.run_id = ? ORDER BY w.attempt DESC, w.created_at DESC LIMIT 1",
-            [run_id],
+            "w.run_id = ? AND w.kind = ? ORDER BY w.attempt DESC, w.created_at DESC LIMIT 1",
+            [run_id, WorkerKind.RUN_WORKER],
         ),
         None,
     )
@@ -318,13 +329,13 @@ def in_pack(db: Database, pack_key: str) -> list[Worker]:
 
 
 def to_measure(db: Database, *, since: float, limit: int = 400) -> list[Worker]:
-    """Return run workers that have ended since then and whose use of resources is not told yet."""
+    """Return the workers of runs that ended since then, whose use of resources is not told yet."""
     return list(
         select(
             db,
-            "w.measured_at IS NULL AND w.ended_at >= ? AND w.kind = ? AND w.phase = ? "
+            "w.measured_at IS NULL AND w.ended_at >= ? AND w.kind IN (?, ?) AND w.phase = ? "
             "AND w.started_at IS NOT NULL ORDER BY w.ended_at LIMIT ?",
-            [since, WorkerKind.RUN_WORKER, Phase.ENDED, limit],
+            [since, WorkerKind.RUN_WORKER, WorkerKind.STEP, Phase.ENDED, limit],
         )
     )
 
@@ -334,10 +345,10 @@ def named(db: Database, name: str) -> Worker | None:
     return next(
         select(
             db,
-            "w.key = ? OR w.run_id = ? OR (w.kind = ? AND w.location = ?) "
+            "w.key = ? OR (w.kind = ? AND w.run_id = ?) OR (w.kind = ? AND w.location = ?) "
             "OR w.key IN (SELECT worker_key FROM jobs WHERE job_id = ?) "
             "ORDER BY w.created_at DESC LIMIT 1",
-            [name, name, WorkerKind.CODE_SERVER, name, name],
+            [name, WorkerKind.RUN_WORKER, name, WorkerKind.CODE_SERVER, name, name],
         ),
         None,
     )

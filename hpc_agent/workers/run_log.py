@@ -40,6 +40,10 @@ class AboutRun(Protocol):
     def job_name(self) -> str | None:
         """Dagster's name of the job that the run executes."""
 
+    @property
+    def step(self) -> str | None:
+        """Which of the run's steps, None for the run as a whole."""
+
 
 def say(db: Database, worker: AboutRun, event: events.Event, *, now: float) -> None:
     """Put an event of a run into the outbox."""
@@ -63,7 +67,9 @@ def say_line(
     metadata: dict[str, str | int | float] | None = None,
     error: str | None = None,
 ) -> None:
-    """Put one line of the agent's own into a run's log."""
+    """Put one line of the agent's own into a run's log; of a step's job, with the step's name."""
+    if worker.step is not None:
+        message = f"Step {worker.step}: {message}"
     event = events.engine_event(
         str(worker.run_id), worker.job_name or "", message, at=now, metadata=metadata, error=error
     )

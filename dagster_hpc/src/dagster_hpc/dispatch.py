@@ -1,0 +1,252 @@
+"""Dispatch of a run's steps: what is ready goes to its place, and what came of it comes back.
+
+Between Dagster's loop (``executor``), which says what is ready and takes events, and the books on
+jobs (``step_jobs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+from dagster import DagsterEvent
+from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.retries import RetryMode
+
+from dagster_hpc import groups, in_process
+from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Launcher, Phase, Tags
+from dagster_hpc.local import LocalLauncher
+from dagster_hpc.options import TAG_PREFIX
+from dagster_hpc.places import GROUP_TAG, Place, place_of, srun_words
+from dagster_hpc.progress import tell_change, tell_launched
+from dagster_hpc.step_arguments import arguments_of, needed_by
+from dagster_hpc.step_events import StepEvents, is_end
+from dagster_hpc.step_failure import fail
+from dagster_hpc.step_jobs import Cargo, Carrier, StepJobs, refused
+
+
+class Dispatch:
+    """Dispatches the steps of one run.
+
+    ``default`` is where steps run that do not say it; ``max_jobs`` bounds the jobs that wait or
+    run at the same time.
+    """
+
+    def __init__(
+        self,
+        run: PlanOrchestrationContext,
+        *,
+        launcher: Launcher,
+        local: LocalLauncher,
+        default: str,
+        retries: RetryMode,
+        max_jobs: int | None,
+    ) -> None:
+        self._run = run
+        self._default = default
+        self._retries = retries
+        self._max_jobs = max_jobs
+        self._launcher = launcher
+        self._jobs = StepJobs(launcher, local, self._tell)
+        self._events = StepEvents()
+        self._ready: list[str] = []
+        self._found: Mapping[JobName, JobStatus] | None = None
+        self._active: ActiveExecution | None = None
+
+    @property
+    def active(self) -> ActiveExecution:
+        """Dagster's state machine of this run."""
+        assert self._active is not None  # noqa: S101  (there is one before a step is ready)
+        return self._active
+
+    @active.setter
+    def active(self, active: ActiveExecution) -> None:
+        self._active = active
+
+    @property
+    def is_waiting_for_events(self) -> bool:
+        """Whether a job has ended, and the ends of its steps have not been seen."""
+        return self._jobs.has_unexplained
+
+    def launch(self, step: str) -> None:
+        """Take a step that is ready; it goes with the next departure."""
+        self._events.launch(step)
+        self._ready.append(step)
+
+    def find_again(self, step: str) -> bool:
+        """Take up a step that an earlier run worker has launched; False if it has no job."""
+        if self._found is None:
+            self._found = {each.job: each for each in self._launcher.changes(0)}
+        self._events.launch(step)
+        job = self._name(step)
+        if self._jobs.carries(step):
+            return True
+        if status := self._found.get(job):
+            group = self._tags(step).get(GROUP_TAG)
+            members = [step, *(self._pending(group) if group else ())]
+            self._jobs.enter(Place.JOB, members, status)
+            return True
+        return False
+
+    def depart(self) -> bool:
+        """Send off what is ready; whether a step was executed here meanwhile."""
+        cargoes = self._cargoes()
+        here = [each for each in cargoes if each.place is Place.IN_PROCESS]
+        others = [each for each in cargoes if each.place is not Place.IN_PROCESS]
+        for each in [*others, *here[:1]]:
+            tell_launched(self._context(each.steps[0]), each.place, each.steps)
+        self._jobs.start(others)
+        self._ready += [each.steps[0] for each in here[1:]]
+        for each in here[:1]:
+            self._execute(each)
+        return bool(here)
+
+    def replay(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
+        """Return what an earlier run worker has seen, as the state machine takes it."""
+        return self._events.replay(events)
+
+    def note(self, statuses: Iterable[JobStatus]) -> None:
+        """Take in how jobs stand."""
+        self._jobs.note(statuses)
+
+    def due(self) -> list[DagsterEvent]:
+        """Return events that have waited until their step was launched."""
+        return self._passed_on(self._events.due())
+
+    def sort(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
+        """Return the events that the state machine may have now."""
+        return self._passed_on(self._events.sort(events, self._jobs.carries))
+
+    def settle(self) -> bool:
+        """Decide on steps whose job has ended without them, after all events have been read."""
+        has_failed = False
+        for lost in self._jobs.looked():
+            is_in_flight = lost.step in self._events.in_flight
+            has_begun = self._events.has_begun(lost.step)
+            if has_begun and not is_in_flight:
+                continue  # the step before it has just ended
+            self._jobs.finish(lost.step)
+            if not is_in_flight or self._events.is_over(lost.step):
+                continue
+            if lost.status.has_succeeded and not has_begun and not lost.is_lead:
+                self._ready.append(lost.step)
+            else:
+                attempts = self.active.retry_state.get_attempt_count(lost.step)
+                fail(self._context(lost.step), lost.status, attempts=attempts)
+                has_failed = True
+        return has_failed
+
+    def cancel(self) -> None:
+        """End all jobs. Raises JobError."""
+        self._jobs.cancel()
+
+    def _cargoes(self) -> list[Cargo]:
+        """Return what can go; the rest stays ready."""
+        ready, self._ready = self._ready, []
+        loads: list[Sequence[str]] = []
+        of_groups: dict[str, list[str]] = {}
+        for step in ready:
+            group = self._tags(step).get(GROUP_TAG)
+            if self._jobs.carries(step) or step not in self._events.in_flight:
+                continue
+            if group is None:
+                loads.append([step])
+            else:
+                of_groups.setdefault(group, []).append(step)
+        for group, steps in of_groups.items():
+            load = groups.cargo(steps, self._pending(group), self._resolved())
+            if load is None:
+                self._ready += steps
+            else:
+                loads.append(load)
+        return self._within_bounds([each for load in loads if (each := self._cargo(load))])
+
+    def _within_bounds(self, cargoes: list[Cargo]) -> list[Cargo]:
+        if self._max_jobs is None:
+            return cargoes
+        room = self._max_jobs - self._jobs.going
+        found = []
+        for each in cargoes:
+            if each.place is Place.JOB and room <= 0:
+                self._ready += [step for step in each.steps if step in self._events.in_flight]
+                continue
+            room -= each.place is Place.JOB
+            found.append(each)
+        return found
+
+    def _cargo(self, steps: Sequence[str]) -> Cargo | None:
+        """Return the request for steps; None for what cannot be asked for."""
+        lead = self._name(steps[0])
+        tags = self._tags(steps[0])
+        place = self._place(steps)
+        try:
+            arguments = arguments_of(
+                [self.active.get_step_by_key(step) for step in steps],
+                plan_context=self._run,
+                retry_mode=self._retries,
+                known_state=self.active.get_known_state(),
+            )
+        except JobError as error:
+            self._jobs.enter(place, list(steps), refused(lead, str(error)))
+            return None
+        request = JobRequest(
+            job=lead,
+            steps=[(step, _ours(self._tags(step))) for step in steps],
+            arguments=arguments,
+        )
+        return Cargo(request, place, list(steps), srun_words(tags) if place is Place.SRUN else ())
+
+    def _place(self, steps: Sequence[str]) -> Place:
+        """A group of steps is a job, unless one of them says otherwise."""
+        places = [place_of(self._tags(step), self._default) for step in steps]
+        return next((each for each in places if each is not Place.JOB), Place.JOB)
+
+    def _execute(self, cargo: Cargo) -> None:
+        step = self.active.get_step_by_key(cargo.steps[0])
+        known = needed_by([step], self.active.get_known_state())
+        message = in_process.execute(
+            step, plan_context=self._run, retry_mode=self._retries, known_state=known
+        )
+        state = "FAILED" if message else "COMPLETED"
+        status = JobStatus(
+            cargo.request.job, Phase.ENDED, job_id="the run worker", state=state, message=message
+        )
+        self._jobs.enter(cargo.place, cargo.steps, status)
+
+    def _passed_on(self, events: list[DagsterEvent]) -> list[DagsterEvent]:
+        for event in events:
+            if event.step_key is not None and is_end(event):
+                self._jobs.finish(event.step_key)
+        return events
+
+    def _pending(self, group: str) -> Mapping[str, Set[str]]:
+        """Return the members of a group that nobody has launched, and what they need."""
+        active = self.active
+        waiting = {**active._pending, **{step: set[str]() for step in active._executable}}
+        return {
+            step: needed
+            for step, needed in waiting.items()
+            if self._tags(step).get(GROUP_TAG) == group and not self._jobs.carries(step)
+        }
+
+    def _resolved(self) -> Set[str]:
+        active = self.active
+        return active._success | active._skipped | active._failed | active._abandoned
+
+    def _tell(self, carrier: Carrier, before: JobStatus) -> None:
+        if carrier.place is Place.JOB:
+            context = self._context(carrier.lead)
+            tell_change(context, before, carrier.status, is_group=carrier.is_group)
+
+    def _context(self, step: str) -> IStepContext:
+        return self._run.for_step(self.active.get_step_by_key(step))
+
+    def _tags(self, step: str) -> Tags:
+        return self.active.get_step_by_key(step).tags
+
+    def _name(self, step: str) -> JobName:
+        return JobName(step, self.active.retry_state.get_attempt_count(step))
+
+
+def _ours(tags: Tags) -> Tags:
+    return {name: value for name, value in tags.items() if name.startswith(TAG_PREFIX)}

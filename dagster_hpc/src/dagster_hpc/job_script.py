@@ -1,0 +1,108 @@
+"""The script and the files of a job that sbatch takes without an agent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dagster_hpc.jobs import JobName, JobRequest
+from dagster_hpc.local import command_of, environment_of
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# `mkdir` claims the job for one of two that sbatch may have made; Slurm's requeue keeps the number.
+_SCRIPT = """\
+#!/bin/bash
+cd {directory} || exit 1
+mkdir claim 2>/dev/null && echo "$SLURM_JOB_ID" >claim/job
+[ "$(cat claim/job)" = "$SLURM_JOB_ID" ] || exit 0
+rm -f exit
+# --export of sbatch is for this script: srun in it is to hand on the environment.
+unset SLURM_EXPORT_ENV
+. ./environment
+cd {working_directory} || exit 1
+{command} &
+child=$!
+trap 'kill -TERM "$child"' TERM USR1
+wait "$child"
+code=$?
+while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
+echo "$code" >{directory}/exit.new && mv {directory}/exit.new {directory}/exit
+exit "$code"
+"""
+
+
+def job_name(run_id: str, job: JobName) -> str:
+    """Return the name by which a job is found in the queue."""
+    digest = hashlib.sha256(f"{run_id}\n{job.name}\n{job.attempt}".encode()).hexdigest()[:20]
+    return f"dagster-hpc:{digest}"
+
+
+def write(directory: Path, request: JobRequest) -> None:
+    """Write the script, and the environment beside it: no secret is in sbatch's arguments."""
+    environment = environment_of(request, os.environ)
+    lines = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in environment.items()
+        if _NAME.fullmatch(name) and not name.startswith(("SLURM_", "SBATCH_"))
+    ]
+    _write(directory / "environment", "\n".join(lines) + "\n")
+    script = _SCRIPT.format(
+        directory=shlex.quote(str(directory)),
+        working_directory=shlex.quote(request.working_directory or str(Path.cwd())),
+        command=shlex.join(command_of(request)),
+    )
+    _write(directory / "job.sh", script)
+
+
+def sbatch_argv(directory: Path, name: str, options: Mapping[str, str]) -> Sequence[str]:
+    """Return the arguments of sbatch; a job that Slurm repeats would tell its events twice."""
+    directives = [
+        f"--{option}" if value == "true" else f"--{option}={value}"
+        for option, value in options.items()
+        if value != "false"
+    ]
+    requeue = [] if "requeue" in options else ["--no-requeue"]
+    return [
+        "sbatch",
+        "--parsable",
+        "--export=NIL",
+        f"--job-name={name}",
+        f"--output={_literal(directory / 'stdout')}",
+        f"--error={_literal(directory / 'stderr')}",
+        f"--chdir={directory}",
+        *requeue,
+        *directives,
+        str(directory / "job.sh"),
+    ]
+
+
+def job_id_of(directory: Path) -> str:
+    """Return the number of the job that holds the claim, "" before there is one."""
+    try:
+        return (directory / "claim" / "job").read_text().strip()
+    except OSError:
+        return ""
+
+
+def exit_code_of(directory: Path) -> int | None:
+    """Return the exit code that the script has left, None before its end."""
+    try:
+        return int((directory / "exit").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _literal(path: Path) -> str:
+    """Return a path of sbatch's in which nothing is a pattern."""
+    return str(path).replace("%", "%%")
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,1 @@
+"""Jobs that runs ask for: their steps, and commands of user code."""

@@ -1,0 +1,144 @@
+"""From what a run asks for to the plan of a step's job."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from hpc_agent.cluster.partition_book import PartitionBook
+from hpc_agent.code_servers.deploy_data import DeployData
+from hpc_agent.config import AgentConfig, Retries
+from hpc_agent.dagster_plus.requests import RunToLaunch
+from hpc_agent.errors import ConfigError
+from hpc_agent.jobs.directory import NodeSpec
+from hpc_agent.jobs.layers import choose_partition, settle, step_layers
+from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.relay.step_requests import AskedJob
+from hpc_agent.runs.place import place_of
+from hpc_agent.runs.planning import with_facts
+from hpc_agent.runs.recovery import policies_of, signals_left_open
+from hpc_agent.runs.worker_plan import overriding, with_warning
+from hpc_agent.slurm.partition_facts import PartitionFacts
+from hpc_agent.store import code_servers
+from hpc_agent.store.database import Store
+from hpc_agent.store.workers import WorkerKind
+
+ARGUMENTS = "DAGSTER_COMPRESSED_EXECUTE_STEP_ARGS"
+"""The variable from which ``dagster api execute_step`` takes its arguments."""
+
+
+def step_key(run_id: str, step: str, step_attempt: int, attempt: int = 1) -> str:
+    """Return the key of a step's job: the same one always gets the same, so it is never two."""
+    name = "\0".join([run_id, step, str(step_attempt), str(attempt)])
+    return "stp-" + hashlib.sha256(name.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A job that a run has asked for."""
+
+    run: RunToLaunch
+    asked: AskedJob
+    deployment: str
+
+    def policies(self, defaults: Retries) -> Retries:
+        """Return what follows when Slurm ends it: its own tags over those of the run.
+
+        Raises ConfigError.
+        """
+        tags = dict(self.run.tags)
+        for step in self.asked.steps:
+            tags |= step.tags
+        return policies_of(defaults, tags)
+
+
+async def plan_step(
+    store: Store,
+    config: AgentConfig,
+    step: Step,
+    *,
+    attempt: int = 1,
+    overrides: Mapping[str, str] | None = None,
+    partitions: PartitionBook | None = None,
+) -> JobPlan:
+    """Return the plan of an attempt; nothing is written yet.
+
+    Raises ConfigError, and SchedulerError when nothing is known of the partitions.
+    """
+
+    async def plan(facts: PartitionFacts | None) -> JobPlan:
+        return await store.run(
+            lambda db: _plan(
+                config,
+                step,
+                deployed=_deployed(db, step),
+                attempt=attempt,
+                overrides=overrides,
+                partitions=facts,
+            )
+        )
+
+    return await with_facts(partitions, plan)
+
+
+def _deployed(db: Database, step: Step) -> DeployData:
+    server = code_servers.newest_of(db, step.deployment, step.run.location or "")
+    return DeployData.parse(server.deploy_data) if server else DeployData()
+
+
+def _plan(
+    config: AgentConfig,
+    step: Step,
+    *,
+    deployed: DeployData,
+    attempt: int,
+    overrides: Mapping[str, str] | None,
+    partitions: PartitionFacts | None,
+) -> JobPlan:
+    run, asked = step.run, step.asked
+    policies = step.policies(config.runs.retries)
+    place = place_of(config, run, deployment=step.deployment, deployed=deployed)
+    directory = asked.working_directory or place.working_directory
+    variables = {**place.variables, **asked.environment}
+    if asked.arguments is not None:
+        argv = [*place.dagster_api(), "execute_step"]
+        variables[ARGUMENTS] = asked.arguments
+    else:
+        argv = place.command(asked.command, working_directory=directory)
+    spec = NodeSpec(
+        key=step_key(run.run_id, asked.name, asked.attempt, attempt),
+        kind=WorkerKind.STEP,
+        argv=argv,
+        environment=variables,
+        working_directory=directory,
+        grace_seconds=config.runs.grace_seconds,
+        leave_open_on=signals_left_open(policies, attempt),
+        # A command of user code captures nothing: what it prints is in its directory.
+        compute_logs=place.compute_logs if asked.arguments is not None else None,
+        artifacts_directory=place.artifacts_directory,
+        dagster_yaml=place.dagster_yaml,
+    )
+    try:
+        layers = step_layers(
+            config,
+            deployment=step.deployment,
+            location=run.location,
+            tags=run.tags,
+            steps=asked.tags,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"step {asked.name}: {error}") from None
+    layers += overriding(attempt, overrides)
+    settings = settle(config, layers, deployment=step.deployment)
+    if partitions is not None:
+        settings = choose_partition(config, settings, partitions, deployment=step.deployment)
+    return JobPlan(
+        spec=spec,
+        title=f"Step {asked} of Dagster run {run.run_id} of {run.job_name}",
+        settings=(*with_warning(settings, config), *place.container_settings()),
+        environment=place.environment,
+        requeue=policies.lets_slurm_requeue,
+    )

@@ -1,0 +1,158 @@
+"""A command goes on when the process of its op is killed, and is found again by the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._grpc.types import ExecuteStepArgs
+from dagster_hpc.jobs import JobName, Phase
+
+from tests.dagster_hpc.agent_api import TOKEN, AgentApi, serving
+from tests.dagster_hpc.events import checks, materializations, messages
+
+COMMAND = JobName("made.command-1")
+CODE = Path(__file__).with_name("reattached.py")
+
+
+@dataclass
+class Step:
+    """A step of a run, whose process may be started more than once."""
+
+    instance: dg.DagsterInstance
+    run_id: str
+    argv: list[str]
+    environment: dict[str, str]
+    stages: Path
+    api: AgentApi
+
+    @contextmanager
+    def process(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start the process; kill what is left of it in the end."""
+        process = subprocess.Popen(self.argv, env={**os.environ, **self.environment})
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def go_on(self, stage: str) -> None:
+        (self.stages / stage).touch()
+
+    def said(self) -> Counter[str]:
+        return Counter(messages(self.instance, self.run_id))
+
+    def made(self) -> list[str]:
+        return [asset for asset, _ in materializations(self.instance, self.run_id)]
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Iterator[Step]:
+    """A step of a run of the user code, with a server in the place of the agent."""
+    home, stages = tmp_path / "home", tmp_path / "stages"
+    home.mkdir()
+    stages.mkdir()
+    repository = ReconstructableRepository.for_file(str(CODE), "defs")
+    job = ReconstructableJob(repository, "__ASSET_JOB")
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        origin = job.get_python_origin()
+        run = instance.create_run_for_job(job.get_definition(), job_code_origin=origin)
+        arguments = ExecuteStepArgs(
+            job_origin=origin,
+            run_id=run.run_id,
+            step_keys_to_execute=["made"],
+            instance_ref=instance.get_ref(),
+        )
+        api = AgentApi(run.run_id)
+        with serving(api) as url:
+            environment = {
+                "HPC_AGENT_API_URL": url,
+                "HPC_AGENT_JOB_TOKEN": TOKEN,
+                "STAGES": str(stages),
+            }
+            argv = [sys.executable, "-m", "dagster", *arguments.get_command_args()[1:]]
+            yield Step(instance, run.run_id, argv, environment, stages, api)
+
+
+def wait_until(
+    is_so: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 60
+) -> None:
+    """Wait for it while a process goes on."""
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def is_over(step: Step) -> bool:
+    """Whether the step has succeeded; a failure is one of the test."""
+    kinds = {record.dagster_event_type for record in step.instance.all_logs(step.run_id)}
+    assert dg.DagsterEventType.STEP_FAILURE not in kinds
+    return dg.DagsterEventType.STEP_SUCCESS in kinds
+
+
+@pytest.mark.parametrize("killed_at", ["before 7", "before 19", "made first", "is_whole"])
+def test_nothing_is_lost_or_doubled(step: Step, killed_at: str) -> None:
+    """Wherever the process is killed: each message is in the event log once."""
+    reached: dict[str, Callable[[], bool]] = {
+        "made first": lambda: "first" in step.made(),
+        "is_whole": lambda: bool(checks(step.instance, step.run_id)),
+    }
+    with step.process() as process:
+        wait_until(reached.get(killed_at, lambda: step.said()[killed_at] > 0), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    step.go_on("go on")
+    with step.process() as process:
+        # Live: while the command goes on.
+        wait_until(lambda: step.made().count("second") == 1, process)
+        step.go_on("end")
+        assert process.wait(60) == 0
+    assert is_over(step)
+    said = step.said()
+    expected = {f"{when} {number}" for when in ("before", "after") for number in range(20)}
+    assert {text: said[text] for text in expected} == dict.fromkeys(expected, 1)
+    assert step.made() == ["first", "second"]
+    assert checks(step.instance, step.run_id) == [("is_whole", True)]
+    assert step.api.submitted == [COMMAND.name]
+
+
+@pytest.mark.parametrize("at", ["before 3", "printed before"])
+def test_termination_ends_the_command(step: Step, at: str) -> None:
+    """SIGINT of the op's process is passed on, between two results and while it waits."""
+    with step.process() as process:
+        output = Path(step.api.launcher.directory(COMMAND), "stdout")
+        wait_until(
+            lambda: step.said()[at] > 0 or (output.exists() and at in output.read_text()), process
+        )
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    until = time.monotonic() + 30
+    while (status := step.api.launcher.status(COMMAND)) and status.phase is not Phase.ENDED:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert status is not None
+    assert status.state == "CANCELLED"
+
+
+def test_refusal_is_told_in_the_words_of_the_agent(step: Step) -> None:
+    """What policy does not allow fails the step at once."""
+    step.api.refusal = "partition gpu is not for this location"
+    with step.process() as process:
+        process.wait(60)
+    (entry,) = step.instance.all_logs(step.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    failed = entry.get_dagster_event().step_failure_data.user_failure_data
+    assert failed is not None
+    assert "was refused: partition gpu is not for this location" in (failed.description or "")

@@ -1,0 +1,271 @@
+"""What runs may ask for by the step API, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from hpc_agent.errors import SchedulerError
+from hpc_agent.relay.identity import JobReport
+from hpc_agent.slurm.state import JobState
+from hpc_agent.steps.planning import ARGUMENTS
+from hpc_agent.store import steps, workers
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
+from tests.steps.conftest import RUN_ID, RUNNER, TOKENS, Asking
+
+
+def a_step(name: str = "fit", **more: Any) -> dict[str, Any]:
+    """Return what slurm_executor asks for a step."""
+    tags = more.pop("tags", {"dagster-hpc/cpus-per-task": "4"})
+    return {"name": name, "steps": [{"key": name, "tags": tags}], "arguments": "eJw="} | more
+
+
+def a_command(*words: str, **more: Any) -> dict[str, Any]:
+    return {"name": "solve", "steps": [{"key": "solve"}], "command": list(words)} | more
+
+
+async def test_step_becomes_an_intent_with_its_own_options(asking: Asking) -> None:
+    """Those of its tags; of the run's own only who pays, since its size is another's."""
+    (status,) = await asking.submit(a_step())
+    assert (status["phase"], status["state"], status["job_id"]) == ("waiting", "", None)
+    worker = await asking.step("fit")
+    assert (worker.kind, worker.run_id, worker.phase) == (WorkerKind.STEP, RUN_ID, Phase.INTENT)
+    chosen = {row["option"]: row["value"] for row in json.loads(worker.settings)}
+    assert chosen["cpus-per-task"] == "4"
+    assert chosen["account"] == "physics"
+    assert "mem" not in chosen
+    spec = json.loads(
+        (asking.bench.context.preparation.work.of(worker.key) / "spec.json").read_text()
+    )
+    assert spec["kind"] == "step"
+    assert spec["argv"] == ["/usr/bin/python3", "-m", "dagster", "api", "execute_step"]
+    assert spec["environment"][ARGUMENTS] == "eJw="
+    assert spec["compute_logs"] is not None
+
+
+async def test_same_name_is_one_job(asking: Asking) -> None:
+    """A run worker that asks again finds what it has asked for; a retry of Dagster's is another."""
+    await asking.submit(a_step())
+    await asking.submitted("11")
+    first, again, retry = await asking.submit(a_step(), a_step(), a_step(attempt=1))
+    assert first == again
+    assert (first["phase"], first["job_id"]) == ("queued", "11")
+    assert (retry["phase"], retry["attempt"]) == ("waiting", 1)
+    assert await asking.bench.context.store.run(lambda db: steps.count(db, RUN_ID)) == 2
+
+
+async def test_alike_steps_are_one_array(asking: Asking) -> None:
+    """Whatever each of them does."""
+    await asking.submit(*(a_step(f"part[{number}]") for number in range(50)))
+    await asking.submitted("20")
+    assert asking.bench.scheduler.arrays == [50]
+    assert (await asking.step("part[49]")).job_id == "20_49"
+
+
+async def test_command_runs_where_it_is_asked_to(asking: Asking) -> None:
+    """With its own variables, and nothing captured: it prints into its directory."""
+    variables = {"DAGSTER_PIPES_CONTEXT": "x"}
+    asked = a_command("mpirun", "./solve", environment=variables, working_directory="/data")
+    await asking.submit(asked)
+    worker = await asking.step("solve")
+    spec = json.loads(
+        (asking.bench.context.preparation.work.of(worker.key) / "spec.json").read_text()
+    )
+    assert spec["argv"] == ["mpirun", "./solve"]
+    assert spec["working_directory"] == "/data"
+    assert spec["environment"] == variables
+    assert spec["compute_logs"] is None
+    directory = (await asking.post("/directory", {"name": "solve"})).json()["directory"]
+    assert directory.endswith(f"/jobs/{worker.key}")
+
+
+async def test_policy_refuses_in_words(asking: Asking) -> None:
+    """What cannot be had is no job, and the others go on."""
+    bad, good = await asking.submit(
+        a_step("bad", tags={"dagster-hpc/output": "/tmp/x"}), a_step("good")
+    )
+    assert (bad["phase"], bad["state"]) == ("ended", "REFUSED")
+    assert "output cannot be set" in bad["message"]
+    assert good["phase"] == "waiting"
+
+
+async def test_slurm_refuses_in_words(asking: Asking) -> None:
+    """As it says them."""
+    await asking.submit(a_step())
+    asking.bench.scheduler.submissions.append(SchedulerError("invalid account"))
+    await asking.submitted()
+    (status,) = (await asking.changes())["jobs"]
+    assert (status["phase"], status["state"]) == ("ended", "REFUSED")
+    assert "invalid account" in status["message"]
+
+
+async def test_change_ends_the_wait(asking: Asking) -> None:
+    """Only what has changed since is told."""
+    await asking.submit(a_step("a"), a_step("b"))
+    before = await asking.changes()
+    assert len(before["jobs"]) == 2
+    waiting = asyncio.create_task(
+        asking.changes(after=before["cursor"], events=before["events"], wait=30)
+    )
+    await asyncio.sleep(0)
+    await asking.change("b", phase=Phase.SUBMITTING)
+    after = await waiting
+    assert [job["name"] for job in after["jobs"]] == ["b"]
+    assert after["cursor"] > before["cursor"]
+
+
+async def test_events_of_other_jobs_end_the_wait(asking: Asking) -> None:
+    """Those of its own do not."""
+    await asking.submit(a_step())
+    other = (await asking.step("fit")).key
+    before = await asking.changes()
+    asked = {"after": before["cursor"], "events": before["events"], "wait": 30}
+    waiting = asyncio.create_task(asking.changes(**asked))
+    await asyncio.sleep(0.1)
+    asking.desk.run_events.wrote(RUN_ID, RUNNER)
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    asking.desk.run_events.wrote(RUN_ID, other)
+    after = await waiting
+    assert after["jobs"] == []
+    assert after["events"] == before["events"] + 1
+
+
+async def test_step_may_ask_for_further_jobs_of_its_run(asking: Asking) -> None:
+    """An op in a job of its own that runs a command."""
+    await asking.submit(a_step())
+    await asking.change("fit", phase=Phase.QUEUED)
+    (status,) = await asking.submit(a_command("true"), key=(await asking.step("fit")).key)
+    assert status["phase"] == "waiting"
+    assert (await asking.step("solve")).run_id == RUN_ID
+
+
+async def test_code_server_asks_for_nothing(asking: Asking) -> None:
+    """It belongs to no run."""
+    answer = await asking.post("", {"jobs": [a_step()]}, key="srv-1")
+    assert answer.status_code == 403
+    assert "only the jobs of a run" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"jobs": []}, "jobs"),
+        ({"jobs": [a_step(name="")]}, "name"),
+        ({"jobs": [a_step(name="a\nb")]}, "cannot be printed"),
+        ({"jobs": [a_step() | {"command": ["true"]}]}, "not both"),
+        ({"jobs": [{"name": "x", "steps": [{"key": "x"}]}]}, "not both"),
+        ({"jobs": [a_step(arguments="$(id)")]}, "arguments"),
+        ({"jobs": [a_command("a\0b")]}, "NUL"),
+        ({"jobs": [a_command("x" * (1 << 18))]}, "longer than"),
+        ({"jobs": [a_command("true", environment={"A=B": "1"})]}, "environment"),
+        ({"jobs": [a_command("true", working_directory="here")]}, "working_directory"),
+        ({"jobs": [a_step(uid=0)]}, "uid"),
+        ({"jobs": [a_step(steps=[])]}, "steps"),
+        ({"jobs": [a_step(attempt=-1)]}, "attempt"),
+        ([], "object"),
+    ],
+)
+async def test_nonsense_is_refused_in_words(asking: Asking, asked: Any, words: str) -> None:
+    """And makes no job."""
+    answer = await asking.post("", asked)
+    assert answer.status_code == 400
+    assert words in answer.text
+    assert await asking.bench.context.store.run(lambda db: steps.count(db, RUN_ID)) == 0
+
+
+async def test_run_has_a_most(asking: Asking) -> None:
+    """So that a loop in user code fills neither the disk nor the queue."""
+    asking.bench.context.config.steps.__dict__["max_per_run"] = 3
+    statuses = await asking.submit(*(a_step(f"s{number}") for number in range(5)))
+    assert [status["phase"] for status in statuses] == ["waiting"] * 3 + ["ended"] * 2
+    assert "steps.max_per_run" in statuses[4]["message"]
+
+
+async def test_run_that_is_ending_gets_no_more(asking: Asking) -> None:
+    """Else a job would be left behind."""
+    store = asking.bench.context.store
+    await store.run(
+        lambda db: workers.change(db, RUNNER, now=1.0, source="test", terminate_at=2000.0)
+    )
+    (status,) = await asking.submit(a_step())
+    assert (status["phase"], status["message"]) == ("ended", "its run is ending")
+
+
+async def test_canceled_job_is_signalled_and_then_ended(asking: Asking) -> None:
+    """One that waits is withdrawn at once."""
+    await asking.submit(a_step("runs"), a_step("waits"))
+    await asking.submitted("30")
+    await asking.change("runs", phase=Phase.RUNNING)
+    await asking.post("/cancel", {"jobs": [{"name": "runs"}, {"name": "waits"}, {"name": "none"}]})
+    assert ("30_0", "INT") in asking.bench.scheduler.signalled
+    assert (await asking.step("runs")).terminate_at is not None
+    assert (await asking.step("waits")).terminate_at is not None
+
+
+async def test_run_that_is_over_leaves_no_step(asking: Asking) -> None:
+    """Whatever has ended it."""
+    await asking.submit(a_step("queued"), a_step("intent", tags={"dagster-hpc/mem": "1G"}))
+    await asking.change("queued", phase=Phase.SUBMITTING)
+    await asking.change("queued", phase=Phase.QUEUED)
+    store = asking.bench.context.store
+    await store.run(
+        lambda db: workers.change(
+            db, RUNNER, now=1.0, source="test", phase=Phase.ENDED, outcome=JobState.FAILED
+        )
+    )
+    asking.run_is("FAILURE")
+    await asking.conclude.step()
+    assert (await asking.step("intent")).phase is Phase.WITHDRAWN
+    assert (await asking.step("queued")).terminate_at is not None
+
+
+async def ended(asking: Asking, state: JobState) -> None:
+    """Let Slurm end the job of a step that runs."""
+    await asking.submitted("40")
+    await asking.change("fit", phase=Phase.RUNNING, started_at=995.0)
+    await asking.change("fit", phase=Phase.ENDED, outcome=state, ended_at=999.0)
+
+
+async def test_agent_begins_again_what_slurm_has_ended(asking: Asking) -> None:
+    """To its run it goes on meanwhile: that is no attempt of user code."""
+    await asking.submit(a_step(tags={"dagster-hpc/on-preempt": "resubmit"}))
+    await ended(asking, JobState.PREEMPTED)
+    (status,) = (await asking.changes())["jobs"]
+    assert status["phase"] == "running"
+    await asking.conclude.step()
+    (status,) = (await asking.changes())["jobs"]
+    assert (status["phase"], status["restarts"]) == ("waiting", 1)
+    worker = await asking.step("fit")
+    assert worker.attempt == 2
+    assert await asking.bench.context.store.run(lambda db: steps.request(db, worker.key))
+
+
+async def test_without_a_policy_its_end_is_told(asking: Asking) -> None:
+    """With the cursor of before: it was running to its run until the agent had decided."""
+    await asking.submit(a_step())
+    await ended(asking, JobState.PREEMPTED)
+    before = await asking.changes()
+    await asking.conclude.step()
+    after = await asking.changes(after=before["cursor"], events=before["events"])
+    (status,) = after["jobs"]
+    assert (status["phase"], status["state"]) == ("ended", "PREEMPTED")
+
+
+async def test_later_attempt_does_not_repeat_what_is_done(asking: Asking) -> None:
+    """Its step may have ended by its events just before Slurm ended its job."""
+    await asking.submit(a_step(tags={"dagster-hpc/on-preempt": "resubmit"}))
+    await ended(asking, JobState.PREEMPTED)
+    await asking.conclude.step()
+    key = (await asking.step("fit")).key
+    stats = [{"stepKey": "fit", "attemptsList": ["{}"]}]
+    asking.bench.control_plane.answer = {"data": {"eventLogs": {"getStepStatsForRun": stats}}}
+    identity = await asking.reports.identify(TOKENS.token(key))
+    assert identity is not None
+    report = JobReport(event="started", hostname="c1", slurm_job_id="41")
+    answer = await asking.reports.receive(identity, report)
+    assert (answer.proceed, answer.reason) == (False, "an earlier job of it has done it")
