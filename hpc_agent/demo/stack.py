@@ -208,7 +208,7 @@ class Stack:
     def job_of(self, *, run_id: str | None = None, location: str | None = None) -> dict[str, Any]:
         """Return the job of a run, or the serving one of a code location, as the agent has it."""
         for job in read_jobs(self.config, EVERYTHING):
-            if run_id is not None and job["run_id"] == run_id:
+            if run_id is not None and job["run_id"] == run_id and job["step"] is None:
                 return job
             is_server = job["kind"] == "code_server" and job["location"] == location
             if is_server and job["phase"] == "running":

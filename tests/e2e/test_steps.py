@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,7 +17,13 @@ from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_user_code import location, messages
+from tests.preemption import slurm
 
+METADATA = """
+query { assetOrError(assetKey: {path: ["solved"]}) { ... on Asset {
+  assetMaterializations(limit: 1) { metadataEntries { label } }
+} } }
+"""
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
@@ -39,47 +44,112 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def runs(stack: Stack) -> dict[str, str]:
-    """All runs of this file, started at once."""
+    """The runs of this file that need no help, started at once: few enough for two nodes."""
     launch = stack.webserver.launch
-    jobs = ("outlived", "endless", "everywhere", "dying")
-    assets = ("solved", "greeted", "counted")
-    return {name: launch("placed", name) for name in jobs} | {
-        name: launch("placed", "__ASSET_JOB", assets=[name]) for name in assets
+    return {"endless": launch("placed", "endless"), "dying": launch("placed", "dying")} | {
+        name: launch("placed", "__ASSET_JOB", assets=[name])
+        for name in ("solved", "greeted", "count")
     }
 
 
-def steps_of(stack: Stack, run_id: str) -> list[dict[str, object]]:
+def steps_of(stack: Stack, run_id: str) -> list[dict[str, Any]]:
     """Return the jobs that a run has asked for."""
     rows = read_jobs(stack.config, EVERYTHING)
     return [row for row in rows if row["run_id"] == run_id and row["kind"] == "step"]
 
 
-def test_run_worker_dies_and_its_step_goes_on(stack: Stack, runs: dict[str, str]) -> None:
-    """kill -9: the next run worker finds the step's job again, and starts it no second time."""
-    run_id = runs["outlived"]
-    poll(
-        lambda: any(row["phase"] == "running" for row in steps_of(stack, run_id)),
-        "its step runs",
-        90,
-    )
-    job = stack.job_of(run_id=run_id)
-    directory = stack.config.work_dir / "jobs" / str(job["key"])
-    os.kill(json.loads((directory / "start.json").read_text())["pid"], signal.SIGKILL)
-    assert stack.wait_finished(run_id) in {"SUCCESS", "FAILURE"}
+def running_step(stack: Stack, run_id: str) -> dict[str, Any]:
+    """Wait until the one step of a run executes, and return its job."""
+    poll(lambda: "ExecutionStepStartEvent" in kinds(stack, run_id), "its step runs", 120)
+    (step,) = steps_of(stack, run_id)
+    return step
 
 
-def test_each_step_runs_in_its_place(stack: Stack, runs: dict[str, str]) -> None:
+def kinds(stack: Stack, run_id: str) -> list[str]:
+    return [event["__typename"] for event in stack.webserver.events(run_id)]
+
+
+def printed(stack: Stack, run_id: str) -> str:
+    """Return what the processes of a run have printed."""
+    logs = stack.webserver.compute_logs(run_id)
+    return "".join(each.get("stdout") or "" for each in logs.values())
+
+
+def test_command_reports_by_pipes_and_is_printed(stack: Stack, runs: dict[str, str]) -> None:
+    """A program of bash, with what it prints in the log of its op."""
+    assert stack.wait_finished(runs["solved"]) == "SUCCESS"
+    assert "solving" in messages(stack, runs["solved"])
+    (made,) = stack.webserver.query(METADATA)["assetOrError"]["assetMaterializations"]
+    assert {"label": "residual"} in made["metadataEntries"]
+    poll(lambda: "printed by bash" in printed(stack, runs["solved"]), "its output", 30)
+
+
+def test_program_runs_on_two_nodes(stack: Stack, runs: dict[str, str]) -> None:
+    """A process for each task, started by srun."""
+    assert stack.wait_finished(runs["greeted"]) == "SUCCESS"
+    (step,) = steps_of(stack, runs["greeted"])
+    text = (stack.config.work_dir / "jobs" / step["key"] / "stdout").read_text()
+    assert set(text.splitlines()) == {"hello from c1", "hello from c2"}
+
+
+def test_script_is_an_asset(stack: Stack, runs: dict[str, str]) -> None:
+    """With the options that it has itself."""
+    assert stack.wait_finished(runs["count"]) == "SUCCESS"
+    (step,) = steps_of(stack, runs["count"])
+    script = (stack.config.work_dir / "jobs" / step["key"] / "job.sh").read_text()
+    assert "--mem=100M" in script
+    assert re.search(r"--time=\S*5", script)
+
+
+def test_step_that_dies_fails_its_run_in_words(stack: Stack, runs: dict[str, str]) -> None:
+    """What it has printed is kept."""
+    assert stack.wait_finished(runs["dying"]) == "FAILURE"
+    told = json.dumps(stack.webserver.events(runs["dying"]))
+    assert "ended before the step did (state FAILED, signal 9)" in told
+    poll(lambda: "about to die" in printed(stack, runs["dying"]), "its output", 30)
+
+
+def test_terminated_run_leaves_no_step(stack: Stack, runs: dict[str, str]) -> None:
+    """Its step is told, and Slurm has no job of it any more."""
+    run_id = runs["endless"]
+    running_step(stack, run_id)
+    stack.webserver.terminate(run_id)
+    assert stack.wait_finished(run_id, seconds=90) == "CANCELED"
+    poll(lambda: steps_of(stack, run_id)[0]["phase"] == "ended", "its step ends", 60)
+
+
+def test_each_step_runs_in_its_place(stack: Stack) -> None:
     """In the run's own job, in the tasks of an array, and on two nodes."""
-    run_id = runs["everywhere"]
+    run_id = stack.webserver.launch("placed", "everywhere")
     assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
     told = "\n".join(messages(stack, run_id))
     own = str(stack.job_of(run_id=run_id)["job_id"])
-    assert re.search(rf"numbers in {own}\b", told)
+    assert f"numbers in {own}" in told
     assert re.search(rf"added in {own} step [0-9]+", told)
-    squares = set(re.findall(r"squared in ([0-9]+)", told))
-    assert len(squares) == 4
-    assert own not in squares
-    assert re.search(r"total 30 on \['\w+', '\w+'\]", told)
-    names = Counter(str(row["step"]) for row in steps_of(stack, run_id))
-    assert set(names.values()) == {1}
-    assert len(names) == 5
+    rows = {row["step"]: row["job_id"] for row in steps_of(stack, run_id)}
+    arrays = {rows[f"squared[{number}]"].partition("_")[0] for number in (1, 2, 3, 4)}
+    assert len(arrays) == 1
+    assert arrays != {own}
+    assert "total 30 on ['c1', 'c2']" in told
+    assert len(rows) == len(steps_of(stack, run_id)) == 5
+
+
+def test_run_worker_and_agent_die_and_nothing_is_lost_or_doubled(
+    stack: Stack, slurm_cluster: SlurmCluster
+) -> None:
+    """Slurm requeues the run worker while the agent is dead; its step goes on all the while."""
+    run_id = stack.webserver.launch("placed", "outlived")
+    step = running_step(stack, run_id)
+    job = stack.job_of(run_id=run_id)
+    stack.agent.kill()
+    slurm(slurm_cluster, "scontrol", "requeue", job["job_id"])
+    stack.start_agent()
+    # Slurm lets a requeued job wait for two minutes before it may start.
+    slurm(slurm_cluster, "scontrol", "update", f"JobId={job['job_id']}", "StartTime=now")
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    assert "after 1" in messages(stack, run_id)
+    traces = stack.config.artifacts_of("prod", "placed") / "traces"
+    assert traces.read_text().splitlines() == [f"slow {run_id}"]
+    assert Counter(kinds(stack, run_id))["ExecutionStepSuccessEvent"] == 2
+    assert step["key"] in {row["key"] for row in steps_of(stack, run_id)}
+    assert len(steps_of(stack, run_id)) == 2

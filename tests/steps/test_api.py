@@ -269,3 +269,15 @@ async def test_later_attempt_does_not_repeat_what_is_done(asking: Asking) -> Non
     report = JobReport(event="started", hostname="c1", slurm_job_id="41")
     answer = await asking.reports.receive(identity, report)
     assert (answer.proceed, answer.reason) == (False, "an earlier job of it has done it")
+
+
+async def test_run_reaches_no_job_of_another(asking: Asking) -> None:
+    """Not by its name, nor by that of a job that it would like to have."""
+    await asking.submit(a_step())
+    other = await asking.bench.add("run-other", phase=Phase.RUNNING, job_id="9", run_id="other")
+    await asking.post("/cancel", {"jobs": [{"name": "fit"}]}, key=other.key)
+    assert (await asking.step("fit")).terminate_at is None
+    assert (await asking.changes(key=other.key))["jobs"] == []
+    mine = (await asking.post("/directory", {"name": "fit"})).json()
+    theirs = (await asking.post("/directory", {"name": "fit"}, key=other.key)).json()
+    assert mine != theirs

@@ -112,7 +112,7 @@ def after(context: dg.OpExecutionContext, one: int) -> None:
     context.log.info(f"after {one}")
 
 
-@dg.job(executor_def=slurm_executor, tags={"dagster-hpc/on-node-fail": "resubmit"})
+@dg.job(executor_def=slurm_executor, tags={"dagster-hpc/on-preempt": "requeue"})
 def outlived() -> None:
     """Its run worker dies while a step goes on."""
     after(slow())
