@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.machines, pytest.mark.timeout(1200)]
 PLANE = "hpc-agent-control-plane.service"
 AGENT = "hpc-agent.service"
 ACCOUNT = "dagster"
-# What systemd-analyze says of the system units on the release of Debian that the machine is.
-MOST_EXPOSED = {AGENT: 2.0, PLANE: 2.0}
+# As docs/installing.md has it.
+MOST_EXPOSED = {AGENT: 1.8, PLANE: 1.6}
 SERVED_SECONDS = 180
 
 
