@@ -121,7 +121,7 @@ docker-demo:
 	@docker/demo $(ARGS)
 
 # For a site; for this repository, with the same releases of what both have; for building alone.
-LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top
+LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top --extra otel
 # With extras, since pip takes `gql[requests]` for another package than the locked `gql`.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
   --no-header --no-strip-extras --generate-hashes

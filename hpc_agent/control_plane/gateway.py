@@ -27,6 +27,8 @@ from hpc_agent.control_plane.updates import write_updates
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.metrics.meter import SILENT, Meter
+from hpc_agent.traces.tracer import SILENT as UNTRACED
+from hpc_agent.traces.tracer import Tracer
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
@@ -182,11 +184,13 @@ async def open_gateway(
     home: Home,
     workspace_changed: Callable[[set[str]], Awaitable[None]],
     meter: Meter = SILENT,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[Gateway]:
     """Open database, instance and faces, and close them in reverse."""
     with contextlib.closing(Database(home.database_url, meter)) as database:
         instance = await asyncio.to_thread(open_instance, home)
-        gateway = Gateway(home, build_services(home, database, instance, meter), workspace_changed)
+        services = build_services(home, database, instance, meter, tracer)
+        gateway = Gateway(home, services, workspace_changed)
         try:
             await gateway.refresh()
             yield gateway

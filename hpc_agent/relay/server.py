@@ -99,6 +99,10 @@ class Relay:
         """Return how many event writes wait or are set aside, and since when the oldest waits."""
         return await self._spool.backlog()
 
+    def look_into_spool(self) -> None:
+        """Send what may be sent now: somebody else has changed the spool."""
+        self._delivery.look()
+
     @property
     def admission(self) -> Admission:
         """Whose connections are open."""

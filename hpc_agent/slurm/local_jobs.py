@@ -46,6 +46,7 @@ _POLL_SECONDS = 0.02
 _BATCH_START_SECONDS = 5.0
 _KEEP_SECONDS = 7 * 86400
 _REMOVE_INTERVAL_SECONDS = 3600.0
+_WORKER_LOG_BYTES = 1 << 20
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -264,7 +265,7 @@ class LocalJobs:
 
     def _start_worker(self, slot: Path) -> bool:
         """Start a worker on a slot unless one lives there; the worker inherits the slot's lock."""
-        with slot.open("w") as lock, (self._root / "worker.log").open("ab") as log:
+        with slot.open("w") as lock, _worker_log(self._root).open("ab") as log:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -296,6 +297,15 @@ class LocalJobs:
                 if end is not None and end.end_time < time.time() - _KEEP_SECONDS:
                     shutil.rmtree(directory.path)
                     self._ended.pop(directory.path.name, None)
+
+
+def _worker_log(root: Path) -> Path:
+    """Return where workers write; what is too large by now is put away, and replaces the last."""
+    log = root / "worker.log"
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _WORKER_LOG_BYTES:
+            log.replace(root / "worker.log.1")
+    return log
 
 
 # Workers of this process, kept so that they are reaped when they end.

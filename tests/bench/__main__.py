@@ -26,7 +26,7 @@ from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
-from tests.bench import looks, scale, transactions
+from tests.bench import looks, scale, steps, transactions
 
 HELD = {"dagster-hpc/begin": "now+1hour"}
 SETTINGS = {
@@ -34,6 +34,7 @@ SETTINGS = {
     "scheduler": {"commands_burst": 1000, "commands_per_second": 100},
     "relay": {"bind": "127.0.0.1"},
 }
+METRICS = "metrics.sock"
 # Runs go to the agent at once instead of waiting for the daemon's next look at its queue.
 AT_ONCE = """
 telemetry: {enabled: false}
@@ -55,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--part",
-        choices=["all", "store"],
+        choices=["all", "store", "steps"],
         default="all",
-        help="store: what the state database and looks into it cost, without Slurm",
+        help="store: what the state database and looks into it cost, without Slurm; "
+        "steps: what it costs that a run asks for jobs, beside a bare job array",
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -68,14 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="hpc-bench-") as path:
         local = Path(path)
         cluster = choose_cluster("auto", local / "slurm", say)
+        settings = {**SETTINGS, "metrics": {"listen": f"unix:{local / METRICS}"}}
         stack = Stack(
-            cluster, Directories(local=local, shared=local / "shared"), say=say, settings=SETTINGS
+            cluster, Directories(local=local, shared=local / "shared"), say=say, settings=settings
         )
         try:
             try:
-                figures = measure(stack, options, say)
+                start(stack)
+                figures = {} if options.part == "steps" else measure(stack, options, say)
+                figures |= of_steps(stack, options, say)
             finally:
                 stack.close()
+            if options.part == "steps":
+                show(figures, as_json=options.json)
+                return 0
             figures |= many_jobs(cluster, local / "scale", options.scale, say)
         finally:
             cluster.close(say)
@@ -84,14 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(stack: Stack, options: argparse.Namespace, say: Narrator) -> dict[str, Any]:
-    """Take all measurements."""
-    stack.directories.control_plane.mkdir(mode=0o700, parents=True)
-    (stack.directories.control_plane / "dagster.yaml").write_text(AT_ONCE)
-    stack.start_control_plane()
-    stack.configure_agent()
-    stack.start_agent()
-    stack.deploy_example()
-    stack.wait_loaded("example")
+    """Take the measurements of single runs."""
     say(f"Agent idle for {options.idle_seconds:.0f} s")
     idle = idle_agent(stack, options.idle_seconds)
     say(f"{options.runs} runs, one after the other, up to sbatch")
@@ -105,6 +106,26 @@ def measure(stack: Stack, options: argparse.Namespace, say: Narrator) -> dict[st
         "job running to first event (s)": summary(first_events),
         **idle,
     }
+
+
+def start(stack: Stack) -> None:
+    """Start all of a stack, and the example location."""
+    stack.directories.control_plane.mkdir(mode=0o700, parents=True)
+    (stack.directories.control_plane / "dagster.yaml").write_text(AT_ONCE)
+    stack.start_control_plane()
+    stack.configure_agent()
+    stack.start_agent()
+    stack.deploy_example()
+    stack.wait_loaded("example")
+
+
+def of_steps(stack: Stack, options: argparse.Namespace, say: Narrator) -> dict[str, Any]:
+    """Take the measurements of runs that ask for jobs, where there is a Slurm to compare with."""
+    if stack.cluster.kind != "slurm" or options.scale == "none":
+        return {}
+    commands, mapped = (1000, 100) if options.scale == "full" else (100, 10)
+    say(f"{commands} commands and {mapped} steps of a run, and the same as bare job arrays")
+    return steps.steps(stack, commands, mapped, stack.directories.local / METRICS)
 
 
 def many_jobs(
