@@ -29,9 +29,9 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
     ("metrics", "traces"),
-    ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
+    ("backup", "clock", "files", "inbound", "isolation", "service"),
     ("journal",),
-    ("hostile_files", "private_directories", "private_files"),
+    ("account", "hostile_files", "private_directories", "private_files"),
     ("descriptors", "doorbell", "errors", "hints", "redaction", "releases", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})

@@ -172,15 +172,16 @@ class Relay:
         stack.push_async_callback(self._listener.stop, settings.stop_seconds)
         self._certificate = prepared.certificate
         if settings.work_dir is not None:
-            told = self.announcement(advertised_hosts(settings), self.port)
+            told = self.announcement(prepared.hosts, self.port)
             await asyncio.to_thread(_announce, settings.work_dir, told)
         log.info("relay listens on %s:%d", settings.bind, self.port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    """What is on disk, and the bound port."""
+    """What is on disk, what jobs are told, and the bound port."""
 
+    hosts: tuple[str, ...]
     certificate: str
     tls: ssl.SSLContext
     secret: bytes
@@ -192,8 +193,8 @@ class _Prepared:
 def _prepare(settings: RelaySettings) -> _Prepared:
     """Read or make the relay's files and bind its port. Raises ConfigError."""
     private_directory(settings.state_dir)
-    names = [split_host(host)[0] for host in advertised_hosts(settings)]
-    certificate = load_or_create(settings.state_dir, names)
+    hosts = advertised_hosts(settings)
+    certificate = load_or_create(settings.state_dir, [split_host(host)[0] for host in hosts])
     temporary = None
     if settings.socket_dir is None:
         temporary = tempfile.TemporaryDirectory(prefix="hpc-agent-", dir="/tmp")
@@ -202,6 +203,7 @@ def _prepare(settings: RelaySettings) -> _Prepared:
         socket_dir = settings.socket_dir
         private_directory(socket_dir)
     return _Prepared(
+        hosts=hosts,
         certificate=certificate.pem,
         # Each connection lives long; tickets would only cost memory and confuse idle checks.
         tls=server_context(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import hpc_agent
+from hpc_agent.account import Account
 from hpc_agent.descriptors import as_given
 from hpc_agent.errors import (
     JobNotFoundError,
@@ -226,13 +226,13 @@ class LocalJobs:
         return f"local-{number}"
 
     def _job(self, job_id: str, path: Path, script: Script, *, name: str, comment: str) -> Job:
-        user = pwd.getpwuid(os.getuid())
+        account = Account.here()
         directory = Path(script.working_directory or Path.cwd())
         facts = {
             "job_id": job_id,
             "name": name,
             "host": socket.gethostname(),
-            "user": user.pw_name,
+            "user": account.name,
         }
         return Job(
             job_id=job_id,
@@ -246,10 +246,10 @@ class LocalJobs:
             error=script.error and str(expand(script.error, directory=directory, **facts)),
             environment={
                 "PATH": _PATH,
-                "HOME": user.pw_dir,
-                "USER": user.pw_name,
-                "LOGNAME": user.pw_name,
-                "SHELL": user.pw_shell,
+                "HOME": account.home,
+                "USER": account.name,
+                "LOGNAME": account.name,
+                "SHELL": account.shell,
                 "LANG": os.environ.get("LANG", "C.UTF-8"),
                 "SLURM_JOB_ID": job_id,
                 "SLURM_JOB_NAME": name,
