@@ -24,7 +24,8 @@ class AgentApi:
         self.launcher = LocalLauncher(run_id, grace=2)
         self.refusal = ""
         self.submitted: list[str] = []
-        self._jobs: dict[JobName, JobStatus] = {}
+        self._lock = threading.Lock()
+        self._jobs: dict[JobName, tuple[int, JobStatus]] = {}
         self._cursor = 0
 
     def answer(self, method: str, path: str, body: Any) -> dict[str, Any]:
@@ -56,23 +57,28 @@ class AgentApi:
             working_directory=asked["working_directory"],
         )
         (status,) = self.launcher.submit([request])
-        self._jobs[job] = status
+        with self._lock:
+            self._cursor += 1
+            self._jobs[job] = self._cursor, status
         return _plain(status)
 
     def _changes(self, after: int, wait: float) -> dict[str, Any]:
         until = time.monotonic() + wait
         while True:
-            now = {job: self.launcher.status(job) or status for job, status in self._jobs.items()}
-            news = [each for job, each in now.items() if after == 0 or each != self._jobs[job]]
+            cursor, news = self._since(after)
             if news or time.monotonic() > until:
-                self._jobs |= now
-                self._cursor += 1
-                return {
-                    "cursor": self._cursor,
-                    "events": 0,
-                    "jobs": [_plain(each) for each in news],
-                }
+                return {"cursor": cursor, "events": 0, "jobs": news}
             time.sleep(0.05)
+
+    def _since(self, after: int) -> tuple[int, list[dict[str, Any]]]:
+        with self._lock:
+            for job, (_, known) in self._jobs.items():
+                status = self.launcher.status(job)
+                if status is not None and status != known:
+                    self._cursor += 1
+                    self._jobs[job] = self._cursor, status
+            found = [_plain(status) for at, status in self._jobs.values() if at > after]
+            return self._cursor, found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -110,6 +111,30 @@ def test_bash_reports(instance: dg.DagsterInstance) -> None:
     assert checks(instance, result.run_id) == [("is_whole", True)]
 
 
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="no R here: install r-base-core")
+def test_r_reports(instance: dg.DagsterInstance) -> None:
+    """By a file without packages; text arrives as it is."""
+    program = r"""
+        source(Sys.getenv("DAGSTER_HPC_PIPES_R"))
+        of <- dagster_context("extras.of")
+        dagster_log("info", paste0("of ", of, "|", dagster_context("no", "-")))
+        dagster_materialize(list(rows = 120L, mean = 0.5, ok = TRUE, note = "a \"q\" \\\n\tb",
+                                 out = c(path = "a.txt")))
+        dagster_check("is_whole", TRUE, list(gaps = 0L))
+    """
+    extras = {"of": 'tab\t "all"\\ \n.'}
+    result = run(
+        streaming(command=["Rscript", "-e", program], extras=extras), instance, check_specs=IS_WHOLE
+    )
+    assert result.success
+    assert f"of {extras['of']}|-" in messages(instance, result.run_id)
+    ((_, metadata),) = materializations(instance, result.run_id)
+    assert (metadata["rows"], metadata["mean"], metadata["ok"]) == (120, 0.5, True)
+    assert metadata["note"] == 'a "q" \\\n\tb'
+    assert metadata["out"] == "a.txt"
+    assert checks(instance, result.run_id) == [("is_whole", True)]
+
+
 def test_bash_helper_is_quiet_without_dagster(tmp_path: Path) -> None:
     """A script that reports runs by hand as well."""
     helper = Path(dagster_hpc.__file__).parent / "languages" / "dagster_pipes.sh"
@@ -154,6 +179,21 @@ def test_op_passes_on_what_is_reported(instance: dg.DagsterInstance) -> None:
     ((asset, metadata),) = materializations(instance, result.run_id)
     assert (asset, metadata["n"]) == ("raw/rows", 1)
     assert checks(instance, result.run_id) == [("is_whole", False)]
+
+
+def test_check_is_made_by_a_command(instance: dg.DagsterInstance) -> None:
+    """A check of its own, whose answer the command gives."""
+
+    @dg.asset_check(asset="field")
+    def is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        command = bash("dagster_check -a field is_whole true")
+        done = PipesSlurmClient().run(context=context, command=command)
+        return done.get_asset_check_result()
+
+    job = dg.define_asset_job("checks", dg.AssetSelection.checks(is_whole))
+    defs = dg.Definitions(assets=[dg.AssetSpec("field")], asset_checks=[is_whole], jobs=[job])
+    result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
+    assert checks(instance, result.run_id) == [("is_whole", True)]
 
 
 def test_failure_says_how_it_ended(instance: dg.DagsterInstance) -> None:
@@ -292,3 +332,37 @@ def test_options_of_the_call_win_over_those_of_the_client() -> None:
         "dagster-hpc/partition": "gpu",
         "dagster-hpc/extra": json.dumps({"contiguous": True, "hint": "nomultithread"}),
     }
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="no MPI here: install openmpi-bin")
+@pytest.mark.parametrize("where", ["job", "allocation"])
+def test_parallel_command_runs_without_slurm(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As many processes as the options say, by mpiexec; in a job or in the op's own."""
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    command = bash('dagster_log info "rank $OMPI_COMM_WORLD_RANK"')
+    options = SlurmOptions(nodes="2", ntasks_per_node=1)
+    result = run(streaming(command=command, mpi=True, options=options, where=where), instance)
+    assert result.success
+    said = messages(instance, result.run_id)
+    assert sorted(each for each in said if each.startswith("rank")) == ["rank 0", "rank 1"]
+
+
+def test_job_that_was_started_again_reports_once(instance: dg.DagsterInstance) -> None:
+    """Its first reports count: Dagster has them already. What it logs is logged."""
+    text = """
+        for start in 1 2; do
+            dagster_log info "start $start"
+            dagster_materialize start:int=$start
+            dagster_check is_whole true start:int=$start
+        done
+    """
+    result = run(streaming(command=bash(text)), instance, check_specs=IS_WHOLE)
+    assert result.success
+    ((_, metadata),) = materializations(instance, result.run_id)
+    assert metadata["start"] == 1
+    assert checks(instance, result.run_id) == [("is_whole", True)]
+    said = messages(instance, result.run_id)
+    assert [each for each in said if each.startswith("start")] == ["start 1", "start 2"]

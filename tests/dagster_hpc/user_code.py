@@ -75,8 +75,7 @@ def unmarked(context: OpExecutionContext, one: int, other: int) -> int:
 
 @job(executor_def=slurm_executor)
 def places() -> None:
-    first = here()
-    unmarked(alone(beside(first)), stepped(first))
+    alone(beside(here()))
 
 
 @op(out=DynamicOut(), tags=HERE)
@@ -148,11 +147,6 @@ def second_at_second(context: OpExecutionContext, value: int) -> int:
     return value
 
 
-@job(executor_def=slurm_executor)
-def group_again() -> None:
-    third(second_at_second(first()), here())
-
-
 @op(tags=GROUP)
 def second_dies(context: OpExecutionContext, value: int) -> int:
     note(context)
@@ -201,7 +195,11 @@ def never(context: OpExecutionContext) -> None:
 
 
 @job(executor_def=slurm_executor)
-def bad_ends() -> None:
+def mixed() -> None:
+    """All places, a group of which a step is tried again, and bad ends."""
+    one = here()
+    unmarked(alone(beside(one)), stepped(one))
+    third(second_at_second(first()), one)
     never(exits())
     killed_once()
     raises()
@@ -257,3 +255,19 @@ def in_pool(context: OpExecutionContext) -> None:
 def pooled() -> None:
     in_pool.alias("in_pool_1")()
     in_pool.alias("in_pool_2")()
+
+
+@op(tags=SlurmOptions(partition="closed").tags(), retry_policy=RetryPolicy(max_retries=3))
+def on_closed(context: OpExecutionContext) -> None:
+    note(context)
+
+
+@op(tags=HERE)
+def one() -> int:
+    return 1
+
+
+@job(executor_def=slurm_executor)
+def refused() -> None:
+    on_closed()
+    alone(one())

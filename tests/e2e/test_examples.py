@@ -17,9 +17,10 @@ import yaml
 
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
+from hpc_agent.inspection.jobs import read_jobs
+from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.e2e.conftest import choice_of, running_stack
-from tests.e2e.test_recovery import wait_line
 from tests.preemption import slurm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -116,11 +117,21 @@ def test_requeued_training_goes_on_after_its_last_checkpoint(
     """No epoch is trained twice, and none is left out."""
     config = {"ops": {"digit_classifier": {"config": {"epochs": EPOCHS, "hidden_units": 256}}}}
     run_id = stack.webserver.launch("training", "train", config=config)
-    checkpoint = stack.directories.shared / "examples/training/checkpoints" / run_id / "last.joblib"
+    checkpoints = stack.directories.shared / "examples/training/checkpoints" / run_id
+    checkpoint = checkpoints / "digit_classifier" / "last.joblib"
     wait_for("no epoch ends", checkpoint.exists, seconds=120, alive=[stack.agent])
-    job_id = stack.job_of(run_id=run_id)["job_id"]
+    (job_id,) = (
+        row["job_id"]
+        for row in read_jobs(stack.config, EVERYTHING)
+        if row["run_id"] == run_id and row["kind"] == "step"
+    )
     slurm(slurm_cluster, "scontrol", "requeue", job_id)
-    wait_line(stack, run_id, f"Job {job_id} is PENDING (BeginTime")
+    waiting = "squeue", "--noheader", f"--jobs={job_id}", "--format=%T %r"
+    wait_for(
+        "the job does not wait again",
+        lambda: "PENDING BeginTime" in slurm(slurm_cluster, *waiting),
+        seconds=60,
+    )
     # Slurm lets a requeued job wait for two minutes before it may start.
     slurm(slurm_cluster, "scontrol", "update", f"JobId={job_id}", "StartTime=now")
     told = metadata_of(stack, run_id, "digit_classifier")
@@ -167,12 +178,13 @@ def test_interrupted_training_gives_the_same_model(
 ) -> None:
     """A checkpoint holds all that the next epoch depends on."""
     monkeypatch.syspath_prepend(str(EXAMPLES / "training"))
-    from training.assets import Training, untrained
+    from training.assets import Training
     from training.checkpoint import Checkpoint, load
     from training.digits import load_split
+    from training.train import untrained
 
     digits = load_split()
-    first = Checkpoint(model=untrained(Training())).next(digits)
+    first = Checkpoint(model=untrained(Training().model_dump())).next(digits)
     first.save(tmp_path / "last")
     through = first.next(digits)
     saved = load(tmp_path / "last")
@@ -196,7 +208,7 @@ def test_interrupted_training_gives_the_same_model(
             "training",
             "training.definitions",
             ("--select", "digit_classifier"),
-            "checkpoints/*/last.joblib",
+            "checkpoints/*/digit_classifier/last.joblib",
         ),
         pytest.param(
             "mpi",

@@ -137,16 +137,24 @@ def test_each_step_runs_in_its_place(stack: Stack) -> None:
 def test_run_worker_and_agent_die_and_nothing_is_lost_or_doubled(
     stack: Stack, slurm_cluster: SlurmCluster
 ) -> None:
-    """Slurm requeues the run worker while the agent is dead; its step goes on all the while."""
-    run_id = stack.webserver.launch("placed", "outlived")
+    """Slurm requeues the run workers while the agent is dead; step and command go on meanwhile."""
+    run_id, telling = (stack.webserver.launch("placed", job) for job in ("outlived", "telling"))
     step = running_step(stack, run_id)
-    job = stack.job_of(run_id=run_id)
+    poll(lambda: "told 5" in messages(stack, telling), "its command tells", 120)
+    jobs = [stack.job_of(run_id=each)["job_id"] for each in (run_id, telling)]
     stack.agent.kill()
-    slurm(slurm_cluster, "scontrol", "requeue", job["job_id"])
+    for job in jobs:
+        slurm(slurm_cluster, "scontrol", "requeue", job)
     stack.start_agent()
     # Slurm lets a requeued job wait for two minutes before it may start.
-    slurm(slurm_cluster, "scontrol", "update", f"JobId={job['job_id']}", "StartTime=now")
+    for job in jobs:
+        slurm(slurm_cluster, "scontrol", "update", f"JobId={job}", "StartTime=now")
     assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    assert stack.wait_finished(telling) == "SUCCESS", messages(stack, telling)
+    said = [text for text in messages(stack, telling) if text.startswith("told ")]
+    assert said == [f"told {number}" for number in range(1, 51)]
+    assert kinds(stack, telling).count("MaterializationEvent") == 1
+    assert len(steps_of(stack, telling)) == 1
     assert "after 1" in messages(stack, run_id)
     traces = stack.config.artifacts_of("prod", "placed") / "traces"
     assert traces.read_text().splitlines() == [f"slow {run_id}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
 import dagster as dg
@@ -62,11 +63,12 @@ def command_of(context: dg.OpExecutionContext, asked: Asked, defaults: Tags) -> 
         argv = parallel(argv, tags, kind=kind, is_step=is_inside(asked))
     if script is not None and script.ignored:
         context.log.info("%s: without effect here: %s", script.path, "; ".join(script.ignored))
+    directory = asked.get("working_directory") or (script.directory if script else None)
     return Command(
         argv=argv,
         tags=tags,
         environment={**variables_of(context), **asked.get("environment", {})},
-        working_directory=asked.get("working_directory") or (script.directory if script else None),
+        working_directory=str(Path(directory).absolute()) if directory else None,
         time_out=asked.get("time_out"),
     )
 

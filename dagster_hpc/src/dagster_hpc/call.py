@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+from dagster._core.pipes.client import PipesClientCompletedInvocation
 from dagster._core.pipes.context import build_external_execution_context_data
 
 from dagster_hpc.checkpoint import VARIABLE, Checkpoint
@@ -89,15 +90,14 @@ class Call:
 
     def _told(self, result: dg.PipesExecutionResult) -> Iterator[Result]:
         """Yield what Dagster is to be told, unless the event log has it."""
-        marker = self._marker(result)
-        metadata = {**(result.metadata or {}), **self._metadata(), MARKER: marker}
-        if self._op.has_assets_def:
-            if isinstance(result, dg.AssetCheckResult) and self._stored.has(marker):
-                yield from stand_in(self._op, result)
-            else:
-                yield self._settled(result)
-        elif not self._stored.has(marker):
-            yield as_event(result, metadata)
+        is_stored = self._stored.has(self._marker(result))
+        if not self._op.has_assets_def:
+            if not is_stored:
+                yield as_event(self._settled(result))
+        elif isinstance(result, dg.AssetCheckResult) and is_stored:
+            yield from stand_in(self._op, result)
+        else:
+            yield self._settled(result)
 
     def _settled(self, result: dg.PipesExecutionResult) -> Any:
         """Return a result with what is known of its job, marked; no event if there is one."""
@@ -127,7 +127,7 @@ class Call:
         return job
 
 
-class Completed(dg.PipesClientCompletedInvocation):
+class Completed(PipesClientCompletedInvocation):
     """A command that has succeeded, and its results.
 
     ``began`` is a time before its first job's start, by the clock of the shared file system.

@@ -22,7 +22,11 @@ from dagster_hpc.stored import Stored
 from dagster_hpc.watch import Watch
 
 _POLL_SECONDS = 0.2
-"""How late a message is at most, and the pause between two chunks that are read."""
+_LONGEST_POLL_SECONDS = 1.0
+"""How late a message is at most: each look opens three files on the shared file system.
+
+While something comes, the pause between two chunks is the shorter one.
+"""
 
 _LONGEST_END = 300.0
 """Seconds that a job is given to end once it was told to: the grace period and a busy Slurm."""
@@ -126,13 +130,14 @@ class CommandJob:
         self, command: Command, watch: Watch, messages: Messages, output: Output
     ) -> Iterator[None]:
         asked_at = self.exchange.delivered().created
+        pause = _POLL_SECONDS
         while not self._has_ended():
-            messages.pass_on()
-            output.pass_on()
+            has_news = any([messages.pass_on(), output.pass_on()])
+            pause = _POLL_SECONDS if has_news else min(pause * 1.2, _LONGEST_POLL_SECONDS)
             yield
             if command.time_out is not None and time.time() > asked_at + command.time_out:
                 raise self.failure(f"was ended after {command.time_out:g} s, the time that it had")
-            self._learn(watch.wait(self.status, _POLL_SECONDS))
+            self._learn(watch.wait(self.status, pause))
 
     def _end(self, watch: Watch, messages: Messages, output: Output) -> None:
         """Have the job ended, wait for that, and pass on what it says meanwhile."""

@@ -6,11 +6,13 @@ jobs (``step_jobs``).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from dagster import DagsterEvent
 from dagster._core.execution.context.system import IStepContext, PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.retries import RetryMode
 
 from dagster_hpc import groups, in_process
@@ -23,6 +25,11 @@ from dagster_hpc.step_arguments import arguments_of, needed_by
 from dagster_hpc.step_events import StepEvents, is_end
 from dagster_hpc.step_failure import fail
 from dagster_hpc.step_jobs import Cargo, Carrier, StepJobs, refused
+
+_MOST_LINES = 4
+"""Of a job that waits, in the run's log: there may be a thousand of them."""
+
+_LONGEST_HERE = 1.0
 
 
 class Dispatch:
@@ -90,16 +97,14 @@ class Dispatch:
 
     def depart(self) -> bool:
         """Send off what is ready; whether a step was executed here meanwhile."""
-        cargoes = self._cargoes()
-        here = [each for each in cargoes if each.place is Place.IN_PROCESS]
-        others = [each for each in cargoes if each.place is not Place.IN_PROCESS]
-        for each in [*others, *here[:1]]:
-            tell_launched(self._context(each.steps[0]), each.place, each.steps)
-        self._jobs.start(others)
-        self._ready += [each.steps[0] for each in here[1:]]
-        for each in here[:1]:
-            self._execute(each)
-        return bool(here)
+        loads = self._within_bounds(self._loads())
+        if not loads:
+            return False
+        known = self.active.get_known_state()
+        here = [load[0] for load in loads if self._place(load) is Place.IN_PROCESS]
+        others = [load for load in loads if self._place(load) is not Place.IN_PROCESS]
+        self._jobs.start([each for load in others if (each := self._cargo(load, known))])
+        return self._execute(here, known)
 
     def replay(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
         """Return what an earlier run worker has seen, as the state machine takes it."""
@@ -140,41 +145,41 @@ class Dispatch:
         """End all jobs. Raises JobError."""
         self._jobs.cancel()
 
-    def _cargoes(self) -> list[Cargo]:
-        """Return what can go; the rest stays ready."""
-        ready, self._ready = self._ready, []
+    def _loads(self) -> list[Sequence[str]]:
+        """Return the steps of each job that could go now; those of a group may have to wait."""
+        ready, self._ready = dict.fromkeys(self._ready), []
         loads: list[Sequence[str]] = []
         of_groups: dict[str, list[str]] = {}
         for step in ready:
-            group = self._tags(step).get(GROUP_TAG)
             if self._jobs.carries(step) or step not in self._events.in_flight:
                 continue
-            if group is None:
-                loads.append([step])
-            else:
+            if group := self._tags(step).get(GROUP_TAG):
                 of_groups.setdefault(group, []).append(step)
+            else:
+                loads.append([step])
         for group, steps in of_groups.items():
             load = groups.cargo(steps, self._pending(group), self._resolved())
             if load is None:
                 self._ready += steps
             else:
                 loads.append(load)
-        return self._within_bounds([each for load in loads if (each := self._cargo(load))])
+        return loads
 
-    def _within_bounds(self, cargoes: list[Cargo]) -> list[Cargo]:
+    def _within_bounds(self, loads: list[Sequence[str]]) -> list[Sequence[str]]:
         if self._max_jobs is None:
-            return cargoes
+            return loads
         room = self._max_jobs - self._jobs.going
         found = []
-        for each in cargoes:
-            if each.place is Place.JOB and room <= 0:
-                self._ready += [step for step in each.steps if step in self._events.in_flight]
-                continue
-            room -= each.place is Place.JOB
-            found.append(each)
+        for load in loads:
+            if self._place(load) is Place.JOB:
+                if room <= 0:
+                    self._ready += [step for step in load if step in self._events.in_flight]
+                    continue
+                room -= 1
+            found.append(load)
         return found
 
-    def _cargo(self, steps: Sequence[str]) -> Cargo | None:
+    def _cargo(self, steps: Sequence[str], known: KnownExecutionState) -> Cargo | None:
         """Return the request for steps; None for what cannot be asked for."""
         lead = self._name(steps[0])
         tags = self._tags(steps[0])
@@ -184,11 +189,12 @@ class Dispatch:
                 [self.active.get_step_by_key(step) for step in steps],
                 plan_context=self._run,
                 retry_mode=self._retries,
-                known_state=self.active.get_known_state(),
+                known_state=known,
             )
         except JobError as error:
             self._jobs.enter(place, list(steps), refused(lead, str(error)))
             return None
+        tell_launched(self._context(steps[0]), place, list(steps))
         request = JobRequest(
             job=lead,
             steps=[(step, _ours(self._tags(step))) for step in steps],
@@ -201,23 +207,46 @@ class Dispatch:
         places = [place_of(self._tags(step), self._default) for step in steps]
         return next((each for each in places if each is not Place.JOB), Place.JOB)
 
-    def _execute(self, cargo: Cargo) -> None:
-        step = self.active.get_step_by_key(cargo.steps[0])
-        known = needed_by([step], self.active.get_known_state())
-        message = in_process.execute(
-            step, plan_context=self._run, retry_mode=self._retries, known_state=known
-        )
-        state = "FAILED" if message else "COMPLETED"
-        status = JobStatus(
-            cargo.request.job, Phase.ENDED, job_id="the run worker", state=state, message=message
-        )
-        self._jobs.enter(cargo.place, cargo.steps, status)
+    def _execute(self, steps: Sequence[str], known: KnownExecutionState) -> bool:
+        """Execute steps here, for a second: the others of the run want to be heard as well."""
+        until = time.monotonic() + _LONGEST_HERE
+        for number, key in enumerate(steps):
+            if time.monotonic() > until:
+                self._ready += steps[number:]
+                break
+            step = self.active.get_step_by_key(key)
+            tell_launched(self._context(key), Place.IN_PROCESS, [key])
+            message = in_process.execute(
+                step,
+                plan_context=self._run,
+                retry_mode=self._retries,
+                known_state=needed_by([step], known),
+            )
+            state = "FAILED" if message else "COMPLETED"
+            status = JobStatus(
+                self._name(key), Phase.ENDED, job_id="the run worker", state=state, message=message
+            )
+            self._jobs.enter(Place.IN_PROCESS, [key], status)
+        return bool(steps)
 
     def _passed_on(self, events: list[DagsterEvent]) -> list[DagsterEvent]:
         for event in events:
             if event.step_key is not None and is_end(event):
                 self._jobs.finish(event.step_key)
+            if event.step_key is not None and event.is_step_up_for_retry:
+                self._unload_after(event.step_key)
         return events
+
+    def _unload_after(self, step: str) -> None:
+        """Take what needs a step from its job, which executes neither any more."""
+        pending = self.active._pending
+        left_out, border = set[str](), {step}
+        while border:
+            left_out |= border
+            border = {key for key, needed in pending.items() if needed & border} - left_out
+        for each in left_out - {step}:
+            self._events.forget(each)
+            self._jobs.finish(each)
 
     def _pending(self, group: str) -> Mapping[str, Set[str]]:
         """Return the members of a group that nobody has launched, and what they need."""
@@ -236,7 +265,13 @@ class Dispatch:
     def _tell(self, carrier: Carrier, before: JobStatus) -> None:
         if carrier.place is Place.JOB:
             context = self._context(carrier.lead)
-            tell_change(context, before, carrier.status, is_group=carrier.is_group)
+            carrier.lines += tell_change(
+                context,
+                before,
+                carrier.status,
+                is_group=carrier.is_group,
+                may_wait=carrier.lines < _MOST_LINES,
+            )
 
     def _context(self, step: str) -> IStepContext:
         return self._run.for_step(self.active.get_step_by_key(step))

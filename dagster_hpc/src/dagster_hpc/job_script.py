@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -78,6 +79,23 @@ def sbatch_argv(directory: Path, name: str, options: Mapping[str, str]) -> Seque
         *directives,
         str(directory / "job.sh"),
     ]
+
+
+def remember(directory: Path, job: JobName, job_id: str) -> None:
+    """Write down whose directory it is, and the number of its job, "" as long as it has none."""
+    content = {"name": job.name, "attempt": job.attempt, "job_id": job_id}
+    new = directory / "job.json.new"
+    new.write_text(json.dumps(content))
+    new.replace(directory / "job.json")
+
+
+def remembered(directory: Path) -> tuple[JobName, str] | None:
+    """Return whose directory it is and the number of its job, None where there is none."""
+    try:
+        content = json.loads((directory / "job.json").read_text())
+        return JobName(content["name"], content["attempt"]), content["job_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def job_id_of(directory: Path) -> str:

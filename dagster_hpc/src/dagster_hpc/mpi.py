@@ -9,6 +9,7 @@ from dagster_hpc.jobs import JobError, Tags
 
 _STARTER = str(Path(__file__).with_name("mpi.sh"))
 _PREFIX = "dagster-hpc/"
+_OF_A_STEP = ("nodes", "ntasks", "ntasks-per-node", "cpus-per-task")
 
 
 def parallel(
@@ -19,12 +20,10 @@ def parallel(
     ``kind`` is of ``srun --mpi``. ``is_step``: in an allocation that has more to do, so that srun
     is told how many tasks and nodes, and shares the cores of the process that waits.
     """
-    nodes, tasks = tags.get(f"{_PREFIX}nodes"), tags.get(f"{_PREFIX}ntasks")
     options = [f"--mpi={kind}"] if kind else []
     if is_step:
-        options += ["--overlap"]
-        options += [f"--nodes={nodes}"] if nodes else []
-        options += [f"--ntasks={tasks}"] if tasks else []
+        given = {name: tags.get(_PREFIX + name) for name in _OF_A_STEP}
+        options += ["--overlap", *(f"--{name}={value}" for name, value in given.items() if value)]
     return ["/bin/sh", _STARTER, str(_tasks(tags)), *options, "--", *argv]
 
 

@@ -12,7 +12,15 @@ from pathlib import Path
 
 from dagster_hpc import queue
 from dagster_hpc.folders import folder, last_lines, private
-from dagster_hpc.job_script import exit_code_of, job_id_of, job_name, sbatch_argv, write
+from dagster_hpc.job_script import (
+    exit_code_of,
+    job_id_of,
+    job_name,
+    remember,
+    remembered,
+    sbatch_argv,
+    write,
+)
 from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
 from dagster_hpc.options import options_of
 
@@ -20,6 +28,7 @@ _LONGEST_WAIT = 1.0
 _FIRST_LOOK, _SELDOM_LOOK = 2.0, 15.0
 _LOST_AFTER = 300.0
 """Seconds of absence under a queue that answers; Slurm shows what has ended for as long."""
+_LAST_SECONDS = 15.0
 _CALL_SECONDS = 120
 
 DIRECTORY = "DAGSTER_HPC_DIRECTORY"
@@ -48,6 +57,7 @@ class SbatchLauncher:
         self._news: set[JobName] = set()
         self._look_after = _FIRST_LOOK
         self._looked_at = time.monotonic()
+        self._has_read = False
         self._closed = threading.Event()
 
     def directory(self, job: JobName) -> str:
@@ -64,8 +74,11 @@ class SbatchLauncher:
         """Look at the queue when it is time: every two seconds at first, later every fifteen."""
         self._closed.wait(min(seconds, _LONGEST_WAIT))
         with self._lock:
-            if time.monotonic() - self._looked_at >= self._look_after:
-                self._look()
+            if not self._has_read:
+                self._has_read = True
+                for job in self._of_earlier_processes():
+                    self._find_again(job)
+            self._look_if_due()
             found = [self._jobs[job].status for job in self._news]
             self._news.clear()
             return found
@@ -75,24 +88,26 @@ class SbatchLauncher:
         with self._lock:
             if job not in self._jobs and not self._find_again(job):
                 return None
-            self._look()
+            self._look_if_due()
             return self._jobs[job].status
 
     def cancel(self, jobs: Sequence[JobName]) -> None:
         """Let scancel send SIGTERM, and SIGKILL after Slurm's KillWait."""
         with self._lock:
-            ids = [
-                self._jobs[job].status.job_id
-                for job in jobs
-                if job in self._jobs and self._jobs[job].status.phase is not Phase.ENDED
-            ]
+            asked = set(jobs)
+            ids = [each.status.job_id for each in self._going() if each.status.job in asked]
             argv = ["scancel", *(job_id for job_id in ids if job_id)]
             if len(argv) > 1:
                 _output(argv)
                 self._look_after = _FIRST_LOOK
 
     def close(self) -> None:
-        """End all jobs that have not ended: nobody else looks after them."""
+        """End all jobs that do not end by themselves in some seconds: nobody looks after them."""
+        until = time.monotonic() + _LAST_SECONDS
+        while time.monotonic() < until and self._going():
+            self._closed.wait(_LONGEST_WAIT)
+            with self._lock:
+                self._look()
         self._closed.set()
         self.cancel(list(self._jobs))
 
@@ -113,7 +128,7 @@ class SbatchLauncher:
         write(directory, request)
         name = job_name(self._run_id, request.job)
         # The directory knows the name before sbatch does: its answer may be lost.
-        (directory / "job").write_text("")
+        remember(directory, request.job, "")
         try:
             answer = _output(sbatch_argv(directory, name, options))
         except subprocess.TimeoutExpired:
@@ -123,15 +138,16 @@ class SbatchLauncher:
                 "sbatch has not answered in time, and no such job is in the queue"
             ) from None
         job_id = answer.partition(";")[0].strip()
-        (directory / "job").write_text(job_id)
+        remember(directory, request.job, job_id)
         self._note(_queued(request.job, job_id))
 
     def _find_again(self, job: JobName) -> bool:
         """Take up a job that was submitted before, by what its directory and the queue say."""
         directory = Path(self.directory(job))
-        if not (directory / "job").exists():
+        known = remembered(directory)
+        if known is None:
             return False
-        job_id = (directory / "job").read_text().strip() or job_id_of(directory)
+        job_id = known[1] or job_id_of(directory)
         if not job_id:
             name = job_name(self._run_id, job)
             job_id = next((each.job_id for each in queue.look(_output) if each.name == name), "")
@@ -140,14 +156,21 @@ class SbatchLauncher:
         self._note(_queued(job, job_id))
         return True
 
+    def _of_earlier_processes(self) -> list[JobName]:
+        found = [remembered(each) for each in (self._base / self._run_id).glob("*")]
+        return [known[0] for known in found if known and known[0] not in self._jobs]
+
+    def _going(self) -> list[_Job]:
+        return [each for each in self._jobs.values() if each.status.phase is not Phase.ENDED]
+
+    def _look_if_due(self) -> None:
+        if time.monotonic() - self._looked_at >= self._look_after:
+            self._look()
+
     def _look(self) -> None:
         """Ask once for all jobs; a query that fails teaches nothing."""
         self._looked_at = time.monotonic()
-        going = {
-            job.status.job_id: job
-            for job in self._jobs.values()
-            if job.status.phase is not Phase.ENDED
-        }
+        going = {job.status.job_id: job for job in self._going()}
         if not going:
             return
         try:
@@ -195,7 +218,7 @@ def _ended(status: JobStatus, state: str, code: int | None, directory: Path) -> 
         phase=Phase.ENDED,
         state=state,
         reason="",
-        exit_code=code,
+        exit_code=0 if state == "COMPLETED" else code,
         message=message,
         ended_at=time.time(),
     )

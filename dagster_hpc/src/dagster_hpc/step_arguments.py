@@ -54,12 +54,17 @@ def arguments_of(
 def needed_by(steps: Sequence[ExecutionStep], known: KnownExecutionState) -> KnownExecutionState:
     """Return the part of a run's state that concerns these steps."""
     keys = {step.key for step in steps}
-    above = {key for step in steps for key in step.get_execution_dependency_keys()} | keys
+    inputs = {
+        output
+        for step in steps
+        for each in step.step_inputs
+        for output in each.get_step_output_handle_dependencies()
+    }
     return known._replace(
         previous_retry_attempts={
             key: count for key, count in known.previous_retry_attempts.items() if key in keys
         },
-        ready_outputs={output for output in known.ready_outputs if output.step_key in above},
+        ready_outputs=known.ready_outputs & inputs,
         dynamic_mappings=_mappings(steps, known.dynamic_mappings),
     )
 

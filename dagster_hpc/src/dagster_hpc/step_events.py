@@ -61,6 +61,12 @@ class StepEvents:
                 self._waiting.setdefault(step, []).append(event)
         return found
 
+    def forget(self, step: str) -> None:
+        """Drop what waits of a step, which will be executed anew."""
+        self._waiting.pop(step, None)
+        self._begun.discard(step)
+        self._over.discard(step)
+
     def replay(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
         """Return the events of an earlier run worker: of what was told twice, the first.
 

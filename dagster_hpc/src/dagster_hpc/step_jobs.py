@@ -26,15 +26,24 @@ class Cargo:
 
 @dataclass
 class Carrier:
-    """A job that was asked for. ``steps`` are those of whose end nothing is known yet."""
+    """A job that was asked for. ``steps`` are those of whose end nothing is known yet.
+
+    ``is_here``: it runs on this machine, and no event of it is on its way when it has ended.
+    """
 
     place: Place
     steps: list[str]
     status: JobStatus
     lead: str
-    is_group: bool
+    is_here: bool
     changed: float = field(default_factory=time.monotonic)
     looks: int = 0
+    lines: int = 0
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it has more than one step left."""
+        return len(self.steps) > 1
 
     @property
     def has_ended(self) -> bool:
@@ -51,7 +60,7 @@ class Carrier:
     def is_judged(self) -> bool:
         """Whether all its events have been read: a look after its end, and some time."""
         late = _LATE_AFTER_SUCCESS if self.status.has_succeeded else _LATE_AFTER_FAILURE
-        if self.place is not Place.JOB or self.status.state == "REFUSED":
+        if self.is_here or self.status.state == "REFUSED":
             late = 0.0
         return self.has_ended and self.looks > 0 and time.monotonic() - self.changed >= late
 
@@ -112,8 +121,8 @@ class StepJobs:
 
     def enter(self, place: Place, steps: list[str], status: JobStatus) -> None:
         """Enter a job into the books."""
-        is_group = len(steps) > 1
-        self._carriers[status.job] = Carrier(place, list(steps), status, steps[0], is_group)
+        is_here = place is not Place.JOB or self._launcher is self._local
+        self._carriers[status.job] = Carrier(place, list(steps), status, steps[0], is_here)
 
     def note(self, statuses: Iterable[JobStatus]) -> None:
         """Take in how jobs stand; of others than those of steps, nothing."""
@@ -125,19 +134,19 @@ class StepJobs:
 
     def finish(self, step: str) -> None:
         """Note that an attempt of a step is over."""
-        for job, carrier in list(self._carriers.items()):
+        for carrier in self._carriers.values():
             if step in carrier.steps:
                 carrier.steps.remove(step)
-            if carrier.has_ended and not carrier.steps:
-                del self._carriers[job]
 
     def looked(self) -> Iterator[Lost]:
         """Note that all events have been read, and yield the steps that were left without an end.
 
         ``finish`` takes them from the books.
         """
-        for carrier in list(self._carriers.values()):
-            if carrier.is_judged:
+        for job, carrier in list(self._carriers.items()):
+            if carrier.has_ended and not carrier.steps:
+                del self._carriers[job]
+            elif carrier.is_judged:
                 for step in list(carrier.steps):
                     yield Lost(step, carrier.status, is_lead=step == carrier.lead)
             elif carrier.has_ended:

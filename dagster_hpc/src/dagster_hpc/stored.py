@@ -11,7 +11,9 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 from dagster_hpc.exchange import Delivered
 
-OpContext: TypeAlias = "dg.OpExecutionContext | dg.AssetExecutionContext"
+OpContext: TypeAlias = (
+    "dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext"
+)
 Result: TypeAlias = (
     "dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.Output[None] |"
     "dg.AssetMaterialization | dg.AssetCheckEvaluation"
@@ -87,7 +89,7 @@ def _marker_of(event: dg.EventLogEntry) -> str | None:
     return str(value.value) if value is not None else None
 
 
-def as_event(result: dg.PipesExecutionResult, metadata: dict[str, Any]) -> Result:
+def as_event(result: dg.PipesExecutionResult) -> Result:
     """Return a result as what an op may yield that makes no assets."""
     # A message of Pipes names asset and check.
     key = dg.AssetKey.from_coercible(result.asset_key or "")
@@ -97,9 +99,9 @@ def as_event(result: dg.PipesExecutionResult, metadata: dict[str, Any]) -> Resul
             check_name=result.check_name or "",
             passed=result.passed,
             severity=result.severity,
-            metadata=metadata,
+            metadata=result.metadata,
         )
-    return dg.AssetMaterialization(key, metadata=metadata)
+    return dg.AssetMaterialization(key, metadata=result.metadata)
 
 
 def stand_in(context: dg.OpExecutionContext, result: dg.AssetCheckResult) -> Iterator[Result]:

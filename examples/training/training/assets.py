@@ -1,14 +1,15 @@
 """The trained model, and whether it is good enough."""
 
-import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-import numpy as np
-from sklearn.neural_network import MLPClassifier
-from threadpoolctl import threadpool_limits
 
-from .checkpoint import Checkpoint, Epoch, load
+from dagster_hpc import Checkpoint, PipesSlurmClient, SlurmOptions
+
+from .checkpoint import load
 from .digits import load_split
 
 GOOD_ENOUGH = 0.9
@@ -24,81 +25,29 @@ class Training(dg.Config):
     seed: int = 0
 
 
-@dg.asset(
-    kinds={"scikitlearn", "slurm"},
-    op_tags={
-        "dagster-hpc/cpus-per-task": "1",
-        "dagster-hpc/mem": "1G",
-        "dagster-hpc/time": "00:10:00",
-    },
-)
-def digit_classifier(context: dg.AssetExecutionContext, config: Training) -> MLPClassifier:
+@dg.asset(kinds={"scikitlearn", "slurm"})
+def digit_classifier(
+    context: dg.AssetExecutionContext, config: Training, slurm: PipesSlurmClient
+) -> Iterator[Any]:
     """A network that reads handwritten digits, with a checkpoint after each epoch."""
-    path = checkpoint_path(context.run)
-    digits = load_split()
-    checkpoint = load(path) or Checkpoint(model=untrained(config))
-    resumed_after = len(checkpoint.epochs)
-    if resumed_after:
-        context.log.info("going on after epoch %d", resumed_after)
-    while len(checkpoint.epochs) < config.epochs:
-        with threadpool_limits(cpus()):
-            checkpoint = checkpoint.next(digits)
-        checkpoint.save(path)
-        context.log.info(
-            "epoch {0.number}: loss {0.loss:.4f}, accuracy {0.accuracy:.4f}".format(
-                checkpoint.epochs[-1]
-            )
-        )
-    last = checkpoint.epochs[-1]
-    context.add_output_metadata(
-        {
-            "loss": last.loss,
-            "accuracy": last.accuracy,
-            "resumed_after_epoch": resumed_after,
-            "epochs": table_of(checkpoint.epochs),
-        }
+    yield from slurm.stream(
+        context=context,
+        command=[sys.executable, "-m", "training.train"],
+        options=SlurmOptions(cpus_per_task=1, mem="1G", time="00:10:00"),
+        extras=config.model_dump(),
+        checkpoint=Checkpoint(),
     )
-    return checkpoint.model
 
 
 @dg.asset_check(asset=digit_classifier)
-def reads_unseen_digits(digit_classifier: MLPClassifier) -> dg.AssetCheckResult:
+def reads_unseen_digits(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Nine of ten images that had no part in the training are read right."""
-    accuracy = float(digit_classifier.score(*load_split().test))
+    event = context.instance.get_latest_materialization_event(digit_classifier.key)
+    if event is None or event.asset_materialization is None:
+        raise dg.Failure("there is no model yet")
+    path = event.asset_materialization.metadata["model"].value
+    checkpoint = load(Path(str(path)))
+    if checkpoint is None:
+        raise dg.Failure(f"the model is not at {path} any more")
+    accuracy = float(checkpoint.model.score(*load_split().test))
     return dg.AssetCheckResult(passed=accuracy >= GOOD_ENOUGH, metadata={"accuracy": accuracy})
-
-
-def checkpoint_path(run: dg.DagsterRun) -> Path:
-    """Return the run's file: the same for all its attempts, and for re-executions of it."""
-    directory = Path("checkpoints", run.root_run_id or run.run_id)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory / "last.joblib"
-
-
-def cpus() -> int | None:
-    """Return how many CPUs the job has: the libraries' own guess is all of the node's."""
-    given = os.environ.get("SLURM_CPUS_PER_TASK")
-    return int(given) if given else None
-
-
-def untrained(config: Training) -> MLPClassifier:
-    """Return the network with nothing learnt.
-
-    With a generator and not a number, epochs differ in their order, and checkpoints have its state.
-    """
-    return MLPClassifier(
-        hidden_layer_sizes=(config.hidden_units,),
-        batch_size=config.batch_size,
-        learning_rate_init=config.learning_rate,
-        random_state=np.random.RandomState(config.seed),
-    )
-
-
-def table_of(epochs: tuple[Epoch, ...]) -> dg.TableMetadataValue:
-    """Return the learning curve."""
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord({"epoch": each.number, "loss": each.loss, "accuracy": each.accuracy})
-            for each in epochs
-        ]
-    )

@@ -100,6 +100,7 @@ def endless() -> None:
 def slow(context: dg.OpExecutionContext) -> int:
     """Takes a while, and leaves a trace each time that it is executed."""
     traces = Path(os.environ["HPC_AGENT_ARTIFACTS"], "traces")
+    traces.parent.mkdir(parents=True, exist_ok=True)
     with traces.open("a") as file:
         file.write(f"slow {context.run_id}\n")
     time.sleep(12)
@@ -139,10 +140,27 @@ def greeted(context: dg.AssetExecutionContext, solver: PipesSlurmClient) -> Any:
     ).get_materialize_result()
 
 
+@dg.asset(kinds={"slurm"})
+def told(context: dg.AssetExecutionContext, solver: PipesSlurmClient) -> Iterator[Any]:
+    """A program that goes on telling while its op's process dies."""
+    script = (
+        '. "$DAGSTER_HPC_PIPES_SH"; for number in {1..50}; do dagster_log info "told $number"; '
+        "sleep 0.5; done; dagster_materialize numbers:int=50"
+    )
+    yield from solver.stream(context=context, command=["bash", "-c", script], options=SMALL)
+
+
+telling = dg.define_asset_job(
+    "telling",
+    selection=[told],
+    executor_def=slurm_executor,
+    tags={"dagster-hpc/on-preempt": "requeue"},
+)
+
 counted = slurm_script_asset(SlurmScript(str(Path(__file__).parent / "batch" / "count.sbatch")))
 
 defs = dg.Definitions(
-    assets=[solved, greeted, counted],
-    jobs=[everywhere, dying, endless, outlived],
+    assets=[solved, greeted, told, counted],
+    jobs=[everywhere, dying, endless, outlived, telling],
     resources={"solver": PipesSlurmClient()},
 )

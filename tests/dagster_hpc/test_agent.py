@@ -1,0 +1,134 @@
+"""Jobs through the agent's API, and runs whose jobs outlive their run worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from dagster_hpc.agent import AgentLauncher
+from dagster_hpc.jobs import JobError, JobName, JobRequest
+
+from tests.dagster_hpc.agent_server import TOKEN, FakeAgent, served
+from tests.dagster_hpc.runs import RUN, Bench, bench, poll
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
+    """An agent whose jobs have their directories in the test's."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    return FakeAgent(RUN)
+
+
+@pytest.fixture
+def url(agent: FakeAgent) -> Iterator[str]:
+    with served(agent) as address:
+        yield address
+
+
+def command(name: str, *argv: str, partition: str = "open") -> JobRequest:
+    return JobRequest(JobName(name), [(name, {"dagster-hpc/partition": partition})], command=argv)
+
+
+def test_jobs_of_a_run_go_through_the_agent(agent: FakeAgent, url: str) -> None:
+    """Submitted once, followed to the end, found by name; no proxy is in between."""
+    launcher = AgentLauncher(url, TOKEN)
+    asked = [command("good", "sh", "-c", "exit 0"), command("bad", "x", partition="closed")]
+    good, bad = launcher.submit(asked)
+    assert good.job == JobName("good")
+    assert (bad.state, bad.message) == ("REFUSED", "partition closed may not be used here")
+    ended = poll(lambda: [each for each in launcher.changes(5) if each.has_succeeded])
+    assert ended[0].job == JobName("good")
+    assert launcher.status(JobName("good")) == ended[0]
+    assert launcher.status(JobName("other")) is None
+    assert launcher.directory(JobName("good")) == agent.local.directory(JobName("good"))
+
+
+def test_an_agent_that_is_away_is_asked_again(agent: FakeAgent, url: str) -> None:
+    """Without news meanwhile; one that stays away is named."""
+    launcher = AgentLauncher(url, TOKEN)
+    agent.away = 3
+    assert launcher.changes(0) == ()
+    launcher.submit([command("a", "true")])
+    assert agent.submitted["a"] == 1
+    gone = AgentLauncher("http://127.0.0.1:9", TOKEN, patience=1)
+    assert gone.changes(0) == ()
+    with pytest.raises(JobError, match="has not answered for 1 s"):
+        gone.submit([command("a", "true")])
+
+
+def test_a_refusal_is_in_the_agents_words(url: str) -> None:
+    """And is not tried again."""
+    with pytest.raises(JobError, match="this token is of no run"):
+        AgentLauncher(url, "stolen").changes(1)
+
+
+def test_events_of_other_jobs_end_the_wait(agent: FakeAgent, url: str) -> None:
+    """So the end of a step is seen at once, and nobody polls for it."""
+    launcher = AgentLauncher(url, TOKEN)
+    launcher.changes(0)
+    asked = agent.calls["GET /_hpc/steps"]
+    assert launcher.changes(0.4) == []
+    assert agent.calls["GET /_hpc/steps"] == asked + 1
+    threading.Timer(0.3, agent.write_event).start()
+    beginning = time.monotonic()
+    assert launcher.changes(30) == []
+    assert time.monotonic() - beginning < 10
+
+
+def test_many_jobs_are_few_calls(agent: FakeAgent, url: str) -> None:
+    """A thousand at most in each, and not more than the agent reads at once."""
+    launcher = AgentLauncher(url, TOKEN)
+    launcher.submit([command(f"n{number}", "x", partition="closed") for number in range(1500)])
+    assert agent.calls["POST /_hpc/steps"] == 2
+    long = replace(command("long", "x", partition="closed"), arguments="x" * 100_000)
+    launcher.submit([replace(long, job=JobName(f"l{number}")) for number in range(100)])
+    assert agent.calls["POST /_hpc/steps"] == 4
+
+
+@pytest.fixture
+def there(tmp_path: Path, url: str) -> Iterator[Bench]:
+    """Runs whose jobs are the agent's."""
+    variables = {"HPC_AGENT_API_URL": url, "HPC_AGENT_JOB_TOKEN": TOKEN}
+    with bench(tmp_path, **variables) as made, pytest.MonkeyPatch.context() as patch:
+        # The jobs' environment: the run's instance, as the agent gives it to them.
+        for name, value in made.environment.items():
+            patch.setenv(name, value)
+        yield made
+
+
+def test_jobs_outlive_their_run_worker(agent: FakeAgent, there: Bench) -> None:
+    """The next one finds them by name, and starts its own processes alone again."""
+    worker = there.start("long")
+    poll(lambda: there.words("long_job") and there.words("long_process"))
+    worker.kill()
+    worker.communicate()
+    job = psutil.Process(int(there.words("long_job")[0]))
+    assert job.is_running()
+    again = there.start("long", resume=True)
+    poll(lambda: len(there.words("long_process")) == 2)
+    (there.directory / "go").touch()
+    poll(lambda: "long_process" in there.of().steps("STEP_SUCCESS"))
+    agent.local.cancel([JobName("long_job")])
+    output, _ = again.communicate(timeout=60)
+    run = there.of()
+    assert run.status == "FAILURE", output
+    assert run.steps("STEP_FAILURE") == ["long_job"]
+    assert len(there.words("long_job")) == 1
+    assert agent.submitted == {"long_job": 1}
+
+
+def test_a_refused_step_fails_with_the_agents_words(agent: FakeAgent, there: Bench) -> None:
+    """Without another attempt, and the others go on; an agent that is away delays them only."""
+    agent.away = 3
+    run = there.run("refused")
+    assert run.failure("on_closed").strip() == "partition closed may not be used here"
+    assert run.steps("STEP_UP_FOR_RETRY") == []
+    assert "alone" in run.steps("STEP_SUCCESS")
+    assert agent.submitted == {"on_closed": 1, "alone": 1}
+    assert agent.local.status(JobName("alone")) is not None
