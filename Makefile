@@ -12,13 +12,14 @@ ARGS ?=
 # Processes that run tests, each with a Slurm of its own: most tests wait more than they compute.
 WORKERS ?= 3
 
-.PHONY: help setup demo test versions slurm-versions check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
+.PHONY: help setup demo test versions slurm-versions machines check format lint types spelling docs screenshots lock bench bench-full soak chaos chaos-full defences storage-suites docker-demo docker-test sbom audit dist clean
 
 help:
 	@echo "make demo         run the whole thing once on this machine (ARGS=\"--once --json\")"
 	@echo "make test         all tests; real Slurm is used where it can be had"
 	@echo "make versions     user code on each supported release of Dagster, all at once"
 	@echo "make slurm-versions  tests/slurm on Slurm 22.05, 24.11 and 26.05 (root, Debian)"
+	@echo "make machines     README, tutorial and services on a bare Debian that its systemd boots (root)"
 	@echo "make check        formatting, lint, types, spelling, docs, vulnerabilities, tests: what CI runs"
 	@echo "make docs         the documentation as a site, in docs/_build/html; a warning is an error"
 	@echo "make bench        latencies and memory, measured on this machine"
@@ -64,6 +65,9 @@ versions: $(READY)
 
 slurm-versions: $(READY)
 	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)
+
+machines: $(READY)
+	@$(VENV)/bin/python -m pytest tests/machines -m machines $(ARGS)
 
 check: $(READY)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types spelling docs audit
@@ -117,7 +121,7 @@ docker-demo:
 	@docker/demo $(ARGS)
 
 # For a site; for this repository, with the same releases of what both have; for building alone.
-LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top
+LOCKED := pyproject.toml --extra control-plane --extra postgres --extra ssh --extra top --extra otel
 # With extras, since pip takes `gql[requests]` for another package than the locked `gql`.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
   --no-header --no-strip-extras --generate-hashes

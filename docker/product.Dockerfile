@@ -41,10 +41,14 @@ FROM package AS agent
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends openssh-client slurm-client \
- && rm -rf /var/lib/apt/lists/* /etc/munge/munge.key
+ && rm -rf /var/lib/apt/lists/* /etc/munge/munge.key \
+ && install -d -o hpc-agent -g hpc-agent -m 0700 /var/lib/hpc-agent
 USER hpc-agent
+VOLUME /var/lib/hpc-agent
 WORKDIR /home/hpc-agent
-CMD ["start", "--config", "/etc/hpc-agent/agent.yaml"]
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s CMD hpc-agent status | grep -q 'runs on'
+# With /etc/hpc-agent/agent.yaml, where nothing else is named.
+CMD ["start"]
 
 
 FROM package AS control-plane
@@ -52,5 +56,10 @@ RUN install -d -o hpc-agent -g hpc-agent -m 0700 /var/lib/hpc-agent-control-plan
 USER hpc-agent
 WORKDIR /var/lib/hpc-agent-control-plane
 VOLUME /var/lib/hpc-agent-control-plane
+# So that commands in the container (`docker exec`) find it without --home.
+ENV DAGSTER_HOME=/var/lib/hpc-agent-control-plane
 EXPOSE 8443 3000
-CMD ["control-plane", "start", "--home", "/var/lib/hpc-agent-control-plane"]
+HEALTHCHECK --interval=30s --timeout=20s --start-period=120s \
+    CMD hpc-agent control-plane status | grep -q '^UI '
+# Its own loopback is nobody's: who reaches the two ports is for the engine to say (`docker run --publish`).
+CMD ["control-plane", "start", "--host", "0.0.0.0", "--webserver-host", "0.0.0.0"]

@@ -22,8 +22,14 @@ class Account:
 
     @classmethod
     def here(cls) -> Self:
-        """Return that of this process."""
-        entry = pwd.getpwuid(os.getuid())
+        """Return that of this process. Raises ConfigError where its user is not known by a name."""
+        try:
+            entry = pwd.getpwuid(os.getuid())
+        except KeyError:
+            raise ConfigError(
+                f"user {os.getuid()} has no password entry here; "
+                "in a container, mount the /etc/passwd of a machine that knows it"
+            ) from None
         return cls(name=entry.pw_name, home=entry.pw_dir, shell=entry.pw_shell)
 
     @classmethod

@@ -28,11 +28,11 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("dagster_plus", "slurm", "conformance"),
     ("config", "grpc", "outgoing", "control_plane"),
-    ("metrics",),
-    ("account", "backup", "clock", "files", "inbound", "isolation", "service"),
+    ("metrics", "traces"),
+    ("backup", "clock", "files", "inbound", "isolation", "service"),
     ("journal",),
-    ("hostile_files", "private_directories", "private_files"),
-    ("descriptors", "errors", "hints", "redaction", "releases", "seldom", "tls"),
+    ("account", "hostile_files", "private_directories", "private_files"),
+    ("descriptors", "doorbell", "errors", "hints", "redaction", "releases", "seldom", "tls"),
 )
 ALONE = frozenset({"node"})
 LOAD_DAGSTER = frozenset({"conformance", "control_plane", "demo"})

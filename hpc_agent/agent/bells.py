@@ -21,6 +21,7 @@ class Bells:
     conclude: Bell = field(default_factory=Bell)
     measure: Bell = field(default_factory=Bell)
     report: Bell = field(default_factory=Bell)
+    commands: Bell = field(default_factory=Bell)
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)
     steps: Broadcast = field(default_factory=Broadcast)

@@ -9,8 +9,10 @@ from functools import partial
 
 from sqlite_utils import Database
 
+from hpc_agent.agent.adopt import adopt
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.purge import collect_garbage
+from hpc_agent.doorbell import UNHEARD_SECONDS
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.wording import describe
@@ -25,8 +27,8 @@ from hpc_agent.workers.change import NOTHING, Change
 
 log = logging.getLogger(__name__)
 
-# Whoever asks waits for the outcome, by looking into the database as this does.
-_INTERVAL_SECONDS = 2.0
+# What is held back or finished meanwhile is no change that a bell tells of.
+_HELD_BACK_SECONDS = 2.0
 
 
 class CommandsLoop:
@@ -40,9 +42,10 @@ class CommandsLoop:
         store, wall = self._context.store, self._context.wall
         while (command := await store.run(lambda db: commands.begin(db, wall()))) is not None:
             await self._carry_out(command)
-        await self._tell_paused()
+        is_paused = await self._tell_paused()
         await self._stop_when_drained()
-        return _INTERVAL_SECONDS
+        is_holding_back = is_paused or self._context.drain.is_on
+        return _HELD_BACK_SECONDS if is_holding_back else UNHEARD_SECONDS
 
     async def _carry_out(self, command: Command) -> None:
         store = self._context.store
@@ -60,23 +63,28 @@ class CommandsLoop:
         store, subject = self._context.store, command.subject
         match command.kind:
             case CommandKind.CANCEL:
-                return await self._cancel(str(subject["key"]))
+                outcome = await self._cancel(str(subject["key"]))
             case CommandKind.PAUSE:
-                return await store.run(lambda db: self._pause(db, **subject))
+                outcome = await store.run(lambda db: self._pause(db, **subject))
             case CommandKind.RESUME:
-                return await self._resume(**subject)
+                outcome = await self._resume(**subject)
             case CommandKind.DRAIN:
-                return await store.run(lambda db: self._begin_drain(db, **subject))
-            case CommandKind.GC:
-                return await collect_garbage(self._context, **subject)
+                outcome = await store.run(lambda db: self._begin_drain(db, **subject))
             case CommandKind.ACCEPT:
                 await store.run(self._context.drain.end)
-                return "requests are taken again"
+                outcome = "requests are taken again"
+            case CommandKind.GC:
+                outcome = await collect_garbage(self._context, **subject)
+            case CommandKind.ADOPT:
+                outcome = await adopt(self._context, **subject)
+        return outcome
 
     async def _cancel(self, key: str) -> str:
         worker = await self._context.store.run(lambda db: workers.find(db, key))
         if worker is None:
             raise UsageError(f"there is no job {key!r}")
+        if worker.kind is WorkerKind.STEP:
+            return await self._cancel_step(worker)
         if worker.kind is not WorkerKind.RUN_WORKER:
             raise UsageError(
                 f"{key} is no run: the agent would start another server at once. "
@@ -89,6 +97,16 @@ class CommandsLoop:
             key, "An operator of the cluster ends the run (hpc-agent cancel).", source="operator"
         )
         return f"run {ended.run_id} is asked to end: {describe(ended)}"
+
+    async def _cancel_step(self, worker: Worker) -> str:
+        """Its run goes on, and decides what a step means that was ended."""
+        ending = self._context.step_ending
+        noted = await self._context.store.run(lambda db: ending.note(db, [worker]))
+        await ending.signal(noted)
+        name = f"step {worker.step} of run {worker.run_id}"
+        if not noted:
+            return f"{name} has no job that goes on: {describe(worker)}"
+        return f"{name} is asked to end: {describe(noted[0])}"
 
     def _pause(self, db: Database, location: str, deployment: str) -> str:
         pause = Pause(location, deployment, self._context.wall())
@@ -121,14 +139,19 @@ class CommandsLoop:
         then = ", then the agent stops" if stop else ""
         return f"nothing new is taken; to be finished: {words or 'nothing'}{then}"
 
-    async def _tell_paused(self) -> None:
-        """Let the runs that wait for a pause to end say so, those that came in since included."""
+    async def _tell_paused(self) -> bool:
+        """Let the runs that wait for a pause to end say so, those that came in since included.
+
+        False when nothing is paused.
+        """
         told: set[str] = set()
-        for pause in await self._context.store.run(pauses.all_of):
+        found = await self._context.store.run(pauses.all_of)
+        for pause in found:
             held = await self._context.store.run(partial(pauses.held_back, pause=pause))
             # One that two pauses hold back names the older one, and does not change its mind.
             await self._tell([key for key in held if key not in told], _reason(pause))
             told.update(held)
+        return bool(found)
 
     async def _tell(self, keys: Sequence[str], reason: str) -> None:
         now = self._context.clock()

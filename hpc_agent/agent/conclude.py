@@ -8,6 +8,7 @@ from collections.abc import Callable
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
+from hpc_agent.agent.traces import worker_spans
 from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.errors import ControlPlaneUnavailableError
@@ -19,6 +20,7 @@ from hpc_agent.steps.planner import StepPlanner
 from hpc_agent.store import inbox, steps, workers
 from hpc_agent.store.phases import FINAL
 from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.traces.tracer import SILENT
 from hpc_agent.workers import answers, run_log
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ class ConcludeLoop:
 
         if await self._context.store.run(write):
             self._revoke(worker.key)
+            await self._trace(worker)
         elif worker.kind is WorkerKind.STEP:
             await self._close(worker, LastWord(run_end=RunEnd.NOTHING))
         else:
@@ -163,6 +166,16 @@ class ConcludeLoop:
             return self._ending.note_all(db, str(worker.run_id))
 
         await self._ending.signal(await self._context.store.run(write))
+        await self._trace(worker)
+
+    async def _trace(self, worker: Worker) -> None:
+        context = self._context
+        if context.tracer is SILENT:
+            return
+        history = await context.store.run(lambda db: workers.history(db, worker.key))
+        now = context.clock()
+        for span in worker_spans(worker, history, now=now, ahead=context.wall() - now):
+            context.tracer.add(span)
 
 
 def _with_reason(word: LastWord, worker: Worker, no_more: NoMore) -> LastWord:

@@ -24,6 +24,8 @@ from hpc_agent.steps.ending import StepEnding
 from hpc_agent.store.database import Store
 from hpc_agent.store.draining import Drain
 from hpc_agent.store.workers import Placement, Worker
+from hpc_agent.traces.tracer import SILENT as UNTRACED
+from hpc_agent.traces.tracer import Tracer
 from hpc_agent.workers.changes import Changes
 
 # AGENT_HEARTBEAT_ERROR_LIMIT and DAGSTER_CLOUD_AGENT_ERROR_SIZE_LIMIT of the stock agent.
@@ -71,6 +73,7 @@ class Context:
     changes: Changes
     bells: Bells
     meter: Meter = SILENT
+    tracer: Tracer = UNTRACED
     partitions: PartitionBook | None = None
     errors: RecentErrors = field(default_factory=RecentErrors)
     troubles: Troubles = field(default_factory=Troubles)

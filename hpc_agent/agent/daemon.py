@@ -32,6 +32,7 @@ from hpc_agent.agent.loop import Bell, repeat
 from hpc_agent.agent.measure import MeasureLoop
 from hpc_agent.agent.metrics import scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
+from hpc_agent.agent.partitions import PartitionsLoop
 from hpc_agent.agent.poll import PollLoop
 from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.agent.relay import OpenedRelay, open_relay
@@ -59,6 +60,7 @@ from hpc_agent.code_servers.starting import Starting
 from hpc_agent.code_servers.uploads import Uploads
 from hpc_agent.config import AgentConfig, TokenSource
 from hpc_agent.dagster_plus.client import AgentApi
+from hpc_agent.doorbell import answered
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.layers import check_layers
 from hpc_agent.jobs.node_program import build_node_program
@@ -67,10 +69,12 @@ from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.metrics.agent import AGENT
 from hpc_agent.metrics.meter import meter_for
+from hpc_agent.relay.server import Relay
 from hpc_agent.service.notify import Notifier
-from hpc_agent.store import meta, partition_use, tracking
+from hpc_agent.store import meta, tracking
 from hpc_agent.store.database import Store
 from hpc_agent.store.meta import Identity
+from hpc_agent.traces.tracer import tracer_for
 from hpc_agent.workers.changes import Changes, Signature
 
 log = logging.getLogger(__name__)
@@ -154,6 +158,10 @@ async def _open(
     api = await stack.enter_async_context(
         AgentApi(config.control_plane, token=token, renew=token.renew, agent_id=identity.agent_id)
     )
+    tracer = await asyncio.to_thread(
+        tracer_for, config.traces.endpoint, service="hpc-agent", instance=identity.agent_id
+    )
+    stack.push_async_callback(asyncio.to_thread, tracer.close)
     tokens = JobTokens(identity.token_secret)
     context = Context(
         config=config,
@@ -180,16 +188,10 @@ async def _open(
             meter=meter,
         ),
         bells=bells,
-        partitions=partition_book(
-            config,
-            cluster.scheduler,
-            clock,
-            keep=lambda facts: store.run(
-                lambda db: partition_use.keep_idle(db, facts.nodes, time.time())
-            ),
-        ),
+        partitions=partition_book(config, cluster.scheduler, clock),
         clock=clock,
         meter=meter,
+        tracer=tracer,
         stop=stop,
     )
     await store.run(context.drain.recall)
@@ -198,12 +200,20 @@ async def _open(
     )
     relay = opened.relay
     await stack.enter_async_context(shown_metrics(context, relay))
+    await stack.enter_async_context(answered(config.home, lambda: _look_around(context, relay)))
     demand = Demand(config.code_servers.server_ttl, context.clock)
     channels = Channels(relay)
     stack.push_async_callback(channels.close)
     servers = _code_servers(context, channels, demand)
     await servers.fleet.recall()
     return _loops(context, opened, servers, tasks, owner), context
+
+
+def _look_around(context: Context, relay: Relay) -> None:
+    """Somebody has changed a database of ours: which of them, and what in it, is soon found out."""
+    context.bells.commands.ring()
+    context.bells.report.ring()
+    relay.look_into_spool()
 
 
 async def _take_over(store: Store, owner: str, clock: SteadyClock) -> Identity:
@@ -278,8 +288,9 @@ def _loops(
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         *_artifacts_loop(context),
+        *_partitions_loop(context),
         _NamedLoop("poll", PollLoop(context).step, Bell()),
-        _NamedLoop("commands", CommandsLoop(context).step, Bell()),
+        _NamedLoop("commands", CommandsLoop(context).step, bells.commands),
         _NamedLoop("serve", serve.step, bells.serve),
         _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context, heard=opened.reports.heard).step, bells.watch),
@@ -310,6 +321,13 @@ def _artifacts_loop(context: Context) -> list[_NamedLoop]:
     if context.config.has_files_elsewhere:
         return []
     return [_NamedLoop("artifacts", ArtifactsLoop(context).step, Bell())]
+
+
+def _partitions_loop(context: Context) -> list[_NamedLoop]:
+    seconds = context.config.scheduler.partitions_seconds
+    if seconds is None or context.config.scheduler.kind != "slurm":
+        return []
+    return [_NamedLoop("partitions", PartitionsLoop(context, every_seconds=seconds).step, Bell())]
 
 
 def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[_NamedLoop]:

@@ -65,6 +65,11 @@ class Readings:
         return [
             build_reading(metrics.BUILD_INFO),
             *_of_workers(census),
+            *(
+                Reading(metrics.PAUSED, 1, (each.location, each.deployment))
+                for each in census.paused
+            ),
+            Reading(metrics.DRAINING, float(context.drain.is_on)),
             Reading(metrics.REQUESTS_OPEN, census.requests),
             Reading(metrics.REQUESTS_OLDEST, _age(census.oldest_request_at, now)),
             *_of_queue("outbox", census.outbox, now),

@@ -14,8 +14,9 @@ from sqlite_utils import Database
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.isolation import for_each
-from hpc_agent.store import tracking
+from hpc_agent.store import tracking, workers
 from hpc_agent.store.phases import Phase
+from hpc_agent.store.tracking import LiveRun
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers import intents, run_log
 
@@ -47,13 +48,13 @@ class OrphansLoop:
         )
         if not asked:
             return _INTERVAL_SECONDS
-        self._last_asked = str(asked[-1].run_id)
+        self._last_asked = asked[-1].run_id
         self._forget(context.clock())
         # Grouped by deployment, since runs live in one.
-        deployments = sorted({worker.deployment for worker in asked})
+        deployments = sorted({run.deployment for run in asked})
 
         async def ask(deployment: str) -> None:
-            mine = {str(each.run_id): each for each in asked if each.deployment == deployment}
+            mine = {each.run_id: each for each in asked if each.deployment == deployment}
             over = await agent_calls.finished_runs(context.api, list(mine), deployment=deployment)
             ending = [
                 (mine[run_id], status)
@@ -72,7 +73,7 @@ class OrphansLoop:
         await for_each("orphans", deployments, ask, name=str)
         return _INTERVAL_SECONDS
 
-    async def _gone(self, deployment: str, asked: Mapping[str, Worker]) -> list[str]:
+    async def _gone(self, deployment: str, asked: Mapping[str, LiveRun]) -> list[str]:
         """Return the runs that the control plane has not had for a while, and does not have now.
 
         Where it has none of several, it is not the control plane that has launched them: nothing is
@@ -103,28 +104,29 @@ class OrphansLoop:
             for run_id in [each for each, at in seen.items() if now - at >= _FORGET_SECONDS]:
                 del seen[run_id]
 
-    def _may_end_by_itself(self, worker: Worker) -> bool:
+    def _may_end_by_itself(self, run: LiveRun) -> bool:
         """A run worker that has just closed its run is about to go."""
-        if worker.phase is not Phase.RUNNING:
+        if run.phase is not Phase.RUNNING:
             return False
         now = self._context.clock()
-        first_seen = self._seen_over.setdefault(str(worker.run_id), now)
+        first_seen = self._seen_over.setdefault(run.run_id, now)
         return now - first_seen < self._context.config.runs.grace_seconds
 
-    async def _end(self, over: tuple[Worker, str]) -> None:
-        worker, status = over
+    async def _end(self, over: tuple[LiveRun, str]) -> None:
+        run, status = over
         context, now = self._context, self._context.clock()
 
-        def write(db: Database) -> None:
+        def write(db: Database) -> Worker:
+            worker = workers.get(db, run.key)
             if worker.phase is Phase.QUEUED:
                 line = f"The run is {status}; cancelling job {worker.job_id}."
                 run_log.say_line(db, worker, line, now=context.wall())
-            context.changes.within(
+            return context.changes.within(
                 db,
                 worker.key,
                 lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
                 source="control plane",
             )
 
-        await context.store.run(write)
+        worker = await context.store.run(write)
         log.info("%s: its run is %s, so its job %s is ended", worker.key, status, worker.job_id)

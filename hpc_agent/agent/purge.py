@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from hpc_agent.agent.adopt import find_unknown
 from hpc_agent.agent.context import Context
 from hpc_agent.isolation import for_each
 from hpc_agent.store import inbox, workers
@@ -32,16 +33,24 @@ async def purge_requests(context: Context, *, before: float) -> None:
 async def collect_garbage(context: Context, *, older_than_seconds: float, dry_run: bool) -> str:
     """Remove what is over for so long, and job directories of nobody; return what that was.
 
-    With ``dry_run`` nothing is removed.
+    With ``dry_run`` nothing is removed. While jobs are in the queue that nobody knows, directories
+    of nobody may be theirs, and stay. Raises SchedulerError.
     """
     before = context.clock() - older_than_seconds
-    strays = await _strays(context)
+    unknown = await find_unknown(context)
+    strays = set() if unknown else await _strays(context)
+    left = (
+        f"; those of nobody stay while {len(unknown)} unknown jobs are in the queue "
+        "(`hpc-agent adopt`)"
+        if unknown
+        else ""
+    )
     if dry_run:
         count = await context.store.run(lambda db: workers.count_concluded(db, before))
-        return f"would remove {count} jobs with their directories, {len(strays)} of nobody"
+        return f"would remove {count} jobs with their directories, {len(strays)} of nobody{left}"
     count = await purge_workers(context, before=before)
     await _remove(context, strays)
-    return f"removed {count} jobs with their directories, {len(strays)} of nobody"
+    return f"removed {count} jobs with their directories, {len(strays)} of nobody{left}"
 
 
 async def _strays(context: Context) -> set[str]:

@@ -52,6 +52,7 @@ async def open_relay(
         ending=context.step_ending,
         news=news,
         run_events=run_events,
+        spooled=spooled,
         clock=context.clock,
     )
     async with contextlib.AsyncExitStack() as stack:

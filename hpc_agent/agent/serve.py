@@ -21,6 +21,7 @@ from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import Backoff
 from hpc_agent.agent.server_calls import SERVER_REQUESTS, call_server
 from hpc_agent.agent.tasks import Tasks
+from hpc_agent.agent.traces import request_span
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.demand import Demand, Place
 from hpc_agent.code_servers.fleet import Fleet
@@ -107,6 +108,7 @@ class ServeLoop:
             changes=context.changes,
             needs=StepNeeds(calls) if context.config.runs.step_resources else None,
             partitions=context.partitions,
+            tracer=context.tracer,
             clock=context.clock,
             wall=context.wall,
         )
@@ -147,16 +149,19 @@ class ServeLoop:
 
     async def _serve(self, request: Request) -> None:
         """Answer a request; where nothing is known yet, nothing is answered: it is tried again."""
-        with about(_fields_of(request)):
-            await self._serve_now(request)
+        fields = _fields_of(request)
+        with about(fields):
+            await self._serve_now(request, fields)
 
-    async def _serve_now(self, request: Request) -> None:
+    async def _serve_now(self, request: Request, fields: Fields) -> None:
         started, began = self._context.wall(), self._context.clock()
         response = await self._patiently(request, lambda: self._response_to(request))
         self._measure(request, response, self._context.clock() - began)
         if response is not None:
             answer = response
             await self._patiently(request, lambda: self._give(request, answer, started))
+        ended = self._context.wall()
+        self._context.tracer.add(request_span(request, fields, response, started, ended))
 
     def _measure(self, request: Request, response: Packed | None, seconds: float) -> None:
         api = request.api if request.api in _KNOWN else "other"

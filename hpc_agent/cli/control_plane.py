@@ -70,6 +70,13 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
             help="Where Prometheus reads metrics: unix:/PATH, or 127.0.0.1:PORT. [default: nowhere]"
         ),
     ] = None,
+    traces_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="The collector that spans go to, by OTLP over HTTP. "
+            "[default: $OTEL_EXPORTER_OTLP_ENDPOINT, else nowhere]"
+        ),
+    ] = None,
     log_format: Annotated[
         Literal["text", "json"], typer.Option(help="Lines for people, or a JSON object each.")
     ] = "text",
@@ -108,7 +115,7 @@ def start(  # noqa: PLR0917 Typer reads options from parameters
                 webserver_host=webserver_host, webserver_port=webserver_port,
             ),
             webserver=webserver, daemon=daemon, tls_certificate=tls_cert, tls_key=tls_key,
-            metrics=_local_address(metrics_listen), logs=logs,
+            metrics=_local_address(metrics_listen), traces=traces_endpoint, logs=logs,
         )  # fmt: skip
         asyncio.run(run(options, lambda addresses: _print_addresses(addresses, as_json)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import socket
 import sys
@@ -56,6 +55,7 @@ def init(
     A second call changes what its options name, and nothing else. Tokens are shown once.
     """
     with errors_told():
+        from hpc_agent.account import Account
         from hpc_agent.control_plane.home import resolve_home
         from hpc_agent.control_plane.initial import WILDCARD, Names, initialize
         from hpc_agent.control_plane.listening import Listening, read_listening
@@ -72,7 +72,7 @@ def init(
         )  # fmt: skip
         if is_first and not non_interactive and not as_json and sys.stdin.isatty():
             listening = _asked(listening)
-        names = Names(user=user or getpass.getuser(), agent=agent)
+        names = Names(user=user or Account.here().name, agent=agent)
         with audited(home, "token", "init", {"name": [names.user, names.agent]}):
             made = initialize(resolved, listening, names, new_tokens=new_tokens)
         typer.echo(json.dumps(_as_json(made)) if as_json else _told(made))

@@ -102,7 +102,7 @@ def jobs(
     json: JsonOption = False,
     watch: WatchOption = None,
 ) -> None:
-    """List the agent's jobs, newest first: run workers, code servers, packs of them."""
+    """List the jobs of the agent, newest first: runs, their steps, code servers, packs of them."""
     from hpc_agent.config import load_config
     from hpc_agent.inspection.jobs import read_jobs
 

@@ -1,4 +1,4 @@
-"""``hpc-agent cancel | drain | gc | pause | resume``: what a running agent is asked to do."""
+"""``hpc-agent adopt | cancel | drain | gc | pause | resume``: what a running agent is asked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hpc_agent.cli.arguments import ConfigOption
-from hpc_agent.cli.output import EXIT_FAILURE, print_error, print_line
+from hpc_agent.cli.arguments import ConfigOption, JsonOption
+from hpc_agent.cli.jobs import short_id
+from hpc_agent.cli.output import EXIT_FAILURE, print_error, print_json, print_line
+from hpc_agent.cli.table import Column, print_table
 from hpc_agent.cli.times import seconds_of
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.store.commands import CommandKind
@@ -20,15 +22,52 @@ DeploymentOption = Annotated[
     str, typer.Option("--deployment", "-d", help="Only of this deployment; else of all.")
 ]
 _LOOK_SECONDS = 2.0
+ADOPTED = (
+    Column("job_id", "job"),
+    Column("state"),
+    Column("run_id", "run", short=short_id),
+    Column("is_adopted", "adopted", short=lambda adopted: "yes" if adopted else "no"),
+    Column("why_not", "why not", elastic=True),
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
+    app.command()(adopt)
     app.command()(cancel)
     app.command()(drain)
     app.command()(gc)
     app.command()(pause)
     app.command()(resume)
+
+
+def adopt(
+    jobs: Annotated[
+        list[str] | None, typer.Argument(help="Ids of jobs; none: only list them.")
+    ] = None,
+    config: ConfigOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that can be adopted.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """List the jobs in the queue that are this agent's and that it does not know, or adopt them.
+
+    There are some after its state was lost, or restored from an older backup. Of each that cannot
+    be adopted it is said why.
+    """
+    from hpc_agent.config import load_config
+    from hpc_agent.inspection.operate import adopt as take_over
+
+    if jobs and all_:
+        raise UsageError("adopt: give ids or --all, not both")
+    rows = take_over(load_config(config), jobs or None, dry_run=not (jobs or all_))
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(ADOPTED, rows)
+    else:
+        print_line("No job in the queue is unknown.")
+    if (jobs or all_) and not all(row["is_adopted"] for row in rows):
+        raise typer.Exit(EXIT_FAILURE)
 
 
 def cancel(

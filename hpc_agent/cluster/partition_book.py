@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import SchedulerError
@@ -19,24 +19,13 @@ _AT_WORST_SECONDS = 24 * 3600.0
 # A command that gets no answer takes a minute, and launches wait for it.
 _AGAIN_AFTER_SECONDS = 60.0
 
-Keep = Callable[[PartitionFacts], Awaitable[None]]
-"""Takes an answer for others who want to read it."""
-
-
-async def _nowhere(_: PartitionFacts) -> None:
-    return
-
 
 class PartitionBook:
     """Keeps the last answer; whoever comes while it is asked for waits for the same one."""
 
-    def __init__(
-        self, scheduler: KnowsPartitions, clock: Callable[[], float], *, keep: Keep = _nowhere
-    ) -> None:
-        """Take what is to be told each answer."""
+    def __init__(self, scheduler: KnowsPartitions, clock: Callable[[], float]) -> None:
         self._scheduler = scheduler
         self._clock = clock
-        self._keep = keep
         self._asking = asyncio.Lock()
         self._facts: PartitionFacts | None = None
         self._at = 0.0
@@ -62,20 +51,15 @@ class PartitionBook:
                 log.info("partitions are taken as they were %.0f s ago: %s", age, error)
             else:
                 self._at = self._clock()
-                await self._keep(self._facts)
             return self._facts
 
 
 def partition_book(
-    config: AgentConfig,
-    scheduler: Scheduler,
-    clock: Callable[[], float],
-    *,
-    keep: Keep = _nowhere,
+    config: AgentConfig, scheduler: Scheduler, clock: Callable[[], float]
 ) -> PartitionBook | None:
     """Return what partitions are chosen from; None where none is, as without Slurm."""
     if not config.runs.choose_partition or config.scheduler.kind != "slurm":
         return None
     if not isinstance(scheduler, KnowsPartitions):
         return None
-    return PartitionBook(scheduler, clock, keep=keep)
+    return PartitionBook(scheduler, clock)

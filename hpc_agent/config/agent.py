@@ -20,7 +20,7 @@ from hpc_agent.config.jobs import (
     Scheduler,
     Steps,
 )
-from hpc_agent.config.observation import Logging, Metrics
+from hpc_agent.config.observation import Logging, Metrics, Traces
 from hpc_agent.config.policy import Policy
 from hpc_agent.config.section import ExistingDirectory, Options, OwnDirectory, Section
 
@@ -57,6 +57,7 @@ class AgentConfig(Section):
     templates_dir: ExistingDirectory | None = None
     logging: Logging = Logging()
     metrics: Metrics = Metrics()
+    traces: Traces = Traces()
 
     @field_validator("work_dir", "home")
     @classmethod

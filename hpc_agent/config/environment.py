@@ -70,6 +70,7 @@ class Environment(Section):
     modules: list[str] = []
     purge_modules: bool = False
     variables: dict[str, str] = {}
+    omp_num_threads: bool = True
     env_file: AbsolutePath | None = None
     setup: list[str] = []
     teardown: list[str] = []

@@ -84,6 +84,7 @@ class Scheduler(Section):
     slurm_conf: ExistingFile | None = None
     bin_dir: ExistingDirectory | None = None
     poll_seconds: Seconds = 15
+    partitions_seconds: Seconds | None = 300
     command_timeout_seconds: Seconds = 60
     commands_burst: Annotated[int, Field(ge=1)] = 30
     commands_per_second: Annotated[float, Field(gt=0)] = 2

@@ -1,10 +1,11 @@
-"""What operators see of the agent: its log, its metrics."""
+"""What operators see of the agent: its log, its metrics, its traces."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from hpc_agent.config.section import Section, WrittenFile
 from hpc_agent.journal.configuration import JournalOptions
@@ -46,3 +47,19 @@ class Metrics(Section):
     def address(self) -> LocalAddress | None:
         """The address in its parts."""
         return None if self.listen is None else LocalAddress.parse(self.listen)
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an address that starts with http:// or https://")
+    return text
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+
+
+class Traces(Section):
+    """Which collector spans go to; without ``endpoint`` OpenTelemetry's own variables say so."""
+
+    endpoint: WebAddress | None = None

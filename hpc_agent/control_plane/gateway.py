@@ -16,6 +16,7 @@ from hpc_agent.control_plane.faces.view import LocationView, view_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
 from hpc_agent.control_plane.instance import open_instance
+from hpc_agent.control_plane.kept_open import kept_open
 from hpc_agent.control_plane.server import serve
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
@@ -27,6 +28,8 @@ from hpc_agent.control_plane.updates import write_updates
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.metrics.meter import SILENT, Meter
+from hpc_agent.traces.tracer import SILENT as UNTRACED
+from hpc_agent.traces.tracer import Tracer
 
 WATCH_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 5.0
@@ -182,14 +185,17 @@ async def open_gateway(
     home: Home,
     workspace_changed: Callable[[set[str]], Awaitable[None]],
     meter: Meter = SILENT,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[Gateway]:
     """Open database, instance and faces, and close them in reverse."""
     with contextlib.closing(Database(home.database_url, meter)) as database:
         instance = await asyncio.to_thread(open_instance, home)
-        gateway = Gateway(home, build_services(home, database, instance, meter), workspace_changed)
+        services = build_services(home, database, instance, meter, tracer)
+        gateway = Gateway(home, services, workspace_changed)
         try:
-            await gateway.refresh()
-            yield gateway
+            with kept_open(home.root):
+                await gateway.refresh()
+                yield gateway
         finally:
             await gateway.close()
             await asyncio.to_thread(instance.dispose)

@@ -42,6 +42,7 @@ from hpc_agent.metrics.gateway import GATEWAY
 from hpc_agent.metrics.meter import meter_for
 from hpc_agent.private_files import write_private
 from hpc_agent.service.notify import Notifier
+from hpc_agent.traces.tracer import tracer_for
 
 READY_POLL_SECONDS = 0.2
 STORAGE_THREADS = 32
@@ -62,6 +63,7 @@ class StartOptions:
     tls_key: Path | None = None
     ui: UiConfig = field(default_factory=UiConfig)
     metrics: LocalAddress | None = None
+    traces: str | None = None
     logs: Rotation = field(default_factory=Rotation)
 
 
@@ -111,6 +113,9 @@ class ControlPlane:
         self._door = door
         self._socket = options.home.webserver_socket
         self._meter = meter_for(options.metrics, GATEWAY)
+        self._tracer = tracer_for(
+            options.traces, service="hpc-agent-gateway", instance=socket.gethostname()
+        )
         self._webserver = self._supervisor("webserver", _webserver_argv(options))
         self._daemon = self._supervisor("daemon", _daemon_argv(options))
         self._gateway: Gateway | None = None
@@ -121,7 +126,7 @@ class ControlPlane:
     async def run(self, stop: asyncio.Event, ready: Callable[[Addresses], None]) -> None:
         """Run all parts until ``stop`` is set, or until one of ours fails for good."""
         async with open_gateway(
-            self._options.home, self._workspace_changed, self._meter
+            self._options.home, self._workspace_changed, self._meter, self._tracer
         ) as gateway:
             self._gateway = gateway
             self._warn_of_local_logs(gateway)
@@ -139,6 +144,7 @@ class ControlPlane:
                 for task in (*tasks, stopping, announcing):
                     task.cancel()
                 await asyncio.gather(*tasks, stopping, announcing, return_exceptions=True)
+                await asyncio.to_thread(self._tracer.close)
 
     def _warn_of_local_logs(self, gateway: Gateway) -> None:
         home = self._options.home

@@ -15,6 +15,7 @@ from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi, DagsterCloudApi
 from dagster_shared.serdes import serialize_value
 
 from hpc_agent.control_plane.presence import AgentPresence
+from hpc_agent.control_plane.request_spans import request_spans
 from hpc_agent.control_plane.store.requests import (
     ANSWERED,
     ENQUEUED,
@@ -23,6 +24,7 @@ from hpc_agent.control_plane.store.requests import (
 )
 from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.wakeup import WakeUp
+from hpc_agent.traces.tracer import SILENT, Tracer
 
 DATABASE_POLL_SECONDS = 1.0
 """How soon a request enqueued by another process is noticed without a notice."""
@@ -71,11 +73,13 @@ class RequestQueue:
         sightings: Sightings | None = None,
         *,
         poll_seconds: float = DATABASE_POLL_SECONDS,
+        tracer: Tracer = SILENT,
     ) -> None:
         self._requests = requests
         self._presence = presence
         self._sightings = sightings
         self._poll_seconds = poll_seconds
+        self._tracer = tracer
         self._enqueued = WakeUp()
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
@@ -139,6 +143,7 @@ class RequestQueue:
         is_awaited = self._wake_waiters(request_id)
         if request is not None and (request.awaited_until or 0.0) > time.time():
             is_awaited = True
+        self._trace(request)
         return request, is_awaited
 
     async def act_on_answer(self, request_id: str, seconds: float) -> Request | None:
@@ -169,7 +174,14 @@ class RequestQueue:
         withdrawn = await asyncio.to_thread(self._requests.withdraw, request_id)
         if withdrawn:
             self._wake_waiters(request_id)
+            if self._tracer is not SILENT:
+                self._trace(await asyncio.to_thread(self._requests.get, request_id))
         return withdrawn
+
+    def _trace(self, request: Request | None) -> None:
+        if request is not None and self._tracer is not SILENT:
+            for span in request_spans(request):
+                self._tracer.add(span)
 
     def _wake_waiters(self, request_id: str) -> bool:
         waiters = self._waiters.get(request_id, set())

@@ -31,6 +31,8 @@ from hpc_agent.control_plane.store.sightings import Sightings
 from hpc_agent.control_plane.store.tokens import Tokens
 from hpc_agent.control_plane.uploads import LocationUploads
 from hpc_agent.metrics.meter import SILENT, Meter
+from hpc_agent.traces.tracer import SILENT as UNTRACED
+from hpc_agent.traces.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,11 @@ class Services:
 
 
 def build_services(
-    home: Home, database: Database, instance: DagsterInstance, meter: Meter = SILENT
+    home: Home,
+    database: Database,
+    instance: DagsterInstance,
+    meter: Meter = SILENT,
+    tracer: Tracer = UNTRACED,
 ) -> Services:
     """Wire the parts together; needs a running event loop."""
     locations, agents, requests = Locations(database), Agents(database), Requests(database)
@@ -68,7 +74,7 @@ def build_services(
     snapshots, presence = SnapshotStore(blobs), AgentPresence()
     repositories = RepositoryReader(snapshots)
     keys = IdempotencyKeys(database)
-    queue = RequestQueue(requests, presence, Sightings(database))
+    queue = RequestQueue(requests, presence, Sightings(database), tracer=tracer)
     return Services(
         database=database,
         instance=instance,

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, Validat
 from pydantic.alias_generators import to_camel
 
 from hpc_agent.dagster_plus.client import AgentApi, graphql_error
+from hpc_agent.dagster_plus.requests import RunToLaunch, run_of
 from hpc_agent.dagster_plus.serdes import Packed, dumps, enum_member
 from hpc_agent.errors import (
     ControlPlaneError,
@@ -264,11 +265,20 @@ async def add_heartbeats(
 
 async def run_status(api: AgentApi, run_id: str, *, deployment: str) -> str | None:
     """Return a run's status (``STARTED``, ``SUCCESS``, …), None when there is no such run."""
+    run = await _packed_run(api, run_id, deployment=deployment)
+    return None if run is None else enum_member(run.get("status"))
+
+
+async def run_by_id(api: AgentApi, run_id: str, *, deployment: str) -> RunToLaunch | None:
+    """Return a run as its launch would say it, None when there is no such run."""
+    run = await _packed_run(api, run_id, deployment=deployment)
+    return None if run is None else run_of({"pipeline_run": run})
+
+
+async def _packed_run(api: AgentApi, run_id: str, *, deployment: str) -> Packed | None:
     data = await api.graphql(_RUN_BY_ID, {"runId": run_id}, deployment=deployment)
     run = _asked(data, "runs", "getRunById")
-    if run is None:
-        return None
-    return enum_member(_loads(run).get("status"))
+    return None if run is None else _loads(run)
 
 
 async def finished_runs(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import resource
 from collections.abc import Iterable
 from pathlib import Path
 
+from hpc_agent.account import Account
 from hpc_agent.config import AgentConfig
 from hpc_agent.config.token import read_token
 from hpc_agent.doctor.control_groups import lowest_cpus, lowest_memory
@@ -32,7 +32,7 @@ def gather_host(config: AgentConfig, root: Path = Path("/")) -> HostFacts:
     ``root`` is where the machine's own files are: those of systemd and of control groups.
     """
     has_systemd = (root / "run/systemd/system").is_dir()
-    user = pwd.getpwuid(os.getuid()).pw_name
+    user = Account.here().name
     return HostFacts(
         home=_directory(config.home),
         work_dir=None if config.has_files_elsewhere else _directory(config.work_dir),

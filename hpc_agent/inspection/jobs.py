@@ -69,7 +69,7 @@ def job_row(worker: Worker) -> dict[str, Any]:
         "ended_at": worker.ended_at,
         "deadline_at": worker.deadline_at,
         **_lengths(worker),
-        "description": describe(worker),
+        "description": (f"{worker.step}: " if worker.step else "") + describe(worker),
     }
 
 

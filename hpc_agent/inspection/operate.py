@@ -1,17 +1,19 @@
-"""Commands to a running agent: given through its database, which it looks into."""
+"""Commands to a running agent: given through its database, and a ring of its bell."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
 from hpc_agent.config import AgentConfig
+from hpc_agent.doorbell import ring
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.inspection.names import find_worker
 from hpc_agent.store import commands, draining, meta
@@ -41,6 +43,7 @@ def carry_out(
                 "`hpc-agent start` starts it"
             )
         identity = commands.give(db, kind, subject, time.time())
+        ring(config.home)
         until = time.monotonic() + wait_seconds
         while (outcome := commands.outcome_of(db, identity)) is None:
             if time.monotonic() > until:
@@ -61,6 +64,18 @@ def cancel(config: AgentConfig, name: str) -> str:
     """Let the agent end a run, by any of its names. Raises HpcAgentError."""
     worker = find_worker(read_only(config.home), name)
     return carry_out(config, CommandKind.CANCEL, {"key": worker.key})
+
+
+def adopt(
+    config: AgentConfig, job_ids: Sequence[str] | None, *, dry_run: bool
+) -> list[dict[str, Any]]:
+    """Let the agent take over jobs that it does not know, all without ids; return one row each.
+
+    With ``dry_run`` it only says which there are, and why not. Raises HpcAgentError.
+    """
+    subject = {"job_ids": None if job_ids is None else list(job_ids), "dry_run": dry_run}
+    rows: list[dict[str, Any]] = json.loads(carry_out(config, CommandKind.ADOPT, subject))
+    return rows
 
 
 def read_left_to_finish(config: AgentConfig) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """What waits to be told to the control plane and what it did not want, beside an agent or without.
 
-The agent looks into both databases every two seconds, so that it notices what is changed here.
+Whatever is changed here, the agent is rung for: it looks into both databases then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.doorbell import ring
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.outgoing.queue import Counts
 from hpc_agent.outgoing.table import Entry, MessageTable
@@ -129,6 +130,8 @@ def _opened(
             )
         ) as connection:
             yield connection
+            if write:
+                ring(home)
     except sqlite3.Error as error:
         old = "no such" in str(error)
         hint = (

@@ -66,11 +66,11 @@ class _Ended:
 
 
 def read_usage(config: AgentConfig, *, since: float, until: float) -> UsageReport:
-    """Return what the runs have used whose jobs ended in between. Raises StoreError."""
+    """Return what runs and their steps have used whose jobs ended in between. Raises StoreError."""
     db = read_only(config.home)
     usage = job_usage.ended_since(db, since)
     asked = Selection(
-        kinds=[WorkerKind.RUN_WORKER],
+        kinds=[WorkerKind.RUN_WORKER, WorkerKind.STEP],
         with_concluded=True,
         order="ended",
         ascending=True,

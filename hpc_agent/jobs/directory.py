@@ -144,6 +144,11 @@ class WorkDirectory:
                 files.make_directory(directory / ORDERS, parents=False)
         return directory
 
+    def write_token(self, key: str, token: str) -> None:
+        """Write the token of a job whose directory is there."""
+        with told_of(self.path):
+            self.files.write(self.of(key) / "token", token)
+
     def write_script(self, key: str, text: str) -> Path:
         """Write the script of a job, or of an array, whose directory is there; return its path."""
         path = self.script_of(key)

@@ -76,6 +76,10 @@ class JobPreparation:
         """
         return await asyncio.to_thread(self._prepare, plan)
 
+    def renew_token(self, key: str) -> None:
+        """Write the token of a job whose directory is there: it may be of an earlier secret."""
+        self.work.write_token(key, self._tokens.token(key))
+
     def _prepare(self, plan: JobPlan) -> JobScript:
         key = plan.spec.key
         directory = self.work.prepare(
@@ -107,6 +111,7 @@ def script_values(
         exports=list(_exports(account or Account.here(), environment.variables).items()),
         modules=environment.modules,
         purge_modules=environment.purge_modules,
+        omp_num_threads=environment.omp_num_threads,
         env_file=environment.env_file,
         prefix=environment.prefix,
         is_conda=environment.conda is not None,

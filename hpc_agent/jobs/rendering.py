@@ -49,6 +49,7 @@ class ScriptValues:
     node_program: str
     job_directory: str
     purge_modules: bool = False
+    omp_num_threads: bool = True
     env_file: str | None = None
     prefix: str | None = None
     is_conda: bool = False

@@ -11,7 +11,8 @@ PAGE = "templates"
 BASE = "job.sbatch.j2"
 _ABOUT = f"""\
 Every job script is rendered from `{BASE}` by way of `run_worker.sbatch.j2`,
-`code_server.sbatch.j2` or `pack.sbatch.j2`, which only extend it.
+`code_server.sbatch.j2` or `pack.sbatch.j2`, which only extend it; `step.sbatch.j2` extends the
+first of them.
 [Templates](../options.md#templates) says what each block is for, and how a site puts its own in its
 place; `hpc-agent template show` prints whole files."""
 

@@ -37,6 +37,13 @@ CODE_SERVERS = AGENT.gauge(
     "code_servers", "Code servers that are not retired.", "status", "location"
 )
 
+PAUSED = AGENT.gauge(
+    "location_paused",
+    "1 for each location that an operator has paused; its deployment is empty for all of them.",
+    "location", "deployment",
+)  # fmt: skip
+DRAINING = AGENT.gauge("draining", "1 while the agent takes nothing new, else 0.")
+
 REQUESTS = AGENT.histogram(
     "request_duration_seconds",
     "Work on a request of the control plane. Outcome: answered, failed, or submitted (a launch, "

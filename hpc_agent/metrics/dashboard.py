@@ -68,6 +68,13 @@ _ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Requests take", quantiles(agent.REQUESTS, "api"), "s"),
         Panel("Oldest request", values(agent.REQUESTS_OLDEST), "s"),
         Panel(
+            "Held back by operators",
+            {
+                "{{location}} is paused": values(agent.PAUSED, "location")["{{location}}"],
+                "drains": values(agent.DRAINING)["now"],
+            },
+        ),
+        Panel(
             "Calls of Slurm",
             rates(agent.SCHEDULER_CALLS, "command", "outcome", suffix="_count"),
             "ops",

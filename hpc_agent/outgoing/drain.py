@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from hpc_agent.doorbell import UNHEARD_SECONDS
 from hpc_agent.errors import HpcAgentError, StoreError, UnreadableMessageError
 from hpc_agent.outgoing.holds import Holds
 from hpc_agent.outgoing.queue import OutgoingQueue, Waiting
@@ -17,8 +18,9 @@ log = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
 
-# A queue may be changed by `hpc-agent outgoing` at any time: it is looked at this often.
-IDLE_SECONDS = 2.0
+# What comes in, and `hpc-agent outgoing`, is news: this is for news that got lost.
+IDLE_SECONDS = UNHEARD_SECONDS
+_AFTER_ERROR_SECONDS = 2.0
 _AT_ONCE = 8
 # After so many messages of one stream another one has its turn.
 _TURN = 100
@@ -76,7 +78,7 @@ class Drain(Generic[Content]):
                 wait = await self.until_idle()
             except Exception:
                 log.exception("%s: unexpected error", self.name)
-                wait = IDLE_SECONDS
+                wait = _AFTER_ERROR_SECONDS
             await self._news(wait)
 
     async def until_idle(self) -> float:
@@ -89,13 +91,14 @@ class Drain(Generic[Content]):
         try:
             while True:
                 looked_at = self._clock()
-                await self._look()
+                is_read = await self._look()
+                due = self._holds.next_due(looked_at)
+                longest = IDLE_SECONDS if is_read else _AFTER_ERROR_SECONDS
+                wait = longest if due is None else min(due, longest)
                 if not self._senders:
-                    due = self._holds.next_due(looked_at)
-                    wait = IDLE_SECONDS if due is None else min(due, IDLE_SECONDS)
                     self._look_at = self._clock() + wait * _JITTER_ALLOWED
                     return wait
-                await self._sender_or_news()
+                await self._sender_or_news(wait)
         finally:
             await self._dismiss()
 
@@ -129,16 +132,17 @@ class Drain(Generic[Content]):
         if self._clock() < until:
             self._holds.hurry()
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
         try:
             await self._start_senders()
         except StoreError as error:
             self._note_store("read", str(error))
-        else:
-            self._note_store("read", "")
+            return False
+        self._note_store("read", "")
+        return True
 
-    async def _sender_or_news(self) -> None:
-        listening = asyncio.create_task(self._listen(IDLE_SECONDS), name=f"{self.name} news")
+    async def _sender_or_news(self, seconds: float) -> None:
+        listening = asyncio.create_task(self._listen(seconds), name=f"{self.name} news")
         try:
             await asyncio.wait(
                 [*self._senders.values(), listening], return_when=asyncio.FIRST_COMPLETED

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import Iterable
 
 from hpc_agent.errors import ConfigError
 from hpc_agent.private_files import write_private
 from hpc_agent.relay.settings import RelaySettings
+
+log = logging.getLogger(__name__)
 
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104  (compared with, not bound)
 
@@ -49,8 +52,36 @@ def advertised_hosts(settings: RelaySettings) -> tuple[str, ...]:
     if settings.advertise:
         return settings.advertise
     if settings.bind in _WILDCARDS:
-        return (socket.gethostname(),)
+        return (_own_host(),)
     return (settings.bind,)
+
+
+def _own_host() -> str:
+    """Return this machine's name, or its address where that name means nothing."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError, UnicodeError):
+        socket.getaddrinfo(name, None)
+        return name
+    address = _own_address()
+    log.warning(
+        "%s, the name of this machine, has no address: jobs are told to call %s. "
+        "If that is not how compute nodes reach it, set relay.advertise in agent.yaml.",
+        name,
+        address,
+    )
+    return address
+
+
+def _own_address() -> str:
+    """Return the address by which this machine reaches others; loopback when it has no route."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        # Nothing is sent: it only looks up the route to an address that nobody has (RFC 5737).
+        sock.connect(("192.0.2.1", 9))
+        return str(sock.getsockname()[0])
+    return "127.0.0.1"
 
 
 def split_host(address: str) -> tuple[str, str]:

@@ -46,6 +46,10 @@ class Delivery:
         """Whether the control plane did not take the last write it was sent."""
         return self._drain.is_away
 
+    def look(self) -> None:
+        """Look into the spool now, and cut pauses short."""
+        self._work.set()
+
     async def deliver(self, write: EventWrite) -> httpx.Response | None:
         """Deliver a write and return the answer, or None when it is on disk instead.
 

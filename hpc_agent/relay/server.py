@@ -99,6 +99,10 @@ class Relay:
         """Return how many event writes wait or are set aside, and since when the oldest waits."""
         return await self._spool.backlog()
 
+    def look_into_spool(self) -> None:
+        """Send what may be sent now: somebody else has changed the spool."""
+        self._delivery.look()
+
     @property
     def admission(self) -> Admission:
         """Whose connections are open."""
@@ -168,15 +172,16 @@ class Relay:
         stack.push_async_callback(self._listener.stop, settings.stop_seconds)
         self._certificate = prepared.certificate
         if settings.work_dir is not None:
-            told = self.announcement(advertised_hosts(settings), self.port)
+            told = self.announcement(prepared.hosts, self.port)
             await asyncio.to_thread(_announce, settings.work_dir, told)
         log.info("relay listens on %s:%d", settings.bind, self.port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    """What is on disk, and the bound port."""
+    """What is on disk, what jobs are told, and the bound port."""
 
+    hosts: tuple[str, ...]
     certificate: str
     tls: ssl.SSLContext
     secret: bytes
@@ -188,8 +193,8 @@ class _Prepared:
 def _prepare(settings: RelaySettings) -> _Prepared:
     """Read or make the relay's files and bind its port. Raises ConfigError."""
     private_directory(settings.state_dir)
-    names = [split_host(host)[0] for host in advertised_hosts(settings)]
-    certificate = load_or_create(settings.state_dir, names)
+    hosts = advertised_hosts(settings)
+    certificate = load_or_create(settings.state_dir, [split_host(host)[0] for host in hosts])
     temporary = None
     if settings.socket_dir is None:
         temporary = tempfile.TemporaryDirectory(prefix="hpc-agent-", dir="/tmp")
@@ -198,6 +203,7 @@ def _prepare(settings: RelaySettings) -> _Prepared:
         socket_dir = settings.socket_dir
         private_directory(socket_dir)
     return _Prepared(
+        hosts=hosts,
         certificate=certificate.pem,
         # Each connection lives long; tickets would only cost memory and confuse idle checks.
         tls=server_context(

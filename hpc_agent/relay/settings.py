@@ -14,11 +14,12 @@ class RelaySettings:
     """Where the relay listens and keeps its files.
 
     ``port`` 0 keeps the port of the last start when it is free. ``advertise`` are the hosts (or
-    ``host:port``) that compute nodes should try, in order; empty means this host's name and the
-    bind address. ``allow`` empty admits every network. ``state_dir`` is on local disk, ``work_dir``
-    on the shared file system; None tells nobody of the relay, see ``Relay.announcement``.
-    ``socket_dir`` None makes a temporary directory. ``limits.idle_seconds`` is longer than the node
-    program keeps idle connections: it is the node that closes them.
+    ``host:port``) that compute nodes should try, in order; empty means the bind address, or this
+    host's name (its address, where the name has none). ``allow`` empty admits every network.
+    ``state_dir`` is on local disk, ``work_dir`` on the shared file system; None tells nobody of the
+    relay, see ``Relay.announcement``. ``socket_dir`` None makes a temporary directory.
+    ``limits.idle_seconds`` is longer than the node program keeps idle connections: it is the node
+    that closes them.
     """
 
     state_dir: Path

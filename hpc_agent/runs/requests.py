@@ -32,6 +32,8 @@ from hpc_agent.store.database import Store
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.traces.span import Span, serving_key, trace_name
+from hpc_agent.traces.tracer import SILENT, Tracer
 from hpc_agent.workers import answers, intents, run_log
 from hpc_agent.workers.changes import Changes
 
@@ -56,6 +58,7 @@ class RunRequests:
     changes: Changes
     needs: StepNeeds | None
     partitions: PartitionBook | None
+    tracer: Tracer = SILENT
     clock: Callable[[], float]
     wall: Callable[[], float]
 
@@ -75,6 +78,7 @@ class RunRequests:
             outcome = await self._late_launch(request, run)
             if outcome is not None:
                 return outcome
+        began = self.wall()
         run, unknown = await self._with_steps(request, run)
         try:
             plan = await plan_attempt(
@@ -102,6 +106,7 @@ class RunRequests:
         )
 
         wall = self.wall()
+        self.tracer.add(_preparation(request, run, began, wall))
 
         def write(db: Database) -> None:
             launches.keep(db, run.run_id, request.deployment, asdict(replace(run, selection=None)))
@@ -216,6 +221,17 @@ class RunRequests:
                 lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
                 source="request",
             )
+
+
+def _preparation(request: Request, run: RunToLaunch, began: float, ended: float) -> Span:
+    return Span(
+        name="prepare job",
+        trace=trace_name(run.run_id, request.request_id),
+        key=f"preparing {request.request_id}",
+        parent=serving_key(request.request_id),
+        began_at=began,
+        ended_at=ended,
+    )
 
 
 def _choices(settings: Sequence[Setting]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.account import Account
 from hpc_agent.errors import ConfigError
 from hpc_agent.service.outcome import Outcome
 from hpc_agent.service.owned_file import MARKER, put, take_away
@@ -138,9 +139,20 @@ def _check_names(unit: Unit) -> None:
             raise ConfigError(f"{name!r} is not a name for an environment variable")
 
 
+def _missing(unit: Unit) -> list[str]:
+    """Return the directories, quoted, that the program could not make from within its sandbox."""
+    writes = unit.program.writes
+    outermost = [path for path in writes if not any(each in path.parents for each in writes)]
+    return [shlex.quote(str(path)) for path in outermost if not path.exists()]
+
+
 def _steps_after_install(unit: Unit) -> tuple[str, ...]:
     if unit.account is not None:
-        return ("systemctl daemon-reload", f"systemctl enable --now {unit.kind.unit_name}")
+        return (
+            *(f"install -d -m 0700 -o {unit.account} {each}" for each in _missing(unit)),
+            "systemctl daemon-reload",
+            f"systemctl enable --now {unit.kind.unit_name}",
+        )
     if not Path("/run/systemd/system").is_dir():
         command = " ".join(unit.program.argv)
         return (
@@ -148,12 +160,12 @@ def _steps_after_install(unit: Unit) -> tuple[str, ...]:
             f"--crontab, or have the site's own supervisor run: {command}",
         )
     # Without lingering systemd ends user services when the user's last login does.
-    lingers = (_LINGER / getpass.getuser()).exists()
+    lingers = (_LINGER / Account.here().name).exists()
     return (
         "systemctl --user daemon-reload",
         f"systemctl --user enable --now {unit.kind.unit_name}",
         "(user services of yours go on after logout: lingering is on)"
         if lingers
         else "loginctl enable-linger   # else it ends with your last logout; some sites reserve "
-        "this to administrators: loginctl enable-linger " + getpass.getuser(),
+        "this to administrators: loginctl enable-linger " + Account.here().name,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.account import Account
 from hpc_agent.store.filesystem import NETWORK_TYPES, filesystem_type_of
 
 # By what names sites tell users of their directories on parallel file systems.
@@ -44,12 +44,12 @@ def home_candidate(environ: Mapping[str, str] = os.environ) -> Candidate:
     usual = Candidate(home / ".local/state" / NAME, filesystem_type_of(home))
     if not usual.is_shared:
         return usual
-    local = Path(f"/var/tmp/{NAME}-{getpass.getuser()}")  # noqa: S108 - opened by owner and mode
+    local = Path(f"/var/tmp/{NAME}-{Account.here().name}")  # noqa: S108 - opened by owner and mode
     return Candidate(local, filesystem_type_of(local.parent))
 
 
 def _above(environ: Mapping[str, str]) -> Iterator[Path]:
-    user = getpass.getuser()
+    user = Account.here().name
     for name in _VARIABLES:
         if (value := environ.get(name, "")).startswith("/"):
             yield Path(value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpc_agent.account import Account
 from hpc_agent.errors import SchedulerError
 from hpc_agent.slurm import associations
 from hpc_agent.slurm.cli import SlurmCli
@@ -41,7 +41,7 @@ async def find_slurm(runner: CommandRunner) -> FoundSlurm:
         partitions = await slurm.partitions()
     except SchedulerError as error:
         return FoundSlurm(error=str(error).splitlines()[-1])
-    user = getpass.getuser()
+    user = Account.here().name
     answers = [
         await runner.run(argv, environment={}, timeout_seconds=_DEADLINE_SECONDS)
         for argv in (associations.arguments(user), associations.default_arguments(user))

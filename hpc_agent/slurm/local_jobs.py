@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import hpc_agent
+from hpc_agent.account import Account
 from hpc_agent.descriptors import as_given
 from hpc_agent.errors import (
     JobNotFoundError,
@@ -46,6 +46,7 @@ _POLL_SECONDS = 0.02
 _BATCH_START_SECONDS = 5.0
 _KEEP_SECONDS = 7 * 86400
 _REMOVE_INTERVAL_SECONDS = 3600.0
+_WORKER_LOG_BYTES = 1 << 20
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -225,13 +226,13 @@ class LocalJobs:
         return f"local-{number}"
 
     def _job(self, job_id: str, path: Path, script: Script, *, name: str, comment: str) -> Job:
-        user = pwd.getpwuid(os.getuid())
+        account = Account.here()
         directory = Path(script.working_directory or Path.cwd())
         facts = {
             "job_id": job_id,
             "name": name,
             "host": socket.gethostname(),
-            "user": user.pw_name,
+            "user": account.name,
         }
         return Job(
             job_id=job_id,
@@ -245,10 +246,10 @@ class LocalJobs:
             error=script.error and str(expand(script.error, directory=directory, **facts)),
             environment={
                 "PATH": _PATH,
-                "HOME": user.pw_dir,
-                "USER": user.pw_name,
-                "LOGNAME": user.pw_name,
-                "SHELL": user.pw_shell,
+                "HOME": account.home,
+                "USER": account.name,
+                "LOGNAME": account.name,
+                "SHELL": account.shell,
                 "LANG": os.environ.get("LANG", "C.UTF-8"),
                 "SLURM_JOB_ID": job_id,
                 "SLURM_JOB_NAME": name,
@@ -264,7 +265,7 @@ class LocalJobs:
 
     def _start_worker(self, slot: Path) -> bool:
         """Start a worker on a slot unless one lives there; the worker inherits the slot's lock."""
-        with slot.open("w") as lock, (self._root / "worker.log").open("ab") as log:
+        with slot.open("w") as lock, _worker_log(self._root).open("ab") as log:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -296,6 +297,15 @@ class LocalJobs:
                 if end is not None and end.end_time < time.time() - _KEEP_SECONDS:
                     shutil.rmtree(directory.path)
                     self._ended.pop(directory.path.name, None)
+
+
+def _worker_log(root: Path) -> Path:
+    """Return where workers write; what is too large by now is put away, and replaces the last."""
+    log = root / "worker.log"
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _WORKER_LOG_BYTES:
+            log.replace(root / "worker.log.1")
+    return log
 
 
 # Workers of this process, kept so that they are reaped when they end.

@@ -226,7 +226,7 @@ class SlurmRest:
         listed = _list(await self._get("/partitions/"), "partitions")
         nodes = await self.nodes()
         found = [_read(dialect.partition, content) for content in listed]
-        return [replace(each, states=_states(each.name, nodes)) for each in found]
+        return [_with_states(each, nodes) for each in found]
 
     async def nodes(self) -> Sequence[NodeInfo]:
         """Return the nodes."""
@@ -404,9 +404,10 @@ def max_array_size_in(content: Mapping[str, Any]) -> int | None:
     return min(size, int(bound)) if size is not None and bound.isdigit() else size
 
 
-def _states(partition: str, nodes: Iterable[NodeInfo]) -> str:
+def _with_states(partition: PartitionInfo, nodes: Iterable[NodeInfo]) -> PartitionInfo:
     """Count the nodes of a partition as sinfo does: allocated, idle, other."""
-    states = [node.state.split("+") for node in nodes if partition in node.partitions]
+    states = [node.state.split("+") for node in nodes if partition.name in node.partitions]
     busy = sum(state[0] in {"allocated", "mixed"} for state in states)
     idle = sum(state == ["idle"] for state in states)
-    return f"{busy} allocated, {idle} idle, {len(states) - busy - idle} other"
+    words = f"{busy} allocated, {idle} idle, {len(states) - busy - idle} other"
+    return replace(partition, states=words, idle_nodes=idle)

@@ -149,7 +149,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionInfo:
-    """A partition as sinfo reports it; ``max_time_seconds`` None means unlimited."""
+    """A partition as sinfo reports it; ``max_time_seconds`` None means unlimited.
+
+    What is idle is None where a transport does not tell it.
+    """
 
     name: str
     available: bool
@@ -158,6 +161,8 @@ class PartitionInfo:
     cpus: int
     max_time_seconds: int | None
     states: str = ""
+    idle_nodes: int | None = None
+    idle_cpus: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,8 @@ def parse_partitions(stdout: str) -> list[PartitionInfo]:
     """
     found = []
     for name, marked, available, nodes, cpus, limit, counts in _rows(stdout, 7):
-        match = _COUNTS.fullmatch(counts)
-        if match is None:
+        of_nodes, of_cpus = _COUNTS.fullmatch(counts), _COUNTS.fullmatch(cpus)
+        if of_nodes is None or of_cpus is None:
             raise unreadable("sinfo", stdout)
         found.append(
             PartitionInfo(
@@ -53,9 +53,11 @@ def parse_partitions(stdout: str) -> list[PartitionInfo]:
                 available=available == "up",
                 is_default=marked.endswith("*"),
                 nodes=_number(nodes),
-                cpus=_number(cpus.rpartition("/")[2]),
+                cpus=_number(of_cpus[4]),
                 max_time_seconds=duration_or_none(limit),
-                states=f"{match[1]} allocated, {match[2]} idle, {match[3]} other",
+                states=f"{of_nodes[1]} allocated, {of_nodes[2]} idle, {of_nodes[3]} other",
+                idle_nodes=_number(of_nodes[2]),
+                idle_cpus=_number(of_cpus[2]),
             )
         )
     return found

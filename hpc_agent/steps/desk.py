@@ -32,6 +32,7 @@ _PREPARED_AT_ONCE = 8
 _WRITTEN_AT_ONCE = 40
 # Between a change and its answer: what follows at once comes along.
 _GATHER_SECONDS = 0.05
+_SPOOLED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,9 @@ class Desk:
     """The agent's side of the step API.
 
     ``news`` rings when the job of a step has moved on or a run has written events, which
-    ``run_events`` counts. ``clock`` measures waits.
+    ``run_events`` counts. ``spooled`` says whether events of a run wait for the control plane:
+    until they are there, a run worker that hears of a job's end would miss the step's word on it.
+    ``clock`` measures waits.
     """
 
     config: AgentConfig
@@ -49,6 +52,7 @@ class Desk:
     ending: StepEnding
     news: Broadcast
     run_events: RunEvents
+    spooled: Callable[[str], bool]
     clock: Callable[[], float]
     _preparing: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_PREPARED_AT_ONCE)
@@ -94,6 +98,11 @@ class Desk:
                 lambda db: steps.changed_since(db, run_id, asked.after)
             )
             left = deadline - self.clock()
+            if asked.after and self.spooled(run_id):
+                if left <= 0:
+                    return StepChanges(cursor=asked.after, events=asked.events, jobs=[])
+                await asyncio.sleep(min(left, _SPOOLED_SECONDS))
+                continue
             if changed or events != asked.events or not asked.after or left <= 0:
                 return StepChanges(
                     cursor=cursor, events=events, jobs=[self._status(worker) for worker in changed]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from hpc_agent.outgoing.queue import Backlog
+from hpc_agent.store import pauses
 from hpc_agent.store.outbox import MESSAGES
+from hpc_agent.store.pauses import Pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Census:
     requests: int
     oldest_request_at: float | None
     outbox: Backlog
+    paused: Sequence[Pause]
 
 
 def take_census(db: Database) -> Census:
@@ -54,6 +57,7 @@ def take_census(db: Database) -> Census:
         requests=int(requests),
         oldest_request_at=oldest,
         outbox=MESSAGES.backlog(db),
+        paused=pauses.all_of(db),
     )
 
 

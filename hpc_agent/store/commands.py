@@ -24,6 +24,7 @@ class CommandKind(enum.Enum):
     DRAIN = "drain"
     ACCEPT = "accept"
     GC = "gc"
+    ADOPT = "adopt"
 
 
 @dataclass(frozen=True, slots=True)

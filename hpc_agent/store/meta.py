@@ -19,8 +19,8 @@ UNREADABLE = "unreadable"
 ARTIFACTS = "artifacts"
 # And whether it takes nothing new (JSON: Drain of store/draining.py).
 DRAIN = "drain"
-# And which nodes of each partition were idle (JSON: partition_use.keep_idle).
-IDLE_NODES = "idle_nodes"
+# And how much of each partition was idle (JSON: partition_use.keep_free).
+FREE = "free"
 # And what is not going well (JSON: agent/troubles.py, and the last errors).
 TROUBLES = "troubles"
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlite_utils import Database
 
-from hpc_agent.slurm.scheduler import NodeInfo
+from hpc_agent.slurm.scheduler import PartitionInfo
 from hpc_agent.store import meta
 from hpc_agent.store.phases import Phase
 
@@ -18,7 +17,7 @@ from hpc_agent.store.phases import Phase
 class PartitionUse:
     """Jobs of ours in one partition, and all its nodes; None is what nobody has looked for.
 
-    ``in_line`` are all users' jobs. ``seen_at`` says when nodes were looked at, in epoch seconds.
+    ``in_line`` are all users' jobs. ``seen_at`` is when partitions were looked at (epoch).
     """
 
     partition: str
@@ -27,24 +26,32 @@ class PartitionUse:
     in_line: int | None = None
     idle_nodes: int | None = None
     nodes: int | None = None
+    idle_cpus: int | None = None
+    cpus: int | None = None
     seen_at: float | None = None
 
 
-def keep_idle(db: Database, nodes: Sequence[NodeInfo], now: float) -> None:
-    """Remember how many nodes of each partition are idle."""
-    all_nodes = Counter(name for node in nodes for name in node.partitions)
-    idle = Counter(name for node in nodes if node.state == "idle" for name in node.partitions)
-    counts = {name: [idle[name], count] for name, count in all_nodes.items()}
-    meta.put(db, meta.IDLE_NODES, json.dumps({"at": now, "partitions": counts}))
+def keep_free(db: Database, partitions: Sequence[PartitionInfo], now: float) -> None:
+    """Remember how much of each partition is idle."""
+    found = {
+        each.name: {
+            "idle_nodes": each.idle_nodes,
+            "nodes": each.nodes,
+            "idle_cpus": each.idle_cpus,
+            "cpus": each.cpus,
+        }
+        for each in partitions
+    }
+    meta.put(db, meta.FREE, json.dumps({"at": now, "partitions": found}))
 
 
 def in_use(db: Database) -> list[PartitionUse]:
     """Return the partitions that are known, by their names."""
     known = {each.partition: each for each in _of_jobs(db)}
-    seen = json.loads(meta.get(db, meta.IDLE_NODES) or '{"at": null, "partitions": {}}')
-    for name, (idle, nodes) in seen["partitions"].items():
+    seen = json.loads(meta.get(db, meta.FREE) or '{"at": null, "partitions": {}}')
+    for name, free in seen["partitions"].items():
         use = known.get(name) or PartitionUse(partition=name)
-        known[name] = replace(use, idle_nodes=idle, nodes=nodes, seen_at=seen["at"])
+        known[name] = replace(use, **free, seen_at=seen["at"])
     return sorted(known.values(), key=lambda each: each.partition)
 
 

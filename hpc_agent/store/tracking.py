@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
+from hpc_agent.journal.about import Fields
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, workers
 from hpc_agent.store.jobs import Job
-from hpc_agent.store.phases import FINAL, Phase
-from hpc_agent.store.workers import Worker
+from hpc_agent.store.phases import FINAL, LIVE, Phase
+from hpc_agent.store.workers import Worker, WorkerKind
 
 # A worker that is over has told its end; its job leaves the queue a moment later.
 STRAY_SECONDS = 120.0
@@ -51,6 +52,21 @@ class ToCancel:
     worker: Worker
     job: Job
     is_duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """As much of a run worker as it takes to ask for its run."""
+
+    key: str
+    run_id: str
+    deployment: str
+    phase: Phase
+
+    @property
+    def log_fields(self) -> Fields:
+        """What lines of the log about it carry."""
+        return {"key": self.key, "run_id": self.run_id, "deployment": self.deployment}
 
 
 def last_change(db: Database) -> tuple[int, int]:
@@ -150,10 +166,24 @@ def next_deadline(db: Database, now: float) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-def runs_to_ask_for(db: Database, after: str, limit: int) -> list[Worker]:
+def runs_to_ask_for(db: Database, after: str, limit: int) -> list[LiveRun]:
     """Return live run workers that nobody has asked to end, by run id, round and round."""
-    following = workers.live_run_workers(db, after=after, limit=limit)
+    following = _live_runs(db, after=after, limit=limit)
     left = limit - len(following)
-    return following + (
-        workers.live_run_workers(db, up_to=after, limit=left) if left and after else []
+    return following + (_live_runs(db, up_to=after, limit=left) if left and after else [])
+
+
+def _live_runs(
+    db: Database, *, after: str = "", up_to: str | None = None, limit: int
+) -> list[LiveRun]:
+    live = ", ".join(f"'{phase.value}'" for phase in LIVE)
+    found = db.execute(
+        # The pluses keep SQLite to the index by run id: it would sort all live workers otherwise.
+        "SELECT key, run_id, deployment, phase FROM workers WHERE concluded_at IS NULL "  # noqa: S608
+        f"AND +kind = ? AND +phase IN ({live}) AND +terminate_at IS NULL "
+        "AND run_id > ? AND (? IS NULL OR run_id <= ?) ORDER BY run_id LIMIT ?",
+        [WorkerKind.RUN_WORKER.value, after, up_to, up_to, limit],
     )
+    return [
+        LiveRun(key, run_id, deployment, Phase(phase)) for key, run_id, deployment, phase in found
+    ]

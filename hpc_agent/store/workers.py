@@ -291,20 +291,6 @@ def lost_since(db: Database, since: float) -> list[Worker]:
     ]
 
 
-def live_run_workers(
-    db: Database, *, after: str = "", up_to: str | None = None, limit: int
-) -> list[Worker]:
-    """Return run workers that are not over and nobody has asked to end, by run id."""
-    return list(
-        select(
-            db,
-            f"{_OPEN} AND w.kind = ? AND w.phase IN ({_marks(LIVE)}) AND w.terminate_at IS NULL "
-            "AND w.run_id > ? AND (? IS NULL OR w.run_id <= ?) ORDER BY w.run_id LIMIT ?",
-            [WorkerKind.RUN_WORKER, *LIVE, after, up_to, up_to, limit],
-        )
-    )
-
-
 def packs(db: Database) -> list[Worker]:
     """Return the packs that take servers or may still, oldest first."""
     return list(

@@ -54,6 +54,7 @@ class ScriptedScheduler:
     looks: int = 0
     accounting_queries: int = 0
     pings: int = 0
+    partition_infos: list[PartitionInfo] = field(default_factory=list)
     name: str = "slurm"
 
     async def version(self) -> str:
@@ -129,7 +130,9 @@ class ScriptedScheduler:
         self.signalled.append((job_id, signal))
 
     async def partitions(self) -> Sequence[PartitionInfo]:
-        return []
+        if not self.up:
+            raise SchedulerUnavailableError("sinfo: no answer")
+        return self.partition_infos
 
     async def nodes(self) -> Sequence[NodeInfo]:
         return []

@@ -9,7 +9,9 @@ import pytest
 from sqlite_utils import Database
 
 from hpc_agent.agent.commands import CommandsLoop
+from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.poll import PollLoop
+from hpc_agent.doorbell import answered
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.inspection.operate import cancel, carry_out
 from hpc_agent.store import code_servers, commands, meta, outbox, pauses, submissions, workers
@@ -66,6 +68,18 @@ async def test_run_that_waits_is_withdrawn(bench: Bench, loop: CommandsLoop) -> 
     await bench.add("run-1")
     await asked(bench, loop, CommandKind.CANCEL, key="run-1")
     assert (await bench.job()).phase is Phase.WITHDRAWN
+
+
+async def test_step_is_canceled_by_an_operator(bench: Bench, loop: CommandsLoop) -> None:
+    """Its run goes on."""
+    await bench.add("runner", phase=Phase.RUNNING, job_id="1", run_id="r")
+    await bench.add(
+        "fit", kind=workers.WorkerKind.STEP, phase=Phase.RUNNING, job_id="2", run_id="r", step="fit"
+    )
+    said = await asked(bench, loop, CommandKind.CANCEL, key="fit")
+    assert said.startswith("step fit of run r is asked to end: job 2")
+    assert bench.scheduler.signalled == [("2", "INT")]
+    assert (await bench.job("runner")).terminate_at is None
 
 
 async def test_code_server_is_not_canceled(bench: Bench, loop: CommandsLoop) -> None:
@@ -254,3 +268,19 @@ async def test_what_is_over_and_what_belongs_to_nobody_is_removed(
     await asked(bench, loop, CommandKind.GC, **old, dry_run=False)
     assert await there() == ["run-2"]
     assert await bench.context.store.run(workers.keys) == {"run-2"}
+
+
+async def test_command_is_heard_at_once(bench: Bench, loop: CommandsLoop) -> None:
+    """The loop would look by itself after a quarter of a minute."""
+    bell = bench.context.bells.commands
+    async with answered(bench.context.config.home, bell.ring):
+        running = asyncio.create_task(repeat("commands", loop.step, bell))
+        started = time.monotonic()
+        for _ in range(3):
+            await asyncio.to_thread(
+                carry_out, bench.context.config, CommandKind.GC,
+                {"older_than_seconds": 1.0, "dry_run": True},
+            )  # fmt: skip
+        assert time.monotonic() - started < 10
+        running.cancel()
+        await asyncio.wait([running])

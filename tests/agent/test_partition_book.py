@@ -44,20 +44,6 @@ async def test_a_burst_of_runs_asks_once() -> None:
     assert site.asked == 2
 
 
-async def test_each_answer_is_kept_for_readers() -> None:
-    """Once, and not what was known before."""
-    kept: list[PartitionFacts] = []
-
-    async def keep(facts: PartitionFacts) -> None:
-        kept.append(facts)
-
-    site, clock = Site(), Clock()
-    book = PartitionBook(site, clock, keep=keep)
-    for _ in range(2):
-        await book.facts()
-    assert [facts.user for facts in kept] == ["jane 1"]
-
-
 async def test_old_answer_does_while_slurm_is_away() -> None:
     """For a day; partitions change rarely."""
     site, clock = Site(), Clock()

@@ -208,14 +208,17 @@ class Bed:
         if not until(self.control_plane.is_loaded, START_SECONDS):
             raise HpcAgentError(f"the code location does not load; see {self.logs}")
 
-    def launch(self, seconds: float, tags: Mapping[str, str], trick: str = "") -> str:
+    def launch(
+        self, seconds: float, tags: Mapping[str, str], trick: str = "", *, in_steps: bool = False
+    ) -> str:
         """Launch a run whose op takes so long, and return its id."""
         config = {"ledger": str(self.ledger), "seconds": seconds, "trick": trick}
+        job = "chaos_steps" if in_steps else "chaos_job"
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 return self.control_plane.webserver.launch(
-                    LOCATION, "chaos_job", config={"ops": {"work": {"config": config}}}, tags=tags
+                    LOCATION, job, config={"ops": {"work": {"config": config}}}, tags=tags
                 )
             except (HpcAgentError, KeyError):
                 if time.monotonic() > deadline:

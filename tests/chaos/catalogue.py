@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tests.chaos.fault import Fault
-from tests.chaos.faults import agent, commands, control_plane, controller, disks, hosts, nodes
+from tests.chaos.faults import (
+    agent,
+    commands,
+    control_plane,
+    controller,
+    disks,
+    hosts,
+    nodes,
+    steps,
+)
 from tests.chaos.faults.mix import mix
 
 _SINGLE = (
@@ -14,6 +23,7 @@ _SINGLE = (
     *nodes.FAULTS,
     *disks.FAULTS,
     *hosts.FAULTS,
+    *steps.FAULTS,
 )
 FAULTS: tuple[Fault, ...] = (*_SINGLE, mix(_SINGLE))
 

@@ -32,6 +32,7 @@ class Fault:
     runs meet it: those that are executed when it is injected, and those that are launched under it.
     ``ends_runs``: those that are executed take long, and are asked to end while it lasts.
     ``outlasted``: those that are executed take longer than the fault.
+    ``in_steps``: the work is a step with a job of its own, which the run asks for.
     ``spoils``: Slurm's ids begin anew, and its nodes refuse those that they have had, so that
     another bed is made afterwards.
     """
@@ -49,6 +50,7 @@ class Fault:
     ends_runs: bool = False
     outlasted: bool = False
     spoils: bool = False
+    in_steps: bool = False
     patience_seconds: float = 200.0
     short: bool = False
     stock: bool = False

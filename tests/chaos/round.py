@@ -107,7 +107,9 @@ class Round:
     def _launch(self, least: float, most: float) -> str:
         fault, random = self._fault, self._random
         trick = fault.tricks[len(self._expected) % len(fault.tricks)] if fault.tricks else ""
-        run_id = self._bed.launch(random.uniform(least, most), fault.tags, trick)
+        run_id = self._bed.launch(
+            random.uniform(least, most), fault.tags, trick, in_steps=fault.in_steps
+        )
         self._expected[run_id] = fault.expected
         return run_id
 

@@ -175,8 +175,8 @@ async def test_job_is_explained_and_partitions_are_summed_up(config: Path) -> No
         await there.press("4")
         await there.sees("ALL IN LINE", "IDLE NODES")
         lines = [line.split() for line in screen_of(there.app)]
-        assert ["batch", "0", "1", "-", "-", "-", "-"] in lines
-        assert ["gpu", "1", "0", "-", "-", "-", "-"] in lines
+        assert ["batch", "0", "1", "-", "-", "-", "-", "-", "-"] in lines
+        assert ["gpu", "1", "0", "-", "-", "-", "-", "-", "-"] in lines
 
 
 async def test_paused_screen_stands_still(config: Path) -> None:

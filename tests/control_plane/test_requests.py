@@ -7,13 +7,21 @@ import time
 from dataclasses import replace
 
 import pytest
-from dagster_cloud.api.dagster_cloud_api import DagsterCloudApi, PingLocationArgs
+from dagster_cloud.api.dagster_cloud_api import (
+    DagsterCloudApi,
+    DagsterCloudApiErrorResponse,
+    PingLocationArgs,
+)
+from dagster_shared.serdes import serialize_value
 
 from hpc_agent.control_plane.presence import LEASE_SECONDS, AgentPresence
 from hpc_agent.control_plane.request_queue import Ask, RequestQueue, new_request
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.requests import Request, Requests, RequestState, Serves
+from hpc_agent.traces.otlp import OtlpTracer
+from hpc_agent.traces.span import trace_id
 from tests.control_plane.conftest import on_both_databases
+from tests.traces.collector import collecting
 
 pytestmark = on_both_databases
 
@@ -238,3 +246,29 @@ async def test_one_unclaimed_workspace_check_is_enough(requests: Requests) -> No
         await queue.check_workspace("prod", {None, "gpu"})
 
     assert len(pop(requests, queues=(None, "gpu"))) == 2
+
+
+async def test_settled_request_is_traced(requests: Requests) -> None:
+    """From its entry to its answer, with the wait for an agent, in the trace of its run."""
+    with collecting() as collector:
+        tracer = OtlpTracer(collector.url, service="gateway", instance="one")
+        queue = RequestQueue(requests, AgentPresence(), tracer=tracer)
+        answered = await queue.enqueue(Ask(api=LAUNCH, args=None, deployment="prod", run_id="r"))
+        pop(requests)
+        failure = serialize_value(DagsterCloudApiErrorResponse(error_infos=[]))
+        await queue.answer(answered, failure)
+        await queue.answer(answered, "once more")
+        left = await queue.enqueue(Ask(api=PING, args=None, deployment="prod"))
+        await queue.withdraw(left)
+        tracer.close()
+
+    (launch,), (ping,) = (
+        collector.named("request LAUNCH_RUN"),
+        collector.named(f"request {PING.name}"),
+    )
+    waits = {span.parent: span for span in collector.named("wait for agent")}
+    assert launch.trace == f"{trace_id('run r'):032x}"
+    assert ping.trace == f"{trace_id(f'request {left}'):032x}"
+    assert launch.began_at <= waits[launch.id].ended_at <= launch.ended_at
+    assert waits[ping.id].ended_at == ping.ended_at
+    assert (launch.error, ping.error) == ("the agent's answer is an error", "withdrawn")

@@ -72,6 +72,9 @@ def test_events_of_other_jobs_end_the_wait(agent: FakeAgent, url: str) -> None:
     """So the end of a step is seen at once, and nobody polls for it."""
     launcher = AgentLauncher(url, TOKEN)
     launcher.changes(0)
+    asked = agent.calls["GET /_hpc/steps"]
+    assert launcher.changes(0.4) == []
+    assert agent.calls["GET /_hpc/steps"] == asked + 1
     threading.Timer(0.3, agent.write_event).start()
     beginning = time.monotonic()
     assert launcher.changes(30) == []

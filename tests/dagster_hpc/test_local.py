@@ -83,8 +83,11 @@ def test_a_failure_has_its_code_and_last_words(launcher: LocalLauncher) -> None:
 def test_no_more_at_once_than_told(launcher: LocalLauncher) -> None:
     """The others wait, and one that is cancelled there is never started."""
     launcher.submit([command(name, "sleep", "600") for name in "abc"])
-    wait_for(launcher, "a", is_running)
+    running = wait_for(launcher, "a", is_running)
     wait_for(launcher, "b", is_running)
+    assert running.job_id is not None
+    process = psutil.Process(int(running.job_id.split()[1]))
+    poll(lambda: process.name() == "sleep")
     waiting = launcher.status(JobName("c"))
     assert waiting is not None
     assert waiting.phase is Phase.WAITING

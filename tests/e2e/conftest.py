@@ -45,11 +45,11 @@ def running_stack(
 
 
 @contextmanager
-def started(stack: Stack) -> Iterator[None]:
+def started(stack: Stack, *options: str) -> Iterator[None]:
     """Start all of a stack, and take it down again."""
     try:
         socket = stack.directories.local / "gateway-metrics.sock"
-        stack.start_control_plane("--metrics-listen", f"unix:{socket}")
+        stack.start_control_plane("--metrics-listen", f"unix:{socket}", *options)
         stack.configure_agent()
         stack.start_agent()
         stack.deploy_example()

@@ -437,3 +437,26 @@ def test_bundle_is_an_option_of_sbatch() -> None:
     settings = config(environment={"container": bundle}, code_servers={"placement": "login"})
     with pytest.raises(ConfigError, match="job of its own"):
         plan_server(settings, key="srv-1", deployment="prod", location="here", deploy_data="{}")
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({}, "4"),
+        ({"variables": {"OMP_NUM_THREADS": "2"}}, "2"),
+        ({"setup": ["export OMP_NUM_THREADS=3"]}, "3"),
+        ({"omp_num_threads": False}, "(unset)"),
+    ],
+)
+def test_threads_are_as_many_as_the_cpus_of_a_task(
+    environment: dict[str, Any], threads: str, tmp_path: Path
+) -> None:
+    """Unless the site or the user says otherwise, in any of the ways there are."""
+    of_slurm = {"SLURM_CPUS_PER_TASK": "4"}
+    environment |= {"variables": of_slurm | environment.get("variables", {})}
+    assert shown(environment, tmp_path, "OMP_NUM_THREADS") == [threads]
+
+
+def test_job_that_says_nothing_of_its_cpus_keeps_its_threads(tmp_path: Path) -> None:
+    """A whole node, for instance: Slurm does not say how many of its cores a task is to have."""
+    assert shown({}, tmp_path, "OMP_NUM_THREADS") == ["(unset)"]

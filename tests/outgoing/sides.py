@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from sqlite_utils import Database
 
+from hpc_agent.agent.loop import Bell
 from hpc_agent.agent.report import deliver
 from hpc_agent.config import parse_config
 from hpc_agent.dagster_plus.client import AgentApi
@@ -53,15 +54,16 @@ class _Common:
     deadline_seconds: float = 30.0
     clock: Clock = field(default_factory=Clock)
     said: list[str] = field(default_factory=list)
+    bell: Bell = field(default_factory=Bell)
     drain: Drain[Any] = field(init=False)
 
     def make_drain(self, name: str, queue: OutgoingQueue[Any], send: Callable[..., Any]) -> None:
-        """Make the drain with a clock of the test's and news that never come."""
+        """Make the drain with a clock of the test's, and news as an agent has them."""
         self.drain = Drain(
             name,
             queue,
             send,
-            news=asyncio.sleep,
+            news=self.bell.wait,
             patience_seconds=self.patience_seconds,
             deadline_seconds=self.deadline_seconds,
             on_set_aside=self.said.append,
@@ -92,7 +94,7 @@ class OutboxSide(_Common):
             },
             source="test",
         )
-        self.store = Store(self.home)
+        self.store = Store(self.home, on_news=lambda _: self.bell.ring())
         await self.store.open()
         self.api = AgentApi(config.control_plane, token=lambda: "token", agent_id="agent")
         self.queue = Outbox(self.store)
@@ -149,6 +151,7 @@ class SpoolSide(_Common):
 
     async def put(self, stream: str, number: int) -> None:
         await self.queue.put(event_write(stream, number))
+        self.bell.ring()
 
 
 # A queue with its drain: `open`, `put`, and `drain` until nothing is due.

@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from hpc_agent.cli import app
+from hpc_agent.doorbell import answered
 from hpc_agent.errors import HpcAgentError, StoreError
 from hpc_agent.outgoing.queue import Counts
 from hpc_agent.store.database import Store
@@ -95,20 +96,21 @@ async def test_a_running_agent_sends_again_what_is_retried(
         config, "outgoing", "retry", found if which == "id" else which
     )
     running = asyncio.create_task(side.drain.run())
-    async with asyncio.timeout(20):
-        while await side.queue.count() != Counts(0, 0):  # noqa: ASYNC110 - on disk
-            await asyncio.sleep(0.05)
-    assert stored(control_plane, "run:a") == [1, 0, 2]
-    control_plane.script = refuse_first
-    await side.put("run:b", 0)
-    async with asyncio.timeout(20):
-        while (await side.queue.count()).set_aside == 0:  # noqa: ASYNC110 - on disk
-            await asyncio.sleep(0.05)
-    control_plane.script = None
-    await run(config, "outgoing", "retry", "--all")
-    async with asyncio.timeout(10):
-        while not stored(control_plane, "run:b"):  # noqa: ASYNC110 - a request of another thread
-            await asyncio.sleep(0.05)
+    async with answered(side.home, side.bell.ring):
+        async with asyncio.timeout(20):
+            while await side.queue.count() != Counts(0, 0):  # noqa: ASYNC110 - on disk
+                await asyncio.sleep(0.05)
+        assert stored(control_plane, "run:a") == [1, 0, 2]
+        control_plane.script = refuse_first
+        await side.put("run:b", 0)
+        async with asyncio.timeout(20):
+            while (await side.queue.count()).set_aside == 0:  # noqa: ASYNC110 - on disk
+                await asyncio.sleep(0.05)
+        control_plane.script = None
+        await run(config, "outgoing", "retry", "--all")
+        async with asyncio.timeout(10):
+            while not stored(control_plane, "run:b"):  # noqa: ASYNC110 - of another thread
+                await asyncio.sleep(0.05)
     running.cancel()
     await asyncio.wait([running])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -197,6 +198,19 @@ def test_install_writes_a_readable_file_and_nothing_else(tmp_path: Path) -> None
     assert [path.name for path in directory.iterdir()] == [UNIT_NAME]
     assert stat.S_IMODE(first.path.stat().st_mode) == 0o644
     assert first.next_steps
+
+
+def test_what_the_sandbox_forbids_to_make_is_made_before(tmp_path: Path) -> None:
+    """A directory that the program fills, and that is not there: one line of shell for each."""
+    there, missing = tmp_path / "there", tmp_path / "a b"
+    there.mkdir()
+    writes = (there, missing, missing / "below")
+    unit = make_unit(tmp_path, writes=writes, account=getpass.getuser())
+    made, *others = install_unit(unit, tmp_path).next_steps
+    assert all(each.startswith("systemctl") for each in others)
+    subprocess.run(["sh", "-c", made], check=True)
+    assert stat.S_IMODE(missing.stat().st_mode) == 0o700
+    assert not any(each.startswith("install") for each in install_unit(unit, tmp_path).next_steps)
 
 
 def test_install_keeps_a_unit_of_somebody_else(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.control_plane.home import Home, prepare_home
-from hpc_agent.service.program import Kind, Program, control_plane_program
+from hpc_agent.service.program import Kind, Program, agent_program, control_plane_program
 from hpc_agent.service.unit import Unit, install_unit, unit_directory
 
 from .user_manager import UserManager, wait_until, why_not
@@ -137,6 +137,31 @@ def test_a_wrong_configuration_is_not_tried_again(manager: UserManager, agent: P
     manager.systemctl("start", UNIT_NAME)
     assert manager.show(UNIT_NAME, "ActiveState") == "failed"
     assert manager.show(UNIT_NAME, "NRestarts") == "0"
+
+
+def test_agent_runs_in_the_sandbox_of_its_system_unit(manager: UserManager) -> None:
+    """The whole agent, with its relay's sockets; nobody listens where its control plane should."""
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="hpc-agent-test-") as directory:
+        place = Path(directory)
+        config, token = place / "agent.yaml", place / "token"
+        token.touch(mode=0o600)
+        token.write_text("agent:me:secret\n")
+        config.write_text(
+            f"control_plane: {{url: 'https://127.0.0.1:1', token_file: {token}}}\n"
+            f"work_dir: {place}/work\nhome: {place}/state\nscheduler: {{kind: local}}\n"
+        )
+        filled = (place / "work", place / "state")
+        for each in filled:
+            each.mkdir(mode=0o700)
+        unit = Unit(program=agent_program(config, writes=filled), account="root")
+        install_unit(unit, unit_directory(manager.environment))
+        manager.systemctl("daemon-reload")
+
+        start(manager)
+
+        assert "serving" in manager.show(UNIT_NAME, "StatusText")
+        manager.systemctl("stop", UNIT_NAME)
+        assert manager.show(UNIT_NAME, "Result") == "success", manager.log
 
 
 def test_control_plane_runs_in_the_sandbox_of_its_system_unit(manager: UserManager) -> None:

@@ -171,3 +171,15 @@ def _kill_worker(tmp_path: Path, job_id: str) -> None:
     pid = living_pid(start.worker)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+
+
+async def test_log_of_the_workers_is_put_away_when_it_is_large(
+    local: LocalScheduler, write_script: WriteScript, tmp_path: Path
+) -> None:
+    """What is written there is of faults, and the last megabytes of them do."""
+    log = tmp_path / "local" / "worker.log"
+    for _ in range(2):
+        log.write_bytes(b"x" * (1 << 21))
+        await until_final(local, await local.submit(write_script("true"), name="n", comment="c"))
+        assert log.stat().st_size == 0
+    assert log.with_name("worker.log.1").stat().st_size == 1 << 21

@@ -269,6 +269,8 @@ def test_sinfo() -> None:
         cpus=8,
         max_time_seconds=1800,
         states="1 allocated, 1 idle, 0 other",
+        idle_nodes=1,
+        idle_cpus=7,
     )
     assert (batch.name, batch.is_default, batch.max_time_seconds) == ("batch", False, 604800)
     first, second = sinfo.parse_nodes(read("sinfo-nodes.txt"))

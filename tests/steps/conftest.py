@@ -43,6 +43,7 @@ class Asking:
     reports: JobReports
     conclude: ConcludeLoop
     tasks: Tasks
+    spooled: set[str]
 
     async def post(self, path: str, content: Any, *, key: str = RUNNER) -> httpx.Response:
         return await self.client.post(
@@ -108,6 +109,7 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
     )
     await context.store.run(lambda db: db.execute("DELETE FROM inbox"))
     reports = JobReports(context, TOKENS, spooled=lambda _: False)
+    spooled: set[str] = set()
     run_events = RunEvents(context.bells.steps.ring)
     desk = Desk(
         config=context.config,
@@ -117,6 +119,7 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         ending=context.step_ending,
         news=context.bells.steps,
         run_events=run_events,
+        spooled=lambda run_id: run_id in spooled,
         clock=bench.clock,
     )
     app = RelayApp(
@@ -137,4 +140,4 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
     )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
-        yield Asking(bench, desk, client, reports, conclude, Tasks())
+        yield Asking(bench, desk, client, reports, conclude, Tasks(), spooled)

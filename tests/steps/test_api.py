@@ -135,6 +135,18 @@ async def test_events_of_other_jobs_end_the_wait(asking: Asking) -> None:
     assert after["events"] == before["events"] + 1
 
 
+async def test_end_is_told_after_the_events_before_it(asking: Asking) -> None:
+    """While they wait for the control plane, the run would think that its step had died."""
+    await asking.submit(a_step())
+    before = await asking.changes()
+    asked = {"after": before["cursor"], "events": before["events"]}
+    await asking.change("fit", phase=Phase.QUEUED)
+    asking.spooled.add(RUN_ID)
+    assert await asking.changes(**asked) == before | {"jobs": []}
+    asking.spooled.clear()
+    assert [job["name"] for job in (await asking.changes(**asked))["jobs"]] == ["fit"]
+
+
 async def test_step_may_ask_for_further_jobs_of_its_run(asking: Asking) -> None:
     """An op in a job of its own that runs a command."""
     await asking.submit(a_step())

@@ -1,4 +1,4 @@
-"""What is known of partitions: from jobs of ours, from looks at the queue, from looks at nodes."""
+"""What is known of partitions: from jobs of ours, and from looks at queue and partitions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from hpc_agent.slurm.scheduler import NodeInfo
-from hpc_agent.store.partition_use import PartitionUse, in_use, keep_idle
+from hpc_agent.slurm.scheduler import PartitionInfo
+from hpc_agent.store.partition_use import PartitionUse, in_use, keep_free
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import WorkerKind
 from tests.workers import a_worker, put
 
 
-def node(name: str, state: str, *partitions: str) -> NodeInfo:
-    return NodeInfo(name=name, state=state, cpus=4, memory_mb=1000, partitions=partitions)
+def partition(name: str, *, idle_nodes: int) -> PartitionInfo:
+    return PartitionInfo(
+        name=name, available=True, is_default=False, nodes=3, cpus=12, max_time_seconds=None,
+        idle_nodes=idle_nodes,
+    )  # fmt: skip
 
 
 def add(db: Database, key: str, phase: Phase, **of_job: Any) -> None:
@@ -38,14 +41,10 @@ def test_jobs_and_nodes_are_counted_by_partition(db: Database) -> None:
     add(db, "waiting", Phase.QUEUED, partition="batch")
     in_line = {"position": 2, "position_among": 7, "position_partition": "long"}
     add(db, "in-line", Phase.QUEUED, partition="gpu,long", **in_line)
-    nodes = [
-        node("c1", "idle", "batch", "long"),
-        node("c2", "mixed", "batch"),
-        node("c3", "idle*", "batch"),
-    ]
-    keep_idle(db, nodes, 5.0)
+    keep_free(db, [partition("batch", idle_nodes=1), partition("long", idle_nodes=0)], 5.0)
+    free: dict[str, Any] = {"nodes": 3, "idle_cpus": None, "cpus": 12, "seen_at": 5.0}
     assert in_use(db) == [
-        PartitionUse(partition="batch", waiting=1, idle_nodes=1, nodes=3, seen_at=5.0),
+        PartitionUse(partition="batch", waiting=1, idle_nodes=1, **free),
         PartitionUse(partition="gpu", running=1),
-        PartitionUse(partition="long", waiting=1, in_line=7, idle_nodes=1, nodes=1, seen_at=5.0),
+        PartitionUse(partition="long", waiting=1, in_line=7, idle_nodes=0, **free),
     ]

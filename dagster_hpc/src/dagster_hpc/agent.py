@@ -58,15 +58,20 @@ class AgentLauncher:
 
     def changes(self, seconds: float) -> Sequence[JobStatus]:
         """Wait for news; an agent that is away has none. Raises JobError when it refuses."""
-        wait = int(min(seconds, _LONGEST_WAIT))
-        path = f"{_PATH}?after={self._cursor}&events={self._events}&wait={wait}"
-        try:
-            answer = self._once("GET", path, None, wait + _CALL_SECONDS)
-        except _AwayError as away:
-            self._closed.wait(min(away.pause, max(seconds, 0.1)))
-            return ()
-        self._cursor, self._events = int(answer["cursor"]), int(answer["events"])
-        return _statuses(answer)
+        until = time.monotonic() + seconds
+        while not self._closed.is_set():
+            left = max(0.0, until - time.monotonic())
+            wait = min(left, _LONGEST_WAIT)
+            path = f"{_PATH}?after={self._cursor}&events={self._events}&wait={wait:.2f}"
+            try:
+                answer = self._once("GET", path, None, wait + _CALL_SECONDS)
+            except _AwayError as away:
+                if left <= 0:
+                    break
+                self._closed.wait(min(away.pause, left))
+            else:
+                return self._news(answer)
+        return ()
 
     def status(self, job: JobName) -> JobStatus | None:
         """Return how a job of the run stands. Raises JobError."""
@@ -82,6 +87,13 @@ class AgentLauncher:
     def close(self) -> None:
         """Leave the jobs to the agent: it ends those of a run that is over."""
         self._closed.set()
+
+    def _news(self, answer: Mapping[str, Any]) -> list[JobStatus]:
+        try:
+            self._cursor, self._events = int(answer["cursor"]), int(answer["events"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(f"the agent's answer on changes is not understood: {error!r}") from None
+        return _statuses(answer)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         until = time.monotonic() + self._patience

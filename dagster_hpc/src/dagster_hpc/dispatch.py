@@ -6,6 +6,7 @@ jobs (``step_jobs``).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from dagster import DagsterEvent
@@ -24,6 +25,11 @@ from dagster_hpc.step_arguments import arguments_of, needed_by
 from dagster_hpc.step_events import StepEvents, is_end
 from dagster_hpc.step_failure import fail
 from dagster_hpc.step_jobs import Cargo, Carrier, StepJobs, refused
+
+_MOST_LINES = 4
+"""Of a job that waits, in the run's log: there may be a thousand of them."""
+
+_LONGEST_HERE = 1.0
 
 
 class Dispatch:
@@ -91,16 +97,14 @@ class Dispatch:
 
     def depart(self) -> bool:
         """Send off what is ready; whether a step was executed here meanwhile."""
-        cargoes = self._cargoes()
-        here = [each for each in cargoes if each.place is Place.IN_PROCESS]
-        others = [each for each in cargoes if each.place is not Place.IN_PROCESS]
-        for each in [*others, *here[:1]]:
-            tell_launched(self._context(each.steps[0]), each.place, each.steps)
-        self._jobs.start(others)
-        self._ready += [each.steps[0] for each in here[1:]]
-        for each in here[:1]:
-            self._execute(each)
-        return bool(here)
+        loads = self._within_bounds(self._loads())
+        if not loads:
+            return False
+        known = self.active.get_known_state()
+        here = [load[0] for load in loads if self._place(load) is Place.IN_PROCESS]
+        others = [load for load in loads if self._place(load) is not Place.IN_PROCESS]
+        self._jobs.start([each for load in others if (each := self._cargo(load, known))])
+        return self._execute(here, known)
 
     def replay(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
         """Return what an earlier run worker has seen, as the state machine takes it."""
@@ -140,14 +144,6 @@ class Dispatch:
     def cancel(self) -> None:
         """End all jobs. Raises JobError."""
         self._jobs.cancel()
-
-    def _cargoes(self) -> list[Cargo]:
-        """Return what can go; the rest stays ready."""
-        loads = self._within_bounds(self._loads())
-        if not loads:
-            return []
-        known = self.active.get_known_state()
-        return [each for load in loads if (each := self._cargo(load, known))]
 
     def _loads(self) -> list[Sequence[str]]:
         """Return the steps of each job that could go now; those of a group may have to wait."""
@@ -198,6 +194,7 @@ class Dispatch:
         except JobError as error:
             self._jobs.enter(place, list(steps), refused(lead, str(error)))
             return None
+        tell_launched(self._context(steps[0]), place, list(steps))
         request = JobRequest(
             job=lead,
             steps=[(step, _ours(self._tags(step))) for step in steps],
@@ -210,17 +207,27 @@ class Dispatch:
         places = [place_of(self._tags(step), self._default) for step in steps]
         return next((each for each in places if each is not Place.JOB), Place.JOB)
 
-    def _execute(self, cargo: Cargo) -> None:
-        step = self.active.get_step_by_key(cargo.steps[0])
-        known = needed_by([step], self.active.get_known_state())
-        message = in_process.execute(
-            step, plan_context=self._run, retry_mode=self._retries, known_state=known
-        )
-        state = "FAILED" if message else "COMPLETED"
-        status = JobStatus(
-            cargo.request.job, Phase.ENDED, job_id="the run worker", state=state, message=message
-        )
-        self._jobs.enter(cargo.place, cargo.steps, status)
+    def _execute(self, steps: Sequence[str], known: KnownExecutionState) -> bool:
+        """Execute steps here, for a second: the others of the run want to be heard as well."""
+        until = time.monotonic() + _LONGEST_HERE
+        for number, key in enumerate(steps):
+            if time.monotonic() > until:
+                self._ready += steps[number:]
+                break
+            step = self.active.get_step_by_key(key)
+            tell_launched(self._context(key), Place.IN_PROCESS, [key])
+            message = in_process.execute(
+                step,
+                plan_context=self._run,
+                retry_mode=self._retries,
+                known_state=needed_by([step], known),
+            )
+            state = "FAILED" if message else "COMPLETED"
+            status = JobStatus(
+                self._name(key), Phase.ENDED, job_id="the run worker", state=state, message=message
+            )
+            self._jobs.enter(Place.IN_PROCESS, [key], status)
+        return bool(steps)
 
     def _passed_on(self, events: list[DagsterEvent]) -> list[DagsterEvent]:
         for event in events:
@@ -258,7 +265,13 @@ class Dispatch:
     def _tell(self, carrier: Carrier, before: JobStatus) -> None:
         if carrier.place is Place.JOB:
             context = self._context(carrier.lead)
-            tell_change(context, before, carrier.status, is_group=carrier.is_group)
+            carrier.lines += tell_change(
+                context,
+                before,
+                carrier.status,
+                is_group=carrier.is_group,
+                may_wait=carrier.lines < _MOST_LINES,
+            )
 
     def _context(self, step: str) -> IStepContext:
         return self._run.for_step(self.active.get_step_by_key(step))

@@ -90,7 +90,9 @@ class _Handler(StepHandler):
 class SlurmExecutor(StepDelegatingExecutor):
     """Dagster's loop, woken by news of jobs where the original sleeps."""
 
-    def __init__(self, *, default: str, max_jobs: int | None, retries: RetryMode, **limits: Any):
+    def __init__(
+        self, *, default: str, max_jobs: int | None, retries: RetryMode, **limits: Any
+    ) -> None:
         self._handler = _Handler()
         super().__init__(
             self._handler,

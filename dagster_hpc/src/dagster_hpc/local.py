@@ -133,7 +133,10 @@ class LocalLauncher:
         if child is None:
             return
         # Not reaped before the rest of its group is gone: nobody else has its number so long.
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        if hasattr(os, "waitid"):  # macOS has it since Python 3.13
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            child.wait()
         with self._changed:
             _signal(child, signal.SIGKILL)
             code = child.wait()

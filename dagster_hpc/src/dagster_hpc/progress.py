@@ -29,17 +29,22 @@ def tell_launched(context: IStepContext, place: Place, steps: list[str]) -> None
 
 
 def tell_change(
-    context: IStepContext, before: JobStatus, now: JobStatus, *, is_group: bool
-) -> None:
-    """Write what has happened to a job, if a user wants to know it."""
+    context: IStepContext, before: JobStatus, now: JobStatus, *, is_group: bool, may_wait: bool
+) -> bool:
+    """Write what has happened to a job; whether it was a line about its waiting.
+
+    A job that waits for hours changes its reason often: ``may_wait`` False leaves such lines out.
+    """
     if now.restarts > before.restarts:
         _write(context, now, f"{_name(now)} is repeated: {now.reason or now.state}.")
     if now.phase is Phase.RUNNING and before.phase is not Phase.RUNNING:
         marker = _WAITS_IN_THE_CHART if is_group else None
         where = f" on {now.nodes}" if now.nodes else ""
         _write(context, now, f"It runs as {_name(now)}{where}{_after(now)}.", marker_end=marker)
-    elif now.phase in {Phase.WAITING, Phase.QUEUED} and _waits(now) != _waits(before):
+    elif may_wait and _waits(now) not in {"", _waits(before)}:
         _write(context, now, _waits(now))
+        return True
+    return False
 
 
 def why(status: JobStatus) -> str:
@@ -62,8 +67,10 @@ def _name(status: JobStatus) -> str:
 
 
 def _waits(status: JobStatus) -> str:
+    if status.phase not in {Phase.WAITING, Phase.QUEUED}:
+        return ""
     reason = f", and waits: {status.reason}" if status.reason else ""
-    if status.job_id is not None and status.phase is Phase.QUEUED:
+    if status.job_id is not None:
         return f"Submitted as {_name(status)}{reason}."
     return f"The step waits: {status.reason}." if status.reason else ""
 
@@ -77,8 +84,6 @@ def _after(status: JobStatus) -> str:
 def _write(
     context: IStepContext, status: JobStatus, message: str, *, marker_end: str | None = None
 ) -> None:
-    if not message:
-        return
     facts = {"job": status.job_id, "node": status.nodes, "reason": status.reason}
     metadata = {name: MetadataValue.text(value) for name, value in facts.items() if value}
     DagsterEvent.engine_event(

@@ -38,6 +38,7 @@ class Carrier:
     is_here: bool
     changed: float = field(default_factory=time.monotonic)
     looks: int = 0
+    lines: int = 0
 
     @property
     def is_group(self) -> bool:
@@ -133,19 +134,19 @@ class StepJobs:
 
     def finish(self, step: str) -> None:
         """Note that an attempt of a step is over."""
-        for job, carrier in list(self._carriers.items()):
+        for carrier in self._carriers.values():
             if step in carrier.steps:
                 carrier.steps.remove(step)
-            if carrier.has_ended and not carrier.steps:
-                del self._carriers[job]
 
     def looked(self) -> Iterator[Lost]:
         """Note that all events have been read, and yield the steps that were left without an end.
 
         ``finish`` takes them from the books.
         """
-        for carrier in list(self._carriers.values()):
-            if carrier.is_judged:
+        for job, carrier in list(self._carriers.items()):
+            if carrier.has_ended and not carrier.steps:
+                del self._carriers[job]
+            elif carrier.is_judged:
                 for step in list(carrier.steps):
                     yield Lost(step, carrier.status, is_lead=step == carrier.lead)
             elif carrier.has_ended:

@@ -16,13 +16,13 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 def main() -> None:
     """Ask the kernel for SIGKILL at the parent's end, and become the command."""
     parent, argv = int(sys.argv[1]), sys.argv[2:]
+    # What ignores these (a shell in the background) would hand that on.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it has ended before it could be asked
             sys.exit(128 + signal.SIGKILL)
-    # What ignores these (a shell in the background) hands it on to its children.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)  # noqa: S606  (an argv)
     except OSError as error:

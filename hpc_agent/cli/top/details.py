@@ -30,9 +30,11 @@ _PARTITIONS = (
     Column("in_line", "all in line"),
     Column("idle_nodes", "idle nodes"),
     Column("nodes", "of"),
+    Column("idle_cpus", "idle CPUs"),
+    Column("cpus", "of"),
     Column("seen_at", "as of", short=time_of),
 )
-_NO_NODES = "\nNodes are looked at where agent.yaml lets the agent choose partitions (runs)."
+_NO_NODES = "\nNobody has looked at what is free yet (agent.yaml, scheduler.partitions_seconds)."
 TABS: Sequence[str] = (*_STREAMS, "explain", "partitions")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import ipaddress
 import logging
 import socket
 from dataclasses import dataclass
 
+from hpc_agent.account import Account
 from hpc_agent.control_plane.door.app import DoorParts, limits_for, make_door
 from hpc_agent.control_plane.door.attempts import Attempts
 from hpc_agent.control_plane.door.config import UiAuth, UiConfig
@@ -82,7 +82,7 @@ def open_door(
             )
         logger.warning(
             "THE UI HAS NO LOGIN: whoever has an account on this machine can open it, launch runs, "
-            "and so run code as %s; leave out --ui-auth off to change that", getpass.getuser(),
+            "and so run code as %s; leave out --ui-auth off to change that", Account.here().name,
         )  # fmt: skip
     if config.socket is not None:
         listener = bind_unix(config.socket)

@@ -6,6 +6,8 @@ import time
 
 import dagster as dg
 
+from dagster_hpc import slurm_executor
+
 from . import known
 from .tricks import play
 
@@ -56,4 +58,12 @@ def chaos_job() -> None:
     work()
 
 
-defs = dg.Definitions(jobs=[chaos_job])
+@dg.job(
+    executor_def=slurm_executor.configured({"default": "job"}, name="slurm"),
+)
+def chaos_steps() -> None:
+    """Work once, in a job that the run asks for."""
+    work()
+
+
+defs = dg.Definitions(jobs=[chaos_job, chaos_steps])

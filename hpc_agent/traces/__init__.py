@@ -1,0 +1,1 @@
+"""What became of one request, piece by piece: spans for OpenTelemetry, of gateway and agent."""
