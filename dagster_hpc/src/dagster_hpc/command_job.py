@@ -31,6 +31,13 @@ While something comes, the pause between two chunks is the shorter one.
 _LONGEST_END = 300.0
 """Seconds that a job is given to end once it was told to: the grace period and a busy Slurm."""
 
+_MOMENT = 2.0
+"""Seconds before an interrupted process has its job ended.
+
+One that Slurm ends together with its own job, to begin it again, gets SIGTERM and right after that
+SIGKILL: its command is to go on. One that is terminated has more time than that.
+"""
+
 _REFUSED = "REFUSED"
 
 
@@ -83,6 +90,10 @@ class CommandJob:
         try:
             try:
                 yield from self._until_end(command, watch, messages, output)
+            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+                time.sleep(_MOMENT)
+                self._end(watch, messages, output)
+                raise
             except BaseException:
                 self._end(watch, messages, output)
                 raise
@@ -157,6 +168,7 @@ class CommandJob:
 
     def _abandon(self) -> None:
         """Have the job ended by somebody else: this process is about to be gone."""
+        time.sleep(_MOMENT)
         with suppress(JobError):
             self._launcher.cancel([self._job])
 
