@@ -136,16 +136,34 @@ def test_nothing_is_lost_or_doubled(
     assert step.api.submitted == [COMMAND.name]
 
 
-@pytest.mark.parametrize("at", ["before 3", "printed before"])
-def test_termination_ends_the_command(step: Step, at: str) -> None:
-    """SIGINT of the op's process is passed on, between two results and while it waits."""
+def interrupt(step: Step, at: str, *, is_asked: bool) -> None:
+    """Interrupt the op's process at some point, which somebody has asked for or not."""
     with step.process() as process:
         output = Path(step.api.launcher.directory(COMMAND), "stdout")
         wait_until(
             lambda: step.said()[at] > 0 or (output.exists() and at in output.read_text()), process
         )
+        if is_asked:
+            run = step.instance.get_run_by_id(step.run_id)
+            assert run is not None
+            step.instance.report_run_canceling(run)
         process.send_signal(signal.SIGINT)
         process.wait(60)
+
+
+@pytest.mark.parametrize("at", ["before 3", "printed before"])
+def test_interrupt_that_asks_for_no_end_leaves_the_command(step: Step, at: str) -> None:
+    """As when Slurm ends the job of the op's process to begin it again."""
+    interrupt(step, at, is_asked=False)
+    status = step.api.launcher.status(COMMAND)
+    assert status is not None
+    assert status.phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("at", ["before 3", "printed before"])
+def test_termination_ends_the_command(step: Step, at: str) -> None:
+    """SIGINT of the op's process is passed on, between two results and while it waits."""
+    interrupt(step, at, is_asked=True)
     until = time.monotonic() + 30
     while (status := step.api.launcher.status(COMMAND)) and status.phase is not Phase.ENDED:
         assert time.monotonic() < until

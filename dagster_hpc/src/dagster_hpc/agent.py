@@ -31,6 +31,8 @@ class AgentLauncher:
     While agent or control plane are away, a call is repeated for ``patience`` seconds.
     """
 
+    is_looked_after = True
+
     def __init__(self, url: str, token: str, *, patience: float = _PATIENCE) -> None:
         self._url = url.rstrip("/")
         self._token = token

@@ -19,6 +19,7 @@ from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Launcher,
 from dagster_hpc.messages import Messages, Reported
 from dagster_hpc.output import Output
 from dagster_hpc.stored import Stored
+from dagster_hpc.unwanted import are_unwanted
 from dagster_hpc.watch import Watch
 
 _POLL_SECONDS = 0.2
@@ -30,13 +31,6 @@ While something comes, the pause between two chunks is the shorter one.
 
 _LONGEST_END = 300.0
 """Seconds that a job is given to end once it was told to: the grace period and a busy Slurm."""
-
-_MOMENT = 2.0
-"""Seconds before an interrupted process has its job ended.
-
-One that Slurm ends together with its own job, to begin it again, gets SIGTERM and right after that
-SIGKILL: its command is to go on. One that is terminated has more time than that.
-"""
 
 _REFUSED = "REFUSED"
 
@@ -75,7 +69,8 @@ class CommandJob:
     def follow(self, command: Command, pipes_context: Mapping[str, Any]) -> Iterator[None]:
         """Run the command to its end; yield each time that something may have been reported.
 
-        The job is ended when this is left before, by whatever exception. Raises Failure when it
+        The job is ended when this is left before, by whatever exception but an interrupt that asks
+        for no end. Raises Failure when it
         takes longer than it may, JobError when it cannot be asked for or followed.
         """
         before = self.exchange.prepare(pipes_context)
@@ -91,8 +86,8 @@ class CommandJob:
             try:
                 yield from self._until_end(command, watch, messages, output)
             except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-                time.sleep(_MOMENT)
-                self._end(watch, messages, output)
+                if self._is_unwanted():
+                    self._end(watch, messages, output)
                 raise
             except BaseException:
                 self._end(watch, messages, output)
@@ -168,9 +163,12 @@ class CommandJob:
 
     def _abandon(self) -> None:
         """Have the job ended by somebody else: this process is about to be gone."""
-        time.sleep(_MOMENT)
-        with suppress(JobError):
-            self._launcher.cancel([self._job])
+        if self._is_unwanted():
+            with suppress(JobError):
+                self._launcher.cancel([self._job])
+
+    def _is_unwanted(self) -> bool:
+        return are_unwanted(self._launcher, self._context.instance, self._context.run_id)
 
     def _has_ended(self) -> bool:
         return self.status.phase is Phase.ENDED

@@ -9,6 +9,7 @@ from typing import Any
 
 from dagster import (
     DagsterEvent,
+    DagsterExecutionInterruptedError,
     DagsterInstance,
     DagsterInvariantViolationError,
     Enum,
@@ -41,6 +42,7 @@ from dagster_hpc.launcher import launcher_of_run
 from dagster_hpc.local import LocalLauncher
 from dagster_hpc.news import News
 from dagster_hpc.places import AUTO, Place, place_of
+from dagster_hpc.unwanted import are_unwanted
 
 _LOOP_SECONDS = 0.05
 _LEAST_BETWEEN_LOOKS = 0.2
@@ -134,9 +136,12 @@ class SlurmExecutor(StepDelegatingExecutor):
         self._handler.dispatch = dispatch
         try:
             yield
-        except BaseException:
-            if not run.instance.run_will_resume(run.run_id):
+        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+            if are_unwanted(launcher, run.instance, run.run_id):
                 _cancel(dispatch, run)
+            raise
+        except BaseException:
+            _cancel(dispatch, run)
             raise
         finally:
             if self._news is not None:

@@ -86,7 +86,12 @@ class JobStatus:
 
 
 class Launcher(Protocol):
-    """Starts the jobs of one run: the agent, Slurm's own commands, or this machine."""
+    """Starts the jobs of one run: the agent, Slurm's own commands, or this machine.
+
+    One that ``is_looked_after`` has somebody else who ends its jobs when the run is over.
+    """
+
+    is_looked_after: bool
 
     def directory(self, job: JobName) -> str:
         """Return the directory in which a job and this process exchange files.

@@ -32,6 +32,8 @@ class LocalLauncher:
     They end with this process. Slurm options are not looked at.
     """
 
+    is_looked_after = False
+
     def __init__(self, run_id: str, *, at_once: int | None = None, grace: float = _GRACE) -> None:
         self._run_id = run_id
         self._at_once = at_once or cores()

@@ -48,6 +48,8 @@ class SbatchLauncher:
     ``directory`` is shared with the compute nodes; DAGSTER_HPC_DIRECTORY, else below HOME.
     """
 
+    is_looked_after = False
+
     def __init__(self, run_id: str, directory: Path | None = None) -> None:
         named = os.environ.get(DIRECTORY)
         self._base = directory or (Path(named) if named else Path.home() / ".dagster-hpc")
