@@ -217,7 +217,7 @@ def _known_of(db: Database, key: str) -> tuple[Worker | None, RunToLaunch | None
 
 def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> JobIdentity:
     tags = launch.tags if launch is not None else {}
-    is_run = worker.kind in {WorkerKind.RUN_WORKER, WorkerKind.STEP}
+    is_run = worker.kind.is_of_run
     reach = access.run_workers_read if is_run else access.code_servers_read
     return JobIdentity(
         key=worker.key,

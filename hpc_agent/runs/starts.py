@@ -49,7 +49,7 @@ class Starts:
             return stop("it was asked to end before it started")
         if is_of_another(worker, report):
             return stop(f"job {worker.job_id} has this work already")
-        if worker.kind not in {WorkerKind.RUN_WORKER, WorkerKind.STEP}:
+        if not worker.kind.is_of_run:
             return PROCEED
         # Slurm requeues a job that it could not start as well: then nothing of it has run.
         is_restart = report.restart_count > 0 and worker.is_claimed

@@ -26,6 +26,11 @@ class WorkerKind(enum.Enum):
     PACK = "pack"
     STEP = "step"
 
+    @property
+    def is_of_run(self) -> bool:
+        """Whether it does work of a run: that begins only after the agent knows of its claim."""
+        return self in {WorkerKind.RUN_WORKER, WorkerKind.STEP}
+
 
 class Placement(enum.Enum):
     """Where a worker's processes live; PACKED: in a job that code servers share, their pack."""
