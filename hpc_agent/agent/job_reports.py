@@ -44,6 +44,7 @@ class JobReports:
         self._starts = Starts(
             api=context.api,
             store=context.store,
+            planners=context.planners,
             retries=context.config.runs.retries,
             spooled=spooled,
         )

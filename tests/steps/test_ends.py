@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from hpc_agent.relay.identity import JobReport, ReportAnswer
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
+from hpc_agent.store.phases import Phase
 from hpc_agent.workers import evidence
-from tests.steps.conftest import Asking
-from tests.steps.test_api import a_command
+from tests.steps.conftest import TOKENS, Asking
+from tests.steps.test_api import a_command, a_step
 
 
 async def test_step_that_never_claimed_its_work_is_begun_again(asking: Asking) -> None:
@@ -29,3 +33,59 @@ async def test_step_that_never_claimed_its_work_is_begun_again(asking: Asking) -
     assert (await asking.step("solve")).outcome is JobState.LAUNCH_FAILED
     await asking.conclude.step()
     assert (await asking.step("solve")).attempt == 2
+
+
+@pytest.mark.parametrize("tags", [{"dagster-hpc/on-preempt": "requeue"}, {}])
+async def test_restart_of_a_step_goes_by_its_own_policy(
+    asking: Asking, tags: dict[str, str]
+) -> None:
+    """The run's tags let no job be requeued: only the step's own do."""
+    asking.run_is("STARTED")
+    await asking.submit(a_command("solve", steps=[{"key": "solve", "tags": tags}]))
+    await asking.submitted("11")
+    assert (await started(asking, "solve", restart_count=0)).proceed
+    answer = await started(asking, "solve", restart_count=1)
+    assert answer.proceed is bool(tags)
+    assert ("no policy" in answer.reason) is not bool(tags)
+
+
+async def test_request_that_a_newer_agent_has_kept_is_read_all_the_same(asking: Asking) -> None:
+    await preempted(asking)
+    await kept_differently(asking, "json_set(content, '$.later', 1, '$.steps[0].later', 1)")
+    await asking.conclude.step()
+    step = await asking.step("fit")
+    assert (step.attempt, step.phase) == (2, Phase.INTENT)
+
+
+async def test_step_whose_kept_request_cannot_be_read_ends_with_the_reason(asking: Asking) -> None:
+    await preempted(asking)
+    await kept_differently(asking, "json_remove(content, '$.arguments')")
+    await asking.conclude.step()
+    assert (await asking.step("fit")).concluded_at is not None
+    told = [text for text in await asking.bench.messages("event") if "another version" in text]
+    assert len(told) == 1
+
+
+async def started(asking: Asking, name: str, *, restart_count: int) -> ReportAnswer:
+    """Let a step's job say that it starts."""
+    identity = await asking.reports.identify(TOKENS.token((await asking.step(name)).key))
+    assert identity is not None
+    report = JobReport(
+        event="started", hostname="c1", slurm_job_id="11", restart_count=restart_count
+    )
+    return await asking.reports.receive(identity, report)
+
+
+async def preempted(asking: Asking) -> None:
+    """Let Slurm end a step that is to go on in another job."""
+    await asking.submit(a_step("fit", tags={"dagster-hpc/on-preempt": "resubmit"}))
+    await asking.submitted("11")
+    await asking.change("fit", phase=Phase.RUNNING)
+    await asking.change("fit", phase=Phase.ENDED, ended_at=1000.0, outcome=JobState.PREEMPTED)
+
+
+async def kept_differently(asking: Asking, content: str) -> None:
+    """Let the request of all steps be kept as an SQL expression says."""
+    await asking.bench.context.store.run(
+        lambda db: db.execute(f"UPDATE step_requests SET content = {content}")  # noqa: S608
+    )
