@@ -250,6 +250,13 @@ def of_run(db: Database, run_id: str) -> Worker | None:
     )
 
 
+def attempts_of(db: Database, worker: Worker) -> list[Worker]:
+    """Return the attempts of what a worker does, the first one first."""
+    where = "w.run_id = ? AND w.kind = ? AND w.step IS ? AND w.step_attempt = ? ORDER BY w.attempt"
+    values = [worker.run_id, worker.kind, worker.step, worker.step_attempt]
+    return list(select(db, where, values))
+
+
 def of_array(db: Database, array_key: str) -> list[Worker]:
     """Return the workers that are tasks of an array, in the order of their indices."""
     return list(select(db, "w.array_key = ? ORDER BY w.array_index", [array_key]))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from hpc_agent.inspection.explanation import read_explanation
+from hpc_agent.inspection.options import explain
 from hpc_agent.relay.identity import JobReport, ReportAnswer
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.phases import Phase
 from hpc_agent.workers import evidence
-from tests.steps.conftest import TOKENS, Asking
+from tests.steps.conftest import RUN_ID, RUNNER, TOKENS, Asking
 from tests.steps.test_api import a_command, a_step
 
 
@@ -66,6 +70,29 @@ async def test_step_whose_kept_request_cannot_be_read_ends_with_the_reason(askin
     assert len(told) == 1
 
 
+async def test_step_is_explained_with_its_own_attempts(asking: Asking) -> None:
+    """By its key and by the id of its job; and its run without its steps."""
+    await preempted(asking, "dagster-hpc/partitoin")
+    first = (await asking.step("fit")).key
+    await asking.submit(a_step("other"), a_step("fit", attempt=1))
+    await asking.conclude.step()
+    config = asking.bench.context.config
+    for name in (first, "11"):
+        found = await asyncio.to_thread(read_explanation, config, name)
+        assert [(each["step"], each["attempt"]) for each in found.attempts] == [
+            ("fit", 1),
+            ("fit", 2),
+        ]
+        assert any(row["option"] == "mem" and row["value"] == "2G" for row in found.options)
+        assert "did you mean dagster-hpc/partition" in " ".join(found.notes)
+    of_run = await asyncio.to_thread(read_explanation, config, RUNNER)
+    assert [each["key"] for each in of_run.attempts] == [RUNNER]
+    (options,) = await asyncio.to_thread(explain, config, first)
+    assert options.title == f"step fit of run {RUN_ID}, attempt 1, job 11"
+    await kept_differently(asking, "'{}'")
+    assert (await asyncio.to_thread(explain, config, first))[0].notes == []
+
+
 async def started(asking: Asking, name: str, *, restart_count: int) -> ReportAnswer:
     """Let a step's job say that it starts."""
     identity = await asking.reports.identify(TOKENS.token((await asking.step(name)).key))
@@ -76,9 +103,10 @@ async def started(asking: Asking, name: str, *, restart_count: int) -> ReportAns
     return await asking.reports.receive(identity, report)
 
 
-async def preempted(asking: Asking) -> None:
+async def preempted(asking: Asking, *more_tags: str) -> None:
     """Let Slurm end a step that is to go on in another job."""
-    await asking.submit(a_step("fit", tags={"dagster-hpc/on-preempt": "resubmit"}))
+    tags = {"dagster-hpc/on-preempt": "resubmit", "dagster-hpc/mem": "2G"}
+    await asking.submit(a_step("fit", tags=tags | dict.fromkeys(more_tags, "x")))
     await asking.submitted("11")
     await asking.change("fit", phase=Phase.RUNNING)
     await asking.change("fit", phase=Phase.ENDED, ended_at=1000.0, outcome=JobState.PREEMPTED)
