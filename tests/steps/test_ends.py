@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from pathlib import Path
 
 import pytest
 
+from hpc_agent.agent.purge import collect_garbage
 from hpc_agent.inspection.explanation import read_explanation
 from hpc_agent.inspection.options import explain
 from hpc_agent.relay.identity import JobReport, ReportAnswer
@@ -91,6 +95,34 @@ async def test_step_is_explained_with_its_own_attempts(asking: Asking) -> None:
     assert options.title == f"step fit of run {RUN_ID}, attempt 1, job 11"
     await kept_differently(asking, "'{}'")
     assert (await asyncio.to_thread(explain, config, first))[0].notes == []
+
+
+async def test_step_of_a_run_that_goes_on_is_not_forgotten(asking: Asking) -> None:
+    """It would be executed a second time, and its directory is that of later attempts too."""
+    await preempted(asking)
+    first = asking.bench.context.preparation.work.of((await asking.step("fit")).key)
+    await asking.conclude.step()
+    await collect_garbage(asking.bench.context, older_than_seconds=-1, dry_run=False)
+    assert first.exists()
+    (status,) = await asking.submit(a_step("fit"))
+    assert (status["phase"], status["restarts"]) == ("waiting", 1)
+
+
+async def test_directory_of_a_step_that_is_about_to_be_asked_for_stays(asking: Asking) -> None:
+    """What it needs is put there first; an hour later nobody asks any more."""
+    asking.bench.clock.now = time.time()
+    for name in ("fit", "given-up"):
+        answer = await asking.post("/directory", {"name": name, "attempt": 0})
+        (Path(answer.json()["directory"]) / "exchange").mkdir(parents=True)
+    given_up = Path(answer.json()["directory"])
+    os.utime(given_up, (time.time() - 3700, time.time() - 3700))
+    work = asking.bench.context.preparation.work
+    (work.jobs / "of-nobody").mkdir()
+    said = await collect_garbage(asking.bench.context, older_than_seconds=1e6, dry_run=False)
+    assert "2 of nobody" in said
+    (left,) = await asyncio.to_thread(work.files.names, work.jobs)
+    assert left.startswith("stp-")
+    assert left != given_up.name
 
 
 async def started(asking: Asking, name: str, *, restart_count: int) -> ReportAnswer:
