@@ -154,7 +154,8 @@ dist: $(READY)
 	git archive HEAD | tar -x -C "$$source" && \
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && export SOURCE_DATE_EPOCH && \
 	dist=$$(cd "$(DIST)" && pwd) && hatchling=$$(cd $(VENV)/bin && pwd)/hatchling && \
-	(cd "$$source" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2)
+	(cd "$$source" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2) && \
+	(cd "$$source/dagster_hpc" && "$$hatchling" build -t wheel -d "$$dist" >&2)
 	@$(MAKE) --no-print-directory -f $(MAKEFILE_LIST) -o $(READY) sbom VENV=$(VENV) DIST="$(DIST)"
 	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 

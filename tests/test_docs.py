@@ -17,7 +17,6 @@ from hpc_agent.agent.bells import Bells
 from hpc_agent.agent.loop import Bell
 from hpc_agent.cli import app
 from hpc_agent.manual.library import REFERENCE, reference
-from hpc_agent.relay.broadcast import Broadcast
 from hpc_agent.runs.last_word import RunEnd, last_word
 from hpc_agent.store.news import Topic
 from hpc_agent.store.phases import FINAL, TRANSITIONS, Phase
@@ -147,10 +146,10 @@ async def rung_by(topic: Topic) -> list[str]:
     bells.ring_for([topic])
     rung = []
     for each in fields(bells):
-        bell: Bell | Broadcast = getattr(bells, each.name)
+        bell: Bell = getattr(bells, each.name)
         try:
             async with asyncio.timeout(0.05):
-                await (bell.wait(0, 10) if isinstance(bell, Broadcast) else bell.wait(10))
+                await bell.wait(10)
         except TimeoutError:
             continue
         rung.append(each.name)

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from hpc_agent.agent.loop import Bell
-from hpc_agent.relay.broadcast import Broadcast
 from hpc_agent.store.news import Topic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bells:
-    """One bell for each loop that others wake, and one for all runs that follow their steps."""
+    """One bell for each loop that others wake."""
 
     serve: Bell = field(default_factory=Bell)
     submit: Bell = field(default_factory=Bell)
@@ -24,19 +23,19 @@ class Bells:
     commands: Bell = field(default_factory=Bell)
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)
-    steps: Broadcast = field(default_factory=Broadcast)
+    steps: Bell = field(default_factory=Bell)
 
     def ring_for(self, changed: Iterable[Topic]) -> None:
         """Wake the loops that a change concerns."""
         for topic in changed:
             for name in _CONCERNED[topic]:
-                bell: Bell | Broadcast = getattr(self, name)
+                bell: Bell = getattr(self, name)
                 bell.ring()
 
     def ring_all(self) -> None:
         """Wake all loops: what they have waited for may have come back."""
         for each in fields(self):
-            bell: Bell | Broadcast = getattr(self, each.name)
+            bell: Bell = getattr(self, each.name)
             bell.ring()
 
 

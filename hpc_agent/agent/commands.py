@@ -102,7 +102,7 @@ class CommandsLoop:
         """Its run goes on, and decides what a step means that was ended."""
         ending = self._context.step_ending
         noted = await self._context.store.run(lambda db: ending.note(db, [worker]))
-        await ending.signal(noted)
+        ending.signal(noted)
         name = f"step {worker.step} of run {worker.run_id}"
         if not noted:
             return f"{name} has no job that goes on: {describe(worker)}"

@@ -133,10 +133,11 @@ class ConcludeLoop:
         def write(db: Database) -> bool:
             if workers.get(db, worker.key).terminate_at is not None:
                 return False
+            if worker.step is not None and not steps.may_ask(db, str(worker.run_id)):
+                return False
             answers.give(db, worker.request_id, responses.success(), now=wall)
             self._attempts[worker.kind].begin(db, worker, successor, now=wall)
-            if (asked := steps.request(db, worker.key)) is not None:
-                steps.keep_request(db, successor.worker.key, asked)
+            steps.hand_over_request(db, worker.key, successor.worker.key)
             workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
             return True
 
@@ -149,6 +150,9 @@ class ConcludeLoop:
             await self._close(worker, LastWord(run_end=RunEnd.CANCELED, message="Run canceled."))
 
     async def _close(self, worker: Worker, word: LastWord) -> None:
+        noted: list[Worker] = []
+        if worker.kind is WorkerKind.RUN_WORKER:
+            noted = await self._ending.note_all(str(worker.run_id))
         now, wall = self._context.clock(), self._context.wall()
 
         def write(db: Database) -> list[Worker]:
@@ -161,11 +165,14 @@ class ConcludeLoop:
             elif word.run_end is RunEnd.CANCELED:
                 run_log.canceled(db, worker, word.message, now=wall)
             workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
+            if worker.kind is WorkerKind.STEP:
+                steps.forget_request(db, worker.key)
             if worker.kind is not WorkerKind.RUN_WORKER:
                 return []
-            return self._ending.note_all(db, str(worker.run_id))
+            return self._ending.note_rest(db, str(worker.run_id))
 
-        await self._ending.signal(await self._context.store.run(write))
+        noted += await self._context.store.run(write)
+        self._ending.signal(noted)
         await self._trace(worker)
 
     async def _trace(self, worker: Worker) -> None:

@@ -63,7 +63,8 @@ class Context:
     """The services of a running agent.
 
     ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``partitions`` is None
-    where none is chosen for runs. ``stop`` ends the agent.
+    where none is chosen for runs. ``signals`` are the tasks that signal steps. ``stop`` ends the
+    agent.
     """
 
     config: AgentConfig
@@ -81,6 +82,7 @@ class Context:
     troubles: Troubles = field(default_factory=Troubles)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time
+    signals: set[asyncio.Task[None]] = field(default_factory=set)
     drain: Drain = field(default_factory=Drain)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,7 +110,12 @@ class Context:
     def step_ending(self) -> StepEnding:
         """How the jobs of steps are asked to end."""
         return StepEnding(
-            config=self.config, scheduler=self.scheduler, changes=self.changes, clock=self.clock
+            config=self.config,
+            store=self.store,
+            scheduler=self.scheduler,
+            changes=self.changes,
+            clock=self.clock,
+            under_way=self.signals,
         )
 
     def scheduler_of(self, worker: Worker) -> Scheduler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,15 +43,14 @@ async def open_relay(
         return relay.holds_events_of(run_id)
 
     reports = JobReports(context, tokens, spooled=spooled)
-    news = context.bells.steps
-    run_events = RunEvents(news.ring)
+    run_events = RunEvents()
     desk = Desk(
         config=context.config,
         store=context.store,
         preparation=context.preparation,
         partitions=context.partitions,
         ending=context.step_ending,
-        news=news,
+        news=context.bells.steps,
         run_events=run_events,
         spooled=spooled,
         clock=context.clock,
@@ -66,6 +66,7 @@ async def open_relay(
             run_events=run_events,
         )
         await stack.enter_async_context(relay)
+        await stack.enter_async_context(_watching(desk))
         port = None
         if cluster.login_node is not None:
             port = RelayPortLoop(
@@ -104,6 +105,16 @@ def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
         spool_max_bytes=settings.spool_max_bytes,
         set_aside_after_seconds=set_aside_after_seconds,
     )
+
+
+@asynccontextmanager
+async def _watching(desk: Desk) -> AsyncIterator[None]:
+    task = asyncio.create_task(desk.watch(), name="follow steps")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def _upstream(context: Context, stack: contextlib.AsyncExitStack) -> Upstream:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 from sqlite_utils import Database
 
 from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig
-from hpc_agent.errors import ConfigError, TemplateError
+from hpc_agent.dagster_plus.requests import RunToLaunch
+from hpc_agent.errors import ConfigError, StoreError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.preparation import JobPreparation
-from hpc_agent.relay.broadcast import Broadcast
 from hpc_agent.relay.identity import JobIdentity
 from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.step_requests import AskedJob, Followed, JobName, StepChanges, StepStatus
@@ -27,22 +32,34 @@ from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 
-# Directories are made in threads, so many at once; a transaction takes so many intents.
-_PREPARED_AT_ONCE = 8
-_WRITTEN_AT_ONCE = 40
+# Directories are made in threads, of which others want some; a transaction takes so many intents.
+_PREPARED_AT_ONCE = 4
+_TAKEN_AT_ONCE = 40
+_LOOK_AGAIN_SECONDS = 60.0
 # Between a change and its answer: what follows at once comes along.
 _GATHER_SECONDS = 0.05
 _SPOOLED_SECONDS = 1.0
+
+_Name = tuple[str, int]
+
+log = logging.getLogger(__name__)
+
+
+class Bell(Protocol):
+    """Wakes one that waits for it (agent/loop.py)."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it rings, at most so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """The agent's side of the step API.
 
-    ``news`` rings when the job of a step has moved on or a run has written events, which
-    ``run_events`` counts. ``spooled`` says whether events of a run wait for the control plane:
-    until they are there, a run worker that hears of a job's end would miss the step's word on it.
-    ``clock`` measures waits.
+    ``news`` rings when the job of a step has moved on; ``run_events`` wakes who follows its run,
+    and counts what other jobs write. ``spooled`` says whether events of a run wait for the control
+    plane: until they are there, a run worker that hears of a job's end would miss the step's word
+    on it. ``clock`` measures waits.
     """
 
     config: AgentConfig
@@ -50,64 +67,102 @@ class Desk:
     preparation: JobPreparation
     partitions: PartitionBook | None
     ending: StepEnding
-    news: Broadcast
+    news: Bell
     run_events: RunEvents
     spooled: Callable[[str], bool]
     clock: Callable[[], float]
     _preparing: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_PREPARED_AT_ONCE)
     )
+    _of_run: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def submit(self, identity: JobIdentity, jobs: Sequence[AskedJob]) -> list[StepStatus]:
-        """See StepDesk.submit."""
+        """See StepDesk.submit. Some at a time: each part is written down before the next begins."""
         run_id = str(identity.run_id)
         run = await self.store.run(lambda db: launched_run(db, run_id))
         if run is None:
-            return [
-                refused(job, "the agent knows nothing of how its run was launched") for job in jobs
-            ]
-        new = await self.store.run(
-            lambda db: {
-                (job.name, job.attempt): job
-                for job in jobs
-                if steps.find(db, run_id, job.name, job.attempt) is None
-            }
-        )
-        prepared = await asyncio.gather(
+            words = "the agent knows nothing of how its run was launched"
+            return [refused(job, words) for job in jobs]
+        statuses: list[StepStatus] = []
+        # Who asks again, because it has waited too long, waits for what is under way.
+        async with self._of_run.setdefault(run_id, asyncio.Lock()):
+            for first in range(0, len(jobs), _TAKEN_AT_ONCE):
+                some = jobs[first : first + _TAKEN_AT_ONCE]
+                statuses += await self._take(run, identity.deployment, some)
+        return statuses
+
+    async def _take(
+        self, run: RunToLaunch, deployment: str, jobs: Sequence[AskedJob]
+    ) -> list[StepStatus]:
+        run_id = run.run_id
+        new = await self.store.run(lambda db: self._admitted(db, run_id, jobs))
+        outcomes = await asyncio.gather(
             *(
-                self._prepared(Step(run=run, asked=job, deployment=identity.deployment))
+                self._prepared(Step(run=run, asked=job, deployment=deployment))
                 for job in new.values()
-            )
+            ),
+            return_exceptions=True,
         )
-        taken = dict(zip(new, prepared, strict=True))
-        await self._write(run_id, [each for each in prepared if isinstance(each, _Intent)])
-        return await self.store.run(
-            lambda db: [
-                self._standing(db, run_id, job, taken.get((job.name, job.attempt))) for job in jobs
-            ]
-        )
+        prepared = dict(zip(new, map(_raised, outcomes), strict=True))
+
+        def write(db: Database) -> list[StepStatus]:
+            if steps.may_ask(db, run_id):
+                for each in prepared.values():
+                    if isinstance(each, _Intent) and workers.insert(db, each.worker):
+                        steps.keep_request(db, each.worker.key, each.content)
+            return [self._standing(db, run_id, job, prepared.get(_name(job))) for job in jobs]
+
+        return await self.store.run(write)
+
+    def _admitted(
+        self, db: Database, run_id: str, jobs: Sequence[AskedJob]
+    ) -> dict[_Name, AskedJob]:
+        """Return those that are new, up to the most that a run may have."""
+        if not steps.may_ask(db, run_id):
+            return {}
+        new = {
+            _name(job): job for job in jobs if steps.find(db, run_id, job.name, job.attempt) is None
+        }
+        room = max(self.config.steps.max_per_run - steps.count(db, run_id), 0)
+        return dict(itertools.islice(new.items(), room))
+
+    async def watch(self) -> None:
+        """Wake who follows a run whose steps have moved on; ends only by cancellation."""
+        change = await self.store.run(steps.last_change)
+        while True:
+            await self.news.wait(_LOOK_AGAIN_SECONDS)
+            try:
+                change, runs = await self.store.run(
+                    partial(steps.runs_changed_since, change=change)
+                )
+            except StoreError as error:
+                log.warning("who follows steps is not told: %s", error)
+                runs = []
+            for run_id in runs:
+                self.run_events.ring(run_id)
+            await asyncio.sleep(_GATHER_SECONDS)
 
     async def changes(self, identity: JobIdentity, asked: Followed) -> StepChanges:
         """See StepDesk.changes."""
         run_id = str(identity.run_id)
-        deadline = self.clock() + asked.wait
+        bell, deadline = self.run_events.bell(run_id), self.clock() + asked.wait
         while True:
-            seen = self.news.count
-            events = self.run_events.by_others(run_id, identity.key)
-            cursor, changed = await self.store.run(
-                lambda db: steps.changed_since(db, run_id, asked.after)
-            )
+            seen = bell.count
             left = deadline - self.clock()
             if asked.after and self.spooled(run_id):
                 if left <= 0:
                     return StepChanges(cursor=asked.after, events=asked.events, jobs=[])
                 await asyncio.sleep(min(left, _SPOOLED_SECONDS))
                 continue
+            events = self.run_events.by_others(run_id, identity.key)
+            cursor, changed = await self.store.run(
+                lambda db: steps.changed_since(db, run_id, asked.after)
+            )
             if changed or events != asked.events or not asked.after or left <= 0:
                 return StepChanges(
                     cursor=cursor, events=events, jobs=[self._status(worker) for worker in changed]
                 )
-            await self.news.wait(seen, left)
+            await bell.wait(seen, left)
             await asyncio.sleep(_GATHER_SECONDS)
 
     async def cancel(self, identity: JobIdentity, jobs: Sequence[JobName]) -> None:
@@ -118,7 +173,7 @@ class Desk:
             found = [steps.find(db, run_id, job.name, job.attempt) for job in jobs]
             return self.ending.note(db, [worker for worker in found if worker is not None])
 
-        await self.ending.signal(await self.store.run(note))
+        self.ending.signal(await self.store.run(note))
 
     def directory(self, identity: JobIdentity, job: JobName) -> str:
         """See StepDesk.directory: that of the first attempt, which later ones share."""
@@ -136,7 +191,7 @@ class Desk:
             return self._status(worker)
         if isinstance(prepared, StepStatus):
             return prepared
-        if not _goes_on(db, run_id):
+        if not steps.may_ask(db, run_id):
             return refused(job, "its run is ending")
         most = self.config.steps.max_per_run
         return refused(job, f"steps.max_per_run of agent.yaml allows a run {most} jobs")
@@ -167,20 +222,6 @@ class Desk:
         )
         return _Intent(worker, step.asked.model_dump_json())
 
-    async def _write(self, run_id: str, intents: Sequence[_Intent]) -> None:
-        for first in range(0, len(intents), _WRITTEN_AT_ONCE):
-            some = intents[first : first + _WRITTEN_AT_ONCE]
-            await self.store.run(lambda db, some=some: self._insert(db, run_id, some))  # type: ignore[misc]
-
-    def _insert(self, db: Database, run_id: str, some: Sequence[_Intent]) -> None:
-        """Add intents of a run that goes on, up to the most that one may have."""
-        if not _goes_on(db, run_id):
-            return
-        room = self.config.steps.max_per_run - steps.count(db, run_id)
-        for each in some[: max(room, 0)]:
-            if workers.insert(db, each.worker):
-                steps.keep_request(db, each.worker.key, each.content)
-
 
 @dataclass(frozen=True, slots=True)
 class _Intent:
@@ -188,6 +229,12 @@ class _Intent:
     content: str
 
 
-def _goes_on(db: Database, run_id: str) -> bool:
-    runner = workers.of_run(db, run_id)
-    return runner is not None and runner.concluded_at is None and runner.terminate_at is None
+def _name(job: JobName) -> _Name:
+    return job.name, job.attempt
+
+
+def _raised(outcome: _Intent | StepStatus | BaseException) -> _Intent | StepStatus:
+    """Return an outcome; one that has failed is raised once all the others are over."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from sqlite_utils import Database
 from hpc_agent.config import AgentConfig
 from hpc_agent.errors import SchedulerError
 from hpc_agent.slurm.scheduler import Scheduler
-from hpc_agent.store import steps
+from hpc_agent.store import steps, workers
+from hpc_agent.store.database import Store
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
@@ -23,16 +25,23 @@ log = logging.getLogger(__name__)
 
 # More than the node program's own grace.
 _MARGIN_SECONDS = 5.0
+_NOTED_AT_ONCE = 40
+_SIGNALLED_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnding:
-    """Asks jobs of steps to end; those that do not are cancelled after the grace period."""
+    """Asks jobs of steps to end; those that do not are cancelled after the grace period.
+
+    ``under_way`` holds the tasks that signal them.
+    """
 
     config: AgentConfig
+    store: Store
     scheduler: Scheduler
     changes: Changes
     clock: Callable[[], float]
+    under_way: set[asyncio.Task[None]]
 
     def note(self, db: Database, some: Sequence[Worker]) -> list[Worker]:
         """Write down that they are to end; return those that are to be signalled."""
@@ -49,16 +58,41 @@ class StepEnding:
             if worker.concluded_at is None and worker.terminate_at is None
         ]
 
-    def note_all(self, db: Database, run_id: str) -> list[Worker]:
-        """Do so with all steps of a run, which is over."""
-        return self.note(db, steps.live_of(db, run_id))
+    async def note_all(self, run_id: str) -> list[Worker]:
+        """Do so with all steps of a run, some at a time; return those that are to be signalled."""
+        keys = await self.store.run(lambda db: steps.open_of(db, run_id))
+        noted: list[Worker] = []
+        for first in range(0, len(keys), _NOTED_AT_ONCE):
+            some = keys[first : first + _NOTED_AT_ONCE]
+            noted += await self.store.run(
+                lambda db, some=some: self.note(db, workers.with_keys(db, some))  # type: ignore[misc]
+            )
+        return noted
 
-    async def signal(self, some: Sequence[Worker]) -> None:
-        """Let running ones end by themselves; should that fail, scancel follows all the same."""
-        for worker in some:
-            if worker.phase is not Phase.RUNNING or worker.job_id is None:
-                continue
-            try:
-                await self.scheduler.signal(worker.job_id, "INT")
-            except SchedulerError as error:
-                log.warning("job %s could not be signalled: %s", worker.job_id, error)
+    def note_rest(self, db: Database, run_id: str) -> list[Worker]:
+        """Do so with those that came meanwhile, as part of the transaction that ends the run."""
+        return self.note(db, workers.with_keys(db, steps.open_of(db, run_id)))
+
+    def signal(self, some: Sequence[Worker]) -> None:
+        """Let running ones end by themselves, beside everything else.
+
+        It is a courtesy: scancel follows when their time is over, whatever becomes of this.
+        """
+        running = [w for w in some if w.phase is Phase.RUNNING and w.job_id is not None]
+        if running:
+            task = asyncio.create_task(self._signal(running), name="signal steps")
+            self.under_way.add(task)
+            task.add_done_callback(self.under_way.discard)
+
+    async def _signal(self, some: Sequence[Worker]) -> None:
+        try:
+            async with asyncio.timeout(self.config.runs.grace_seconds):
+                for first in range(0, len(some), _SIGNALLED_AT_ONCE):
+                    part = some[first : first + _SIGNALLED_AT_ONCE]
+                    await asyncio.gather(
+                        *(self.scheduler.signal(str(worker.job_id), "INT") for worker in part)
+                    )
+        except TimeoutError:
+            log.info("not all of %d steps could be signalled in time; scancel follows", len(some))
+        except SchedulerError as error:
+            log.warning("steps could not be signalled: %s", error)

@@ -308,6 +308,18 @@ def steps(db: Database) -> None:
         "ALTER TABLE workers ADD COLUMN step_attempt INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX workers_step ON workers (run_id, step, step_attempt, attempt) "
         "WHERE step IS NOT NULL",
+        # Who follows the steps of a run asks for what came after a number: none may come again,
+        # also when the newest rows were removed.
+        """CREATE TABLE numbered_history (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            key TEXT NOT NULL REFERENCES workers (key) ON DELETE CASCADE,
+            at REAL NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
+            reason TEXT NOT NULL, source TEXT NOT NULL)""",
+        "INSERT INTO numbered_history SELECT id, key, at, phase, state, reason, source "
+        "FROM worker_history",
+        "DROP TABLE worker_history",
+        "ALTER TABLE numbered_history RENAME TO worker_history",
+        "CREATE INDEX worker_history_key ON worker_history (key)",
         "CREATE TABLE step_requests (key TEXT PRIMARY KEY REFERENCES workers (key) "
         "ON DELETE CASCADE, content TEXT NOT NULL)",
     ):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from sqlite_utils import Database
 
 from hpc_agent.store import workers
-from hpc_agent.store.phases import LIVE
 from hpc_agent.store.workers import Worker
 
 _NEWEST = (
@@ -28,25 +26,55 @@ def find(db: Database, run_id: str, step: str, step_attempt: int) -> Worker | No
     return next(found, None)
 
 
+def last_change(db: Database) -> int:
+    """Return the number of the last change of any worker; none comes twice."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'worker_history'").fetchone()
+    return int(row[0]) if row else 0
+
+
 def changed_since(db: Database, run_id: str, change: int) -> tuple[int, list[Worker]]:
     """Return the steps of a run that have changed since, and the number of the last change.
 
-    Of a step that the agent has begun again, the newest worker alone. ``change`` 0: all of them.
+    Of a step that the agent has begun again, the newest worker alone. ``change`` 0, or one that is
+    yet to come, as after the restore of an older database: all of them.
     """
-    row = db.execute("SELECT coalesce(max(id), 0) FROM worker_history").fetchone()
-    where = f"{_OF_RUN} AND {_NEWEST}"
-    values: list[str | int] = [run_id]
-    if change:
-        where += " AND w.key IN (SELECT key FROM worker_history WHERE id > ?)"
-        values.append(change)
-    return int(row[0]), list(workers.select(db, f"{where} ORDER BY w.rowid", values))
+    newest = last_change(db)
+    if not 0 < change <= newest:
+        return newest, list(
+            workers.select(db, f"{_OF_RUN} AND {_NEWEST} ORDER BY w.rowid", [run_id])
+        )
+    # From the few changes to their workers: the other way round all steps of the run are read.
+    where = (
+        "w.key IN (SELECT key FROM worker_history WHERE id > ?) "  # noqa: S608
+        f"AND +w.run_id = ? AND +w.step IS NOT NULL AND {_NEWEST} ORDER BY w.rowid"
+    )
+    return newest, list(workers.select(db, where, [change, run_id]))
 
 
-def live_of(db: Database, run_id: str) -> list[Worker]:
-    """Return the steps of a run that are not over and that nobody has asked to end."""
-    marks = ", ".join("?" for _ in LIVE)
-    where = f"{_OF_RUN} AND w.terminate_at IS NULL AND w.phase IN ({marks})"
-    return list(workers.select(db, where, [run_id, *LIVE]))
+def runs_changed_since(db: Database, change: int) -> tuple[int, list[str]]:
+    """Return the runs of which steps have changed since, and the number of the last change."""
+    found = db.execute(
+        "SELECT DISTINCT w.run_id FROM worker_history AS h JOIN workers AS w ON w.key = h.key "
+        "WHERE h.id > ? AND w.step IS NOT NULL",
+        [change],
+    )
+    return last_change(db), [run_id for (run_id,) in found]
+
+
+def open_of(db: Database, run_id: str) -> list[str]:
+    """Return the keys of the steps of a run that may go on, or be begun again."""
+    found = db.execute(
+        "SELECT w.key FROM workers AS w WHERE w.run_id = ? AND w.step IS NOT NULL "
+        "AND w.concluded_at IS NULL AND w.terminate_at IS NULL",
+        [run_id],
+    )
+    return [key for (key,) in found]
+
+
+def may_ask(db: Database, run_id: str) -> bool:
+    """Whether a run goes on, so that it may have further jobs."""
+    runner = workers.of_run(db, run_id)
+    return runner is not None and runner.concluded_at is None and runner.terminate_at is None
 
 
 def count(db: Database, run_id: str) -> int:
@@ -72,7 +100,11 @@ def dagster_steps(db: Database, key: str) -> list[str]:
     return [step["key"] for step in content.get("steps", ())] if content.get("arguments") else []
 
 
-def forget_requests(db: Database, keys: Sequence[str]) -> None:
-    """Forget what was asked for, of workers that are concluded."""
-    marks = ", ".join("?" * len(keys))
-    db.execute(f"DELETE FROM step_requests WHERE key IN ({marks})", list(keys))  # noqa: S608
+def forget_request(db: Database, key: str) -> None:
+    """Forget what was asked for: its worker is concluded."""
+    db.execute("DELETE FROM step_requests WHERE key = ?", [key])
+
+
+def hand_over_request(db: Database, key: str, successor: str) -> None:
+    """Let a later attempt have what was asked for."""
+    db.execute("UPDATE step_requests SET key = ? WHERE key = ?", [successor, key])

@@ -17,6 +17,7 @@ from hpc_agent.demo.stack import Stack
 
 _COMMAND = ["/bin/true"]
 _SECONDS = 3600.0
+_LOOK_SECONDS = 0.5
 _CALLS = "hpc_agent_scheduler_call_duration_seconds_count"
 
 
@@ -59,10 +60,18 @@ def bare_array(stack: Stack, count: int, command: list[str], *, memory: str) -> 
     while left:
         size = min(left, 1000)
         options = [f"--array=0-{size - 1}", "--cpus-per-task=1", f"--mem={memory}", "--time=10"]
-        argv = ["sbatch", "--wait", "--export=NIL", "--output=/dev/null", *options, str(script)]
-        subprocess.run(argv, env=environment, capture_output=True, check=True)
+        argv = ["sbatch", "--parsable", "--export=NIL", "--output=/dev/null", *options, str(script)]
+        job = _said(argv, environment).split(";")[0]
+        # Not `--wait`, which looks more and more rarely.
+        while _said(["squeue", "--noheader", f"--jobs={job}"], environment):
+            time.sleep(_LOOK_SECONDS)
         left -= size
     return time.monotonic() - began
+
+
+def _said(argv: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
@@ -110,7 +111,7 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
     await context.store.run(lambda db: db.execute("DELETE FROM inbox"))
     reports = JobReports(context, TOKENS, spooled=lambda _: False)
     spooled: set[str] = set()
-    run_events = RunEvents(context.bells.steps.ring)
+    run_events = RunEvents()
     desk = Desk(
         config=context.config,
         store=context.store,
@@ -139,5 +140,8 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         revoke=reports.forget,
     )
     transport = httpx.ASGITransport(app)
+    watching = asyncio.create_task(desk.watch())
     async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
         yield Asking(bench, desk, client, reports, conclude, Tasks(), spooled)
+    watching.cancel()
+    await asyncio.gather(*context.signals, watching, return_exceptions=True)

@@ -214,6 +214,7 @@ async def test_canceled_job_is_signalled_and_then_ended(asking: Asking) -> None:
     await asking.submitted("30")
     await asking.change("runs", phase=Phase.RUNNING)
     await asking.post("/cancel", {"jobs": [{"name": "runs"}, {"name": "waits"}, {"name": "none"}]})
+    await asyncio.gather(*asking.bench.context.signals)
     assert ("30_0", "INT") in asking.bench.scheduler.signalled
     assert (await asking.step("runs")).terminate_at is not None
     assert (await asking.step("waits")).terminate_at is not None
@@ -293,3 +294,83 @@ async def test_run_reaches_no_job_of_another(asking: Asking) -> None:
     mine = (await asking.post("/directory", {"name": "fit"})).json()
     theirs = (await asking.post("/directory", {"name": "fit"}, key=other.key)).json()
     assert mine != theirs
+
+
+async def over(asking: Asking, name: str) -> None:
+    """Let a step's job run and end well."""
+    await asking.change(name, phase=Phase.RUNNING, started_at=995.0)
+    await asking.change(
+        name, phase=Phase.ENDED, outcome=JobState.COMPLETED, exit_code=0, ended_at=999.0
+    )
+
+
+async def test_no_change_is_missed_when_older_ones_are_removed(asking: Asking) -> None:
+    """Numbers of changes are never used again."""
+    await asking.submit(a_step("long"), a_step("short", tags={"dagster-hpc/mem": "3G"}))
+    await asking.submitted("11", "12")
+    await over(asking, "short")
+    await asking.conclude.step()
+    before = await asking.changes()
+    key = (await asking.step("short")).key
+    await asking.bench.context.store.run(
+        lambda db: db.execute("DELETE FROM workers WHERE key = ?", [key])
+    )
+    await over(asking, "long")
+    after = await asking.changes(after=before["cursor"], events=before["events"])
+    assert [(job["name"], job["phase"]) for job in after["jobs"]] == [("long", "ended")]
+
+
+async def test_older_database_tells_all_anew(asking: Asking) -> None:
+    """After a restore, who follows has heard of changes that are yet to come."""
+    await asking.submit(a_step())
+    before = await asking.changes()
+    after = await asking.changes(after=before["cursor"] + 1000, events=before["events"])
+    assert [job["name"] for job in after["jobs"]] == ["fit"]
+
+
+async def test_run_that_is_over_gets_no_further_attempt(asking: Asking) -> None:
+    """Of a step that Slurm has ended just before."""
+    await asking.submit(a_step(tags={"dagster-hpc/on-preempt": "resubmit"}))
+    await ended(asking, JobState.PREEMPTED)
+    await asking.bench.context.store.run(
+        lambda db: workers.change(
+            db, RUNNER, now=1.0, source="test", phase=Phase.ENDED, outcome=JobState.FAILED
+        )
+    )
+    asking.run_is("CANCELED")
+    await asking.conclude.step()
+    await asking.conclude.step()
+    worker = await asking.step("fit")
+    assert (worker.attempt, worker.phase) == (1, Phase.ENDED)
+    assert worker.concluded_at is not None
+
+
+async def test_what_is_refused_leaves_no_directory(asking: Asking) -> None:
+    """The bound is asked for before anything is written."""
+    asking.bench.context.config.steps.__dict__["max_per_run"] = 1
+    jobs = asking.bench.context.preparation.work.jobs
+    await asking.submit(*(a_step(f"s{number}") for number in range(5)))
+    assert len(list(jobs.glob("stp-*"))) == 1
+
+
+async def test_what_was_asked_for_is_kept_no_longer_than_its_step(asking: Asking) -> None:
+    """It may be large, and hold what nobody else should see."""
+    await asking.submit(a_step())
+    await asking.submitted("11")
+    await over(asking, "fit")
+    await asking.conclude.step()
+    store = asking.bench.context.store
+    assert await store.run(
+        lambda db: db.execute("SELECT count(*) FROM step_requests").fetchone()
+    ) == (0,)
+
+
+async def test_disk_that_is_away_is_asked_again_later(asking: Asking) -> None:
+    """503, and nothing goes on behind it."""
+    jobs = asking.bench.context.preparation.work.jobs
+    jobs.rename(jobs.with_name("away"))
+    answer = await asking.post("", {"jobs": [a_step(f"s{number}") for number in range(20)]})
+    assert answer.status_code == 503
+    jobs.with_name("away").rename(jobs)
+    statuses = await asking.submit(*(a_step(f"s{number}") for number in range(20)))
+    assert {status["phase"] for status in statuses} == {"waiting"}

@@ -52,17 +52,21 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
     assert {line.split()[1]: line.split()[0] for line in listed} == {
         name: digest for name, digest in first.items() if name != "SHA256SUMS"
     }
-    assert len(listed) == 3
+    assert len(listed) == 4
     look_into(tmp_path / "one" / "dist")
 
 
 def look_into(dist: Path) -> None:
     """Templates and pages are in the wheel, no traces of a machine in the sdist."""
-    (wheel,) = dist.glob("*.whl")
+    (wheel,) = dist.glob("dagster_hpc_agent-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"hpc_agent/templates/job.sbatch.j2", "hpc_agent/manual/pages/options.md"} <= {*names}
     assert "hpc_agent/manual/pages/conf.py" not in names
     assert not [name for name in names if not name.startswith(("hpc_agent/", "dagster_hpc_agent-"))]
+    (library,) = dist.glob("dagster_hpc-*.whl")
+    names = zipfile.ZipFile(library).namelist()
+    assert {"dagster_hpc/py.typed", "dagster_hpc/languages/dagster_pipes.sh"} <= {*names}
+    assert not [name for name in names if not name.startswith(("dagster_hpc/", "dagster_hpc-"))]
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()
