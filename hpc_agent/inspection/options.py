@@ -137,6 +137,7 @@ def _notes(config: AgentConfig, job: Worker) -> list[str]:
 
 
 def _notes_of_step(db: Database, job: Worker) -> list[str]:
+    """What is kept of its tags, until it is over."""
     try:
         step = asked_step(db, job)
     except ConfigError:
