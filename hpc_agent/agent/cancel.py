@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.isolation import for_each
+from hpc_agent.slurm.scheduler import array_id
 from hpc_agent.store import jobs, tracking
 from hpc_agent.store.tracking import ToCancel
 from hpc_agent.store.workers import Worker
@@ -16,6 +21,15 @@ log = logging.getLogger(__name__)
 _IDLE_SECONDS = 60.0
 _SHORTEST_SECONDS = 0.2
 _WHILE_SOME_END_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One call of scancel: for a job, or for an array of which all jobs that are left must end."""
+
+    job_id: str
+    name: str
+    jobs: Sequence[ToCancel]
 
 
 class CancelLoop:
@@ -33,13 +47,13 @@ class CancelLoop:
         """Cancel what is due; return the time to the next deadline."""
         context = self._context
         now = context.clock()
-        due = await context.store.run(lambda db: tracking.to_cancel(db, now))
+        due = await context.store.run(lambda db: _orders(db, tracking.to_cancel(db, now)))
         failed = await for_each(
             "scancel",
             due,
             self._end,
-            name=lambda each: each.job.job_id,
-            fields=lambda each: each.worker.log_fields,
+            name=lambda each: each.job_id,
+            fields=lambda each: each.jobs[0].worker.log_fields,
         )
         if len(due) > len(failed):
             context.bells.watch.ring()
@@ -53,14 +67,20 @@ class CancelLoop:
         )
         return await self._next_wait(now, is_any_ending=bool(due or orders))
 
-    async def _end(self, each: ToCancel) -> None:
-        context, job = self._context, each.job
-        name = job.name or f"hpc-agent:{each.worker.array_key or each.worker.key}"
-        await context.scheduler.cancel(job.job_id, name=name)
+    async def _end(self, order: _Order) -> None:
+        context = self._context
+        await context.scheduler.cancel(order.job_id, name=order.name)
         now = context.clock()
-        await context.store.run(lambda db: jobs.change(db, job.id, cancelled_at=now))
-        why = "a duplicate" if each.is_duplicate else "no longer wanted"
-        log.info("%s: job %s is %s and was cancelled", each.worker.key, job.job_id, why)
+
+        def write(db: Database) -> None:
+            for each in order.jobs:
+                jobs.change(db, each.job.id, cancelled_at=now)
+
+        await context.store.run(write)
+        first, others = order.jobs[0], len(order.jobs) - 1
+        name = f"{first.worker.key} and {others} like it" if others else first.worker.key
+        why = "a duplicate" if first.is_duplicate else "no longer wanted"
+        log.info("%s: job %s is %s and was cancelled", name, order.job_id, why)
 
     async def _withdraw(self, worker: Worker) -> None:
         """One in a pack ends by itself when its order is taken back; its neighbours go on."""
@@ -72,3 +92,27 @@ class CancelLoop:
         wait = _IDLE_SECONDS if deadline is None else deadline - now
         longest = _WHILE_SOME_END_SECONDS if is_any_ending else _IDLE_SECONDS
         return min(max(wait, _SHORTEST_SECONDS), longest)
+
+
+def _orders(db: Database, due: Sequence[ToCancel]) -> list[_Order]:
+    arrays: dict[str, list[ToCancel]] = {}
+    orders = []
+    for each in due:
+        key = each.worker.array_key
+        if key is None or each.is_duplicate:
+            orders.append(_single(each))
+        else:
+            arrays.setdefault(key, []).append(each)
+    for key, some in arrays.items():
+        bases = {array_id(each.job.job_id) for each in some}
+        live = sum(not job.is_over for job in jobs.of_array(db, key))
+        if len(some) == live > 1 and len(bases) == 1:
+            orders.append(_Order(bases.pop(), f"hpc-agent:{key}", some))
+        else:
+            orders += map(_single, some)
+    return orders
+
+
+def _single(each: ToCancel) -> _Order:
+    name = each.job.name or f"hpc-agent:{each.worker.array_key or each.worker.key}"
+    return _Order(each.job.job_id, name, [each])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -230,6 +231,31 @@ async def test_a_task_is_cancelled_by_its_name_and_its_neighbours_are_not(
     waiting = {job.job_id for job in look.records if job.state is JobState.PENDING}
     tasks = {task_id(array, index) for index in range(4)}
     assert waiting & tasks == tasks - {task_id(array, 1)}
+
+
+async def test_an_array_is_cancelled_by_its_name_as_a_whole(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript
+) -> None:
+    """Tasks that run and tasks that wait, which leave no trace; by another name none of them."""
+    if await scheduler.max_array_size() < 2:
+        pytest.skip("this scheduler has no arrays")
+    # More tasks than there are processors: some of them wait.
+    script = write_script("sleep 300", options=("--mem=1M",))
+    array = await scheduler.submit_array(script, name="hpc-agent:all", comment="c", size=12)
+    submitted.append(array)
+    await until_state(scheduler, task_id(array, 0), JobState.RUNNING)
+    await scheduler.cancel(array, name="hpc-agent:another")
+    tasks = {task_id(array, index) for index in range(12)}
+
+    async def left() -> int:
+        look = await scheduler.queue()
+        return len(tasks & {job.job_id for job in look.records if not job.state.is_final})
+
+    assert await left() == 12
+    await scheduler.cancel(array, name="hpc-agent:all")
+    async with asyncio.timeout(60):
+        while await left():  # noqa: ASYNC110  (Slurm rings no bell)
+            await asyncio.sleep(0.2)
 
 
 async def test_a_job_keeps_off_nodes(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.errors import SchedulerError
 from hpc_agent.relay.identity import JobReport
 from hpc_agent.slurm.state import JobState
@@ -374,3 +375,20 @@ async def test_disk_that_is_away_is_asked_again_later(asking: Asking) -> None:
     jobs.with_name("away").rename(jobs)
     statuses = await asking.submit(*(a_step(f"s{number}") for number in range(20)))
     assert {status["phase"] for status in statuses} == {"waiting"}
+
+
+async def test_array_of_a_run_that_is_over_is_ended_by_one_order(asking: Asking) -> None:
+    """A thousand calls of scancel would take minutes; one that others need is ended by itself."""
+    await asking.submit(*(a_step(f"part[{number}]") for number in range(30)))
+    await asking.submitted("20")
+    names = [{"name": f"part[{number}]"} for number in range(30)]
+    loop = CancelLoop(asking.bench.context)
+    await asking.post("/cancel", {"jobs": names[:2]})
+    await loop.step()
+    assert sorted(asking.bench.scheduler.cancelled) == ["20_0", "20_1"]
+    await asking.bench.context.store.run(
+        lambda db: db.execute("UPDATE jobs SET is_over = 1 WHERE cancelled_at IS NOT NULL")
+    )
+    await asking.post("/cancel", {"jobs": names[2:]})
+    await loop.step()
+    assert asking.bench.scheduler.cancelled[2:] == ["20"]
