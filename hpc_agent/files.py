@@ -62,6 +62,9 @@ class Files(Protocol):
     def names(self, path: Path) -> Sequence[str]:
         """Return what is in a directory."""
 
+    def modified(self, path: Path) -> float:
+        """Return when what is there was changed, in epoch seconds; of a link, the link itself."""
+
     def link(self, target: Path, path: Path) -> None:
         """Let ``path`` have the content of ``target``, which is never changed nor removed."""
 
@@ -123,6 +126,10 @@ class LocalFiles:
     def names(self, path: Path) -> Sequence[str]:
         """See Files.names."""
         return os.listdir(path)  # noqa: PTH208
+
+    def modified(self, path: Path) -> float:
+        """See Files.modified."""
+        return path.lstat().st_mtime
 
     def link(self, target: Path, path: Path) -> None:
         """See Files.link; a copy where the file system refuses hard links.

@@ -21,6 +21,7 @@ from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.scheduler import JobRecord
+from hpc_agent.steps.planning import STEP_KEY_PREFIX
 from hpc_agent.store import launches, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
@@ -29,7 +30,6 @@ from hpc_agent.workers.adoption import keys_of
 
 _KEY = re.compile(r"(run|stp|srv|pck|arr)-[0-9a-f]{20}")
 _SERVERS = ("srv-", "pck-")
-_STEP = "stp-"
 _ARRAY = "arr-"
 _MOST_ATTEMPTS = 100
 
@@ -118,7 +118,7 @@ async def _whose(context: Context, record: JobRecord) -> _Found:
         raise _NotAdoptableError(
             f"a code server: the agent has others by now; `scancel {record.job_id}` ends this one"
         )
-    if key.startswith(_STEP):
+    if key.startswith(STEP_KEY_PREFIX):
         raise _NotAdoptableError(
             f"the job of a step: its run asks for another; `scancel {record.job_id}` ends this one"
         )

@@ -169,7 +169,7 @@ class CommandsLoop:
             return
         if await store.run(left_to_finish):
             return
-        log.info("drained: all runs have ended and all is told; stopping")
+        log.info("drained: all runs and steps have ended and all is told; stopping")
         await store.run(drain.end)
         self._context.stop.set()
 

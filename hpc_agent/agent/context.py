@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hpc_agent.agent.bells import Bells
@@ -18,12 +18,14 @@ from hpc_agent.dagster_plus.client import AgentApi
 from hpc_agent.dagster_plus.serdes import Packed, error_info, packed
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.metrics.meter import SILENT, Meter
+from hpc_agent.runs.attempts import Planner, RunPlanner
 from hpc_agent.runs.termination import Termination
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.steps.ending import StepEnding
+from hpc_agent.steps.planner import StepPlanner
 from hpc_agent.store.database import Store
 from hpc_agent.store.draining import Drain
-from hpc_agent.store.workers import Placement, Worker
+from hpc_agent.store.workers import Placement, Worker, WorkerKind
 from hpc_agent.traces.tracer import SILENT as UNTRACED
 from hpc_agent.traces.tracer import Tracer
 from hpc_agent.workers.changes import Changes
@@ -95,6 +97,14 @@ class Context:
             clock=self.clock,
             wall=self.wall,
         )
+
+    @property
+    def planners(self) -> Mapping[WorkerKind, Planner]:
+        """What knows the work of runs and of their steps, and plans it again."""
+        return {
+            WorkerKind.RUN_WORKER: RunPlanner(self.config, self.store),
+            WorkerKind.STEP: StepPlanner(self.config, self.store),
+        }
 
     @property
     def step_ending(self) -> StepEnding:

@@ -44,6 +44,7 @@ class JobReports:
         self._starts = Starts(
             api=context.api,
             store=context.store,
+            planners=context.planners,
             retries=context.config.runs.retries,
             spooled=spooled,
         )
@@ -217,7 +218,7 @@ def _known_of(db: Database, key: str) -> tuple[Worker | None, RunToLaunch | None
 
 def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> JobIdentity:
     tags = launch.tags if launch is not None else {}
-    is_run = worker.kind in {WorkerKind.RUN_WORKER, WorkerKind.STEP}
+    is_run = worker.kind.is_of_run
     reach = access.run_workers_read if is_run else access.code_servers_read
     return JobIdentity(
         key=worker.key,

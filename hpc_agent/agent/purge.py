@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 from hpc_agent.agent.adopt import find_unknown
 from hpc_agent.agent.context import Context
 from hpc_agent.isolation import for_each
+from hpc_agent.steps.planning import STEP_KEY_PREFIX
 from hpc_agent.store import inbox, workers
 
 # A directory is made before its worker is written down: one look alone proves nothing.
 _LOOK_AGAIN_SECONDS = 3.0
+# That of a step by its run: it may be filled long before the run asks for the job.
+_STEP_IS_ASKED_FOR_SECONDS = 3600.0
 
 
 async def purge_workers(context: Context, *, before: float) -> int:
@@ -46,7 +50,7 @@ async def collect_garbage(context: Context, *, older_than_seconds: float, dry_ru
         else ""
     )
     if dry_run:
-        count = await context.store.run(lambda db: workers.count_concluded(db, before))
+        count = await context.store.run(lambda db: workers.count_forgettable(db, before))
         return f"would remove {count} jobs with their directories, {len(strays)} of nobody{left}"
     count = await purge_workers(context, before=before)
     await _remove(context, strays)
@@ -59,7 +63,19 @@ async def _strays(context: Context) -> set[str]:
     if not first:
         return first
     await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-    return first & await _unknown(context)
+    left = first & await _unknown(context)
+    return left - await asyncio.to_thread(_to_be_asked_for, context, left)
+
+
+def _to_be_asked_for(context: Context, keys: Iterable[str]) -> set[str]:
+    """Return the directories that runs have made of late for jobs of steps."""
+    work, since = context.preparation.work, context.wall() - _STEP_IS_ASKED_FOR_SECONDS
+    young = set()
+    for key in keys:
+        with suppress(FileNotFoundError):
+            if key.startswith(STEP_KEY_PREFIX) and work.files.modified(work.jobs / key) > since:
+                young.add(key)
+    return young
 
 
 async def _unknown(context: Context) -> set[str]:

@@ -69,6 +69,7 @@ def print_page(found: Explanation, console: Console) -> None:
 
 def _heading(job: dict[str, Any]) -> list[str]:
     what = f"Run {job['run_id']}" if job["run_id"] else job["kind"].replace("_", " ").capitalize()
+    what = f"Step {job['step']} of run {job['run_id']}" if job["step"] else what
     of = " of ".join(filter(None, [job["job_name"], job["location"]]))
     attempt = f", attempt {job['attempt']}" if job["attempt"] > 1 else ""
     return [

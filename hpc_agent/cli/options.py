@@ -53,7 +53,7 @@ def explain(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show which source set which option: of a run as submitted, of a code location as of now.
+    """Show which source set which option: of a run or step as submitted, of a location as of now.
 
     Where partitions are chosen (runs.choose_partition), it also says which one, and why no other.
     """

@@ -10,14 +10,13 @@ from hpc_agent.inspection.jobs import job_row, read_history
 from hpc_agent.inspection.names import find_worker
 from hpc_agent.inspection.options import explain as explain_options
 from hpc_agent.jobs.directory import WorkDirectory
-from hpc_agent.store import selection
+from hpc_agent.store import workers
 from hpc_agent.store.database import read_only
-from hpc_agent.store.selection import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """One job: its row, the attempts of its run, its options with their sources, its states."""
+    """One job: its row, its attempts, its options with their sources, and its states."""
 
     job: dict[str, Any]
     directory: str
@@ -31,9 +30,9 @@ def read_explanation(config: AgentConfig, name: str) -> Explanation:
     """Return what is known of a job. Raises HpcAgentError when there is none of this name."""
     db = read_only(config.home)
     worker = find_worker(db, name)
-    of_run = Selection(run_id=worker.run_id, with_concluded=True, ascending=True, limit=1000)
-    attempts = selection.find(db, of_run) if worker.run_id is not None else []
-    options = [asdict(each) for each in explain_options(config, worker.key)] if attempts else []
+    is_of_run = worker.kind.is_of_run
+    attempts = workers.attempts_of(db, worker) if is_of_run else []
+    options = [asdict(each) for each in explain_options(config, worker.key)] if is_of_run else []
     return Explanation(
         job=job_row(worker),
         directory=str(WorkDirectory(config.work_dir).of(worker.key)),

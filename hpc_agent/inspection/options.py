@@ -1,4 +1,4 @@
-"""Which source set which Slurm option: of a run's job as submitted, of a location as of now."""
+"""Which source set which Slurm option: of a run or step as submitted, of a location as of now."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from sqlite_utils import Database
 from hpc_agent.cluster.cluster import open_cluster
 from hpc_agent.cluster.partition_book import partition_book
 from hpc_agent.config import AgentConfig
-from hpc_agent.errors import HpcAgentError, StoreError
+from hpc_agent.errors import ConfigError, HpcAgentError, StoreError
 from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import options
 from hpc_agent.jobs.layers import choose_partition, run_layers, server_layers, settle
 from hpc_agent.runs.tags import strange_tags
 from hpc_agent.slurm.partition_facts import PartitionFacts
+from hpc_agent.steps.launched import asked_step
 from hpc_agent.store import launches
 from hpc_agent.store.database import read_only
-from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.store.workers import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +46,18 @@ def explain(
     tags: Mapping[str, str] | None = None,
     partitions: PartitionFacts | None = None,
 ) -> list[Explained]:
-    """Return the options of a run (run id, job id, key), else of a code location.
+    """Return the options of a run or a step (run id, job id, key), else of a code location.
 
     ``tags`` are those that runs of the location are to have, ``partitions`` what one is chosen from
     for them. Raises HpcAgentError when there is neither, ConfigError when the options are wrong.
     """
-    job = _run_job(config, name)
+    job = _job_of_run(config, name)
     if job is not None:
         if tags:
             raise HpcAgentError(
-                f"{name!r} is a run that has its own tags: give the name of a code location"
+                f"{name!r} is a run or step that has its own tags: give the name of a code location"
             )
-        title = f"run {job.run_id}, attempt {job.attempt}, job {job.job_id or 'not submitted yet'}"
-        settings = json.loads(job.settings) if job.settings else []
-        return [
-            Explained(
-                title=title,
-                deployment=job.deployment,
-                settings=settings,
-                notes=[*_notes(config, job), *_reasons(settings)],
-            )
-        ]
+        return [_of_job(config, job)]
     where = deployment or next(iter(config.control_plane.deployments), "prod")
     if name not in config.locations and not _is_served(config, name):
         raise HpcAgentError(
@@ -87,8 +79,8 @@ def explain(
 
 
 def is_run(config: AgentConfig, name: str) -> bool:
-    """Whether this is a run that the agent knows, by its id, job id or key."""
-    return _run_job(config, name) is not None
+    """Whether this is a run or a step that the agent knows, by its id, job id or key."""
+    return _job_of_run(config, name) is not None
 
 
 async def partitions_of(config: AgentConfig) -> PartitionFacts | None:
@@ -101,6 +93,17 @@ async def partitions_of(config: AgentConfig) -> PartitionFacts | None:
     async with open_cluster(config) as cluster:
         book = partition_book(config, cluster.scheduler, time.monotonic)
         return await book.facts() if book is not None else None
+
+
+def _of_job(config: AgentConfig, job: Worker) -> Explained:
+    settings = json.loads(job.settings) if job.settings else []
+    what = f"run {job.run_id}" if job.step is None else f"step {job.step} of run {job.run_id}"
+    return Explained(
+        title=f"{what}, attempt {job.attempt}, job {job.job_id or 'not submitted yet'}",
+        deployment=job.deployment,
+        settings=settings,
+        notes=[*_notes(config, job), *_reasons(settings)],
+    )
 
 
 def _of_runs(
@@ -125,16 +128,29 @@ def _reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _notes(config: AgentConfig, job: Worker) -> list[str]:
     db = _database(config)
-    launch = launches.find(db, job.run_id or "") if db is not None else None
+    if db is None:
+        return []
+    if job.step is not None:
+        return _notes_of_step(db, job)
+    launch = launches.find(db, job.run_id or "")
     return strange_tags(launch["tags"]) if launch else []
 
 
-def _run_job(config: AgentConfig, name: str) -> Worker | None:
+def _notes_of_step(db: Database, job: Worker) -> list[str]:
+    """What is kept of its tags, until it is over."""
+    try:
+        step = asked_step(db, job)
+    except ConfigError:
+        return []  # kept by another version
+    return strange_tags({tag: "" for _, own in step.asked.tags for tag in own}) if step else []
+
+
+def _job_of_run(config: AgentConfig, name: str) -> Worker | None:
     db = _database(config)
     if db is None:
         return None
     worker = worker_named(db, name)
-    return worker if worker is not None and worker.kind is WorkerKind.RUN_WORKER else None
+    return worker if worker is not None and worker.kind.is_of_run else None
 
 
 def _is_served(config: AgentConfig, location: str) -> bool:

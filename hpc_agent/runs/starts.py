@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hpc_agent.config.retries import Retries
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.dagster_plus.client import AgentApi
-from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, ControlPlaneError, ControlPlaneUnavailableError
 from hpc_agent.relay.identity import JobReport, ReportAnswer
+from hpc_agent.runs.attempts import Planner
 from hpc_agent.runs.last_word import FINISHED
-from hpc_agent.runs.recovery import may_restart, policies_of
-from hpc_agent.store import launches, steps
+from hpc_agent.runs.recovery import may_restart
+from hpc_agent.store import steps
 from hpc_agent.store.database import Store
 from hpc_agent.store.workers import Worker, WorkerKind
 
@@ -28,14 +28,22 @@ _STARTED = "STARTED"
 class Starts:
     """Answers the reports of starts; what has waited may have become pointless.
 
+    ``planners`` know the policies of what was asked for, ``retries`` hold where they do not.
     ``spooled`` says whether the relay still holds events of a run: its status may be older.
     """
 
     def __init__(
-        self, *, api: AgentApi, store: Store, retries: Retries, spooled: Callable[[str], bool]
+        self,
+        *,
+        api: AgentApi,
+        store: Store,
+        planners: Mapping[WorkerKind, Planner],
+        retries: Retries,
+        spooled: Callable[[str], bool],
     ) -> None:
         self._api = api
         self._store = store
+        self._planners = planners
         self._retries = retries
         self._spooled = spooled
 
@@ -49,7 +57,7 @@ class Starts:
             return stop("it was asked to end before it started")
         if is_of_another(worker, report):
             return stop(f"job {worker.job_id} has this work already")
-        if worker.kind not in {WorkerKind.RUN_WORKER, WorkerKind.STEP}:
+        if not worker.kind.is_of_run:
             return PROCEED
         # Slurm requeues a job that it could not start as well: then nothing of it has run.
         is_restart = report.restart_count > 0 and worker.is_claimed
@@ -98,13 +106,11 @@ class Starts:
 
     async def _no_restart(self, worker: Worker, report: JobReport) -> str | None:
         """Say why a job that Slurm has requeued must not go on, if so."""
-        content = await self._store.run(lambda db: launches.find(db, str(worker.run_id)))
-        tags = RunToLaunch(**content).tags if content else {}
         try:
-            policies = policies_of(self._retries, tags)
+            policies = await self._planners[worker.kind].policies_of(worker)
         except ConfigError as error:
             return str(error)
-        return may_restart(policies, report.restart_count)
+        return may_restart(policies or self._retries, report.restart_count)
 
 
 def is_of_another(worker: Worker, report: JobReport) -> bool:

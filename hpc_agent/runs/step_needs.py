@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 from weakref import WeakKeyDictionary
@@ -25,6 +25,9 @@ STEP_TAGS = frozenset({PLACE_TAG, GROUP_TAG})
 # The executor that gives steps jobs of their own, and the places that are the run's own job.
 _STEP_EXECUTOR = "slurm"
 _IN_THE_RUN = frozenset({"process", "in_process", "srun"})
+# Of the executor's configuration: where steps run that do not say it.
+_DEFAULT_PLACE = ("execution", "config", "default")
+_AUTO = "auto"
 
 _WAIT_SECONDS = 20.0
 _CALL_SECONDS = 30.0
@@ -79,23 +82,33 @@ class StepNeeds:
         return replace(run, steps=steps), ""
 
     async def _steps(self, server: CodeServerClient, selection: Packed, instance: Packed) -> _Steps:
-        # Of two runs of one job, the same steps are executed whatever their configuration.
-        alike = dumps({**selection, "run_config": None})
+        # Of two runs of one job, the same steps are executed; where, their configurations say.
+        place = default_place(selection["run_config"])
+        alike = dumps({**selection, "run_config": place})
         known = self._known.setdefault(server, OrderedDict())
         if alike not in known:
             asked = with_instance_ref(selection, instance)
             call = server.call(grpc.EXECUTION_PLAN, asked, deadline_seconds=_CALL_SECONDS)
-            known[alike] = steps_of(await call)
+            known[alike] = steps_of(await call, place)
             if len(known) > _REMEMBERED:
                 known.popitem(last=False)
         return known[alike]
 
 
-def steps_of(answer: str) -> _Steps:
+def default_place(run_config: object) -> str:
+    """Return where the configuration of a run lets steps run whose tags do not say it."""
+    value = run_config
+    for name in _DEFAULT_PLACE:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else _AUTO
+
+
+def steps_of(answer: str, default: str = _AUTO) -> _Steps:
     """Return the steps that the run's own job executes, where any asks for something.
 
-    With ``slurm_executor`` a step that asks for something gets a job of its own, unless a tag says
-    that it runs in the run's. Raises CodeServerError.
+    With ``slurm_executor`` a step that asks for something gets a job of its own, unless a tag of
+    its own or of its group says that it runs in the run's, or the ``default`` of the run does.
+    Raises CodeServerError.
     """
     try:
         plan = _Plan.model_validate_json(answer)
@@ -104,10 +117,22 @@ def steps_of(answer: str) -> _Steps:
     if plan.steps is None:
         error = plan.error or _Error(message=plan.message)
         raise CodeServerError(f"its plan cannot be made: {error.message[:_LONGEST_ERROR]}")
-    steps = tuple(
-        (step.key, {tag: text for tag, text in step.tags.items() if tag.startswith(TAG_PREFIX)})
+    chosen = [
+        step
         for step in plan.steps
         if not plan.step_keys_to_execute or step.key in plan.step_keys_to_execute
-        if plan.executor_name != _STEP_EXECUTOR or step.tags.get(PLACE_TAG) in _IN_THE_RUN
+    ]
+    if plan.executor_name == _STEP_EXECUTOR:
+        chosen = _in_the_run(chosen, default)
+    steps = tuple(
+        (step.key, {tag: text for tag, text in step.tags.items() if tag.startswith(TAG_PREFIX)})
+        for step in chosen
     )
     return steps if any(tags for _, tags in steps) else ()
+
+
+def _in_the_run(steps: Sequence[_Step], default: str) -> list[_Step]:
+    """Return the steps that get no job of their own; a group of steps has one place."""
+    keys = {step.key for step in steps if step.tags.get(PLACE_TAG, default) in _IN_THE_RUN}
+    groups = {step.tags.get(GROUP_TAG) for step in steps if step.key in keys} - {None}
+    return [step for step in steps if step.key in keys or step.tags.get(GROUP_TAG) in groups]

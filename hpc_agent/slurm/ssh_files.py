@@ -113,6 +113,11 @@ class SftpFiles:
         with self._talking(path) as client:
             return client.listdir(str(path))
 
+    def modified(self, path: Path) -> float:
+        """See Files.modified."""
+        with self._talking(path.parent) as client:
+            return client.lstat(str(path)).st_mtime or 0.0
+
     def link(self, target: Path, path: Path) -> None:
         """See Files.link; a symbolic one, since SFTP has no other."""
         leads_to = posixpath.relpath(target, path.parent)

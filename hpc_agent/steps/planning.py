@@ -26,6 +26,7 @@ from hpc_agent.store import code_servers
 from hpc_agent.store.database import Store
 from hpc_agent.store.workers import WorkerKind
 
+STEP_KEY_PREFIX = "stp-"
 ARGUMENTS = "DAGSTER_COMPRESSED_EXECUTE_STEP_ARGS"
 """The variable from which ``dagster api execute_step`` takes its arguments."""
 
@@ -33,7 +34,7 @@ ARGUMENTS = "DAGSTER_COMPRESSED_EXECUTE_STEP_ARGS"
 def step_key(run_id: str, step: str, step_attempt: int, attempt: int = 1) -> str:
     """Return the key of a step's job: the same one always gets the same, so it is never two."""
     name = "\0".join([run_id, step, str(step_attempt), str(attempt)])
-    return "stp-" + hashlib.sha256(name.encode()).hexdigest()[:20]
+    return STEP_KEY_PREFIX + hashlib.sha256(name.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,7 @@ def left_to_finish(db: Database) -> dict[str, int]:
     """Return what is still to be finished before all is done, by what it is."""
     left = {
         "runs": workers.count_open(db, WorkerKind.RUN_WORKER),
+        "jobs of steps": workers.count_open(db, WorkerKind.STEP),
         "requests": len(inbox.to_serve(db)),
         "streams of messages": len(outbox.MESSAGES.heads(db, None, _MOST_STREAMS)),
     }

@@ -26,6 +26,11 @@ class WorkerKind(enum.Enum):
     PACK = "pack"
     STEP = "step"
 
+    @property
+    def is_of_run(self) -> bool:
+        """Whether it does work of a run: that begins only after the agent knows of its claim."""
+        return self in {WorkerKind.RUN_WORKER, WorkerKind.STEP}
+
 
 class Placement(enum.Enum):
     """Where a worker's processes live; PACKED: in a job that code servers share, their pack."""
@@ -167,6 +172,11 @@ _SELECT = (
     "LEFT JOIN jobs AS j ON j.id = w.current_job"
 )
 _OPEN = "w.concluded_at IS NULL"
+# No step, or one whose run is forgotten, and that shares its directory with no job that goes on.
+_ALONE = (
+    "(w.step IS NULL OR NOT EXISTS (SELECT 1 FROM launches WHERE run_id = w.run_id) AND NOT EXISTS "
+    "(SELECT 1 FROM workers AS o WHERE o.run_id = w.run_id AND o.concluded_at IS NULL))"
+)
 
 
 def insert(db: Database, worker: Worker) -> bool:
@@ -243,6 +253,13 @@ def of_run(db: Database, run_id: str) -> Worker | None:
         ),
         None,
     )
+
+
+def attempts_of(db: Database, worker: Worker) -> list[Worker]:
+    """Return the attempts of what a worker does, the first one first."""
+    where = "w.run_id = ? AND w.kind = ? AND w.step IS ? AND w.step_attempt = ? ORDER BY w.attempt"
+    values = [worker.run_id, worker.kind, worker.step, worker.step_attempt]
+    return list(select(db, where, values))
 
 
 def of_array(db: Database, array_key: str) -> list[Worker]:
@@ -364,9 +381,14 @@ def count_open(db: Database, kind: WorkerKind) -> int:
     return int(found.fetchone()[0])
 
 
-def count_concluded(db: Database, before: float) -> int:
-    """Return how many workers were concluded before then."""
-    found = db.execute("SELECT count(*) FROM workers WHERE concluded_at < ?", [before])
+def count_forgettable(db: Database, before: float) -> int:
+    """Return how many workers ``purge`` forgets until it has no more to forget."""
+    found = db.execute(
+        "SELECT count(*) FROM workers WHERE concluded_at < ? AND (step IS NULL OR run_id NOT IN "
+        "(SELECT run_id FROM workers WHERE run_id IS NOT NULL AND (concluded_at IS NULL OR "
+        "(concluded_at >= ? AND step IS NULL))))",
+        [before, before],
+    )
     return int(found.fetchone()[0])
 
 
@@ -381,18 +403,20 @@ def keys(db: Database) -> set[str]:
 def purge(db: Database, before: float, limit: int = 100) -> list[str]:
     """Forget some workers concluded before then; return their keys, and those of their arrays.
 
-    An array is forgotten with the last of its workers, and so is what launched a run.
+    An array is forgotten with the last of its workers, and so is what launched a run. The steps of
+    a run go after it: as long as it may ask for one, it is told of what has been done.
     """
     found = db.execute(
-        "SELECT key, array_key, run_id FROM workers WHERE concluded_at < ? LIMIT ?",
+        "SELECT key, array_key, run_id, step FROM workers AS w "  # noqa: S608 - our own words
+        f"WHERE concluded_at < ? AND {_ALONE} LIMIT ?",
         [before, limit],
     ).fetchall()
     for key, *_ in found:
         db.execute("DELETE FROM workers WHERE key = ?", [key])
-    for run_id in {run_id for *_, run_id in found if run_id is not None}:
+    for run_id in {run_id for *_, run_id, step in found if run_id is not None and step is None}:
         if of_run(db, run_id) is None:
             launches.forget(db, run_id)
-    arrays = {array_key for _, array_key, _ in found if array_key is not None}
+    arrays = {array_key for _, array_key, *_ in found if array_key is not None}
     return [*(key for key, *_ in found), *(key for key in arrays if not of_array(db, key))]
 
 

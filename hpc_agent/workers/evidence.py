@@ -18,7 +18,7 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.submissions import key_of
-from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.store.workers import Worker
 from hpc_agent.workers.change import NO_POSITION, NOTHING, Change, differing
 from hpc_agent.workers.intents import given_back
 
@@ -243,19 +243,19 @@ def _end_of(worker: Worker, record: JobRecord, now: float) -> dict[str, Any]:
 
 
 def _was_never_begun(worker: Worker, record: JobRecord) -> bool:
-    """Whether a run's job is over, by nobody's wish, without ever having claimed its work.
+    """Whether a run's or step's job is over, by nobody's wish, without having claimed its work.
 
     Its node died first, or refused it: slurmd launches no second job with the id of one that is
     still there, as after a controller lost its state, and Slurm counts it as COMPLETED. Where the
     script's output or directory cannot be opened on the node, Slurm counts it as FAILED by signal
-    53. No run begins before the agent knows of its claim.
+    53. Nothing of a run begins before the agent knows of the claim.
     """
     is_unbegun = record.state in {JobState.NODE_FAIL, JobState.COMPLETED} or (
         record.state is JobState.FAILED and record.signal == _NO_OUTPUT
     )
     return (
         is_unbegun
-        and worker.kind is WorkerKind.RUN_WORKER
+        and worker.kind.is_of_run
         and not worker.is_claimed
         and worker.terminate_at is None
     )

@@ -161,6 +161,19 @@ async def test_drained_agent_stops_when_all_is_done(bench: Bench, loop: Commands
     assert not (await bench.context.store.run(Drain().recall)).is_on
 
 
+async def test_agent_that_drains_waits_for_steps(bench: Bench, loop: CommandsLoop) -> None:
+    """A step's job may end later than its run, and its end has to be seen."""
+    await bench.add(
+        "fit", kind=workers.WorkerKind.STEP, phase=Phase.RUNNING, job_id="2", run_id="r", step="fit"
+    )
+    await bench.context.store.run(lambda db: db.execute("UPDATE inbox SET answered_at = 1.0"))
+    assert "1 jobs of steps" in await asked(bench, loop, CommandKind.DRAIN, stop=True)
+    assert not bench.context.stop.is_set()
+    await bench.context.store.run(lambda db: db.execute("UPDATE workers SET concluded_at = 1.0"))
+    await loop.step()
+    assert bench.context.stop.is_set()
+
+
 async def test_command_without_an_agent_is_refused(bench: Bench) -> None:
     """It says what to do, and is not done later by an agent that is started then."""
     with pytest.raises(HpcAgentError, match="no agent runs with the home directory"):

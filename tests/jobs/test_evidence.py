@@ -269,6 +269,8 @@ def test_job_that_a_node_cancels_at_once_is_a_node_fault(
     ("changes", "is_launch_failure"),
     [
         ({}, True),
+        ({"kind": WorkerKind.STEP}, True),
+        ({"kind": WorkerKind.STEP, "is_claimed": True}, False),
         ({"is_claimed": True}, False),
         ({"terminate_at": NOW}, False),
         ({"kind": WorkerKind.CODE_SERVER}, False),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpc_agent.errors import CodeServerError
-from hpc_agent.runs.step_needs import steps_of
+from hpc_agent.runs.step_needs import default_place, steps_of
 
 OURS = {"dagster-hpc/mem": "1G"}
 
@@ -26,6 +26,47 @@ def test_tags_of_the_steps_that_are_executed() -> None:
         step_keys_to_execute=["a", "b"],
     )
     assert steps_of(text) == (("a", OURS), ("b", {}))
+
+
+@pytest.mark.parametrize(
+    ("default", "in_the_run"),
+    [
+        ("auto", ["here", "with_it"]),
+        ("job", ["here", "with_it"]),
+        ("process", ["here", "with_it", "large", "grouped"]),
+        ("srun", ["here", "with_it", "large", "grouped"]),
+        ("in_process", ["here", "with_it", "large", "grouped"]),
+    ],
+)
+def test_job_of_a_run_is_as_large_as_the_steps_in_it(default: str, in_the_run: list[str]) -> None:
+    """A step's own tag wins over the default, and a group has one place."""
+    text = plan(
+        {"key": "here", "tags": {"dagster-hpc/step": "process", "dagster-hpc/group": "a", **OURS}},
+        {"key": "with_it", "tags": {"dagster-hpc/group": "a", **OURS}},
+        {"key": "large", "tags": OURS},
+        {"key": "grouped", "tags": {"dagster-hpc/group": "b", **OURS}},
+        {"key": "alone", "tags": {"dagster-hpc/step": "job", **OURS}},
+        executor_name="slurm",
+    )
+    assert [key for key, _ in steps_of(text, default)] == in_the_run
+
+
+@pytest.mark.parametrize(
+    ("config", "default"),
+    [
+        ({"execution": {"config": {"default": "srun"}}}, "srun"),
+        ({"execution": {"config": {"max_jobs": 3}}}, "auto"),
+        ({"execution": {"config": {"default": {"env": "X"}}}}, "auto"),
+        ({"execution": "srun"}, "auto"),
+        ({}, "auto"),
+        ([], "auto"),
+    ],
+)
+def test_place_of_steps_is_read_in_the_configuration_of_the_run(
+    config: object, default: str
+) -> None:
+    """It may be anything: Dagster refuses what is wrong."""
+    assert default_place(config) == default
 
 
 def test_plan_that_asks_for_nothing_is_no_plan_to_cover() -> None:

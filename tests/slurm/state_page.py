@@ -66,10 +66,10 @@ is younger than two minutes, no job counts as absent.
 
 ## A job that ended before it began
 
-A run's job that is over without a claim, though nobody asked for its end, and is `NODE_FAIL` or
-`COMPLETED`, is `LAUNCH_FAILED` for the agent as well: its node died before it could start it, or
-has a job with its id already, since a controller lost its state and counts ids anew. Nothing of the
-run has been executed: that begins only after the agent has been told of the claim.
+The job of a run or a step that is over without a claim, though nobody asked for its end, and is
+`NODE_FAIL` or `COMPLETED`, is `LAUNCH_FAILED` for the agent as well: its node died before it could
+start it, or has a job with its id already, since a controller lost its state and counts ids anew.
+Nothing of it has been executed: that begins only after the agent has been told of the claim.
 """
 
 

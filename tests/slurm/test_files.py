@@ -277,6 +277,17 @@ def test_only_links_to_directories_that_are_followed_are_directories(
         assert not files.is_directory(tmp_path / path, follow=False)
 
 
+def test_what_is_there_was_changed_at_a_time(files: Files, tmp_path: Path) -> None:
+    """Of a link that of the link: where it leads may be another's."""
+    (tmp_path / "directory").mkdir()
+    os.utime(tmp_path / "directory", (1000, 1000))
+    (tmp_path / "link").symlink_to(tmp_path / "directory")
+    assert files.modified(tmp_path / "directory") == 1000
+    assert files.modified(tmp_path / "link") > 1000
+    with pytest.raises(FileNotFoundError):
+        files.modified(tmp_path / "absent")
+
+
 WITHOUT_LINKS = """
 import sys
 from pathlib import Path

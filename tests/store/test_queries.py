@@ -106,7 +106,7 @@ ASKED_ABOUT_ONE: dict[str, Ask] = {
     "by run id": lambda db: workers.named(db, "id of live-running-1"),
     "by job id": lambda db: workers.named(db, "live 7"),
     "identity": meta.identity,
-    "forget workers: how many": lambda db: workers.count_concluded(db, 1000.0),
+    "forget workers: how many": lambda db: workers.count_forgettable(db, 1000.0),
     "forget requests": lambda db: inbox.purge(db, 1000.0),
     "forget workers": lambda db: workers.purge(db, 1000.0),
 }

@@ -180,6 +180,29 @@ async def test_what_is_long_over_is_forgotten(store: Store) -> None:
     assert await store.run(live) == [{"run-1"}, {"run-2", "arr-1"}]
 
 
+async def test_steps_are_forgotten_after_their_run(store: Store) -> None:
+    """All of them at once, in parts: a run that goes on may ask what has become of one."""
+    over: dict[str, Any] = {"phase": Phase.ENDED, "run_id": "r", "concluded_at": 1.0}
+    of_step = over | {"kind": WorkerKind.STEP, "step": "fit"}
+
+    def live(db: Database) -> None:
+        launches.keep(db, "r", "prod", {})
+        put(db, a_run_worker("run-1", **over))
+        put(db, a_run_worker("run-2", **over | {"attempt": 2, "concluded_at": 5.0}))
+        put(db, a_run_worker("fit-1", **of_step))
+        put(db, a_run_worker("fit-2", **of_step | {"attempt": 2, "concluded_at": None}))
+        for before, forgotten in ((3.0, ["run-1"]), (9.0, ["run-2"])):
+            assert workers.count_forgettable(db, before) == 1
+            assert workers.purge(db, before) == forgotten
+            assert workers.purge(db, before) == []
+        workers.change(db, "fit-2", now=6.0, source="agent", concluded_at=6.0)
+        assert workers.count_forgettable(db, 9.0) == 2
+        assert workers.purge(db, 9.0, limit=1) == ["fit-1"]
+        assert workers.purge(db, 9.0) == ["fit-2"]
+
+    await store.run(live)
+
+
 async def test_outbox_keeps_a_message_once(store: Store) -> None:
     """The idempotency key is the message's identity."""
 
