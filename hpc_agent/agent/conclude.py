@@ -13,10 +13,9 @@ from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.dagster_plus import agent_calls, responses
 from hpc_agent.errors import ControlPlaneUnavailableError
 from hpc_agent.isolation import for_each
-from hpc_agent.runs.attempts import Attempts, RunPlanner, Successor
+from hpc_agent.runs.attempts import Attempts, Successor
 from hpc_agent.runs.last_word import LastWord, RunEnd, failure_message, last_word, needs_status
 from hpc_agent.runs.recovery import NoMore
-from hpc_agent.steps.planner import StepPlanner
 from hpc_agent.store import inbox, steps, workers
 from hpc_agent.store.phases import FINAL
 from hpc_agent.store.workers import Worker, WorkerKind
@@ -57,10 +56,7 @@ class ConcludeLoop:
                 partitions=context.partitions,
                 clock=context.clock,
             )
-            for kind, planner in (
-                (WorkerKind.RUN_WORKER, RunPlanner(context.config, context.store)),
-                (WorkerKind.STEP, StepPlanner(context.config, context.store)),
-            )
+            for kind, planner in context.planners.items()
         }
 
     async def step(self) -> float:

@@ -80,7 +80,8 @@ def _run(
     """Launch a run; return its log, and what it has cost the agent until its end."""
     process = psutil.Process(stack.agent.pid)
     before, cpu = _calls(metrics), sum(process.cpu_times()[:2])
-    run_id = stack.webserver.launch("asking", job, config=config)
+    tags = {"dagster-hpc/time": "60"}
+    run_id = stack.webserver.launch("asking", job, config=config, tags=tags)
     status = stack.wait_finished(run_id, seconds=_SECONDS)
     told = [event.get("message") or "" for event in stack.webserver.events(run_id)]
     if status != "SUCCESS":
