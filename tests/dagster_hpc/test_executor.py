@@ -136,6 +136,22 @@ def test_an_interrupt_ends_all_steps(here: Bench) -> None:
     assert here.of().steps("STEP_SUCCESS") == []
 
 
+def test_events_that_cannot_be_read_are_waited_for(here: Bench) -> None:
+    """The steps go on meanwhile, and nothing is said of them."""
+    worker = here.start("long", max_concurrent=2)
+    poll(lambda: here.words("long_job") and here.words("long_process"))
+    events = Path(here.instance.root_directory, "history", "runs")
+    events.rename(events.with_name("away"))
+    assert worker.stdout is not None
+    assert any("events cannot be read, trying again" in line for line in worker.stdout)
+    events.with_name("away").rename(events)
+    (here.directory / "go").touch()
+    poll(lambda: "long_process" in here.of().steps("STEP_SUCCESS"))
+    assert here.of().steps("STEP_FAILURE") == []
+    worker.send_signal(signal.SIGINT)
+    worker.communicate(timeout=60)
+
+
 def test_a_killed_run_worker_leaves_no_process_and_resumes(here: Bench) -> None:
     """Its processes end with it; the next run worker starts them again."""
     worker = here.start("long", max_concurrent=1)

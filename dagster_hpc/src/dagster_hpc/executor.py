@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,12 @@ _MOST_BETWEEN_LOOKS = 10.0
 _WAIT = 1.0
 """Dagster's loop has clocks of its own: retries that are due, slots of pools."""
 _LATE_WAIT = 0.3
+_LONGEST_TROUBLE = 24 * 3600.0
+"""Seconds without the events of the run, after which it fails."""
+_TROUBLE_PAUSE = 5.0
 _NEVER = 10**9
+
+_log = logging.getLogger(__name__)
 
 
 class _Handler(StepHandler):
@@ -108,7 +114,8 @@ class SlurmExecutor(StepDelegatingExecutor):
         self._launchers: list[Launcher] = []
         self._news: News | None = None
         self._must_replay = False
-        self._looked_at = 0.0
+        self._looked_at = time.monotonic()
+        self._trouble = ""
         self._has_more = True
 
     def execute(
@@ -161,7 +168,12 @@ class SlurmExecutor(StepDelegatingExecutor):
             return due
         has_executed = dispatch.depart()
         if self._wait(dispatch, is_at_once=has_executed):
-            events = dispatch.sort(self._look(instance, run_id, seen_storage_ids))
+            try:
+                found = self._look(instance, run_id, seen_storage_ids)
+            except Exception as error:  # noqa: BLE001  (each storage has errors of its own)
+                self._wait_out(error)
+                return ()
+            events = dispatch.sort(found)
             if not self._has_more:
                 # What is written of a step that was lost is read at once.
                 self._has_more = dispatch.settle()
@@ -188,8 +200,19 @@ class SlurmExecutor(StepDelegatingExecutor):
         known = len(seen_storage_ids)
         events = super()._pop_events(instance, run_id, seen_storage_ids)
         self._looked_at = time.monotonic()
+        self._trouble = ""
         self._has_more = len(seen_storage_ids) - known >= self._pop_events_limit // 2
         return events
+
+    def _wait_out(self, error: Exception) -> None:
+        """Go on without the events for a while: the jobs do, whoever has the events is away."""
+        self._has_more = True
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            _log.warning("the run's events cannot be read, trying again: %s", error)
+        if time.monotonic() - self._looked_at > _LONGEST_TROUBLE:
+            raise error
+        time.sleep(_TROUBLE_PAUSE)
 
     def _all_events(
         self, instance: DagsterInstance, run_id: str, seen_storage_ids: set[int]
