@@ -16,7 +16,6 @@ from hpc_agent.control_plane.faces.view import LocationView, view_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
 from hpc_agent.control_plane.instance import open_instance
-from hpc_agent.control_plane.kept_open import kept_open
 from hpc_agent.control_plane.server import serve
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
@@ -193,9 +192,8 @@ async def open_gateway(
         services = build_services(home, database, instance, meter, tracer)
         gateway = Gateway(home, services, workspace_changed)
         try:
-            with kept_open(home.root):
-                await gateway.refresh()
-                yield gateway
+            await gateway.refresh()
+            yield gateway
         finally:
             await gateway.close()
             await asyncio.to_thread(instance.dispose)

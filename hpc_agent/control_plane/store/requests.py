@@ -111,10 +111,8 @@ class Requests:
                 _insert(connection, request)
 
     def get(self, request_id: str) -> Request | None:
-        query = sa.select(requests).where(requests.c.request_id == request_id)
         with self._database.read() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-        return _request(row) if row else None
+            return _found(connection, request_id)
 
     def open_requests(self, api: str, *, run_id: str | None, deployment: str) -> list[Request]:
         """Return the unanswered requests of this kind for this run (None: for no run)."""
@@ -162,7 +160,8 @@ class Requests:
                 .values(state=RequestState.ANSWERED, answered_at=time.time(), response=response)
             )
             notify(connection, ANSWERED + request_id)
-        return self.get(request_id) if changed.rowcount else None
+            # As it is now: who waits may take the answer as soon as it is there.
+            return _found(connection, request_id) if changed.rowcount else None
 
     def withdraw(self, request_id: str) -> bool:
         """Take a request back, and tell whether no agent had taken it."""
@@ -298,6 +297,12 @@ def _in_queues(queues: Sequence[str | None]) -> sa.ColumnElement[bool]:
     if all(queues):
         return named
     return sa.or_(named, requests.c.agent_queue.is_(None))
+
+
+def _found(connection: sa.Connection, request_id: str) -> Request | None:
+    query = sa.select(requests).where(requests.c.request_id == request_id)
+    row = connection.execute(query).mappings().one_or_none()
+    return _request(row) if row else None
 
 
 def _request(row: Mapping[Any, Any]) -> Request:
