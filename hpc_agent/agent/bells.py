@@ -23,7 +23,7 @@ class Bells:
     commands: Bell = field(default_factory=Bell)
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)
-    steps: Bell = field(default_factory=Bell)
+    followers: Bell = field(default_factory=Bell)
 
     def ring_for(self, changed: Iterable[Topic]) -> None:
         """Wake the loops that a change concerns."""
@@ -49,5 +49,5 @@ _CONCERNED: Mapping[Topic, tuple[str, ...]] = {
     Topic.OVER: ("conclude", "submit", "cancel"),
     Topic.CONCLUDED: ("measure",),
     Topic.SERVER: ("workspace", "heartbeat"),
-    Topic.STEP: ("steps",),
+    Topic.STEP: ("followers",),
 }

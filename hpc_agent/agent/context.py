@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hpc_agent.agent.bells import Bells
+from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.troubles import Troubles
 from hpc_agent.clock import SteadyClock
 from hpc_agent.cluster.login_node import ClusterAndLoginNode
@@ -63,8 +64,7 @@ class Context:
     """The services of a running agent.
 
     ``clock`` measures waits and never steps; ``wall`` tells the time of day. ``partitions`` is None
-    where none is chosen for runs. ``signals`` are the tasks that signal steps. ``stop`` ends the
-    agent.
+    where none is chosen for runs. ``tasks`` go on beside the loops. ``stop`` ends the agent.
     """
 
     config: AgentConfig
@@ -82,7 +82,7 @@ class Context:
     troubles: Troubles = field(default_factory=Troubles)
     clock: SteadyClock = field(default_factory=SteadyClock)
     wall: Callable[[], float] = time.time
-    signals: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: Tasks = field(default_factory=Tasks)
     drain: Drain = field(default_factory=Drain)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -115,7 +115,7 @@ class Context:
             scheduler=self.scheduler,
             changes=self.changes,
             clock=self.clock,
-            under_way=self.signals,
+            start=self.tasks.start,
         )
 
     def scheduler_of(self, worker: Worker) -> Scheduler:

@@ -25,6 +25,7 @@ from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.agent.commands import CommandsLoop
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.context import Context
+from hpc_agent.agent.followers import FollowersLoop
 from hpc_agent.agent.health import HealthLoop
 from hpc_agent.agent.heartbeat import HeartbeatLoop
 from hpc_agent.agent.housekeeping import HousekeepingLoop
@@ -39,7 +40,6 @@ from hpc_agent.agent.relay import OpenedRelay, open_relay
 from hpc_agent.agent.report import ReportLoop
 from hpc_agent.agent.serve import ServeLoop
 from hpc_agent.agent.submit import SubmitLoop
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.agent.work_directory import WorkDirectoryLoop
 from hpc_agent.agent.workspace import WorkspaceLoop
@@ -107,12 +107,11 @@ async def run_agent(
     """
     notifier = Notifier.from_environment()
     async with contextlib.AsyncExitStack() as stack:
-        tasks = Tasks()
-        loops, context = await _open(config, stack, tasks, stop, take_over_work_dir)
+        loops, context = await _open(config, stack, stop, take_over_work_dir)
         log.info("agent %s %s serves %s", __version__, context.agent_id, config.control_plane.url)
         notifier.ready()
         notifier.status(f"serving {config.control_plane.url}")
-        await _run_until(context, loops, tasks, notifier)
+        await _run_until(context, loops, notifier)
         notifier.stopping()
         log.info("stopping; jobs go on")
 
@@ -127,7 +126,6 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 async def _open(
     config: AgentConfig,
     stack: contextlib.AsyncExitStack,
-    tasks: Tasks,
     stop: asyncio.Event,
     take_over_work_dir: bool,
 ) -> tuple[list[_NamedLoop], Context]:
@@ -206,7 +204,7 @@ async def _open(
     stack.push_async_callback(channels.close)
     servers = _code_servers(context, channels, demand)
     await servers.fleet.recall()
-    return _loops(context, opened, servers, tasks, owner), context
+    return _loops(context, opened, servers, owner), context
 
 
 def _look_around(context: Context, relay: Relay) -> None:
@@ -256,7 +254,7 @@ def _code_servers(context: Context, channels: Channels, demand: Demand) -> _Code
 
 
 def _loops(
-    context: Context, opened: OpenedRelay, servers: _CodeServers, tasks: Tasks, owner: str
+    context: Context, opened: OpenedRelay, servers: _CodeServers, owner: str
 ) -> list[_NamedLoop]:
     bells, fleet, relay = context.bells, servers.fleet, opened.relay
     bring_up = BringUp(
@@ -279,12 +277,11 @@ def _loops(
             on_demand=bells.workspace.ring,
         ),
         demand=servers.demand,
-        tasks=tasks,
     )
     heartbeat = HeartbeatLoop(context, fleet, spooled=relay.holds_events_of, load=serve.load)
     return [
         *([_NamedLoop("relay port", opened.port.step, Bell())] if opened.port else []),
-        *_health_loop(context, servers, tasks),
+        *_health_loop(context, servers),
         _NamedLoop("lease", HousekeepingLoop(context, owner).step, Bell()),
         _NamedLoop("work directory", WorkDirectoryLoop(context).step, Bell()),
         *_artifacts_loop(context),
@@ -292,7 +289,7 @@ def _loops(
         _NamedLoop("poll", PollLoop(context).step, Bell()),
         _NamedLoop("commands", CommandsLoop(context).step, bells.commands),
         _NamedLoop("serve", serve.step, bells.serve),
-        _NamedLoop("submit", SubmitLoop(context, tasks).step, bells.submit),
+        _NamedLoop("submit", SubmitLoop(context).step, bells.submit),
         _NamedLoop("watch", WatchLoop(context, heard=opened.reports.heard).step, bells.watch),
         _NamedLoop("cancel", CancelLoop(context).step, bells.cancel),
         _NamedLoop(
@@ -305,14 +302,13 @@ def _loops(
             ).step,
             bells.conclude,
         ),
+        _NamedLoop("followers", FollowersLoop(context, opened.run_events).step, bells.followers),
         _NamedLoop("measure", MeasureLoop(context).step, bells.measure),
         _NamedLoop("positions", PositionsLoop(context).step, Bell()),
         _NamedLoop("orphans", OrphansLoop(context).step, Bell()),
         _NamedLoop("report", ReportLoop(context).step, bells.report),
         _NamedLoop("heartbeat", heartbeat.step, bells.heartbeat),
-        _NamedLoop(
-            "workspace", WorkspaceLoop(context, fleet, bring_up, tasks).step, bells.workspace
-        ),
+        _NamedLoop("workspace", WorkspaceLoop(context, fleet, bring_up).step, bells.workspace),
     ]
 
 
@@ -330,18 +326,16 @@ def _partitions_loop(context: Context) -> list[_NamedLoop]:
     return [_NamedLoop("partitions", PartitionsLoop(context, every_seconds=seconds).step, Bell())]
 
 
-def _health_loop(context: Context, servers: _CodeServers, tasks: Tasks) -> list[_NamedLoop]:
+def _health_loop(context: Context, servers: _CodeServers) -> list[_NamedLoop]:
     patience = context.config.code_servers.unresponsive_timeout_seconds
     if patience is None:
         return []
     health = Health(servers.channels, patience_seconds=patience, clock=context.clock)
-    loop = HealthLoop(context, servers.life, health, tasks)
+    loop = HealthLoop(context, servers.life, health)
     return [_NamedLoop("health", loop.step, Bell())]
 
 
-async def _run_until(
-    context: Context, loops: Sequence[_NamedLoop], tasks: Tasks, notifier: Notifier
-) -> None:
+async def _run_until(context: Context, loops: Sequence[_NamedLoop], notifier: Notifier) -> None:
     running = [
         asyncio.create_task(
             repeat(loop.name, loop.step, loop.bell, context.troubles, context.meter),
@@ -361,7 +355,7 @@ async def _run_until(
             task.cancel()
         async with asyncio.timeout(_SHUTDOWN_SECONDS):
             await asyncio.gather(*running, stopped, return_exceptions=True)
-            await tasks.dismiss()
+            await context.tasks.dismiss()
 
 
 async def _feed_watchdog(notifier: Notifier) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.health import Health
 from hpc_agent.code_servers.life import ServerLife
 from hpc_agent.slurm.state import JobState
@@ -18,18 +17,17 @@ from hpc_agent.store.workers import Worker
 class HealthLoop:
     """Checks every serving code server, each in a task of its own."""
 
-    def __init__(self, context: Context, life: ServerLife, health: Health, tasks: Tasks) -> None:
+    def __init__(self, context: Context, life: ServerLife, health: Health) -> None:
         self._context = context
         self._life = life
         self._health = health
-        self._tasks = tasks
 
     async def step(self) -> float:
         """Start a check of each server that should answer, also where a successor is starting."""
         servers = await self._context.store.run(_that_should_answer)
         self._health.keep({server.key for server in servers})
         for server in servers:
-            self._tasks.start(f"ping {server.key}", self._check(server), server.log_fields)
+            self._context.tasks.start(f"ping {server.key}", self._check(server), server.log_fields)
         return self._health.interval_seconds
 
     async def _check(self, server: CodeServer) -> None:

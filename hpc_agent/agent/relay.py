@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,10 +25,14 @@ from hpc_agent.steps.desk import Desk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedRelay:
-    """The relay, who receives what jobs report, and its port on the login node where it has one."""
+    """The relay and what belongs to it: who receives what jobs report, who follows runs, its port.
+
+    ``port`` is the one on the login node, where it has one.
+    """
 
     relay: Relay
     reports: JobReports
+    run_events: RunEvents
     port: RelayPortLoop | None
 
 
@@ -50,7 +53,6 @@ async def open_relay(
         preparation=context.preparation,
         partitions=context.partitions,
         ending=context.step_ending,
-        news=context.bells.steps,
         run_events=run_events,
         spooled=spooled,
         clock=context.clock,
@@ -66,7 +68,6 @@ async def open_relay(
             run_events=run_events,
         )
         await stack.enter_async_context(relay)
-        await stack.enter_async_context(_watching(desk))
         port = None
         if cluster.login_node is not None:
             port = RelayPortLoop(
@@ -78,7 +79,7 @@ async def open_relay(
                 state_dir=context.config.home,
             )
             stack.push_async_callback(port.close)
-        yield OpenedRelay(relay=relay, reports=reports, port=port)
+        yield OpenedRelay(relay=relay, reports=reports, run_events=run_events, port=port)
 
 
 def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
@@ -105,16 +106,6 @@ def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:
         spool_max_bytes=settings.spool_max_bytes,
         set_aside_after_seconds=set_aside_after_seconds,
     )
-
-
-@asynccontextmanager
-async def _watching(desk: Desk) -> AsyncIterator[None]:
-    task = asyncio.create_task(desk.watch(), name="follow steps")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _upstream(context: Context, stack: contextlib.AsyncExitStack) -> Upstream:

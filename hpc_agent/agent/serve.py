@@ -20,7 +20,6 @@ from sqlite_utils import Database
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import Backoff
 from hpc_agent.agent.server_calls import SERVER_REQUESTS, call_server
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.traces import request_span
 from hpc_agent.code_servers.calls import Calls
 from hpc_agent.code_servers.demand import Demand, Place
@@ -91,14 +90,11 @@ class _Launch:
 class ServeLoop:
     """Answers requests. One that waits for a code server delays no other."""
 
-    def __init__(
-        self, context: Context, *, fleet: Fleet, calls: Calls, demand: Demand, tasks: Tasks
-    ) -> None:
+    def __init__(self, context: Context, *, fleet: Fleet, calls: Calls, demand: Demand) -> None:
         self._context = context
         self._fleet = fleet
         self._calls = calls
         self._demand = demand
-        self._tasks = tasks
         self._runs = RunRequests(
             config=context.config,
             store=context.store,
@@ -117,7 +113,7 @@ class ServeLoop:
 
     def load(self) -> int:
         """Return how many requests are worked on."""
-        return self._tasks.count(_TASK)
+        return self._context.tasks.count(_TASK)
 
     async def step(self) -> float:
         """Start a task for every request without one; those of one run share one."""
@@ -133,8 +129,8 @@ class ServeLoop:
         order = _order_of(request)
         self._at_work.add(request.request_id)
         self._in_turn.setdefault(order, deque()).append(request)
-        if not self._tasks.is_busy(f"{_TASK}{order}"):
-            self._tasks.start(f"{_TASK}{order}", self._serve_in_turn(order))
+        if not self._context.tasks.is_busy(f"{_TASK}{order}"):
+            self._context.tasks.start(f"{_TASK}{order}", self._serve_in_turn(order))
 
     async def _serve_in_turn(self, order: str) -> None:
         """Serve what is in the queue of this order; what an error leaves there is begun again."""

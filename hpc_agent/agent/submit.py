@@ -19,7 +19,6 @@ from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.search import Search
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import SchedulerError
 from hpc_agent.jobs.array_script import new_array_key
 from hpc_agent.jobs.bursts import Bursts
@@ -43,9 +42,8 @@ _TAKEN_AT_ONCE = 100
 class SubmitLoop:
     """Submits what is due."""
 
-    def __init__(self, context: Context, tasks: Tasks) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._tasks = tasks
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._submission = Submission(
             changes=context.changes,
@@ -63,10 +61,10 @@ class SubmitLoop:
         """Start a search for each job that may exist, and submit the ones that do not."""
         context = self._context
         for name in await self._unsure():
-            self._tasks.start(f"search {name}", self._search.run(name), {"key": name})
+            self._context.tasks.start(f"search {name}", self._search.run(name), {"key": name})
         now = context.clock()
         for key in await context.store.run(lambda db: submissions.single(db, now)):
-            self._tasks.start(f"submit {key}", self._submit_single(key), {"key": key})
+            self._context.tasks.start(f"submit {key}", self._submit_single(key), {"key": key})
         return min(await self._submit_alike(now), await self._next_wait(now))
 
     async def _unsure(self) -> list[str]:
@@ -97,7 +95,7 @@ class SubmitLoop:
             wait = self._bursts.wait(group, more_coming=more_coming, largest=largest, now=now)
             if wait == 0.0:
                 work = self._submit_burst(group.likeness, largest)
-                self._tasks.start(f"{task}{next(self._numbers)}", work)
+                self._context.tasks.start(f"{task}{next(self._numbers)}", work)
             elif wait is not None:
                 waits.append(wait)
         return min(waits)

@@ -7,7 +7,6 @@ import logging
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.deployments import check_deployments
 from hpc_agent.agent.loop import Backoff
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.code_servers.fleet import Fleet
 from hpc_agent.code_servers.location_state import LocationState
@@ -28,11 +27,10 @@ _LONGEST_REPEAT_SECONDS = 600.0
 class WorkspaceLoop:
     """Reconciles the fleet and looks after servers that are starting."""
 
-    def __init__(self, context: Context, fleet: Fleet, bring_up: BringUp, tasks: Tasks) -> None:
+    def __init__(self, context: Context, fleet: Fleet, bring_up: BringUp) -> None:
         self._context = context
         self._fleet = fleet
         self._bring_up = bring_up
-        self._tasks = tasks
         self._checked = False
         self._repeats: dict[str, tuple[float, Backoff]] = {}
 
@@ -58,19 +56,19 @@ class WorkspaceLoop:
 
     def _look_after(self, state: LocationState, server: CodeServer) -> None:
         if server.status is ServerStatus.STARTING:
-            self._tasks.start(
+            self._context.tasks.start(
                 f"code server {server.key}", self._bring_up.run(server), server.log_fields
             )
         elif server.status is ServerStatus.SERVING and _is_lost_there(state):
             if self._is_time_to_repeat(server):
-                self._tasks.start(
+                self._context.tasks.start(
                     f"upload {server.key}", self._bring_up.upload_again(server), server.log_fields
                 )
         elif server.status is ServerStatus.FAILED and not state.location.entry.has_load_error:
             words = describe(state.worker) if state.worker else "it failed"
             error = server.error or dumps(error_info(f"code server: {words}"))
             if self._is_time_to_repeat(server):
-                self._tasks.start(
+                self._context.tasks.start(
                     f"error {server.key}",
                     self._bring_up.tell_error(server, error),
                     server.log_fields,

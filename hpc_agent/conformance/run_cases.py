@@ -165,9 +165,8 @@ def _listings() -> list[StorageCase]:
         count("failed", lambda side: side.runs.get_runs_count(failed)),
         count("none of these ids", lambda side: side.runs.get_runs_count(
             RunsFilter(run_ids=["nothing"]))),
-        # The last one alone: of two that were updated within milliseconds, either may be the first.
-        records("last by update time", lambda side: side.runs.get_run_records(
-            order_by="update_timestamp", limit=1)),
+        records("ordered by update time", lambda side: side.runs.get_run_records(
+            order_by="update_timestamp", limit=3)),
         records("ascending", lambda side: side.runs.get_run_records(ascending=True, limit=4)),
         records("created and updated within the hour", lambda side: side.runs.get_run_records(
             RunsFilter(created_after=now - SOON, created_before=now + SOON,

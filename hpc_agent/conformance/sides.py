@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from hpc_agent.control_plane.home import DAGSTER_YAML
 
 OVER_HTTP = {"DAGSTER_CLOUD_STORE_EVENT_OVER_HTTP": "1"}
 RETRIES = 2
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,19 @@ def open_sides(
         note_operations(client, sides.sent)
         for side in (sides.plain, sides.client):
             write_history(side)
+        _end_of_this_second()
         yield sides
+
+
+def _end_of_this_second() -> None:
+    """Let what follows be later than the history on both sides, also for SQLite.
+
+    It dates a new run by CURRENT_TIMESTAMP, in whole seconds, and each change of one exactly: one
+    that is made within the second of a change would be older than that.
+    """
+    began = int(time.time())
+    while int(time.time()) == began:
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextlib.contextmanager

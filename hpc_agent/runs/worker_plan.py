@@ -16,8 +16,8 @@ from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.layers import choose_partition, run_layers, settle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
-from hpc_agent.runs.place import place_of
 from hpc_agent.runs.recovery import policies_of, signals_left_open
+from hpc_agent.runs.surroundings import surroundings_of
 from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.slurm.values import duration_or_none
 from hpc_agent.store.workers import WorkerKind
@@ -46,28 +46,28 @@ def plan_run(
     ``partitions`` are those that one is chosen from where the options name none.
     """
     policies = policies_of(config.runs.retries, run.tags)
-    place = place_of(config, run, deployment=deployment, deployed=deployed)
+    surroundings = surroundings_of(config, run, deployment=deployment, deployed=deployed)
     # ExecuteRunArgs and ResumeRunArgs of dagster/_grpc/types.py have the same fields.
     arguments: dict[str, Any] = {
-        "pipeline_origin": _without_container_context(place.code_origin),
+        "pipeline_origin": _without_container_context(surroundings.code_origin),
         "pipeline_run_id": run.run_id,
-        "instance_ref": place.instance,
+        "instance_ref": surroundings.instance,
         "set_exit_code_on_failure": True,
     }
-    api = place.dagster_api()
+    api = surroundings.dagster_api()
     spec = NodeSpec(
         key=run_key(run.run_id, attempt),
         kind=WorkerKind.RUN_WORKER,
         # 1.11 takes them from its command line alone, 1.12 and later also from the environment.
         argv=[*api, "execute_run", dumps(packed("ExecuteRunArgs", **arguments))],
-        environment=place.variables,
-        working_directory=place.working_directory,
+        environment=surroundings.variables,
+        working_directory=surroundings.working_directory,
         grace_seconds=config.runs.grace_seconds,
         resume_argv=[*api, "resume_run", dumps(packed("ResumeRunArgs", **arguments))],
         leave_open_on=signals_left_open(policies, attempt),
-        compute_logs=place.compute_logs,
-        artifacts_directory=place.artifacts_directory,
-        dagster_yaml=place.dagster_yaml,
+        compute_logs=surroundings.compute_logs,
+        artifacts_directory=surroundings.artifacts_directory,
+        dagster_yaml=surroundings.dagster_yaml,
     )
     try:
         layers = run_layers(
@@ -82,8 +82,8 @@ def plan_run(
     return JobPlan(
         spec=spec,
         title=f"Dagster run {run.run_id} of {run.job_name}",
-        settings=(*with_warning(settings, config), *place.container_settings()),
-        environment=place.environment,
+        settings=(*with_warning(settings, config), *surroundings.container_settings()),
+        environment=surroundings.environment,
         requeue=policies.lets_slurm_requeue,
     )
 

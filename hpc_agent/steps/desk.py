@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from sqlite_utils import Database
@@ -16,7 +13,7 @@ from sqlite_utils import Database
 from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig
 from hpc_agent.dagster_plus.requests import RunToLaunch
-from hpc_agent.errors import ConfigError, StoreError, TemplateError
+from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
 from hpc_agent.jobs.preparation import JobPreparation
@@ -35,31 +32,20 @@ from hpc_agent.store.workers import Worker, WorkerKind
 # Directories are made in threads, of which others want some; a transaction takes so many intents.
 _PREPARED_AT_ONCE = 4
 _TAKEN_AT_ONCE = 40
-_LOOK_AGAIN_SECONDS = 60.0
 # Between a change and its answer: what follows at once comes along.
 _GATHER_SECONDS = 0.05
 _SPOOLED_SECONDS = 1.0
 
 _Name = tuple[str, int]
 
-log = logging.getLogger(__name__)
-
-
-class Bell(Protocol):
-    """Wakes one that waits for it (agent/loop.py)."""
-
-    async def wait(self, seconds: float) -> None:
-        """Wait until it rings, at most so long."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """The agent's side of the step API.
 
-    ``news`` rings when the job of a step has moved on; ``run_events`` wakes who follows its run,
-    and counts what other jobs write. ``spooled`` says whether events of a run wait for the control
-    plane: until they are there, a run worker that hears of a job's end would miss the step's word
-    on it. ``clock`` measures waits.
+    ``run_events`` wakes who follows a run, and counts what other jobs write. ``spooled`` says
+    whether events of a run wait for the control plane: until they are there, a run worker that
+    hears of a job's end would miss the step's word on it. ``clock`` measures waits.
     """
 
     config: AgentConfig
@@ -67,7 +53,6 @@ class Desk:
     preparation: JobPreparation
     partitions: PartitionBook | None
     ending: StepEnding
-    news: Bell
     run_events: RunEvents
     spooled: Callable[[str], bool]
     clock: Callable[[], float]
@@ -125,22 +110,6 @@ class Desk:
         }
         room = max(self.config.steps.max_per_run - steps.count(db, run_id), 0)
         return dict(itertools.islice(new.items(), room))
-
-    async def watch(self) -> None:
-        """Wake who follows a run whose steps have moved on; ends only by cancellation."""
-        change = await self.store.run(steps.last_change)
-        while True:
-            await self.news.wait(_LOOK_AGAIN_SECONDS)
-            try:
-                change, runs = await self.store.run(
-                    partial(steps.runs_changed_since, change=change)
-                )
-            except StoreError as error:
-                log.warning("who follows steps is not told: %s", error)
-                runs = []
-            for run_id in runs:
-                self.run_events.ring(run_id)
-            await asyncio.sleep(_GATHER_SECONDS)
 
     async def changes(self, identity: JobIdentity, asked: Followed) -> StepChanges:
         """See StepDesk.changes."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlite_utils import Database
 
 from hpc_agent.config import AgentConfig
-from hpc_agent.errors import SchedulerError
+from hpc_agent.errors import JobNotFoundError
 from hpc_agent.slurm.scheduler import Scheduler
 from hpc_agent.store import steps, workers
 from hpc_agent.store.database import Store
@@ -28,12 +30,14 @@ _MARGIN_SECONDS = 5.0
 _NOTED_AT_ONCE = 40
 _SIGNALLED_AT_ONCE = 4
 
+Start = Callable[[str, Coroutine[Any, Any, None]], bool]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnding:
     """Asks jobs of steps to end; those that do not are cancelled after the grace period.
 
-    ``under_way`` holds the tasks that signal them.
+    ``start`` begins a task beside everything else (agent/tasks.py), which an error ends alone.
     """
 
     config: AgentConfig
@@ -41,7 +45,7 @@ class StepEnding:
     scheduler: Scheduler
     changes: Changes
     clock: Callable[[], float]
-    under_way: set[asyncio.Task[None]]
+    start: Start
 
     def note(self, db: Database, some: Sequence[Worker]) -> list[Worker]:
         """Write down that they are to end; return those that are to be signalled."""
@@ -80,19 +84,17 @@ class StepEnding:
         """
         running = [w for w in some if w.phase is Phase.RUNNING and w.job_id is not None]
         if running:
-            task = asyncio.create_task(self._signal(running), name="signal steps")
-            self.under_way.add(task)
-            task.add_done_callback(self.under_way.discard)
+            self.start(f"signal {running[0].key} and others", self._signal(running))
 
     async def _signal(self, some: Sequence[Worker]) -> None:
+        """Signal a few at once, until the grace period is over or Slurm is away."""
         try:
             async with asyncio.timeout(self.config.runs.grace_seconds):
                 for first in range(0, len(some), _SIGNALLED_AT_ONCE):
-                    part = some[first : first + _SIGNALLED_AT_ONCE]
-                    await asyncio.gather(
-                        *(self.scheduler.signal(str(worker.job_id), "INT") for worker in part)
-                    )
+                    await asyncio.gather(*map(self._signal_one, some[first:][:_SIGNALLED_AT_ONCE]))
         except TimeoutError:
             log.info("not all of %d steps could be signalled in time; scancel follows", len(some))
-        except SchedulerError as error:
-            log.warning("steps could not be signalled: %s", error)
+
+    async def _signal_one(self, worker: Worker) -> None:
+        with contextlib.suppress(JobNotFoundError):  # it has just ended by itself
+            await self.scheduler.signal(str(worker.job_id), "INT")

@@ -17,9 +17,9 @@ from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.layers import choose_partition, settle, step_layers
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.relay.step_requests import AskedJob
-from hpc_agent.runs.place import place_of
 from hpc_agent.runs.planning import with_facts
 from hpc_agent.runs.recovery import policies_of, signals_left_open
+from hpc_agent.runs.surroundings import surroundings_of
 from hpc_agent.runs.worker_plan import overriding, with_warning
 from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.store import code_servers
@@ -101,14 +101,14 @@ def _plan(
 ) -> JobPlan:
     run, asked = step.run, step.asked
     policies = step.policies(config.runs.retries)
-    place = place_of(config, run, deployment=step.deployment, deployed=deployed)
-    directory = asked.working_directory or place.working_directory
-    variables = {**place.variables, **asked.environment}
+    surroundings = surroundings_of(config, run, deployment=step.deployment, deployed=deployed)
+    directory = asked.working_directory or surroundings.working_directory
+    variables = {**surroundings.variables, **asked.environment}
     if asked.arguments is not None:
-        argv = [*place.dagster_api(), "execute_step"]
+        argv = [*surroundings.dagster_api(), "execute_step"]
         variables[ARGUMENTS] = asked.arguments
     else:
-        argv = place.command(asked.command, working_directory=directory)
+        argv = surroundings.command(asked.command, working_directory=directory)
     spec = NodeSpec(
         key=step_key(run.run_id, asked.name, asked.attempt, attempt),
         kind=WorkerKind.STEP,
@@ -118,9 +118,9 @@ def _plan(
         grace_seconds=config.runs.grace_seconds,
         leave_open_on=signals_left_open(policies, attempt),
         # A command of user code captures nothing: what it prints is in its directory.
-        compute_logs=place.compute_logs if asked.arguments is not None else None,
-        artifacts_directory=place.artifacts_directory,
-        dagster_yaml=place.dagster_yaml,
+        compute_logs=surroundings.compute_logs if asked.arguments is not None else None,
+        artifacts_directory=surroundings.artifacts_directory,
+        dagster_yaml=surroundings.dagster_yaml,
     )
     try:
         layers = step_layers(
@@ -139,7 +139,7 @@ def _plan(
     return JobPlan(
         spec=spec,
         title=f"Step {asked} of Dagster run {run.run_id} of {run.job_name}",
-        settings=(*with_warning(settings, config), *place.container_settings()),
-        environment=place.environment,
+        settings=(*with_warning(settings, config), *surroundings.container_settings()),
+        environment=surroundings.environment,
         requeue=policies.lets_slurm_requeue,
     )

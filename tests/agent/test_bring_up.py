@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.workspace import WorkspaceLoop
 from hpc_agent.code_servers.bring_up import BringUp
 from hpc_agent.store import code_servers
@@ -139,8 +138,8 @@ async def test_error_that_the_control_plane_shows_of_a_serving_location_is_corre
             "workspaceEntries": [entry("a", hasLoadError=True).model_dump(by_alias=True)],
         }
         bench.control_plane.answer = {"data": {"deployments": [wrong]}}
-        tasks = Tasks()
-        loop = WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, tasks)
+        tasks = bench.context.tasks
+        loop = WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up)
         for _ in range(3):
             await loop.step()
             await tasks.finish()
@@ -164,8 +163,8 @@ async def test_location_that_failed_here_and_shows_nothing_there_is_told_again(
             "workspaceEntries": [entry("a").model_dump(by_alias=True)],
         }
         bench.control_plane.answer = {"data": {"deployments": [shown]}}
-        tasks = Tasks()
-        await WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up, tasks).step()
+        tasks = bench.context.tasks
+        await WorkspaceLoop(bench.context, at.harbour.fleet, at.bring_up).step()
         await tasks.finish()
         assert len(at.plane.results) == before + 1
 

@@ -78,7 +78,7 @@ async def test_step_is_canceled_by_an_operator(bench: Bench, loop: CommandsLoop)
     )
     said = await asked(bench, loop, CommandKind.CANCEL, key="fit")
     assert said.startswith("step fit of run r is asked to end: job 2")
-    await asyncio.gather(*bench.context.signals)
+    await bench.context.tasks.finish()
     assert bench.scheduler.signalled == [("2", "INT")]
     assert (await bench.job("runner")).terminate_at is None
 

@@ -62,9 +62,8 @@ async def watched(bench: Bench, mute: Path) -> AsyncIterator[Watched]:
     server = await harbour.serve(PLACE)
     harbour.tunnels.socket = mute
     health = Health(harbour.channels, patience_seconds=0.3, clock=bench.clock)
-    tasks = Tasks()
-    loop = HealthLoop(context, harbour.life, health, tasks)
-    yield Watched(harbour=harbour, server=server, loop=loop, tasks=tasks)
+    loop = HealthLoop(context, harbour.life, health)
+    yield Watched(harbour=harbour, server=server, loop=loop, tasks=context.tasks)
     await harbour.channels.close()
 
 

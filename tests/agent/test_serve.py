@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from hpc_agent.agent.serve import ServeLoop
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.store import inbox, outbox, workers
 from hpc_agent.store.inbox import Request
@@ -45,13 +44,12 @@ class Server:
     def __init__(self, bench: Bench, harbour: Harbour) -> None:
         self.bench = bench
         self.harbour = harbour
-        self.tasks = Tasks()
+        self.tasks = bench.context.tasks
         self.loop = ServeLoop(
             bench.context,
             fleet=harbour.fleet,
             calls=harbour.calls,
             demand=harbour.demand,
-            tasks=self.tasks,
         )
 
     async def ask(

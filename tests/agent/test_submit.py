@@ -12,7 +12,6 @@ import pytest
 from hpc_agent.agent.conclude import ConcludeLoop
 from hpc_agent.agent.search import GONE_WINDOW_SECONDS, SBATCH_SECONDS, SEARCH_WINDOW_SECONDS
 from hpc_agent.agent.submit import SubmitLoop
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.errors import (
     SchedulerLimitError,
     SchedulerUnavailableError,
@@ -30,8 +29,8 @@ class Submitter:
     """The loop, stepped by hand."""
 
     def __init__(self, bench: Bench) -> None:
-        self.tasks = Tasks()
-        self.loop = SubmitLoop(bench.context, self.tasks)
+        self.tasks = bench.context.tasks
+        self.loop = SubmitLoop(bench.context)
 
     async def step(self) -> float:
         """Do one step and wait for the submissions that it started."""

@@ -17,7 +17,6 @@ from hpc_agent.agent.cancel import CancelLoop
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.submit import SubmitLoop
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.clock import SteadyClock
 from hpc_agent.config import Environment
@@ -112,10 +111,10 @@ class Site:
     @contextlib.asynccontextmanager
     async def loops(self) -> AsyncIterator[None]:
         """Run the loops as the agent does; leaving the block is the agent's sudden death."""
-        context, tasks = self.context, Tasks()
+        context, tasks = self.context, self.context.tasks
         bells = context.bells
         running = [
-            asyncio.create_task(repeat("submit", SubmitLoop(context, tasks).step, bells.submit)),
+            asyncio.create_task(repeat("submit", SubmitLoop(context).step, bells.submit)),
             asyncio.create_task(repeat("watch", WatchLoop(context).step, bells.watch)),
             asyncio.create_task(repeat("cancel", CancelLoop(context).step, bells.cancel)),
         ]

@@ -101,22 +101,20 @@ async def _ring(directory: Path, count: int) -> dict[str, float]:
             program=directory,
             node_python="python3",
         )
-        hung = replace(context, preparation=hanging)
+        hung = replace(context, preparation=hanging, tasks=Tasks())
         now = time.time()
         await store.aside(
             lambda db: inbox.receive(db, [_launch(number, now) for number in range(count)])
         )
-        tasks = Tasks()
         harbour = make_harbour(hung.config, store, hung.clock, hanging)  # type: ignore[arg-type]
         serve = ServeLoop(
             hung,
             fleet=harbour.fleet,
             calls=harbour.calls,
             demand=harbour.demand,
-            tasks=tasks,
         )
         await serve.step()
-        assert len(tasks) == count
+        assert len(hung.tasks) == count
         async with asyncio.timeout(60):
             while hanging.count < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -127,7 +125,7 @@ async def _ring(directory: Path, count: int) -> dict[str, float]:
             "ms": round(1000 * (time.perf_counter() - started), 1),
             "transactions": len(store.times),
         }
-        await tasks.dismiss()
+        await hung.tasks.dismiss()
         return figures
 
 

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from hpc_agent.agent.conclude import ConcludeLoop
+from hpc_agent.agent.followers import FollowersLoop
 from hpc_agent.agent.job_reports import JobReports
+from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.submit import SubmitLoop
-from hpc_agent.agent.tasks import Tasks
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.app import RelayApp
@@ -43,7 +44,6 @@ class Asking:
     client: httpx.AsyncClient
     reports: JobReports
     conclude: ConcludeLoop
-    tasks: Tasks
     spooled: set[str]
 
     async def post(self, path: str, content: Any, *, key: str = RUNNER) -> httpx.Response:
@@ -81,11 +81,11 @@ class Asking:
     async def submitted(self, *job_ids: str) -> None:
         """Let the agent submit what is due."""
         self.bench.scheduler.submissions += job_ids
-        loop = SubmitLoop(self.bench.context, self.tasks)
+        loop = SubmitLoop(self.bench.context)
         await loop.step()
         self.bench.clock.now += 1.0  # several that are alike gather first
         await loop.step()
-        await self.tasks.finish()
+        await self.bench.context.tasks.finish()
 
     def run_is(self, status: str) -> None:
         """Let the control plane say how the run stands."""
@@ -118,7 +118,6 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         preparation=context.preparation,
         partitions=None,
         ending=context.step_ending,
-        news=context.bells.steps,
         run_events=run_events,
         spooled=lambda run_id: run_id in spooled,
         clock=bench.clock,
@@ -140,8 +139,10 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         revoke=reports.forget,
     )
     transport = httpx.ASGITransport(app)
-    watching = asyncio.create_task(desk.watch())
+    followers = FollowersLoop(context, run_events)
+    watching = asyncio.create_task(repeat("followers", followers.step, context.bells.followers))
     async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
-        yield Asking(bench, desk, client, reports, conclude, Tasks(), spooled)
+        yield Asking(bench, desk, client, reports, conclude, spooled)
     watching.cancel()
-    await asyncio.gather(*context.signals, watching, return_exceptions=True)
+    await asyncio.gather(watching, return_exceptions=True)
+    await context.tasks.finish()

@@ -215,7 +215,7 @@ async def test_canceled_job_is_signalled_and_then_ended(asking: Asking) -> None:
     await asking.submitted("30")
     await asking.change("runs", phase=Phase.RUNNING)
     await asking.post("/cancel", {"jobs": [{"name": "runs"}, {"name": "waits"}, {"name": "none"}]})
-    await asyncio.gather(*asking.bench.context.signals)
+    await asking.bench.context.tasks.finish()
     assert ("30_0", "INT") in asking.bench.scheduler.signalled
     assert (await asking.step("runs")).terminate_at is not None
     assert (await asking.step("waits")).terminate_at is not None

@@ -26,7 +26,7 @@ from hpc_agent.runs.image import IMAGE_TAG, with_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Surroundings:
     """What run worker, step and resumed attempt of one run have in common.
 
     ``image`` is the one that the code location was deployed with, ``code_origin`` where Dagster
@@ -62,9 +62,9 @@ class Place:
         return container_settings(self.environment, source=self.image_source)
 
 
-def place_of(
+def surroundings_of(
     config: AgentConfig, run: RunToLaunch, *, deployment: str, deployed: DeployData
-) -> Place:
+) -> Surroundings:
     """Return where a run executes, as its code location was deployed. Raises ConfigError."""
     environment = with_image(
         config.environment_of(run.location),
@@ -90,7 +90,7 @@ def place_of(
     except ConfigError as error:
         raise ConfigError(f"run {run.run_id}: {error}") from None
     instance = deployment, config.compute_logs, config.python_logs_of(run.location)
-    return Place(
+    return Surroundings(
         environment=environment,
         python=python,
         image=image,
