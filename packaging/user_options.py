@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from hpc_agent.jobs.options_table import EXTRA, EXTRA_VALUE, ONE_OF, OPTIONS, REFUSED, Option
+from hpc_agent.slurm.batch_options import OPTIONAL, SHORT, SWITCHES
 
 TABLE = Path(__file__).parents[1] / "dagster_hpc" / "src" / "dagster_hpc" / "options_table.py"
 
@@ -51,9 +53,21 @@ def render() -> str:
     lines += [f"    frozenset([{', '.join(map(_text, group))}]),\n" for group in groups]
     lines += [")\n\nREFUSED: Mapping[str, str] = {\n"]
     lines += [f"    {_text(name)}: {_text(why)},\n" for name, why in sorted(REFUSED.items())]
-    lines += ["}\n\nEXTRA = frozenset([\n", *(f"    {_text(name)},\n" for name in sorted(EXTRA))]
-    lines += [f"])\n\nEXTRA_VALUE = r{_text(EXTRA_VALUE)}\n"]
+    lines += ["}\n\nEXTRA = frozenset([\n", *_each(EXTRA)]
+    lines += [f"])\n\nEXTRA_VALUE = r{_text(EXTRA_VALUE)}\n\nSHORT: Mapping[str, str] = {{\n"]
+    lines += [f"    {_text(name)}: {_text(long)},\n" for name, long in sorted(SHORT.items())]
+    lines += ["}\n\nSWITCHES = frozenset([\n", *_each(SWITCHES), "])\n"]
+    lines += [
+        '"""Options that take no value."""\nOPTIONAL = frozenset([\n',
+        *_each(OPTIONAL),
+        "])\n",
+    ]
+    lines += ['"""Options whose value, if there is one, is in the same word."""\n']
     return _formatted("".join(lines))
+
+
+def _each(names: Iterable[str]) -> list[str]:
+    return [f"    {_text(name)},\n" for name in sorted(names)]
 
 
 def _options() -> list[tuple[str, Option]]:

@@ -21,12 +21,14 @@ TOKEN = "token-of-the-run"
 class FakeAgent:
     """What an agent knows of the jobs of a run. ``away`` is how many calls it answers with 503.
 
-    Jobs of whose steps one asks for the partition ``closed`` are refused.
+    Jobs of whose steps one asks for the partition ``closed`` are refused, and all that are new in
+    the words of ``refusal``.
     """
 
     def __init__(self, run_id: str) -> None:
         self.local = LocalLauncher(run_id, at_once=4, grace=2)
         self.away = 0
+        self.refusal = ""
         self.events = 0
         self.calls: Counter[str] = Counter()
         self.submitted: Counter[str] = Counter()
@@ -78,8 +80,10 @@ class FakeAgent:
         name = _name(job)
         self.submitted[name.name] += 1
         steps = [(step["key"], step["tags"]) for step in job["steps"]]
+        words = self.refusal
         if any(tags.get("dagster-hpc/partition") == "closed" for _, tags in steps):
             words = "partition closed may not be used here"
+        if words:
             return self._note(JobStatus(name, Phase.ENDED, state="REFUSED", message=words))
         request = JobRequest(
             name,

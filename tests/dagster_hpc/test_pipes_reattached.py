@@ -19,7 +19,7 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 from dagster._grpc.types import ExecuteStepArgs
 from dagster_hpc.jobs import JobName, Phase
 
-from tests.dagster_hpc.agent_api import TOKEN, AgentApi, serving
+from tests.dagster_hpc.agent_server import TOKEN, FakeAgent, served
 from tests.dagster_hpc.events import checks, materializations, messages
 
 COMMAND = JobName("made.command-1")
@@ -35,7 +35,7 @@ class Step:
     argv: list[str]
     environment: dict[str, str]
     stages: Path
-    api: AgentApi
+    agent: FakeAgent
 
     @contextmanager
     def process(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -74,15 +74,15 @@ def step(tmp_path: Path) -> Iterator[Step]:
             step_keys_to_execute=["made"],
             instance_ref=instance.get_ref(),
         )
-        api = AgentApi(run.run_id)
-        with serving(api) as url:
+        agent = FakeAgent(run.run_id)
+        with served(agent) as url:
             environment = {
                 "HPC_AGENT_API_URL": url,
                 "HPC_AGENT_JOB_TOKEN": TOKEN,
                 "STAGES": str(stages),
             }
             argv = [sys.executable, "-m", "dagster", *arguments.get_command_args()[1:]]
-            yield Step(instance, run.run_id, argv, environment, stages, api)
+            yield Step(instance, run.run_id, argv, environment, stages, agent)
 
 
 def wait_until(
@@ -133,13 +133,13 @@ def test_nothing_is_lost_or_doubled(
     assert checks(step.instance, step.run_id) == [("is_whole", True)]
     printed = capfd.readouterr().out
     assert (printed.count("printed before\n"), printed.count("printed after\n")) == (1, 1)
-    assert step.api.submitted == [COMMAND.name]
+    assert list(step.agent.submitted) == [COMMAND.name]
 
 
 def interrupt(step: Step, at: str, *, is_asked: bool) -> None:
     """Interrupt the op's process at some point, which somebody has asked for or not."""
     with step.process() as process:
-        output = Path(step.api.launcher.directory(COMMAND), "stdout")
+        output = Path(step.agent.local.directory(COMMAND), "stdout")
         wait_until(
             lambda: step.said()[at] > 0 or (output.exists() and at in output.read_text()), process
         )
@@ -155,7 +155,7 @@ def interrupt(step: Step, at: str, *, is_asked: bool) -> None:
 def test_interrupt_that_asks_for_no_end_leaves_the_command(step: Step, at: str) -> None:
     """As when Slurm ends the job of the op's process to begin it again."""
     interrupt(step, at, is_asked=False)
-    status = step.api.launcher.status(COMMAND)
+    status = step.agent.local.status(COMMAND)
     assert status is not None
     assert status.phase is Phase.RUNNING
 
@@ -165,7 +165,7 @@ def test_termination_ends_the_command(step: Step, at: str) -> None:
     """SIGINT of the op's process is passed on, between two results and while it waits."""
     interrupt(step, at, is_asked=True)
     until = time.monotonic() + 30
-    while (status := step.api.launcher.status(COMMAND)) and status.phase is not Phase.ENDED:
+    while (status := step.agent.local.status(COMMAND)) and status.phase is not Phase.ENDED:
         assert time.monotonic() < until
         time.sleep(0.05)
     assert status is not None
@@ -174,7 +174,7 @@ def test_termination_ends_the_command(step: Step, at: str) -> None:
 
 def test_refusal_is_told_in_the_words_of_the_agent(step: Step) -> None:
     """What policy does not allow fails the step at once."""
-    step.api.refusal = "partition gpu is not for this location"
+    step.agent.refusal = "partition gpu is not for this location"
     with step.process() as process:
         process.wait(60)
     (entry,) = step.instance.all_logs(step.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)

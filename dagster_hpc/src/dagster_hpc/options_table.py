@@ -206,3 +206,71 @@ EXTRA = frozenset(
 )
 
 EXTRA_VALUE = r"[A-Za-z0-9_.,:/=@+-]+"
+
+SHORT: Mapping[str, str] = {
+    "A": "account",
+    "B": "extra-node-info",
+    "C": "constraint",
+    "D": "chdir",
+    "F": "nodefile",
+    "G": "gpus",
+    "H": "hold",
+    "J": "job-name",
+    "L": "licenses",
+    "M": "clusters",
+    "N": "nodes",
+    "O": "overcommit",
+    "Q": "quiet",
+    "S": "core-spec",
+    "W": "wait",
+    "a": "array",
+    "b": "begin",
+    "c": "cpus-per-task",
+    "d": "dependency",
+    "e": "error",
+    "i": "input",
+    "k": "no-kill",
+    "m": "distribution",
+    "n": "ntasks",
+    "o": "output",
+    "p": "partition",
+    "q": "qos",
+    "s": "oversubscribe",
+    "t": "time",
+    "v": "verbose",
+    "w": "nodelist",
+    "x": "exclude",
+}
+
+SWITCHES = frozenset(
+    [
+        "contiguous",
+        "hold",
+        "ignore-pbs",
+        "no-requeue",
+        "overcommit",
+        "oversubscribe",
+        "parsable",
+        "quiet",
+        "reboot",
+        "requeue",
+        "spread-job",
+        "stepmgr",
+        "test-only",
+        "use-min-nodes",
+        "verbose",
+        "wait",
+    ]
+)
+"""Options that take no value."""
+OPTIONAL = frozenset(
+    [
+        "exclusive",
+        "get-user-env",
+        "nice",
+        "no-kill",
+        "propagate",
+        "resv-ports",
+    ]
+)
+"""Options whose value, if there is one, is in the same word."""

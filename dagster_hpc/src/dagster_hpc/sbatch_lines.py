@@ -8,67 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_hpc.options import SlurmOptions, checked
-from dagster_hpc.options_table import EXTRA, OPTIONS, REFUSED
+from dagster_hpc.options_table import EXTRA, OPTIONAL, OPTIONS, REFUSED, SHORT, SWITCHES
 
-_SHORT: Mapping[str, str] = {
-    "a": "array",
-    "A": "account",
-    "b": "begin",
-    "B": "extra-node-info",
-    "c": "cpus-per-task",
-    "C": "constraint",
-    "d": "dependency",
-    "D": "chdir",
-    "e": "error",
-    "F": "nodefile",
-    "G": "gpus",
-    "H": "hold",
-    "i": "input",
-    "J": "job-name",
-    "k": "no-kill",
-    "L": "licenses",
-    "m": "distribution",
-    "M": "clusters",
-    "n": "ntasks",
-    "N": "nodes",
-    "o": "output",
-    "O": "overcommit",
-    "p": "partition",
-    "q": "qos",
-    "Q": "quiet",
-    "s": "oversubscribe",
-    "S": "core-spec",
-    "t": "time",
-    "v": "verbose",
-    "w": "nodelist",
-    "W": "wait",
-    "x": "exclude",
-}
-# What has no value, or one behind "=" alone.
-_WITHOUT_VALUE = frozenset(
-    [
-        "contiguous",
-        "exclusive",
-        "get-user-env",
-        "hold",
-        "nice",
-        "no-kill",
-        "no-requeue",
-        "overcommit",
-        "oversubscribe",
-        "parsable",
-        "propagate",
-        "quiet",
-        "reboot",
-        "requeue",
-        "resv-ports",
-        "spread-job",
-        "stepmgr",
-        "use-min-nodes",
-        "verbose",
-        "wait",
-    ]
-)
 _DEFAULT: Mapping[str, str] = {"nice": "100"}
 _HARMLESS: Mapping[str, str] = {
     "error": "its output is in the log of the step",
@@ -173,17 +114,17 @@ def _options(text: str) -> Iterator[tuple[str, str | None]]:
             if equals:
                 yield name, value
                 continue
-        elif word.startswith("-") and word[1:2] in _SHORT:
-            name = _SHORT[word[1]]
+        elif word.startswith("-") and word[1:2] in SHORT:
+            name = SHORT[word[1]]
             value = word[2:]
-            if name in _WITHOUT_VALUE and value:
+            if name in SWITCHES and value:
                 words.insert(0, f"-{value}")
             elif value:
                 yield name, value.removeprefix("=")
                 continue
         else:
             raise ValueError(f"{word!r} is no option of sbatch")
-        if name in _WITHOUT_VALUE:
+        if name in SWITCHES or name in OPTIONAL:
             yield name, None
         elif words:
             yield name, words.pop(0)
