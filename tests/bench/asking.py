@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 from dagster_hpc.jobs import JobName, JobRequest, Phase
-from dagster_hpc.launcher import launcher_of_run
+from dagster_hpc.launchers.launcher import launcher_of_run
 
 from dagster_hpc import SlurmOptions, slurm_executor
 

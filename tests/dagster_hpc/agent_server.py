@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from dagster_hpc.jobs import JobName, JobRequest, JobStatus, Phase
-from dagster_hpc.local import LocalLauncher
+from dagster_hpc.launchers.local import LocalLauncher
 
 TOKEN = "token-of-the-run"
 

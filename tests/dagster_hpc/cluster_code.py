@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from dagster_hpc.checkpoint import Checkpoint
+from dagster_hpc.commands.checkpoint import Checkpoint
+from dagster_hpc.commands.pipes import PipesSlurmClient
+from dagster_hpc.commands.script_assets import slurm_script_asset
+from dagster_hpc.commands.scripts import SlurmScript
 from dagster_hpc.options import SlurmOptions
-from dagster_hpc.pipes import PipesSlurmClient
-from dagster_hpc.script_assets import slurm_script_asset
-from dagster_hpc.scripts import SlurmScript
 
 slurm = PipesSlurmClient(options=SlurmOptions(mem="100M", time="00:05:00"))
 

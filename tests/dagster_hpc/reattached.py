@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from dagster_hpc.pipes import PipesSlurmClient
+from dagster_hpc.commands.pipes import PipesSlurmClient
 
 # It goes on when the test says so, by files in the directory that it names.
 PROGRAM = """

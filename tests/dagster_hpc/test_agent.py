@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dagster_hpc.agent import AgentLauncher
 from dagster_hpc.jobs import JobError, JobName, JobRequest
+from dagster_hpc.launchers.agent import AgentLauncher
 
 from tests.dagster_hpc.agent_server import TOKEN, FakeAgent, served
 from tests.dagster_hpc.runs import RUN, Bench, bench, poll

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from dagster_hpc.jobs import JobName, JobRequest, JobStatus, Phase
-from dagster_hpc.local import LocalLauncher
+from dagster_hpc.launchers.local import LocalLauncher
 
 Found = TypeVar("Found")
 
@@ -116,7 +116,7 @@ def test_children_end_with_their_parent(tmp_path: Path) -> None:
     code = f"""
 import time
 from dagster_hpc.jobs import *
-from dagster_hpc.local import LocalLauncher
+from dagster_hpc.launchers.local import LocalLauncher
 launcher = LocalLauncher({str(uuid4())!r})
 script = "echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 600"
 launcher.submit([JobRequest(JobName("a"), [("a", {{}})], command=["sh", "-c", script])])

@@ -10,10 +10,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster_hpc.asked import merged
-from dagster_hpc.checkpoint import Checkpoint
+from dagster_hpc.commands.asked import merged
+from dagster_hpc.commands.checkpoint import Checkpoint
+from dagster_hpc.commands.pipes import PipesSlurmClient
 from dagster_hpc.options import SlurmOptions
-from dagster_hpc.pipes import PipesSlurmClient
 
 import dagster_hpc
 from tests.dagster_hpc.events import checks, failure, materializations, messages, plain
@@ -137,7 +137,7 @@ def test_r_reports(instance: dg.DagsterInstance) -> None:
 
 def test_bash_helper_is_quiet_without_dagster(tmp_path: Path) -> None:
     """A script that reports runs by hand as well."""
-    helper = Path(dagster_hpc.__file__).parent / "languages" / "dagster_pipes.sh"
+    helper = Path(dagster_hpc.__file__).parent / "commands" / "languages" / "dagster_pipes.sh"
     command = bash("dagster_log info x; dagster_materialize; dagster_context partition_key none")
     done = subprocess.run(
         command,

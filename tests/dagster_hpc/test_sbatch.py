@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from dagster_hpc.jobs import JobName, JobRequest, JobStatus, Phase
-from dagster_hpc.sbatch import SbatchLauncher
+from dagster_hpc.launchers import queue
+from dagster_hpc.launchers.sbatch import SbatchLauncher
 
-from dagster_hpc import queue
 from tests.cluster import SlurmCluster
 from tests.dagster_hpc.runs import RUN, bench
 
@@ -85,6 +86,23 @@ def test_a_job_is_found_again_and_ended(launcher: SbatchLauncher, base: Path) ->
     wait_for(later, "long", lambda status: status.phase is Phase.RUNNING and bool(status.nodes))
     later.cancel([request.job])
     assert wait_for(later, "long", has_ended).state == "CANCELLED"
+
+
+def test_a_process_ends_no_job_of_another_one(launcher: SbatchLauncher, base: Path) -> None:
+    """Although it follows the changes of all jobs of the run."""
+    (asked,) = launcher.submit([command("long", "sleep", "600", time="30")])
+    beside = SbatchLauncher(RUN, base)
+    beside.submit([command("good", "true")])
+    wait_for(beside, "good", has_ended)
+    beside.close()
+    status = launcher.status(asked.job)
+    assert status is not None
+    assert status.phase is not Phase.ENDED
+    assert asked.job_id in {each.job_id for each in queue.look(output) if not each.has_ended}
+
+
+def output(argv: Sequence[str]) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_run_has_its_steps_in_slurm(base: Path, tmp_path: Path) -> None:

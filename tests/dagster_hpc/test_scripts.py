@@ -6,10 +6,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_hpc.commands.sbatch_lines import ScriptError
+from dagster_hpc.commands.script_assets import slurm_script_asset
+from dagster_hpc.commands.scripts import SlurmScript
 from dagster_hpc.options import SlurmOptions
-from dagster_hpc.sbatch_lines import ScriptError
-from dagster_hpc.script_assets import slurm_script_asset
-from dagster_hpc.scripts import SlurmScript
 
 from tests.dagster_hpc.events import failure, materializations, messages
 

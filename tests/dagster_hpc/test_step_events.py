@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from dagster import DagsterEvent, DynamicOut, DynamicOutput, Out, Output, graph, op
-from dagster_hpc.step_events import StepEvents
+from dagster_hpc.steps.events import StepEvents
 
 
 @op(out=DynamicOut(int))

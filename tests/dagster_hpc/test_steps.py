@@ -7,10 +7,10 @@ from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
-from dagster_hpc.places import Place, place_of, srun_words
-from dagster_hpc.step_arguments import needed_by
+from dagster_hpc.steps import groups
+from dagster_hpc.steps.arguments import needed_by
+from dagster_hpc.steps.places import Place, place_of, srun_words
 
-from dagster_hpc import groups
 from tests.dagster_hpc.user_code import GROUP, JOB, fan
 
 DIAMOND = {"a": set[str](), "b": {"a"}, "c": {"a"}, "d": {"b", "c"}}

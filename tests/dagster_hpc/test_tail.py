@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dagster_hpc.tail import Line, LineTail, Tail, TailError
+from dagster_hpc.commands.tail import Line, LineTail, Tail, TailError
 
 
 def written(path: Path, content: bytes) -> None:

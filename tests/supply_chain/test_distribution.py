@@ -65,7 +65,7 @@ def look_into(dist: Path) -> None:
     assert not [name for name in names if not name.startswith(("hpc_agent/", "dagster_hpc_agent-"))]
     (library,) = dist.glob("dagster_hpc-*.whl")
     names = zipfile.ZipFile(library).namelist()
-    assert {"dagster_hpc/py.typed", "dagster_hpc/languages/dagster_pipes.sh"} <= {*names}
+    assert {"dagster_hpc/py.typed", "dagster_hpc/commands/languages/dagster_pipes.sh"} <= {*names}
     assert not [name for name in names if not name.startswith(("dagster_hpc/", "dagster_hpc-"))]
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

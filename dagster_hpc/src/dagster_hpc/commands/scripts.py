@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dagster_hpc.commands.sbatch_lines import ScriptError, asked_for
 from dagster_hpc.options import SlurmOptions
-from dagster_hpc.sbatch_lines import ScriptError, asked_for
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.retries import RetryMode
 
-from dagster_hpc import groups, in_process
 from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Launcher, Phase, Tags
-from dagster_hpc.local import LocalLauncher
+from dagster_hpc.launchers.local import LocalLauncher
 from dagster_hpc.options import TAG_PREFIX
-from dagster_hpc.places import GROUP_TAG, Place, place_of, srun_words
-from dagster_hpc.progress import tell_change, tell_launched
-from dagster_hpc.step_arguments import arguments_of, needed_by
-from dagster_hpc.step_events import StepEvents, is_end
-from dagster_hpc.step_failure import fail
-from dagster_hpc.step_jobs import Cargo, Carrier, StepJobs, refused
+from dagster_hpc.steps import groups, in_process
+from dagster_hpc.steps.arguments import arguments_of, needed_by
+from dagster_hpc.steps.events import StepEvents, is_end
+from dagster_hpc.steps.failure import fail
+from dagster_hpc.steps.places import GROUP_TAG, Place, place_of, srun_words
+from dagster_hpc.steps.progress import tell_change, tell_launched
+from dagster_hpc.steps.step_jobs import Cargo, Carrier, StepJobs, refused
 
 _MOST_LINES = 4
 """Of a job that waits, in the run's log: there may be a thousand of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence, Set
 
 from dagster_hpc.jobs import Tags
-from dagster_hpc.places import GROUP_TAG, STEP_TAG
+from dagster_hpc.steps.places import GROUP_TAG, STEP_TAG
 
 Dependencies = Mapping[str, Set[str]]
 """Keys of steps, each with the keys of those it needs."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dagster_hpc.jobs import JobName, JobRequest
-from dagster_hpc.local import command_of, environment_of
+from dagster_hpc.launchers.local import command_of, environment_of
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # `mkdir` claims the job for one of two that sbatch may have made; Slurm's requeue keeps the number.

@@ -10,13 +10,13 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 from dagster._core.definitions.resource_annotation import TreatAsResourceParam
 
-from dagster_hpc.asked import Asked, Options, command_of, is_inside, tags_of
-from dagster_hpc.call import Call, Completed, op_context
-from dagster_hpc.command_job import Command
+from dagster_hpc.commands.asked import Asked, Options, command_of, is_inside, tags_of
+from dagster_hpc.commands.call import Call, Completed, op_context
+from dagster_hpc.commands.command_job import Command
+from dagster_hpc.commands.stored import OpContext, Result
 from dagster_hpc.jobs import JobName, Launcher
-from dagster_hpc.launcher import launcher_of_run
-from dagster_hpc.local import LocalLauncher
-from dagster_hpc.stored import OpContext, Result
+from dagster_hpc.launchers.launcher import launcher_of_run
+from dagster_hpc.launchers.local import LocalLauncher
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # of typing since Python 3.11

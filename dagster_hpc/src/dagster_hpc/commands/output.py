@@ -6,8 +6,8 @@ import codecs
 import sys
 from typing import TextIO
 
-from dagster_hpc.exchange import Exchange
-from dagster_hpc.tail import Tail, TailError
+from dagster_hpc.commands.exchange import Exchange
+from dagster_hpc.commands.tail import Tail, TailError
 
 LIMIT = 256 << 20
 """Bytes of each stream that are passed on; all of it is in the job's directory."""

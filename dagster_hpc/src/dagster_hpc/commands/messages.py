@@ -15,8 +15,8 @@ import dagster as dg
 from dagster._check import CheckError
 from dagster._core.errors import DagsterError, DagsterPipesExecutionError  # type: ignore[attr-defined]
 
-from dagster_hpc.exchange import Exchange
-from dagster_hpc.tail import Line, LineTail, TailError
+from dagster_hpc.commands.exchange import Exchange
+from dagster_hpc.commands.tail import Line, LineTail, TailError
 
 _LEVELS = frozenset({"debug", "info", "warning", "warn", "error", "critical", "fatal"})
 _SHOWN = 200

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from dagster_hpc.agent import AgentLauncher
 from dagster_hpc.jobs import JobError, Launcher
-from dagster_hpc.local import LocalLauncher
-from dagster_hpc.sbatch import SbatchLauncher
+from dagster_hpc.launchers.agent import AgentLauncher
+from dagster_hpc.launchers.local import LocalLauncher
+from dagster_hpc.launchers.sbatch import SbatchLauncher
 
 SWITCH = "DAGSTER_HPC_LAUNCHER"
 

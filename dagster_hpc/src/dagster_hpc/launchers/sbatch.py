@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dagster_hpc import queue
-from dagster_hpc.folders import folder, last_lines, private
-from dagster_hpc.job_script import (
+from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
+from dagster_hpc.launchers import queue
+from dagster_hpc.launchers.folders import folder, last_lines, private
+from dagster_hpc.launchers.job_script import (
     exit_code_of,
     job_id_of,
     job_name,
@@ -21,7 +22,6 @@ from dagster_hpc.job_script import (
     sbatch_argv,
     write,
 )
-from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
 from dagster_hpc.options import options_of
 
 _LONGEST_WAIT = 1.0
@@ -56,6 +56,7 @@ class SbatchLauncher:
         self._run_id = run_id
         self._lock = threading.Lock()
         self._jobs: dict[JobName, _Job] = {}
+        self._asked_here: set[JobName] = set()
         self._news: set[JobName] = set()
         self._look_after = _FIRST_LOOK
         self._looked_at = time.monotonic()
@@ -70,6 +71,7 @@ class SbatchLauncher:
         """Call sbatch for what is not known yet, and was not submitted by an earlier process."""
         with self._lock:
             self._look_after = _FIRST_LOOK
+            self._asked_here.update(request.job for request in requests)
             return [self._submit(request) for request in requests]
 
     def changes(self, seconds: float) -> Sequence[JobStatus]:
@@ -104,14 +106,17 @@ class SbatchLauncher:
                 self._look_after = _FIRST_LOOK
 
     def close(self) -> None:
-        """End all jobs that do not end by themselves in some seconds: nobody looks after them."""
+        """End what was asked for here and does not end by itself in some seconds.
+
+        Nobody else looks after it. Other processes of the run look after what they have asked for.
+        """
         until = time.monotonic() + _LAST_SECONDS
-        while time.monotonic() < until and self._going():
+        while time.monotonic() < until and self._is_waited_for():
             self._closed.wait(_LONGEST_WAIT)
             with self._lock:
                 self._look()
         self._closed.set()
-        self.cancel(list(self._jobs))
+        self.cancel(list(self._asked_here))
 
     def _submit(self, request: JobRequest) -> JobStatus:
         if request.job not in self._jobs and not self._find_again(request.job):
@@ -164,6 +169,9 @@ class SbatchLauncher:
 
     def _going(self) -> list[_Job]:
         return [each for each in self._jobs.values() if each.status.phase is not Phase.ENDED]
+
+    def _is_waited_for(self) -> bool:
+        return any(each.status.job in self._asked_here for each in self._going())
 
     def _look_if_due(self) -> None:
         if time.monotonic() - self._looked_at >= self._look_after:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
-from dagster_hpc.folders import folder, last_lines, private, scratch
 from dagster_hpc.jobs import JobName, JobRequest, JobStatus, Phase
+from dagster_hpc.launchers.folders import folder, last_lines, private, scratch
 
 _TIED = str(Path(__file__).with_name("tied.py"))
 _LONGEST_WAIT = 0.5

@@ -10,11 +10,19 @@ import dagster as dg
 from dagster._core.pipes.client import PipesClientCompletedInvocation
 from dagster._core.pipes.context import build_external_execution_context_data
 
-from dagster_hpc.checkpoint import VARIABLE, Checkpoint
-from dagster_hpc.command_job import Command, CommandJob
+from dagster_hpc.commands.checkpoint import VARIABLE, Checkpoint
+from dagster_hpc.commands.command_job import Command, CommandJob
+from dagster_hpc.commands.messages import Reported, subject_of
+from dagster_hpc.commands.stored import (
+    MARKER,
+    NO_EVENT,
+    OpContext,
+    Result,
+    Stored,
+    as_event,
+    stand_in,
+)
 from dagster_hpc.jobs import JobName, Launcher
-from dagster_hpc.messages import Reported, subject_of
-from dagster_hpc.stored import MARKER, NO_EVENT, OpContext, Result, Stored, as_event, stand_in
 
 
 class Call:

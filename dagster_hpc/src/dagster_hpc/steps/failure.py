@@ -8,7 +8,7 @@ from dagster._core.execution.plan.objects import StepFailureData, StepRetryData
 from dagster_shared.error import SerializableErrorInfo
 
 from dagster_hpc.jobs import JobStatus
-from dagster_hpc.progress import why
+from dagster_hpc.steps.progress import why
 
 
 def fail(context: IStepContext, status: JobStatus, *, attempts: int) -> None:

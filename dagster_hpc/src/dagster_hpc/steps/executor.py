@@ -36,13 +36,13 @@ from dagster._core.executor.step_delegating import (
 )
 from dagster._grpc.types import ExecuteStepArgs
 
-from dagster_hpc import groups
-from dagster_hpc.dispatch import Dispatch
 from dagster_hpc.jobs import JobError, Launcher
-from dagster_hpc.launcher import launcher_of_run
-from dagster_hpc.local import LocalLauncher
-from dagster_hpc.news import News
-from dagster_hpc.places import AUTO, Place, place_of
+from dagster_hpc.launchers.launcher import launcher_of_run
+from dagster_hpc.launchers.local import LocalLauncher
+from dagster_hpc.steps import groups
+from dagster_hpc.steps.dispatch import Dispatch
+from dagster_hpc.steps.news import News
+from dagster_hpc.steps.places import AUTO, Place, place_of
 from dagster_hpc.unwanted import are_unwanted
 
 _LOOP_SECONDS = 0.05

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Launcher, Phase
-from dagster_hpc.local import LocalLauncher
-from dagster_hpc.places import Place
+from dagster_hpc.launchers.local import LocalLauncher
+from dagster_hpc.steps.places import Place
 
 _LATE_AFTER_FAILURE, _LATE_AFTER_SUCCESS = 2.0, 20.0
 """Seconds for which events of a job may still be on their way after its end."""

@@ -7,7 +7,7 @@ from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.context.system import IStepContext
 
 from dagster_hpc.jobs import JobStatus, Phase
-from dagster_hpc.places import Place
+from dagster_hpc.steps.places import Place
 
 _WAITS_IN_THE_CHART = "step_process_start"
 """The marker of Dagster's own executors, which the Gantt chart draws before a step."""

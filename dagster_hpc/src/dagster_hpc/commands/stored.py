@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from dagster_hpc.exchange import Delivered
+from dagster_hpc.commands.exchange import Delivered
 
 OpContext: TypeAlias = (
     "dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext"

@@ -13,14 +13,14 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_hpc.exchange import Exchange
-from dagster_hpc.folders import last_lines
+from dagster_hpc.commands.exchange import Exchange
+from dagster_hpc.commands.messages import Messages, Reported
+from dagster_hpc.commands.output import Output
+from dagster_hpc.commands.stored import Stored
+from dagster_hpc.commands.watch import Watch
 from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Launcher, Phase, Tags
-from dagster_hpc.messages import Messages, Reported
-from dagster_hpc.output import Output
-from dagster_hpc.stored import Stored
+from dagster_hpc.launchers.folders import last_lines
 from dagster_hpc.unwanted import are_unwanted
-from dagster_hpc.watch import Watch
 
 _POLL_SECONDS = 0.2
 _LONGEST_POLL_SECONDS = 1.0

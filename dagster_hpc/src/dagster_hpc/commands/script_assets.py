@@ -8,12 +8,12 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_hpc.asked import Options
-from dagster_hpc.call import op_context
-from dagster_hpc.checkpoint import Checkpoint
-from dagster_hpc.outputs import metadata_of
-from dagster_hpc.pipes import PipesSlurmClient
-from dagster_hpc.scripts import SlurmScript
+from dagster_hpc.commands.asked import Options
+from dagster_hpc.commands.call import op_context
+from dagster_hpc.commands.checkpoint import Checkpoint
+from dagster_hpc.commands.outputs import metadata_of
+from dagster_hpc.commands.pipes import PipesSlurmClient
+from dagster_hpc.commands.scripts import SlurmScript
 
 
 def slurm_script_asset(

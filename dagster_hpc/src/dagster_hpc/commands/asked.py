@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 import dagster as dg
 
-from dagster_hpc.checkpoint import Checkpoint
-from dagster_hpc.command_job import Command
+from dagster_hpc.commands.checkpoint import Checkpoint
+from dagster_hpc.commands.command_job import Command
+from dagster_hpc.commands.mpi import parallel, refuse_components
+from dagster_hpc.commands.scripts import SlurmScript
+from dagster_hpc.commands.variables import variables_of
 from dagster_hpc.jobs import JobError, Tags
-from dagster_hpc.mpi import parallel, refuse_components
 from dagster_hpc.options import TAG_PREFIX, SlurmOptions
 from dagster_hpc.options_table import ONE_OF
-from dagster_hpc.scripts import SlurmScript
-from dagster_hpc.variables import variables_of
 
 Options: TypeAlias = SlurmOptions | Tags
 

@@ -1,0 +1,1 @@
+"""Commands of any language as jobs: Dagster Pipes, batch scripts, checkpoints."""

@@ -1,0 +1,1 @@
+"""Who starts jobs: the agent, this machine, or Slurm's own commands."""

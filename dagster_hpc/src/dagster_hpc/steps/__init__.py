@@ -1,0 +1,1 @@
+"""The executor: each step of a run in its place."""
