@@ -91,14 +91,13 @@ def test_a_job_is_found_again_and_ended(launcher: SbatchLauncher, base: Path) ->
 def test_a_process_ends_no_job_of_another_one(launcher: SbatchLauncher, base: Path) -> None:
     """Although it follows the changes of all jobs of the run."""
     (asked,) = launcher.submit([command("long", "sleep", "600", time="30")])
+    wait_for(launcher, "long", lambda status: status.state == "RUNNING")
     beside = SbatchLauncher(RUN, base)
     beside.submit([command("good", "true")])
     wait_for(beside, "good", has_ended)
     beside.close()
-    status = launcher.status(asked.job)
-    assert status is not None
-    assert status.phase is not Phase.ENDED
-    assert asked.job_id in {each.job_id for each in queue.look(output) if not each.has_ended}
+    (state,) = [each.state for each in queue.look(output) if each.job_id == asked.job_id]
+    assert state == "RUNNING"
 
 
 def output(argv: Sequence[str]) -> str:
