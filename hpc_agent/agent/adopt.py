@@ -120,7 +120,8 @@ async def _whose(context: Context, record: JobRecord) -> _Found:
         )
     if key.startswith(STEP_KEY_PREFIX):
         raise _NotAdoptableError(
-            f"the job of a step: its run asks for another; `scancel {record.job_id}` ends this one"
+            "the job of a step: its run asks for it again, and the next job of it finds the claim "
+            "of this one, if it has begun"
         )
     own, run_id = await asyncio.to_thread(_named_in_directory, context, key, record.job_id)
     attempts = {run_key(run_id, number): number for number in range(1, _MOST_ATTEMPTS)}

@@ -44,6 +44,13 @@ class FakeAgent:
         self.local.cancel([name for name, _ in list(self._jobs.items())])
         self.local.close()
 
+    def forget(self) -> None:
+        """Know no job any more, as after the restore of an older database."""
+        with self._changed:
+            self._jobs.clear()
+            self._cursor = 0
+            self._changed.notify_all()
+
     def write_event(self) -> None:
         """Count an event that another job of the run has written."""
         with self._changed:
@@ -57,8 +64,9 @@ class FakeAgent:
     def changes(self, after: int, events: int, wait: float) -> dict[str, Any]:
         """Answer GET /_hpc/steps."""
         with self._changed:
+            # An agent whose database is older says so by a number that is lower.
             self._changed.wait_for(
-                lambda: self._cursor > after or self.events != events, timeout=wait
+                lambda: self._cursor != after or self.events != events, timeout=wait
             )
             found = [status for at, status in self._jobs.values() if at > after]
             return {
@@ -84,7 +92,7 @@ class FakeAgent:
         if any(tags.get("dagster-hpc/partition") == "closed" for _, tags in steps):
             words = "partition closed may not be used here"
         if words:
-            return self._note(JobStatus(name, Phase.ENDED, state="REFUSED", message=words))
+            return self.note(JobStatus(name, Phase.ENDED, state="REFUSED", message=words))
         request = JobRequest(
             name,
             steps,
@@ -94,9 +102,10 @@ class FakeAgent:
             working_directory=job["working_directory"],
         )
         (status,) = self.local.submit([request])
-        return self._note(status)
+        return self.note(status)
 
-    def _note(self, status: JobStatus) -> JobStatus:
+    def note(self, status: JobStatus) -> JobStatus:
+        """Let a job stand so."""
         with self._changed:
             self._cursor += 1
             self._jobs[status.job] = self._cursor, status
@@ -106,7 +115,7 @@ class FakeAgent:
     def _follow(self) -> None:
         while not self._stopped:
             for status in self.local.changes(0.1):
-                self._note(status)
+                self.note(status)
 
 
 @contextmanager
@@ -128,7 +137,7 @@ def served(agent: FakeAgent) -> Iterator[str]:
         def _answer(self, answer: Any) -> None:
             agent.calls[f"{self.command} {urlsplit(self.path).path}"] += 1
             if self.headers["Dagster-Cloud-Api-Token"] != TOKEN:
-                self._send(403, {"message": "this token is of no run"})
+                self._send(403, {"errors": [{"message": "this token is of no run"}]})
             elif agent.away > 0:
                 agent.away -= 1
                 self._send(503, {"error": "away"})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import psutil
 import pytest
-from dagster_hpc.jobs import JobError, JobName, JobRequest
+from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
 from dagster_hpc.launchers.agent import AgentLauncher
 
 from tests.dagster_hpc.agent_server import TOKEN, FakeAgent, served
@@ -66,6 +66,40 @@ def test_a_refusal_is_in_the_agents_words(url: str) -> None:
     """And is not tried again."""
     with pytest.raises(JobError, match="this token is of no run"):
         AgentLauncher(url, "stolen").changes(1)
+
+
+def test_an_agent_that_has_forgotten_is_asked_anew(agent: FakeAgent, url: str) -> None:
+    """For what goes on: else a run would wait for ever for a job that nobody knows."""
+    launcher = AgentLauncher(url, TOKEN)
+    launcher.submit([command("over", "true"), command("long", "sleep", "60")])
+    poll(lambda: [each for each in launcher.changes(5) if each.has_succeeded])
+    agent.forget()
+    assert JobName("long") in {each.job for each in poll(lambda: launcher.changes(5))}
+    assert agent.submitted == {"over": 1, "long": 2}
+
+
+def test_each_field_of_a_status_is_read(agent: FakeAgent, url: str) -> None:
+    """What the agent says of a job is what user code is told."""
+    launcher = AgentLauncher(url, TOKEN)
+    said = JobStatus(
+        job=JobName("told", 2),
+        phase=Phase.ENDED,
+        job_id="17_3",
+        state="FAILED",
+        reason="why",
+        nodes="c[1-2]",
+        exit_code=3,
+        signal=9,
+        message="words",
+        directory="/shared/jobs/stp-1",
+        submitted_at=1.5,
+        started_at=2.5,
+        ended_at=3.5,
+        restarts=2,
+    )
+    assert not {each.name for each in fields(said) if getattr(said, each.name) == each.default}
+    agent.note(said)
+    assert launcher.status(said.job) == said
 
 
 def test_events_of_other_jobs_end_the_wait(agent: FakeAgent, url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dagster_hpc.commands.output import Output
 from dagster_hpc.commands.tail import Line, LineTail, Tail, TailError
 
 
@@ -61,3 +62,21 @@ def test_what_was_cut_is_said(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(TailError, match="was cut to 0 bytes"):
         tail.read()
+
+
+def test_output_of_a_job_that_was_begun_again_comes_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of what the first one has printed, and then the other's."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        (directory / "stdout").write_text(f"by the {directory.name}\n")
+    output = Output()
+    output.pass_on(first)
+    with (first / "stdout").open("a") as file:
+        file.write("and its last words\n")
+    while output.pass_on(second):
+        pass
+    printed = capsys.readouterr().out
+    assert printed == "by the first\nand its last words\nby the second\n"

@@ -69,23 +69,23 @@ class CommandJob:
     def follow(self, command: Command, pipes_context: Mapping[str, Any]) -> Iterator[None]:
         """Run the command to its end; yield each time that something may have been reported.
 
-        The job is ended when this is left before, by whatever exception but an interrupt that asks
-        for no end. Raises Failure when it
-        takes longer than it may, JobError when it cannot be asked for or followed.
+        The job is ended when an exception leaves this before, unless it is an interrupt that asks
+        for no end, or nobody goes on with this, which an interrupt leads to as well. Raises Failure
+        when it takes longer than it may, JobError when it cannot be asked for or followed.
         """
         before = self.exchange.prepare(pipes_context)
         logged = self._stored.look(before) if before is not None else Counter[str]()
         messages = Messages(
             self._context, self.exchange, self._reported, name=self._job.name, logged=logged
         )
-        output = Output(self.exchange)
+        output = Output()
         watch = Watch(self._launcher, self._ask_for(command))
         # Dagster leaves a generator as it is when it is interrupted between two of its results.
         atexit.register(self._abandon)
         try:
             try:
                 yield from self._until_end(command, watch, messages, output)
-            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt, GeneratorExit):
                 if self._is_unwanted():
                     self._end(watch, messages, output)
                 raise
@@ -95,13 +95,13 @@ class CommandJob:
         finally:
             watch.close()
             atexit.unregister(self._abandon)
-        _pass_on_the_rest(messages, output)
+        self._pass_on_the_rest(messages, output)
         yield
 
     def failure(self, words: str = "") -> dg.Failure:
         """Return what the step is to fail with; ``words`` instead of how the job ended."""
         status = self.status
-        last = last_lines(Path(self.exchange.stderr)) or status.message
+        last = last_lines(self._directory / "stderr") or status.message
         name = f"job {status.job_id}" if status.job_id else "the job"
         text = f"{name} {words or _end_of(status)}"
         metadata: dict[str, Any] = {
@@ -138,7 +138,7 @@ class CommandJob:
         asked_at = self.exchange.delivered().created
         pause = _POLL_SECONDS
         while not self._has_ended():
-            has_news = any([messages.pass_on(), output.pass_on()])
+            has_news = any([messages.pass_on(), output.pass_on(self._directory)])
             pause = _POLL_SECONDS if has_news else min(pause * 1.2, _LONGEST_POLL_SECONDS)
             yield
             if command.time_out is not None and time.time() > asked_at + command.time_out:
@@ -155,11 +155,11 @@ class CommandJob:
             self._context.log.info("the job is told to end")
             while not self._has_ended() and time.monotonic() < until:
                 messages.pass_on()
-                output.pass_on()
+                output.pass_on(self._directory)
                 self._learn(watch.wait(self.status, _POLL_SECONDS))
         except JobError as error:
             self._context.log.warning("whether the job has ended is not known: %s", error)
-        _pass_on_the_rest(messages, output)
+        self._pass_on_the_rest(messages, output)
 
     def _abandon(self) -> None:
         """Have the job ended by somebody else: this process is about to be gone."""
@@ -169,6 +169,16 @@ class CommandJob:
 
     def _is_unwanted(self) -> bool:
         return are_unwanted(self._launcher, self._context.instance, self._context.run_id)
+
+    def _pass_on_the_rest(self, messages: Messages, output: Output) -> None:
+        messages.pass_on_the_rest()
+        while output.pass_on(self._directory):
+            pass
+
+    @property
+    def _directory(self) -> Path:
+        """Where the job that runs now prints: another than before once it was begun again."""
+        return Path(self.status.directory or self.exchange.directory)
 
     def _has_ended(self) -> bool:
         return self.status.phase is Phase.ENDED
@@ -186,12 +196,6 @@ class CommandJob:
         if status.phase is Phase.ENDED:
             details = [_end_of(status)]
         self._context.log.info(", ".join([words, *(each for each in details if each)]))
-
-
-def _pass_on_the_rest(messages: Messages, output: Output) -> None:
-    messages.pass_on_the_rest()
-    while output.pass_on():
-        pass
 
 
 def _end_of(status: JobStatus) -> str:

@@ -39,7 +39,7 @@ class Delivered:
 
 
 class Exchange:
-    """A job's files: its context, its messages, its output, and what was delivered of them."""
+    """A job's files: its context, its messages, and what was delivered of them."""
 
     def __init__(self, directory: str) -> None:
         self.directory = Path(directory)
@@ -47,16 +47,6 @@ class Exchange:
         self.messages = str(self._files / "messages.jsonl")
         self._context = self._files / "context.json"
         self._delivered = self._files / "delivered.json"
-
-    @property
-    def stdout(self) -> str:
-        """The path of what the job prints."""
-        return str(self.directory / "stdout")
-
-    @property
-    def stderr(self) -> str:
-        """The path of what the job prints to standard error."""
-        return str(self.directory / "stderr")
 
     def prepare(self, context: Mapping[str, Any]) -> Delivered | None:
         """Write what the job reads, unless that was done before: then return what was delivered.

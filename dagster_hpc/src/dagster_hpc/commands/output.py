@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import sys
+from pathlib import Path
 from typing import TextIO
 
-from dagster_hpc.commands.exchange import Exchange
 from dagster_hpc.commands.tail import Tail, TailError
 
 LIMIT = 256 << 20
@@ -17,39 +17,52 @@ class Output:
     """The two streams of a job, on their way to those of this process.
 
     A process that finds the job again begins with the first byte: Dagster shows the log of the
-    last process of a step, which is to have all.
+    last process of a step, which is to have all. A job that the agent has begun again writes into
+    another directory: what it prints comes behind.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._streams = (_Stream(exchange.stdout), _Stream(exchange.stderr))
+    def __init__(self) -> None:
+        self._directory: Path | None = None
+        self._streams: list[_Stream] = []
 
-    def pass_on(self) -> bool:
-        """Pass a chunk of each on; return whether there was anything."""
-        out, err = self._streams
-        # Both, whatever the first says.
-        return any([out.pass_on(sys.stdout), err.pass_on(sys.stderr)])
+    def pass_on(self, directory: Path) -> bool:
+        """Pass on a chunk of what is in this directory; return whether there was anything."""
+        if directory != self._directory:
+            while self._pass_on():
+                pass
+            self._directory = directory
+            self._streams = [
+                _Stream(str(directory / "stdout"), sys.stdout),
+                _Stream(str(directory / "stderr"), sys.stderr),
+            ]
+        return self._pass_on()
+
+    def _pass_on(self) -> bool:
+        passed_on = [each.pass_on() for each in self._streams]
+        return any(passed_on)
 
 
 class _Stream:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sink: TextIO) -> None:
+        self._sink = sink
         self._tail = Tail(path)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._is_over = False
 
-    def pass_on(self, stream: TextIO) -> bool:
+    def pass_on(self) -> bool:
         if self._is_over:
             return False
         try:
             content = self._tail.read()
         except TailError as error:
-            self._end(stream, str(error))
+            self._end(str(error))
             return False
-        stream.write(self._decoder.decode(content))
-        stream.flush()
+        self._sink.write(self._decoder.decode(content))
+        self._sink.flush()
         if self._tail.offset > LIMIT:
-            self._end(stream, f"more than {LIMIT >> 20} MiB; all of it is in {self._tail.path}")
+            self._end(f"more than {LIMIT >> 20} MiB; all of it is in {self._tail.path}")
         return bool(content)
 
-    def _end(self, stream: TextIO, words: str) -> None:
+    def _end(self, words: str) -> None:
         self._is_over = True
-        stream.write(f"\n[output of the job: {words}]\n")
+        self._sink.write(f"\n[output of the job: {words}]\n")

@@ -41,6 +41,7 @@ class AgentLauncher:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._cursor = 0
         self._events = 0
+        self._open: dict[JobName, JobRequest] = {}
         self._closed = threading.Event()
 
     def directory(self, job: JobName) -> str:
@@ -56,6 +57,8 @@ class AgentLauncher:
         found: list[JobStatus] = []
         for batch in _batches([_request(each) for each in requests]):
             found += _statuses(self._call("POST", _PATH, {"jobs": batch}))
+        self._open |= {each.job: each for each in requests}
+        self._forget(found)
         return found
 
     def changes(self, seconds: float) -> Sequence[JobStatus]:
@@ -91,11 +94,23 @@ class AgentLauncher:
         self._closed.set()
 
     def _news(self, answer: Mapping[str, Any]) -> list[JobStatus]:
+        before = self._cursor
         try:
             self._cursor, self._events = int(answer["cursor"]), int(answer["events"])
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(f"the agent's answer on changes is not understood: {error!r}") from None
-        return _statuses(answer)
+        found = _statuses(answer)
+        self._forget(found)
+        if self._cursor < before:
+            # The agent's database is an older one, which may not know what was asked for since.
+            # What it knows it leaves alone; what is in the queue all the same keeps its claim.
+            found += self.submit(list(self._open.values()))
+        return found
+
+    def _forget(self, found: Sequence[JobStatus]) -> None:
+        for each in found:
+            if each.phase is Phase.ENDED:
+                self._open.pop(each.job, None)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         until = time.monotonic() + self._patience
@@ -144,10 +159,15 @@ def _error_of(error: urllib.error.HTTPError) -> Exception:
         content = json.loads(text)
     except ValueError:
         content = {}
-    words = ""
-    if isinstance(content, dict):
-        words = str(content.get("message") or content.get("error") or "")
-    return JobError(words or f"the agent answers {error.code}: {text[:500]}")
+    return JobError(_words_of(content) or f"the agent answers {error.code}: {text[:500]}")
+
+
+def _words_of(refusal: object) -> str:
+    """Return why the relay has refused a call: ``{"errors": [{"message": …}]}``."""
+    try:
+        return str(refusal["errors"][0]["message"])  # type: ignore[index]
+    except (KeyError, IndexError, TypeError):
+        return ""
 
 
 def _document(content: bytes) -> dict[str, Any]:
@@ -209,6 +229,7 @@ def _status(content: Mapping[str, Any]) -> JobStatus:
         exit_code=content.get("exit_code"),
         signal=content.get("signal"),
         message=content.get("message") or "",
+        directory=content.get("directory") or "",
         submitted_at=content.get("submitted_at"),
         started_at=content.get("started_at"),
         ended_at=content.get("ended_at"),
