@@ -150,7 +150,9 @@ class _Spare:
 def _warmed(settings: Dict[str, Any]) -> Message:
     """Import everything; return what to tell the supervisor of it."""
     try:
-        done = warm(settings["code_origin"], settings["working_directory"])
+        done = warm(
+            settings["code_origin"], settings["working_directory"], settings["dagster_yaml"]
+        )
     except BaseException as error:  # noqa: BLE001  (sys.exit in a module is a failure as well)
         traceback.print_exc()
         return {"state": FAILED, "words": "%s: %s" % (type(error).__name__, error)}

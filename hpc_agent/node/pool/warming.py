@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 from .definitions import keep_definitions
+from .rehearsal import Rehearsal
 
 _DAGSTER = ("dagster", "dagster._cli", "dagster._cli.api")
 
@@ -22,7 +23,9 @@ class Warmed:
     words: str
 
 
-def warm(code_origin: Dict[str, Any], working_directory: Optional[str]) -> Warmed:
+def warm(
+    code_origin: Dict[str, Any], working_directory: Optional[str], dagster_yaml: Optional[str]
+) -> Warmed:
     """Import dagster and the user's code, and make its definitions. Raises whatever they raise."""
     began = time.monotonic()
     if working_directory:
@@ -31,5 +34,7 @@ def warm(code_origin: Dict[str, Any], working_directory: Optional[str]) -> Warme
     sys.path[0] = os.getcwd()
     for name in _DAGSTER:
         importlib.import_module(name)
+    rehearsal = Rehearsal(dagster_yaml)
     words = keep_definitions(code_origin)
+    rehearsal.import_late_modules()
     return Warmed(time.monotonic() - began, words)

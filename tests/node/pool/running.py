@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,8 +18,6 @@ from hpc_agent.jobs.node_program import build_node_program
 from .agent import StandIn
 
 LIMIT_SECONDS = 90.0
-# Of what tests start, together with all other processes of this account: for bombs.
-_DESCRIPTORS = 512
 
 
 def wait_until(condition: Callable[[], object], what: str = "nothing happened") -> None:
@@ -111,7 +108,6 @@ class RunningPool:
                 "SLURM_CPUS_ON_NODE": str(slots),
                 **(environment or {}),
             },
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
         )
 
     def member(
