@@ -26,6 +26,7 @@ from ..spec import SPARE
 from . import worker
 from .descriptors import opened
 from .guardian import end_with, guard
+from .mark import room
 from .messages import Closed, Message, receive, send
 from .obstacles import obstacle, watched_imports
 from .warming import warm
@@ -41,6 +42,8 @@ def run(path: str) -> int:
     with open(path, encoding="utf-8") as file:
         settings = json.load(file)
     os.unlink(path)
+    for name in room():
+        del os.environ[name]
     link = socket.socket(fileno=settings["link"])
     listener = socket.socket(fileno=settings["listener"])
     for sock in (link, listener):

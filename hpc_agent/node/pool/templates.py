@@ -16,6 +16,7 @@ from ..child import before_exec
 from ..journal import log
 from ..spec import SPARE, TemplateSpec
 from . import template as inside
+from .mark import room
 from .messages import Closed, Message, receive_now
 
 WARMING = "warming"
@@ -90,7 +91,7 @@ class Template:
         self._spec = spec
         self._start = spec.start
         self._address = os.path.join(directory, spec.id)
-        self._environment = {**environment, **spec.environment}
+        self._environment = {**environment, **spec.environment, **room()}
         self._processes: List[_Process] = []
         self._told: Message = {}
         self._words = ""
