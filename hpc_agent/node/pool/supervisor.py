@@ -66,7 +66,12 @@ class Supervisor:
         )
         templates = Templates(directory, {**os.environ, **of_slot})
         work = Work(os.path.join(self._job_dir, "relay.json"), self._token)
-        told = {"node": self._node, "hostname": self._context.hostname, "slots": slots}
+        told = {
+            "node": self._node,
+            "hostname": self._context.hostname,
+            "slots": slots,
+            "seen": 0,
+        }
         try:
             return _Turns(members, templates, work, Stay(self._spec.idle_seconds), told).run()
         finally:
@@ -128,6 +133,7 @@ class _Turns:
 
     def _follow(self, answer: Message) -> None:
         """Do what the agent says; what is no answer of it changes nothing."""
+        self._told["seen"] = answer.get("number", self._told["seen"])
         try:
             self._stay.note_answer(answer)
             if "templates" in answer:

@@ -1,8 +1,9 @@
 """The call by which the agent tells a supervisor what to do: ``POST /_hpc/pool/work``.
 
 It is made by a process of its own, since it needs threads, and the supervisor forks. One call waits
-at the agent; what changes meanwhile, and is not told by the next one within a second, is told by
-another that does not wait.
+at the agent; the next is made when the supervisor has done what was answered, so that it tells of
+that. What changes meanwhile, and is not told by the next one within a second, is told by another
+call that does not wait.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class _Caller:
         self._changed = threading.Condition()
         self._state: Message = {}
         self._told: Message = {}
-        self._seen = 0
+        self._answered = 0
 
     def run(self) -> NoReturn:
         """Call until the supervisor has closed its side."""
@@ -118,6 +119,8 @@ class _Caller:
     def _keep_calling(self) -> None:
         pause = _FIRST_PAUSE
         while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._state["seen"] >= self._answered, _PATIENCE)
             try:
                 self._call(WAIT_SECONDS)
                 pause = _FIRST_PAUSE
@@ -129,22 +132,25 @@ class _Caller:
     def _tell_changes(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._state != self._told)
-                if self._state.get("is_leaving") == self._told.get("is_leaving"):
-                    self._changed.wait_for(lambda: self._state == self._told, _PATIENCE)
-                if self._state == self._told:
+                self._changed.wait_for(lambda: not self._is_told())
+                if self._state["is_leaving"] == self._told.get("is_leaving"):
+                    self._changed.wait_for(self._is_told, _PATIENCE)
+                if self._is_told():
                     continue
             try:
                 self._call(0)
             except (NotSent, NoAnswer):
                 time.sleep(_PATIENCE)  # the other loop says so, and tries again as well
 
+    def _is_told(self) -> bool:
+        return {**self._state, "seen": 0} == {**self._told, "seen": 0}
+
     def _call(self, wait: int) -> None:
         """Make one call and pass its answer on. Raises NotSent and NoAnswer."""
         with self._changed:
             state = self._told = self._state
             self._changed.notify_all()
-            body = json.dumps({**state, "wait": wait, "seen": self._seen}).encode()
+            body = json.dumps({**state, "wait": wait}).encode()
         try:
             answer = self._answer(body)
         except (NotSent, NoAnswer):
@@ -152,7 +158,7 @@ class _Caller:
                 self._told = {}
             raise
         with self._changed:
-            self._seen = max(self._seen, int(answer.get("number", 0)))
+            self._answered = int(answer["number"])
             with contextlib.suppress(Closed):
                 send(self._link, answer)
 
@@ -163,7 +169,7 @@ class _Caller:
         if status in (401, 403):
             self._refused()
         answer = parsed(content) if status == 200 else None
-        if answer is None:
+        if answer is None or type(answer.get("number")) is not int:
             words = content[:300].decode("utf-8", "replace")
             raise NoAnswer("HTTP %d %s" % (status, words))
         return answer

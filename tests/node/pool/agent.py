@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import threading
@@ -46,7 +47,7 @@ class Orders:
             return {
                 "number": self.number,
                 "start": [key for key in self.start if key not in self.said["held"]],
-                "end": [order for order in self.end if order[0] in self.said["held"]],
+                "end": self.end,
                 "templates": self.templates,
                 "is_leaving": self.is_leaving,
             }
@@ -106,8 +107,9 @@ def _handler(orders: Orders) -> type[BaseHTTPRequestHandler]:
             content = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(OSError):  # who asked has ended
+                self.end_headers()
+                self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
