@@ -122,7 +122,7 @@ class _Caller:
         pause = _FIRST_PAUSE
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._state["seen"] >= self._answered, _PATIENCE)
+                self._changed.wait_for(lambda: self._state["seen"] == self._answered, _PATIENCE)
             try:
                 self._call(WAIT_SECONDS)
                 pause = _FIRST_PAUSE
