@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -103,7 +103,7 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         tags={"dagster-hpc/account": "physics", "dagster-hpc/mem": "1G"},
         code_origin={"repository_origin": {}},
     )
-    await context.store.run(lambda db: launches.keep(db, RUN_ID, "prod", asdict(run)))
+    await context.store.run(lambda db: launches.keep(db, run, "prod"))
     await bench.add(RUNNER, phase=Phase.RUNNING, job_id="7", started_at=990.0, run_id=RUN_ID)
     await bench.add(
         "srv-1", kind=WorkerKind.CODE_SERVER, phase=Phase.RUNNING, job_id="8", run_id=None
