@@ -26,9 +26,9 @@ from hpc_agent.steps.desk import Desk
 from hpc_agent.store import launches, steps, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
-from tests.agent.conftest import Bench, bench, control_plane
+from tests.agent.conftest import Bench, bench, control_plane, settings
 
-__all__ = ["bench", "control_plane"]
+__all__ = ["bench", "control_plane", "settings"]
 
 RUN_ID = "0b36e4e1-7a2c-4b0d-9c3f-0e6f8e1d2c3b"
 RUNNER = run_key(RUN_ID)

@@ -191,9 +191,9 @@ async def test_nonsense_is_refused_in_words(asking: Asking, asked: Any, words: s
     assert await asking.bench.context.store.run(lambda db: steps.count(db, RUN_ID)) == 0
 
 
+@pytest.mark.parametrize("settings", [{"steps": {"max_per_run": 3}}])
 async def test_run_has_a_most(asking: Asking) -> None:
     """So that a loop in user code fills neither the disk nor the queue."""
-    asking.bench.context.config.steps.__dict__["max_per_run"] = 3
     statuses = await asking.submit(*(a_step(f"s{number}") for number in range(5)))
     assert [status["phase"] for status in statuses] == ["waiting"] * 3 + ["ended"] * 2
     assert "steps.max_per_run" in statuses[4]["message"]
@@ -346,9 +346,9 @@ async def test_run_that_is_over_gets_no_further_attempt(asking: Asking) -> None:
     assert worker.concluded_at is not None
 
 
+@pytest.mark.parametrize("settings", [{"steps": {"max_per_run": 1}}])
 async def test_what_is_refused_leaves_no_directory(asking: Asking) -> None:
     """The bound is asked for before anything is written."""
-    asking.bench.context.config.steps.__dict__["max_per_run"] = 1
     jobs = asking.bench.context.preparation.work.jobs
     await asking.submit(*(a_step(f"s{number}") for number in range(5)))
     assert len(list(jobs.glob("stp-*"))) == 1
