@@ -196,6 +196,7 @@ async def open_gateway(
             yield gateway
         finally:
             await gateway.close()
+            await asyncio.to_thread(services.events.close)
             await asyncio.to_thread(instance.dispose)
 
 
