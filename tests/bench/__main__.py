@@ -26,7 +26,7 @@ from hpc_agent.demo.facts import gather
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
-from tests.bench import looks, scale, steps, transactions
+from tests.bench import events, looks, scale, steps, transactions
 
 HELD = {"dagster-hpc/begin": "now+1hour"}
 SETTINGS = {
@@ -56,16 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--part",
-        choices=["all", "store", "steps"],
+        choices=["all", "store", "steps", "events"],
         default="all",
         help="store: what the state database and looks into it cost, without Slurm; "
-        "steps: what it costs that a run asks for jobs, beside a bare job array",
+        "steps: what it costs that a run asks for jobs, beside a bare job array; "
+        "events: what it costs to store an event through the gateway, without Slurm",
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     say = Narrator()
     if options.part == "store":
         show(of_store(say), as_json=options.json)
+        return 0
+    if options.part == "events":
+        show(of_events(say), as_json=options.json)
         return 0
     with tempfile.TemporaryDirectory(prefix="hpc-bench-") as path:
         local = Path(path)
@@ -87,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figures |= many_jobs(cluster, local / "scale", options.scale, say)
         finally:
             cluster.close(say)
-    show(figures | of_store(say), as_json=options.json)
+    show(figures | of_store(say) | of_events(say), as_json=options.json)
     return 0
 
 
@@ -266,10 +270,17 @@ def of_store(say: Narrator) -> dict[str, Any]:
         }
 
 
+def of_events(say: Narrator) -> dict[str, Any]:
+    """Take the measurements of the gateway's event writes, which need no cluster."""
+    say("Events through the gateway and past it, on SQLite and on PostgreSQL")
+    with tempfile.TemporaryDirectory(prefix="hpc-bench-events-") as path:
+        return dict(events.events(Path(path)))
+
+
 def show(figures: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the figures for programs or for people."""
     if as_json:
-        slow = transactions.too_slow(figures["transactions"])
+        slow = transactions.too_slow(figures.get("transactions", {}))
         marked = {**figures, f"transactions above {transactions.LIMIT_MS:.0f} ms": slow}
         sys.stdout.write(json.dumps(marked, indent=2) + "\n")
         return
