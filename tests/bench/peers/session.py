@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.peers import gateway_load
+from tests.bench.peers.beyond import beyond
 from tests.bench.peers.contest import Tasks, of_gateway, of_runner, of_tasks
 from tests.bench.peers.extent import Extent
 from tests.bench.peers.measures.compute_logs import compute_logs
@@ -63,6 +64,8 @@ def measure(extent: Extent, say: Say, *, only: Sequence[str] = ()) -> Report:
             rows = [row for way in measured.values() for row in way(place)]
         finally:
             cluster_tool("down", directory=directory)
+    if not only:
+        rows += beyond(rows, extent, say)
     return report_of(extent.name, rows, slurm=cluster.version, busy=busy)
 
 
