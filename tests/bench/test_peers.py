@@ -14,6 +14,7 @@ from tests.bench.peers import page, report, table
 from tests.bench.peers.contest import of_runner, of_tasks
 from tests.bench.peers.environment import requirements, versions
 from tests.bench.peers.extent import QUICK
+from tests.bench.peers.measures.reading import bytes_read, metadata_calls
 from tests.bench.peers.plots import bars
 from tests.bench.peers.report import Report, report_of
 from tests.bench.peers.rows import Row, exponent, missing, percentile, row_of
@@ -141,3 +142,18 @@ def test_peers_are_pinned() -> None:
     """To one version each, so that two sessions measure the same."""
     assert all("==" in word for words in requirements() for word in words)
     assert list(versions()) == ["submitit", "dask-jobqueue", "parsl", "hyperqueue"]
+
+
+def test_calls_are_counted_in_a_trace() -> None:
+    """Metadata calls and what was read, also where two processes were at it at once."""
+    lines = [
+        '12 openat(AT_FDCWD, "/a", O_RDONLY|O_CLOEXEC) = 3',
+        '12 read(3, "\\177ELF"..., 832) = 832',
+        '13 newfstatat(AT_FDCWD, "/b", 0x7ffe, 0) = -1 ENOENT (No such file or directory)',
+        '13 pread64(3, "x"..., 64, 64) = 64',
+        "12 read(3,  <unfinished ...>",
+        '12 <... read resumed>"y"..., 100) = 100',
+        "13 read(9, 0x55, 8) = -1 EAGAIN (Resource temporarily unavailable)",
+    ]
+    assert metadata_calls(lines) == 2
+    assert bytes_read(lines) == 996

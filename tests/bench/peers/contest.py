@@ -13,11 +13,10 @@ from typing import TypeVar
 
 from tests.bench.peers import gateway_load
 from tests.bench.peers.gateway_load import Gateway
-from tests.bench.peers.measures.launches import TASKS
+from tests.bench.peers.measures.launches import NO_OPS, TASKS
 from tests.bench.peers.rows import Row, missing, of_all
 from tests.bench.peers.runners.runner import Place, Runner
 
-NO_OPS = "no-op commands or functions"
 Taken = TypeVar("Taken", bound=Runner)
 Tasks = Callable[[Place, int], float]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from tests.bench.peers import table
+from tests.bench.peers.measures import launches, round_trips
 from tests.bench.peers.plots import bars
 from tests.bench.peers.report import Report
 from tests.bench.peers.rows import Row
@@ -15,10 +16,10 @@ _TEMPLATE = Path(__file__).parent / "benchmark.md.in"
 _OURS = "our "
 # Measures that are drawn, by the names of their pictures.
 _DRAWN = {
-    "first-event": ("launch", "one at a time: first event"),
-    "tasks": ("tasks", "no-op commands or functions"),
-    "runs": ("tasks", "Dagster runs"),
-    "sensor": ("round trip", "sensor tick"),
+    "first-event": (launches.PART, "one at a time: first event"),
+    "tasks": (launches.TASKS, launches.NO_OPS),
+    "runs": (launches.TASKS, launches.RUNS),
+    "sensor": (round_trips.PART, "sensor tick"),
 }
 
 

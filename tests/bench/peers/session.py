@@ -16,6 +16,8 @@ from tests.bench.peers.measures.compute_logs import compute_logs
 from tests.bench.peers.measures.cost import cost
 from tests.bench.peers.measures.events import events
 from tests.bench.peers.measures.launches import launches
+from tests.bench.peers.measures.own_jobs import commands, steps
+from tests.bench.peers.measures.reading import reading
 from tests.bench.peers.measures.round_trips import round_trips
 from tests.bench.peers.report import Report, report_of
 from tests.bench.peers.rows import Row
@@ -36,6 +38,9 @@ RUNNERS: Mapping[str, Way] = {
     stock.NAME: partial(of_runner, stock.NAME, stock.stock, _WITH_AGENT),
     plain.NAME: partial(of_runner, plain.NAME, plain.plain, _SERVED),
     bare.NAME: partial(of_runner, bare.NAME, bare.bare, (launches,)),
+    ours.STEPS: partial(of_runner, ours.STEPS, ours.steps, (commands, steps)),
+    f"{bare.NAME}, traced": partial(of_runner, bare.NAME, bare.traced_bare, (reading,)),
+    f"{ours.JOBS}, traced": partial(of_runner, ours.JOBS, ours.traced_jobs, (reading,)),
 }
 GATEWAYS = {"SQLite": gateway_load.on_sqlite, "PostgreSQL": gateway_load.on_postgres}
 TASKS: Mapping[str, Tasks] = {

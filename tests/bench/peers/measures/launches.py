@@ -11,7 +11,8 @@ from tests.bench.peers.runners.runner import Place, Runner, RunTimes
 
 PART = "launch"
 TASKS = "tasks"
-RUNS = "Dagster runs"
+RUNS = "Dagster runs, or steps of one"
+NO_OPS = "no-op commands or functions"
 # As many as a browser opens connections, and fewer than any server refuses.
 _CALLERS = 8
 _RUN_SECONDS_EACH = 30.0

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.errors import HpcAgentError
+from tests.bench.peers.measures.reading import traced_python
 from tests.bench.peers.runners.runner import CODE, RUN_SECONDS, Place, RunTimes
 
 with warnings.catch_warnings():
@@ -28,10 +29,11 @@ _ENDED = {DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 class BareSbatch:
     """Writes a script for each run and submits it; nobody looks after the job."""
 
-    def __init__(self, place: Place, instance: Any) -> None:
+    def __init__(self, place: Place, instance: Any, python: str) -> None:
         self.name = NAME
         self._place = place
         self._instance = instance
+        self._python = python
         self._repository = ReconstructableRepository.for_file(str(CODE), "defs")
         self._moments: dict[str, tuple[float, float]] = {}
 
@@ -56,7 +58,7 @@ class BareSbatch:
             instance_ref=self._instance.get_ref(),
         )
         _, *words = arguments.get_command_args()
-        return [sys.executable, "-m", "dagster", *map(str, words)]
+        return [self._python, "-m", "dagster", *map(str, words)]
 
     def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
         """Wait for the end of runs."""
@@ -98,10 +100,17 @@ class BareSbatch:
 
 
 @contextlib.contextmanager
-def bare(place: Place) -> Iterator[BareSbatch]:
+def bare(place: Place, *, python: str = sys.executable) -> Iterator[BareSbatch]:
     """Make the instance."""
     home = place.directory / "home"
     home.mkdir(parents=True)
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with DagsterInstance.from_config(str(home)) as instance:
-        yield BareSbatch(place, instance)
+        yield BareSbatch(place, instance, python)
+
+
+@contextlib.contextmanager
+def traced_bare(place: Place) -> Iterator[BareSbatch]:
+    """The same with a Python that traces the calls of run workers."""
+    with bare(place, python=str(traced_python(place, sys.executable))) as runner:
+        yield runner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ class BehindWebserver:
         webserver: Webserver,
         *,
         code_server: Path,
-        accepted: str,
+        accepted: Sequence[str],
         agent_pid: int | None = None,
     ) -> None:
-        """``accepted`` is in the message of the event by which the launch has arrived."""
+        """By the first event with one of the words ``accepted`` the launch has arrived."""
         self.name = name
         self.webserver = webserver
         self.code_server = code_server
@@ -66,13 +66,19 @@ class BehindWebserver:
         events = self.webserver.events(run_id)
         return RunTimes(
             launched=self._launched[run_id],
-            submitted=_first(events, lambda event: self._accepted in (event.get("message") or "")),
+            submitted=_first(events, self._says_accepted),
             first_event=_first(events, lambda event: event["__typename"] == "RunStartEvent"),
             finished=_first(events, lambda event: event["__typename"] == "RunSuccessEvent"),
         )
 
+    def _says_accepted(self, event: Mapping[str, Any]) -> bool:
+        message = event.get("message") or ""
+        return any(words in message for words in self._accepted)
 
-def _first(events: Sequence[Mapping[str, Any]], is_it: Any) -> float:
+
+def _first(
+    events: Sequence[Mapping[str, Any]], is_it: Callable[[Mapping[str, Any]], bool]
+) -> float:
     for event in events:
         if is_it(event):
             return float(event["timestamp"]) / 1000

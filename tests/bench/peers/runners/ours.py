@@ -1,27 +1,29 @@
-"""Our agent: each run a job of its own, or on the warm workers of a pool."""
+"""Our agent: each run a job of its own, or in a warm pool, or a run whose tasks are jobs."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hpc_agent.inspection.pools import read_pool
 
-from hpc_agent.config import AgentConfig
 from hpc_agent.demo.cluster import ClusterChoice
+from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
-from hpc_agent.errors import HpcAgentError
+from tests.bench.peers.measures.reading import traced_python
 from tests.bench.peers.runners.behind_webserver import BehindWebserver
 from tests.bench.peers.runners.runner import CODE, LOCATION, Place, Served
 from tests.cluster import SlurmCluster
 
-JOBS, POOL = "our jobs", "our pool"
-_ACCEPTED = "Run worker submitted as"
-_ASSIGNED = "pool"
+JOBS, POOL, STEPS = "our jobs", "our pool", "our steps"
+_ACCEPTED = ("Run worker submitted as", " runs on ")
 _POOL = "warm"
+_WARM_SECONDS = 120.0
+_ASKING = Path(__file__).parents[2] / "asking.py"
 # Runs go to the agent at once instead of waiting for the daemon's next look at its queue.
 AT_ONCE = """
 telemetry: {enabled: false}
@@ -35,7 +37,14 @@ _SETTINGS: Mapping[str, Any] = {
     "code_servers": {"options": {"mem": "800M", "time": "00:30:00"}},
 }
 _POOLS: Mapping[str, Any] = {
-    "pools": {_POOL: {"options": {"cpus_per_task": 4, "mem": "3G", "time": "00:30:00"}, "min": 1}},
+    "pools": {
+        _POOL: {
+            "options": {"cpus-per-task": 4, "mem": "3G", "time": "00:30:00"},
+            "min": 1,
+            # What is measured are its slots: nothing goes to a job because all of them are taken.
+            "fallback_seconds": None,
+        }
+    },
     "locations": {LOCATION: {"pool": _POOL}},
 }
 
@@ -58,9 +67,9 @@ def control_plane(place: Place, settings: Mapping[str, Any]) -> Iterator[Stack]:
         stack.close()
 
 
-def deploy(stack: Stack) -> None:
+def deploy(stack: Stack, code: Path = CODE) -> None:
     """Deploy the contestants' code location, and wait until it is loaded."""
-    stack.deploy({LOCATION: {"code_source": {"python_file": str(CODE)}}})
+    stack.deploy({LOCATION: {"code_source": {"python_file": str(code)}}})
     stack.wait_loaded(LOCATION)
 
 
@@ -72,32 +81,56 @@ def face(stack: Stack) -> Path:
 
 
 @contextlib.contextmanager
-def _ours(
-    place: Place, *, name: str, accepted: str, settings: Mapping[str, Any]
-) -> Iterator[Served]:
-    with control_plane(place, {**_SETTINGS, **settings}) as stack:
+def jobs(place: Place, *, name: str = JOBS, code: Path = CODE, **more: Any) -> Iterator[Served]:
+    """Start our agent, with ``more`` settings."""
+    with control_plane(place, {**_SETTINGS, **more}) as stack:
         stack.configure_agent()
         stack.start_agent()
-        deploy(stack)
+        deploy(stack, code)
+        if "pools" in more:
+            _wait_warm(stack)
         yield BehindWebserver(
             name,
             stack.webserver,
             code_server=face(stack),
-            accepted=accepted,
+            accepted=_ACCEPTED,
             agent_pid=stack.agent.pid,
         )
 
 
-jobs = partial(_ours, name=JOBS, accepted=_ACCEPTED, settings={})
+@contextlib.contextmanager
+def pool(place: Place) -> Iterator[Served]:
+    """Start our agent with a pool of one node."""
+    with jobs(place, name=POOL, **_POOLS) as runner:
+        yield runner
 
 
 @contextlib.contextmanager
-def pool(place: Place) -> Iterator[Served]:
-    """Start our agent with a pool of one node. Raises HpcAgentError where it knows none."""
-    if "pools" not in AgentConfig.model_fields:
-        raise HpcAgentError("this release has no pools")
-    with _ours(place, name=POOL, accepted=_ASSIGNED, settings=_POOLS) as runner:
+def steps(place: Place) -> Iterator[Served]:
+    """Start our agent with the location whose runs ask for jobs."""
+    with jobs(place, name=STEPS, code=_ASKING) as runner:
         yield runner
+
+
+@contextlib.contextmanager
+def traced_jobs(place: Place) -> Iterator[Served]:
+    """Start our agent with a Python that traces the calls of run workers."""
+    python = traced_python(place, sys.executable)
+    with jobs(place, environment={"python": str(python)}) as runner:
+        yield runner
+
+
+def _wait_warm(stack: Stack) -> None:
+    """Wait until runs are forked: the first ones of a pool tell it what to import."""
+
+    def look() -> bool:
+        allocations = read_pool(stack.config, _POOL, decisions=1)["allocations"]
+        supervisors = [each for one in allocations for each in one["supervisors"]]
+        states = [t["state"] for each in supervisors for t in each["templates"].values()]
+        return any(state in {"ready", "spares"} for state in states)
+
+    stack.wait_finished(stack.webserver.launch(LOCATION, "no_op"))
+    wait_for("the pool does not get warm", look, seconds=_WARM_SECONDS, alive=[stack.agent])
 
 
 def choice_of(cluster: SlurmCluster) -> ClusterChoice:

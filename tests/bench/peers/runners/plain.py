@@ -43,7 +43,9 @@ def plain(place: Place) -> Iterator[Served]:
         alive = list(children.values())
         wait_for("code server", code_server.exists, seconds=_START_SECONDS, alive=alive)
         wait_for("webserver", lambda: _is_loaded(webserver), seconds=_START_SECONDS, alive=alive)
-        yield BehindWebserver(NAME, webserver, code_server=code_server, accepted="Started process")
+        yield BehindWebserver(
+            NAME, webserver, code_server=code_server, accepted=["Started process"]
+        )
 
 
 def _children(directory: Path, home: Path, code_server: Path, workspace: Path) -> dict[str, Child]:

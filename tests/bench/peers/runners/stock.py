@@ -33,6 +33,6 @@ def stock(place: Place) -> Iterator[Served]:
                 NAME,
                 stack.webserver,
                 code_server=face(stack),
-                accepted="is launching run",
+                accepted=["is launching run"],
                 agent_pid=agent.pid,
             )
