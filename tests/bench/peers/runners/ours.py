@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hpc_agent.inspection.pools import read_pool
 
 from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
+from hpc_agent.inspection.pools import read_pool
 from tests.bench.peers.measures.reading import traced_python
 from tests.bench.peers.runners.behind_webserver import BehindWebserver
 from tests.bench.peers.runners.runner import CODE, LOCATION, Place, Served
