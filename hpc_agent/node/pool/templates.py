@@ -95,10 +95,11 @@ class Template:
         self._processes: List[_Process] = []
         self._told: Message = {}
         self._words = ""
+        self._no_forks = ""
         self._is_failed = False
         self._failures = 0
         self._not_before = 0.0
-        self._listener = _listener(self._address)
+        self._listener: Optional[socket.socket] = None
         self.turn(1)
 
     @property
@@ -152,7 +153,8 @@ class Template:
         """Have no more workers of it."""
         for process in self._processes:
             process.close()
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         with contextlib.suppress(OSError):
             os.unlink(self._address)
 
@@ -170,13 +172,13 @@ class Template:
             process.is_ready = True
             self._is_failed = False
             self._told = told
-            self._words = " ".join(filter(None, [self._why_spares(), told["words"]]))
+            self._words = "; ".join(filter(None, [self._no_forks, told["words"]]))
             log("template %s is ready: process %d" % (self._spec.id, process.pid))
         elif state == inside.TAKEN:
             self._forget(process)
         elif state == inside.NOT_FORKABLE:
             self._start = SPARE
-            self._words = told["words"]
+            self._words = self._no_forks = told["words"]
             log(
                 "template %s cannot be forked, spares replace it: %s" % (self._spec.id, self._words)
             )
@@ -185,9 +187,6 @@ class Template:
             self._words = told["words"]
             self._is_failed = True
             self._fail(process)
-
-    def _why_spares(self) -> str:
-        return self._words if self._start != self._spec.start else ""
 
     def _fail(self, process: "_Process") -> None:
         log("template %s has failed: %s" % (self._spec.id, self._words))
@@ -205,8 +204,9 @@ class Template:
 
     def _begin(self) -> None:
         try:
+            listener = self._listener = self._listener or _listener(self._address)
             self._processes.append(
-                _Process(self._spec, self._start, self._address, self._listener, self._environment)
+                _Process(self._spec, self._start, self._address, listener, self._environment)
             )
         except OSError as error:
             self._words = str(error)
@@ -280,7 +280,11 @@ def _listener(address: str) -> socket.socket:
     with contextlib.suppress(OSError):
         os.unlink(address)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
-    listener.listen(_BACKLOG)
+    try:
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     listener.setblocking(False)
     return listener
