@@ -92,6 +92,12 @@ def test_failing_import_means_cold_starts(pool: RunningPool, tmp_path: Path) -> 
     assert "no_such_module" in member.log
 
 
+def test_import_that_ends_the_process_is_a_failure(pool: RunningPool, tmp_path: Path) -> None:
+    """Once it has done so again: what was killed by others comes again at once."""
+    made = template(project(tmp_path, ("definitions.py", "import os\nos._exit(1)\n")))
+    assert pool.warm(made, "failed")["words"] == "its process has ended"
+
+
 def test_python_that_is_not_there_is_a_failure(pool: RunningPool, tmp_path: Path) -> None:
     """Of the template alone."""
     made = template(project(tmp_path, ("definitions.py", _PLAIN)), python="/no/such/python")
