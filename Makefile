@@ -22,8 +22,8 @@ help:
 	@echo "make machines     README, tutorial and services on a bare Debian that its systemd boots (root)"
 	@echo "make check        formatting, lint, types, spelling, docs, vulnerabilities, tests: what CI runs"
 	@echo "make docs         the documentation as a site, in docs/_build/html; a warning is an error"
-	@echo "make bench        latencies and memory, measured on this machine"
-	@echo "make bench-full   the same with 10,000 jobs and the rate limit: half an hour"
+	@echo "make bench        speed and cost, beside stock agent, bare Slurm and others (ARGS=\"--part peers\")"
+	@echo "make bench-full   the same with 10,000 jobs, 1,000 tasks and the rate limit: hours"
 	@echo "make soak         a quarter of an hour of connections against relay, gateway and node program"
 	@echo "make chaos        faults injected into a whole Dagster on Slurm, in short"
 	@echo "make chaos-full   all faults, over 1,000 runs, stock agent beside: writes docs/reliability.md"
@@ -56,9 +56,10 @@ demo: $(READY)
 	@$(VENV)/bin/hpc-agent demo $(ARGS)
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
-	@# Alone: what it finds must not be that the machine is busy with other tests.
-	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m chaos
+	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(ARGS)
+	@# Without other tests: what it finds must not be that the machine is busy.
+	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m chaos --numprocesses $(WORKERS)
 
 versions: $(READY)
 	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)

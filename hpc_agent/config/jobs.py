@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from hpc_agent.config.access import Access
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.instance import PythonLogs
+from hpc_agent.config.pools import Execution, Warmth
 from hpc_agent.config.retries import Retries
 from hpc_agent.config.section import (
     Certificates,
@@ -119,6 +120,7 @@ class Steps(Section):
 
     options: Options = {}
     max_per_run: Annotated[int, Field(ge=0)] = 20_000
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
 
 
 class ServerTtl(Section):
@@ -173,7 +175,17 @@ class Location(Section):
     environment: Environment | None = None
     run_options: Options = {}
     step_options: Options = {}
+    max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
     code_server_options: Options = {}
     code_server_placement: PlacementName | None = None
+    pool: str | None = None
+    execution: Execution = "auto"
+    warm: Warmth = "fork"
     access: Access = Access()
     python_logs: PythonLogs | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_executes_in(self) -> Self:
+        if self.execution == "pool" and self.pool is None:
+            raise ValueError("execution: pool needs pool, the name of one of agent.yaml's pools")
+        return self

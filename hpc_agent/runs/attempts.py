@@ -90,8 +90,7 @@ class RunPlanner:
         )
 
     async def _run(self, worker: Worker) -> RunToLaunch | None:
-        content = await self.store.run(lambda db: launches.find(db, str(worker.run_id)))
-        return RunToLaunch(**content) if content is not None else None
+        return await self.store.run(lambda db: launches.find(db, str(worker.run_id)))
 
 
 class Attempts:
@@ -184,6 +183,8 @@ class Attempts:
             created_at=self._clock(),
             attempt=decision.number,
             overrides=json.dumps(overrides_of(worker) | decision.overrides),
+            placement=plan.placement,
+            pool=plan.pool,
             settings=options.to_json(plan.settings),
         )
 

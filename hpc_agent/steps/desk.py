@@ -16,15 +16,16 @@ from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
+from hpc_agent.jobs.directory import Template
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.relay.identity import JobIdentity
 from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.step_requests import AskedJob, Followed, JobName, StepChanges, StepStatus
+from hpc_agent.runs.template import keep_template
 from hpc_agent.steps.ending import StepEnding
-from hpc_agent.steps.launched import launched_run
 from hpc_agent.steps.planning import Step, plan_step, step_key
 from hpc_agent.steps.statuses import refused, status_of
-from hpc_agent.store import steps, workers
+from hpc_agent.store import launches, steps, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
@@ -64,7 +65,7 @@ class Desk:
     async def submit(self, identity: JobIdentity, jobs: Sequence[AskedJob]) -> list[StepStatus]:
         """See StepDesk.submit. Some at a time: each part is written down before the next begins."""
         run_id = str(identity.run_id)
-        run = await self.store.run(lambda db: launched_run(db, run_id))
+        run = await self.store.run(lambda db: launches.find(db, run_id))
         if run is None:
             words = "the agent knows nothing of how its run was launched"
             return [refused(job, words) for job in jobs]
@@ -95,6 +96,7 @@ class Desk:
                 for each in prepared.values():
                     if isinstance(each, _Intent) and workers.insert(db, each.worker):
                         steps.keep_request(db, each.worker.key, each.content)
+                        keep_template(db, each.worker, each.template, now=self.clock())
             return [self._standing(db, run_id, job, prepared.get(_name(job))) for job in jobs]
 
         return await self.store.run(write)
@@ -186,16 +188,19 @@ class Desk:
             step=step.asked.name,
             step_attempt=step.asked.attempt,
             created_at=self.clock(),
+            placement=plan.placement,
+            pool=plan.pool,
             settings=options.to_json(plan.settings),
             likeness=likeness,
         )
-        return _Intent(worker, step.asked.model_dump_json())
+        return _Intent(worker, step.asked.model_dump_json(), plan.spec.template)
 
 
 @dataclass(frozen=True, slots=True)
 class _Intent:
     worker: Worker
     content: str
+    template: Template | None
 
 
 def _name(job: JobName) -> _Name:
