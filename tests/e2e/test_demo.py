@@ -50,6 +50,7 @@ def test_demo_shows_a_run_and_ctrl_c_takes_everything_down(tmp_path: Path) -> No
     assert facts["succeeded"] is True
     assert facts["run_status"] == "SUCCESS"
     assert facts["timeline"]["submitted"] <= facts["timeline"]["finished"]
+    assert facts["step"]["job_id"] != facts["run_worker"]["job_id"]
     assert set(facts["assets"]) == {"raw_readings", "clean_readings", "summary", "daily_extremes"}
     assert processes_in(scratch) == []
     assert list(scratch.iterdir()) == []
