@@ -20,7 +20,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("setup",),
     ("demo", "doctor", "manual"),
     ("agent", "inspection"),
-    ("steps",),
+    ("pools", "steps"),
     ("runs",),
     ("cluster", "code_servers"),
     ("relay", "workers"),

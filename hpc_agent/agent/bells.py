@@ -24,6 +24,7 @@ class Bells:
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)
     followers: Bell = field(default_factory=Bell)
+    pools: Bell = field(default_factory=Bell)
 
     def ring_for(self, changed: Iterable[Topic]) -> None:
         """Wake the loops that a change concerns."""
@@ -50,4 +51,5 @@ _CONCERNED: Mapping[Topic, tuple[str, ...]] = {
     Topic.CONCLUDED: ("measure",),
     Topic.SERVER: ("workspace", "heartbeat"),
     Topic.STEP: ("followers",),
+    Topic.POOL: ("pools",),
 }

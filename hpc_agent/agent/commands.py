@@ -16,7 +16,7 @@ from hpc_agent.doorbell import UNHEARD_SECONDS
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.wording import describe
-from hpc_agent.store import code_servers, commands, pauses, workers
+from hpc_agent.store import code_servers, commands, pauses, pools, workers
 from hpc_agent.store.commands import Command, CommandKind
 from hpc_agent.store.draining import left_to_finish
 from hpc_agent.store.jobs import Job
@@ -77,6 +77,8 @@ class CommandsLoop:
                 outcome = await collect_garbage(self._context, **subject)
             case CommandKind.ADOPT:
                 outcome = await adopt(self._context, **subject)
+            case CommandKind.RESUME_POOL:
+                outcome = await self._resume_pool(str(subject["pool"]))
         return outcome
 
     async def _cancel(self, key: str) -> str:
@@ -131,6 +133,16 @@ class CommandsLoop:
             raise UsageError(f"{location} is not paused (`hpc-agent status` lists what is)")
         self._context.bells.submit.ring()
         return f"{location} goes on: {len(waiting)} runs are to be submitted"
+
+    async def _resume_pool(self, name: str) -> str:
+        context = self._context
+        if name not in context.config.pools:
+            known = sorted(context.config.pools)
+            raise UsageError(f"there is no pool {name!r}{did_you_mean(name, known)}")
+        now = context.clock()
+        was_stopped = await context.store.run(lambda db: pools.resume(db, name, now=now))
+        context.bells.pools.ring()
+        return f"pool {name} {'goes on' if was_stopped else 'was not stopped'}"
 
     def _begin_drain(self, db: Database, *, stop: bool) -> str:
         self._context.drain.begin(db, stops=stop)

@@ -35,6 +35,7 @@ from hpc_agent.agent.metrics import scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.partitions import PartitionsLoop
 from hpc_agent.agent.poll import PollLoop
+from hpc_agent.agent.pools import PoolsLoop
 from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.agent.relay import OpenedRelay, open_relay
 from hpc_agent.agent.report import ReportLoop
@@ -303,6 +304,7 @@ def _loops(
             bells.conclude,
         ),
         _NamedLoop("followers", FollowersLoop(context, opened.run_events).step, bells.followers),
+        *_pools_loop(context, opened),
         _NamedLoop("measure", MeasureLoop(context).step, bells.measure),
         _NamedLoop("positions", PositionsLoop(context).step, Bell()),
         _NamedLoop("orphans", OrphansLoop(context).step, Bell()),
@@ -310,6 +312,12 @@ def _loops(
         _NamedLoop("heartbeat", heartbeat.step, bells.heartbeat),
         _NamedLoop("workspace", WorkspaceLoop(context, fleet, bring_up).step, bells.workspace),
     ]
+
+
+def _pools_loop(context: Context, opened: OpenedRelay) -> list[_NamedLoop]:
+    if not context.config.pools:
+        return []
+    return [_NamedLoop("pools", PoolsLoop(context, opened.pools).step, context.bells.pools)]
 
 
 def _artifacts_loop(context: Context) -> list[_NamedLoop]:

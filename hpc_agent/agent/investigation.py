@@ -19,8 +19,9 @@ from hpc_agent.errors import SchedulerError, SchedulerUnavailableError
 from hpc_agent.isolation import for_each
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
+from hpc_agent.store import workers
 from hpc_agent.store.jobs import Job
-from hpc_agent.store.workers import Worker
+from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import evidence, node_evidence
 from hpc_agent.workers.change import NOTHING, Change
 
@@ -66,6 +67,7 @@ class Investigation:
         record = _in_steady_time(record, self._context.clock.ahead())
         if record.state.is_final and not worker.phase.is_final:
             await self._read_claim(worker)
+            await self._read_members(worker)
             record = await self._with_canceller(worker, job, record)
             is_told_better = record.state in _TOLD_BETTER_BY_EXIT_RECORD
             if is_told_better and await self.read_exit_record(worker.key):
@@ -120,6 +122,16 @@ class Investigation:
                 lambda worker, _: node_evidence.observe_claim(worker, claim.slurm_job_id),
                 source="claim",
             )
+
+    async def _read_members(self, worker: Worker) -> None:
+        """Before an allocation ends those that live in it: have they told of another end?"""
+        if worker.kind is not WorkerKind.POOL:
+            return
+        members = await self._context.store.run(lambda db: workers.in_pack(db, worker.key))
+        await for_each("watch", [member.key for member in members], self._read_member, name=str)
+
+    async def _read_member(self, key: str) -> None:
+        await self.read_exit_record(key)
 
     async def read_exit_record(self, key: str) -> bool:
         """Take the node program's own record of the end; True when it ended the worker."""
@@ -244,6 +256,7 @@ class Investigation:
 
     async def _look_for_exit(self, each: Seen) -> None:
         await self._read_claim(each.worker)
+        await self._read_members(each.worker)
         await self.read_exit_record(each.worker.key)
 
     async def _note_absence(self, each: Seen) -> None:

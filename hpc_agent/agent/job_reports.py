@@ -6,6 +6,7 @@ import logging
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from sqlite_utils import Database
 
@@ -166,7 +167,8 @@ class JobReports:
         if record is None:
             log.warning("%s: its last report holds no exit record", worker.key)
             return
-        was_ended = record.outcome == "terminated" or record.signal == signal.SIGKILL
+        was_killed = record.signal == signal.SIGKILL and not worker.placement.is_shared
+        was_ended = record.outcome == "terminated" or was_killed
         if was_ended and worker.terminate_at is None and not record.is_out_of_time:
             # Why it was ended (memory, preemption, an administrator) only the scheduler knows, and
             # that only when the node program has gone.
@@ -219,9 +221,10 @@ def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> Job
     tags = launch.tags if launch is not None else {}
     is_run = worker.kind.is_of_run
     reach = access.run_workers_read if is_run else access.code_servers_read
+    kind: Literal["run_worker", "code_server", "pool"] = "run_worker" if is_run else "code_server"
     return JobIdentity(
         key=worker.key,
-        kind="run_worker" if is_run else "code_server",
+        kind="pool" if worker.kind is WorkerKind.POOL else kind,
         deployment=worker.deployment,
         run_id=worker.run_id,
         location=worker.location or "",

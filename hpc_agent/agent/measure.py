@@ -62,8 +62,8 @@ class MeasureLoop:
         used = await self._usage(due)
         known: list[_Measured] = []
         for worker in due:
-            usage = used.get(str(worker.job_id))
-            is_last = self._ended_ago(worker) >= _GIVE_UP_AFTER_SECONDS
+            usage = used.get(str(worker.own_job_id))
+            is_last = worker.own_job_id is None or self._ended_ago(worker) >= _GIVE_UP_AFTER_SECONDS
             if is_last or (usage is not None and usage.cpu_seconds is not None):
                 known.append((worker, usage))
         ready = await self._with_assets_known(known)
@@ -79,10 +79,13 @@ class MeasureLoop:
 
     async def _usage(self, ended: Sequence[Worker]) -> Mapping[str, Usage]:
         """Ask accounting; where it is away nothing is known of any worker, and time goes on."""
+        ids = [worker.own_job_id for worker in ended if worker.own_job_id is not None]
+        if not ids:
+            return {}
         since = min(worker.submitted_at or worker.created_at for worker in ended)
         try:
             return await self._context.scheduler.usage(
-                [str(worker.job_id) for worker in ended],
+                ids,
                 since=datetime.fromtimestamp(since, UTC)
                 - self._context.clock.ahead()
                 - timedelta(minutes=5),

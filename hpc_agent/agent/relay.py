@@ -16,6 +16,7 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.inbound.limits import Limits
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.outgoing.http_client import http_client
+from hpc_agent.pools.desk import Desk as Pools
 from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.server import Relay
 from hpc_agent.relay.settings import RelaySettings
@@ -27,12 +28,13 @@ from hpc_agent.steps.desk import Desk
 class OpenedRelay:
     """The relay and what belongs to it: who receives what jobs report, who follows runs, its port.
 
-    ``port`` is the one on the login node, where it has one.
+    ``pools`` gives their work out; ``port`` is the one on the login node, where it has one.
     """
 
     relay: Relay
     reports: JobReports
     run_events: RunEvents
+    pools: Pools
     port: RelayPortLoop | None
 
 
@@ -57,6 +59,9 @@ async def open_relay(
         spooled=spooled,
         clock=context.clock,
     )
+    pools = Pools(
+        config=context.config, store=context.store, changes=context.changes, clock=context.clock
+    )
     async with contextlib.AsyncExitStack() as stack:
         relay = Relay(
             relay_settings(context.config, is_forwarded=cluster.login_node is not None),
@@ -66,6 +71,7 @@ async def open_relay(
             meter=context.meter,
             steps=desk,
             run_events=run_events,
+            pools=pools,
         )
         await stack.enter_async_context(relay)
         port = None
@@ -79,7 +85,9 @@ async def open_relay(
                 state_dir=context.config.home,
             )
             stack.push_async_callback(port.close)
-        yield OpenedRelay(relay=relay, reports=reports, run_events=run_events, port=port)
+        yield OpenedRelay(
+            relay=relay, reports=reports, run_events=run_events, pools=pools, port=port
+        )
 
 
 def relay_settings(config: AgentConfig, *, is_forwarded: bool) -> RelaySettings:

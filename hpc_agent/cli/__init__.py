@@ -25,6 +25,7 @@ from hpc_agent.cli import (
     operate,
     options,
     outgoing,
+    pool,
     report,
     servers,
     service,
@@ -77,6 +78,7 @@ report.register(app)
 backup.register(app)
 backup.register_control_plane(control_plane.app)
 app.add_typer(config.app, name="config")
+app.add_typer(pool.app, name="pool")
 app.add_typer(control_plane.app, name="control-plane")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(options.app, name="options")

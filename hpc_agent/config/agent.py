@@ -22,6 +22,7 @@ from hpc_agent.config.jobs import (
 )
 from hpc_agent.config.observation import Logging, Metrics, Traces
 from hpc_agent.config.policy import Policy
+from hpc_agent.config.pools import Pool
 from hpc_agent.config.section import ExistingDirectory, Options, OwnDirectory, Section
 
 
@@ -50,6 +51,7 @@ class AgentConfig(Section):
     runs: Runs = Runs()
     steps: Steps = Steps()
     code_servers: CodeServers = CodeServers()
+    pools: dict[str, Pool] = {}
     locations: dict[str, Location] = {}
     compute_logs: ComputeLogs = ComputeLogs()
     python_logs: PythonLogs = PythonLogs()
@@ -103,6 +105,37 @@ class AgentConfig(Section):
                 "this agent removes none there: leave it out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_the_pools_of_locations(self) -> Self:
+        users: dict[str, str] = {}
+        for name, location in self.locations.items():
+            pool = location.pool
+            if pool is None:
+                continue
+            if pool not in self.pools:
+                known = ", ".join(sorted(self.pools)) or "none"
+                raise ValueError(
+                    f"locations.{name}.pool: there is no pool {pool!r}; pools has {known}"
+                )
+            other = users.setdefault(pool, name)
+            if self.environment_of(name) != self.environment_of(other):
+                raise ValueError(
+                    f"locations.{name}.pool: pool {pool} serves {other} as well, and a pool has "
+                    "one environment: give them the same, or a pool each"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_pools_of_slurm(self) -> Self:
+        if self.pools and self.scheduler.kind != "slurm":
+            raise ValueError("pools are allocations of Slurm: scheduler.kind must be slurm")
+        return self
+
+    def environment_of_pool(self, pool: str) -> Environment:
+        """Return the environment that the code locations of a pool share."""
+        users = (name for name, location in self.locations.items() if location.pool == pool)
+        return self.environment_of(next(users, None))
 
     @property
     def has_files_elsewhere(self) -> bool:

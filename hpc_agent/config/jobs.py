@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from hpc_agent.config.access import Access
 from hpc_agent.config.environment import Environment
 from hpc_agent.config.instance import PythonLogs
+from hpc_agent.config.pools import Execution, Warmth
 from hpc_agent.config.retries import Retries
 from hpc_agent.config.section import (
     Certificates,
@@ -177,5 +178,14 @@ class Location(Section):
     max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
     code_server_options: Options = {}
     code_server_placement: PlacementName | None = None
+    pool: str | None = None
+    execution: Execution = "auto"
+    warm: Warmth = "fork"
     access: Access = Access()
     python_logs: PythonLogs | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_executes_in(self) -> Self:
+        if self.execution == "pool" and self.pool is None:
+            raise ValueError("execution: pool needs pool, the name of one of agent.yaml's pools")
+        return self

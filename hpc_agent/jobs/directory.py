@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from hpc_agent.config import ComputeLogs
 from hpc_agent.files import Files, LocalFiles
@@ -52,6 +53,44 @@ def log_settings(chosen: ComputeLogs) -> LogSettings | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A process that has imported the user's code, and that workers of a pool are forked from.
+
+    ``start`` is ``fork`` or ``spare``; ``argv_prefix`` are the words before a worker's own command.
+    """
+
+    id: str
+    start: str
+    python: str
+    argv_prefix: Sequence[str]
+    code_origin: Mapping[str, Any]
+    environment: Mapping[str, str]
+    working_directory: str | None
+    dagster_yaml: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it stands in ``spec.json``, and in the answers to a pool's supervisor."""
+        return {
+            "id": self.id,
+            "start": self.start,
+            "python": self.python,
+            "argv_prefix": list(self.argv_prefix),
+            "code_origin": dict(self.code_origin),
+            "environment": dict(self.environment),
+            "working_directory": self.working_directory,
+            "dagster_yaml": self.dagster_yaml,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What one worker of a pool may use; ``memory_mb`` None: a share of the allocation's."""
+
+    cpus: int
+    memory_mb: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """What the node program does; the fields of ``spec.json``."""
 
@@ -71,6 +110,8 @@ class NodeSpec:
     compute_logs: LogSettings | None = None
     artifacts_directory: str | None = None
     dagster_yaml: str | None = None
+    template: Template | None = None
+    slot: Slot | None = None
 
     def to_json(self) -> str:
         """Return ``spec.json``."""
@@ -93,6 +134,8 @@ class NodeSpec:
                 "compute_logs": self.compute_logs and asdict(self.compute_logs),
                 "artifacts_directory": self.artifacts_directory,
                 "dagster_yaml": self.dagster_yaml,
+                "template": self.template and self.template.to_json(),
+                "slot": self.slot and asdict(self.slot),
             },
             indent=1,
         )

@@ -75,6 +75,14 @@ def server_layers(config: AgentConfig, *, deployment: str, location: str) -> lis
     return layers
 
 
+def pool_layers(config: AgentConfig, name: str) -> list[Source]:
+    """Return what the options of a pool's allocations are merged from: it is of no deployment."""
+    return [
+        _in_file("options", config.options),
+        _in_file(f"pools.{name}.options", config.pools[name].options),
+    ]
+
+
 def settle(
     config: AgentConfig, layers: Sequence[Source], *, deployment: str
 ) -> tuple[Setting, ...]:
@@ -112,6 +120,8 @@ def check_layers(config: AgentConfig) -> None:
         layers.append(_in_file(f"locations.{name}.step_options", location.step_options))
         server_options = location.code_server_options
         layers.append(_in_file(f"locations.{name}.code_server_options", server_options))
+    for name, pool in config.pools.items():
+        layers.append(_in_file(f"pools.{name}.options", pool.options))
     layers += [Source(policy.FORCED, rules.force) for rules in config.policy.everywhere]
     for layer in layers:
         options.merge([layer])

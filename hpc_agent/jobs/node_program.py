@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from hpc_agent.files import Files, LocalFiles
@@ -50,9 +51,13 @@ def _zipped(contents: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def _contents() -> list[tuple[str, bytes]]:
-    modules = [
-        (f"{_PACKAGE}/{entry.name}", entry.read_bytes())
-        for entry in resources.files("hpc_agent.node").iterdir()
-        if entry.name.endswith(".py")
-    ]
+    modules = _modules(resources.files("hpc_agent.node"), _PACKAGE)
     return sorted([("__main__.py", _MAIN.encode()), *modules])
+
+
+def _modules(package: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    for entry in package.iterdir():
+        if entry.name.endswith(".py"):
+            yield f"{name}/{entry.name}", entry.read_bytes()
+        elif entry.joinpath("__init__.py").is_file():
+            yield from _modules(entry, f"{name}/{entry.name}")

@@ -14,7 +14,7 @@ from hpc_agent.jobs.interpreter import is_in_bundle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.rendering import ScriptValues, Templates
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.store.workers import WorkerKind
+from hpc_agent.store.workers import Placement, WorkerKind
 
 OUTPUT = "slurm.out"
 TEMPLATE_OF = {
@@ -22,6 +22,7 @@ TEMPLATE_OF = {
     WorkerKind.CODE_SERVER: "code_server.sbatch.j2",
     WorkerKind.PACK: "pack.sbatch.j2",
     WorkerKind.STEP: "step.sbatch.j2",
+    WorkerKind.POOL: "pool.sbatch.j2",
 }
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -31,7 +32,8 @@ class JobPlan:
     """A job before it is one.
 
     ``requeue`` lets Slurm start it again by itself, under its own id, after a preemption or when a
-    node fails. Without it such a job ends, and whoever planned it decides what comes next.
+    node fails. Without it such a job ends, and whoever planned it decides what comes next. ``pool``
+    is the pool in which it is to live instead, as long as there is room for it.
     """
 
     spec: NodeSpec
@@ -39,6 +41,12 @@ class JobPlan:
     settings: Sequence[Setting]
     environment: Environment
     requeue: bool = False
+    pool: str | None = None
+
+    @property
+    def placement(self) -> Placement:
+        """Where its processes are to live."""
+        return Placement.JOB if self.pool is None else Placement.POOL
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from hpc_agent.jobs.options import CONFIG_TAG, EXTRA_OPTION, TAG_PREFIX
 from hpc_agent.jobs.options_table import OPTIONS
 from hpc_agent.manual.markdown import code, table
 from hpc_agent.runs.image import IMAGE_TAG
+from hpc_agent.runs.pool_choice import EXECUTION_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
 from hpc_agent.runs.step_needs import GROUP_TAG, PLACE_TAG
 from hpc_agent.workers.run_log import (
@@ -24,6 +25,7 @@ OF_USERS = {
     "lets users set them",
     PLACE_TAG: "where a step of `slurm_executor` runs: [steps](../steps.md)",
     GROUP_TAG: "steps of `slurm_executor` that share a job: [steps](../steps.md)",
+    EXECUTION_TAG: "where it executes: `auto`, `pool`, `job`; of a step as well (docs/pools.md)",
     IMAGE_TAG: "another container image for this run: an absolute path or a URI",
 }
 OF_AGENT = {

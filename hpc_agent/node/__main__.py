@@ -1,4 +1,7 @@
-"""Run the node program: ``python3 node.pyz JOBDIR``; ``--forward`` and ``--stacks`` are others."""
+"""Run the node program: ``python3 node.pyz JOBDIR``.
+
+``--forward``, ``--stacks`` and ``--template`` are others.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,52 @@ import sys
 
 from .pack import Pack
 from .program import NodeProgram
-from .spec import PACK, SpecError, read_spec
+from .spec import PACK, POOL, SpecError, read_spec
+
+
+def _forward(settings: str) -> int:
+    from .forwarder import run  # asyncio is not for every job to import
+
+    return run(settings)
+
+
+def _stacks(key: str) -> int:
+    from .stacks import run
+
+    return run(key)
+
+
+def _template(file: str) -> int:
+    from .pool.template import run
+
+    return run(file)
+
+
+_OTHERS = {"--forward": _forward, "--stacks": _stacks, "--template": _template}
 
 
 def main() -> int:
-    """Supervise the job of the directory named on the command line; return its exit code."""
-    if len(sys.argv) == 3 and sys.argv[1] == "--forward":
-        from .forwarder import run  # asyncio is not for every job to import
-
-        return run(sys.argv[2])
-    if len(sys.argv) == 3 and sys.argv[1] == "--stacks":
-        from .stacks import run as run_stacks
-
-        return run_stacks(sys.argv[2])
+    """Do what the command line says; return the exit code."""
+    if len(sys.argv) == 3 and sys.argv[1] in _OTHERS:
+        return _OTHERS[sys.argv[1]](sys.argv[2])
     if len(sys.argv) != 2:
         sys.stderr.write("usage: python3 node.pyz JOBDIR\n")
         return 2
+    return _supervise(os.path.abspath(sys.argv[1]))
+
+
+def _supervise(job_dir: str) -> int:
+    """Supervise the job of a directory; return its exit code."""
     # Everything this program writes belongs to its user alone: stdout and stderr hold user data.
     os.umask(0o077)
     try:
-        job_dir = os.path.abspath(sys.argv[1])
         spec = read_spec(job_dir)
         if spec.kind == PACK:
             return Pack(job_dir, spec).run()
+        if spec.kind == POOL:
+            from .pool.supervisor import Supervisor
+
+            return Supervisor(job_dir, spec).run()
         return NodeProgram(job_dir, spec).run()
     except SpecError as error:
         with contextlib.suppress(OSError):  # a full disk

@@ -1,4 +1,4 @@
-"""The child process: its start, its end, its process group."""
+"""The child process: its start, its end, and whatever descends from it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,57 @@ import resource
 import signal
 import subprocess
 import time
-from typing import Callable, Dict, Optional, Sequence
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Protocol, Sequence
 
 from . import signals
-from .descendants import adopt_orphans, end_descendants, reap_orphans
+from .descendants import adopt_orphans, descendants, end_descendants, reap_orphans
 from .journal import log
-from .memory import LOOK_SECONDS, MemoryLimit
+from .limits import Limits
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-class Child:
-    """A process in a group of its own."""
+@dataclass(frozen=True)
+class Usage:
+    """What a child and its descendants have used (getrusage(2))."""
+
+    max_rss_kb: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Child(Protocol):
+    """A process of a job, however it was started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> Optional[int]:
+        """Return the exit status (negative: the signal), None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask the child alone to end: Dagster's executors end their own children in good order."""
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to whatever is left of the process group."""
+
+    def end_all(self) -> None:
+        """Kill the group, and whatever else descends from the child."""
+
+    def family(self) -> List[int]:
+        """Return the child's process, if it runs, and all that descends from it."""
+
+    def usage(self) -> Usage:
+        """Return what was used, once the child has ended."""
+
+
+# Starts a command: its words, environment, directory (None: this one), two descriptors to print
+# into, and nice value. Raises OSError and ValueError.
+StartChild = Callable[[Sequence[str], Dict[str, str], Optional[str], Sequence[int], int], Child]
+
+
+class ExecChild(Child):
+    """A program that was executed, in a process group of its own."""
 
     def __init__(
         self,
@@ -44,26 +83,38 @@ class Child:
             stderr=output[1],
             preexec_fn=before_exec(nice),  # noqa: PLW1509  (one thread, see above)
         )
-        self.pid = self._process.pid
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def poll(self) -> Optional[int]:
-        """Return the exit status (negative: the signal), None while it runs."""
-        return self._process.poll()
+        status = self._process.poll()
+        reap_orphans(self.pid)
+        return status
 
     def terminate(self) -> None:
-        """Ask the child alone to end: Dagster's executors end their own children in good order."""
         self._process.send_signal(signal.SIGTERM)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to whatever is left of the process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+    def end_all(self) -> None:
+        self.signal_group(signal.SIGKILL)
+        end_descendants(self.pid)
+
+    def family(self) -> List[int]:
+        return descendants()
+
+    def usage(self) -> Usage:
+        return usage_of_children()
 
 
 def supervise(
     child: Child,
     grace_seconds: float,
-    memory: Optional[MemoryLimit] = None,
+    limits: Limits,
     leave_open_on: Sequence[str] = (),
 ) -> Optional[int]:
     """Wait for the child's end, passing signals on; return the signal that asked us to end it.
@@ -71,11 +122,11 @@ def supervise(
     A run worker closes its run on SIGTERM, and a closed run cannot go on in another attempt: on the
     signals of ``leave_open_on`` (``SIGTERM``) the child is killed outright instead.
     After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group. A child
-    that exceeds its memory limit is ended as well, and the limit says so.
+    that exceeds a limit is ended as well, and the limits say so.
     """
     asked: Optional[int] = None
     deadline: Optional[float] = None
-    pause = 3600.0 if memory is None else LOOK_SECONDS
+    pause = limits.look_seconds if limits.are_set else 3600.0
     while child.poll() is None:
         remaining = pause if deadline is None else min(pause, deadline - time.monotonic())
         if remaining <= 0:
@@ -84,11 +135,9 @@ def supervise(
             deadline = None
             continue
         received = signals.wait(remaining)
-        reap_orphans(child.pid)
-        if memory is not None and deadline is None and memory.is_exceeded():
-            log("terminating the child: %s" % memory.verdict)
+        if deadline is None and limits.are_exceeded(child.family):
             deadline = time.monotonic() + grace_seconds
-            child.terminate()
+            _end(child, limits)
         if received == signal.SIGCONT:
             child.signal_group(signal.SIGCONT)
         elif received in signals.TERMINATING and asked is None:
@@ -101,34 +150,48 @@ def supervise(
             deadline = time.monotonic() + grace_seconds
             log("received %s: terminating the child" % name)
             child.terminate()
-    child.signal_group(signal.SIGKILL)
-    end_descendants(child.pid)
+    child.end_all()
     return asked
 
 
-def max_rss_kb() -> int:
-    """Return the largest resident set of any waited-for descendant (getrusage(2)), in KiB."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+def _end(child: Child, limits: Limits) -> None:
+    if limits.too_many:  # they multiply while one is asked
+        log("killing the child and all its descendants: %s" % limits.verdict)
+        child.end_all()
+    else:
+        log("terminating the child: %s" % limits.verdict)
+        child.terminate()
 
 
-def cpu_seconds() -> float:
-    """Return the user and system time of all waited-for descendants (getrusage(2))."""
+def usage_of_children() -> Usage:
+    """Return what all waited-for descendants of this process have used (getrusage(2))."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return Usage(used.ru_maxrss, used.ru_utime + used.ru_stime)
 
 
 def before_exec(nice: int = 0) -> Callable[[], None]:
     """Return what a child does between fork and exec: a group of its own, and death with us."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
+    die_with = death_with(os.getpid())
 
     def prepare() -> None:
         os.setpgid(0, 0)
         os.nice(nice)
         signals.unblock()
-        # Without this the child would outlive a node program that is killed by SIGKILL.
+        die_with()
+
+    return prepare
+
+
+def death_with(parent: int) -> Callable[[], None]:
+    """Return what a child does to die with its parent; it dies at once where that has gone.
+
+    Without this the child would outlive a node program that is killed by SIGKILL.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def die_with() -> None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 
-    return prepare
+    return die_with

@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import time
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from .journal import log
 
@@ -37,7 +37,7 @@ def reap_orphans(child: int) -> None:
 
 
 def end_descendants(child: int) -> None:
-    """Kill all that descends from this process, once its ``child`` has been waited for."""
+    """Kill all that descends from this process; its ``child`` is somebody else's to wait for."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     told = False
     while True:
@@ -57,8 +57,9 @@ def end_descendants(child: int) -> None:
         time.sleep(_PAUSE_SECONDS)
 
 
-def descendants() -> List[int]:
-    """Return the processes whose ancestor is this one, but for those that have ended (proc(5))."""
+def descendants(of: Optional[int] = None) -> List[int]:
+    """Return the processes whose ancestor is that one (this one without a word), but for those that
+    have ended (proc(5))."""
     children: Dict[int, List[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -66,7 +67,7 @@ def descendants() -> List[int]:
             if parent is not None:
                 children.setdefault(parent, []).append(int(name))
     found: List[int] = []
-    look_at = [os.getpid()]
+    look_at = [of or os.getpid()]
     while look_at:
         of_one = children.get(look_at.pop(), [])
         found += of_one
@@ -74,7 +75,7 @@ def descendants() -> List[int]:
     return found
 
 
-def _living_parent(pid: str) -> "int | None":
+def _living_parent(pid: str) -> Optional[int]:
     try:
         with open("/proc/%s/stat" % pid, "rb") as file:
             # The command's name is in brackets, and may hold some itself.

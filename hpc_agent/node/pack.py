@@ -10,13 +10,13 @@ import os
 import signal
 import subprocess
 import time
-from typing import Any, Dict, List, Set
+from typing import Dict, List, Set
 
 from . import records, signals
 from .child import before_exec
-from .job_files import open_output, write_json
+from .job_files import open_output
 from .journal import log
-from .records import Ending, exit_record, start_record
+from .records import Ending, exit_record, note, start_record
 from .spec import Spec
 
 ORDERS = "servers"
@@ -39,7 +39,7 @@ class Pack:
     def run(self) -> int:
         """Serve orders until a signal asks for the end, or nobody orders anything any more."""
         signals.block()
-        self._note("start.json", start_record(self._context))
+        note(self._path("start.json"), start_record(self._context))
         log("pack %s on %s" % (self._spec.key, self._context.hostname))
         idle_since = time.monotonic()
         reason = "no server was ordered for %g s" % self._spec.idle_seconds
@@ -55,15 +55,11 @@ class Pack:
         self._end_all()
         log(reason)
         ending = Ending(records.EXITED, reason=reason, exit_code=0)
-        self._note("exit.json", exit_record(self._context, ending))
+        note(self._path("exit.json"), exit_record(self._context, ending))
         return 0
 
-    def _note(self, name: str, record: Dict[str, Any]) -> None:
-        """Write a record; the servers go on without it."""
-        try:
-            write_json(os.path.join(self._job_dir, name), record)
-        except OSError as error:
-            log("cannot write %s: %s" % (name, error))
+    def _path(self, name: str) -> str:
+        return os.path.join(self._job_dir, name)
 
     def _is_idle(self, since: float) -> bool:
         return time.monotonic() - since > self._spec.idle_seconds
@@ -71,7 +67,7 @@ class Pack:
     def _orders(self) -> List[str]:
         """Return the keys that are ordered; a directory that cannot be read changes nothing."""
         try:
-            return os.listdir(os.path.join(self._job_dir, ORDERS))
+            return os.listdir(self._path(ORDERS))
         except OSError as error:
             log("cannot read the orders: %s" % error)
             return list(self._servers)

@@ -13,15 +13,14 @@ import traceback
 from typing import Any, Dict, Optional, Tuple
 
 from . import records, signals
-from .child import Child, cpu_seconds, max_rss_kb, supervise
+from .child import Child, ExecChild, StartChild, supervise
 from .claim import ClaimRefused, claim
 from .compute_logs import ComputeLogs
-from .descendants import end_descendants
 from .disk import DiskTrouble, Interrupted, patiently
 from .job_files import write_json
 from .journal import log
+from .limits import Limits
 from .log_upload import LogUpload
-from .memory import MemoryLimit
 from .output import Output
 from .proxy import LoopbackProxy
 from .records import STDERR_TAIL_BYTES, Ending, exit_record, start_record
@@ -48,10 +47,18 @@ _SOCKET_NAME_MAX = 107  # sun_path, unix(7)
 class NodeProgram:
     """Supervises the job of one job directory."""
 
-    def __init__(self, job_dir: str, spec: Spec) -> None:
-        """Read the job's token. Raises SpecError."""
+    def __init__(
+        self,
+        job_dir: str,
+        spec: Spec,
+        start_child: StartChild = ExecChild,
+        limits: Optional[Limits] = None,
+    ) -> None:
+        """Read the job's token. ``limits`` stand in for the specification's. Raises SpecError."""
         self._job_dir = job_dir
         self._spec = spec
+        self._start_child = start_child
+        self._limits = limits or Limits(spec.memory_limit_mb)
         self._token = read_token(self._job_dir)
         self._context = records.current_context(self._spec.key)
         self._relay_file = self._path("relay.json")
@@ -129,7 +136,7 @@ class NodeProgram:
         argv = with_paths(words, {SOCKET: server_socket, TMP: tmp})
         try:
             directory = self._spec.working_directory
-            child = Child(argv, environment, directory, output.sinks, self._spec.nice)
+            child = self._start_child(argv, environment, directory, output.sinks, self._spec.nice)
         except (OSError, ValueError) as error:
             reason = self._cannot_start(argv[0], error)
             log(reason)
@@ -140,17 +147,14 @@ class NodeProgram:
         proxy.start()
         logs = self._carry_logs(tmp)
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
-        limit = self._spec.memory_limit_mb
-        memory = None if limit is None else MemoryLimit(limit, child.pid)
-        asked = supervise(child, self._spec.grace_seconds, memory, self._spec.leave_open_on)
+        asked = supervise(child, self._spec.grace_seconds, self._limits, self._spec.leave_open_on)
         if tunnels is not None:
             tunnels.stop()
         proxy.finish(LAST_REQUESTS_SECONDS)
         output.close()
         if logs is not None:
             logs.finish(LAST_LOGS_SECONDS if asked is None else TERMINATED_LOGS_SECONDS)
-        too_much = memory.verdict if memory else None
-        return self._ended(child.poll() or 0, asked, too_much, output.stderr_tail())
+        return self._ended(child, asked, output.stderr_tail())
 
     def _cannot_start(self, program: str, error: Exception) -> str:
         directory, host = self._spec.working_directory, self._context.hostname
@@ -183,8 +187,7 @@ class NodeProgram:
         for line in traceback.format_exception(type(error), error, error.__traceback__):
             log(line.rstrip())
         if self._child is not None:
-            self._child.signal_group(signal.SIGKILL)
-            end_descendants(self._child.pid)
+            self._child.end_all()
         outcome = records.NOT_STARTED if self._child is None else records.EXITED
         reason = "the node program failed: %r" % error
         return EX_SOFTWARE, Ending(outcome, reason=reason, exit_code=EX_SOFTWARE)
@@ -273,13 +276,13 @@ class NodeProgram:
         threading.Thread(target=announce, name="ready", daemon=True).start()
         return tunnels
 
-    def _ended(
-        self, status: int, asked: Optional[int], too_much: Optional[str], stderr_tail: str
-    ) -> Tuple[int, Ending]:
+    def _ended(self, child: Child, asked: Optional[int], stderr_tail: str) -> Tuple[int, Ending]:
+        status = child.poll() or 0
         number = -status if status < 0 else None
         outcome = records.EXITED if asked is None else records.TERMINATED
-        if too_much is not None:
-            outcome, reason = records.OUT_OF_MEMORY, too_much
+        if self._limits.verdict is not None:
+            reason = self._limits.verdict
+            outcome = records.OUT_OF_MEMORY if self._limits.out_of_memory else outcome
         elif asked is not None:
             reason = "ended on %s" % signal.Signals(asked).name
         elif number is not None:
@@ -287,13 +290,14 @@ class NodeProgram:
         else:
             reason = "exited with code %d" % status
         log(reason)
+        usage = child.usage()
         ending = Ending(
             outcome,
             reason=reason,
             exit_code=status if number is None else None,
             signal=number,
-            max_rss_kb=max_rss_kb(),
-            cpu_seconds=cpu_seconds(),
+            max_rss_kb=usage.max_rss_kb,
+            cpu_seconds=usage.cpu_seconds,
             ended_on=signal.Signals(asked).name if asked is not None else None,
             stderr_tail=stderr_tail,
         )

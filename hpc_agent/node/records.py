@@ -9,6 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
+from .job_files import write_json
+from .journal import log
+
 STDERR_TAIL_BYTES = 4096
 # What the environment holds is not always text, and the agent takes no report that is none.
 _NOT_OF_A_NAME = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
@@ -115,6 +118,14 @@ def exit_record(context: JobContext, ending: Ending) -> Dict[str, Any]:
         "allocation": allocation(os.environ),
         "stderr_tail": ending.stderr_tail,
     }
+
+
+def note(path: str, record: Dict[str, Any]) -> None:
+    """Leave a record of a job of several, which goes on without it."""
+    try:
+        write_json(path, record)
+    except OSError as error:
+        log("cannot write %s: %s" % (os.path.basename(path), error))
 
 
 def allocation(environment: Mapping[str, str]) -> Dict[str, Optional[int]]:

@@ -15,6 +15,7 @@ from .job_files import read_regular
 RUN_WORKER = "run_worker"
 CODE_SERVER = "code_server"
 PACK = "pack"
+POOL = "pool"
 STEP = "step"
 DISK_SECONDS = 60.0
 
@@ -22,6 +23,9 @@ DISK_SECONDS = 60.0
 # Words that are paths of this node: everything else is passed on as it is.
 SOCKET = "socket"
 TMP = "tmp"
+# How a worker comes of a template.
+FORK = "fork"
+SPARE = "spare"
 
 
 class SpecError(Exception):
@@ -47,6 +51,28 @@ Words = Tuple[Union[str, NodePath], ...]
 
 
 @dataclass(frozen=True)
+class Slot:
+    """What each member of a pool has; memory in MiB, None for no limit."""
+
+    cpus: int
+    memory_mb: Optional[int]
+
+
+@dataclass(frozen=True)
+class TemplateSpec:
+    """A process that has imported what its workers need, and how workers come of it."""
+
+    id: str
+    start: str
+    python: str
+    argv_prefix: Tuple[str, ...]
+    code_origin: Dict[str, Any]
+    environment: Dict[str, str]
+    working_directory: Optional[str]
+    dagster_yaml: Optional[str]
+
+
+@dataclass(frozen=True)
 class Spec:
     """``spec.json``; times in seconds."""
 
@@ -66,6 +92,9 @@ class Spec:
     compute_logs: Optional[LogSettings]
     artifacts_directory: Optional[str]
     dagster_yaml: Optional[str]
+    slot: Slot
+    watch_seconds: float
+    template: Optional[TemplateSpec]
 
 
 def read_spec(job_dir: str) -> Spec:
@@ -133,10 +162,10 @@ def _word(word: Any) -> Union[str, NodePath]:
 def _parse(document: Dict[str, Any]) -> Spec:
     if document["version"] != 2:
         raise ValueError("version %r, expected 2" % document["version"])
-    if document["kind"] not in (RUN_WORKER, CODE_SERVER, PACK, STEP):
+    if document["kind"] not in (RUN_WORKER, CODE_SERVER, PACK, POOL, STEP):
         raise ValueError("unknown kind %r" % document["kind"])
     argv = tuple(_word(word) for word in document["argv"])
-    if not argv and document["kind"] != PACK:
+    if not argv and document["kind"] not in (PACK, POOL):
         raise ValueError("argv is empty")
     return Spec(
         key=str(document["key"]),
@@ -155,7 +184,36 @@ def _parse(document: Dict[str, Any]) -> Spec:
         compute_logs=_log_settings(document.get("compute_logs")),
         artifacts_directory=document.get("artifacts_directory"),
         dagster_yaml=document.get("dagster_yaml"),
+        slot=_slot(document.get("slot") or {}),
+        watch_seconds=float(document.get("watch_seconds", 0.5)),
+        template=template_of(document["template"]) if document.get("template") else None,
     )
+
+
+def template_of(document: Dict[str, Any]) -> TemplateSpec:
+    """Read a template. Raises ValueError, KeyError, TypeError and AttributeError."""
+    if document["start"] not in (FORK, SPARE):
+        raise ValueError("unknown start %r" % document["start"])
+    if not str(document["id"]).isalnum():
+        raise ValueError("id %r" % document["id"])
+    return TemplateSpec(
+        id=str(document["id"]),
+        start=document["start"],
+        python=str(document["python"]),
+        argv_prefix=tuple(str(word) for word in document["argv_prefix"]),
+        code_origin=dict(document["code_origin"]),
+        environment={str(k): str(v) for k, v in document.get("environment", {}).items()},
+        working_directory=document.get("working_directory"),
+        dagster_yaml=document.get("dagster_yaml"),
+    )
+
+
+def _slot(document: Dict[str, Any]) -> Slot:
+    memory = document.get("memory_mb")
+    slot = Slot(int(document.get("cpus", 1)), None if memory is None else int(memory))
+    if slot.cpus < 1 or (slot.memory_mb is not None and slot.memory_mb < 1):
+        raise ValueError("a slot of nothing: %r" % document)
+    return slot
 
 
 def _log_settings(document: Optional[Dict[str, Any]]) -> Optional[LogSettings]:

@@ -50,6 +50,7 @@ from hpc_agent.relay.identity import (
     JobReport,
     OnReport,
 )
+from hpc_agent.relay.pools import PoolDesk, PoolRoutes
 from hpc_agent.relay.refusals import Refusal, answer_refusal, unavailable
 from hpc_agent.relay.requests import (
     JSON_TYPE,
@@ -89,6 +90,7 @@ class RelayApp:
         patience_seconds: float,
         steps: StepDesk | None = None,
         run_events: RunEvents | None = None,
+        pools: PoolDesk | None = None,
     ) -> None:
         self._gate = Gate(directory)
         self._bodies = Bodies()
@@ -99,6 +101,7 @@ class RelayApp:
         self._patience_seconds = patience_seconds
         self._steps = steps
         self._run_events = run_events
+        self._pools = pools
 
     def build(self, meter: Meter = SILENT) -> Starlette:
         """Return the ASGI application; ``meter`` counts its requests."""
@@ -114,6 +117,11 @@ class RelayApp:
                 *(
                     StepRoutes(self._gate, self._bodies, self._steps).routes()
                     if self._steps is not None
+                    else ()
+                ),
+                *(
+                    PoolRoutes(self._gate, self._bodies, self._pools).routes()
+                    if self._pools is not None
                     else ()
                 ),
             ],

@@ -19,6 +19,7 @@ from hpc_agent.relay.refusals import Refusal, unavailable
 from hpc_agent.relay.requests import sanitized_state_key
 
 REPORT_PATH = "/_hpc/report"
+POOL_PATH = "/_hpc/pool/work"
 _RESTART = re.compile(r"[0-9]{1,9}")
 # Of a code server; each costs a look into the agent's database.
 _MOST_RUNS = 1000
@@ -43,6 +44,8 @@ class Gate:
             raise Refusal(401, "a later start of this job has taken its place")
         if identity.is_over and request.url.path != REPORT_PATH:
             raise Refusal(401, "this job has ended")
+        if identity.kind == "pool" and request.url.path not in {REPORT_PATH, POOL_PATH}:
+            raise Refusal(403, "the token of a pool's job is for the pool's work alone")
         vouch(request.scope)
         note(identity.log_fields)
         return identity

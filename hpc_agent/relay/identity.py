@@ -33,16 +33,17 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobIdentity:
-    """A job as the relay knows it; ``run_id`` is None for code servers.
+    """A job as the relay knows it; ``run_id`` is None for code servers and pools.
 
     The job of a step is a run worker: it does some of what the run does, and may no more.
     ``restart_count`` is that of its last start: earlier ones (X-Hpc-Restart) write nothing more.
     ``started_from`` are the runs that its run is a re-execution of.
-    One that ``is_over`` reports its end, and may do nothing else.
+    One that ``is_over`` reports its end, and may do nothing else. A pool's job asks for the pool's
+    work, and may do nothing else: what lives in it has tokens of its own.
     """
 
     key: str
-    kind: Literal["run_worker", "code_server"]
+    kind: Literal["run_worker", "code_server", "pool"]
     deployment: str
     run_id: str | None
     location: str
@@ -96,7 +97,7 @@ def _claim(content: object) -> Claim | None:
     return Claim.parse(content) if isinstance(content, dict) else None
 
 
-_HostName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+HostName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 _SlurmJobId = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9_.+-]*$")]
 _Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 
@@ -111,7 +112,7 @@ class JobReport(BaseModel):
     model_config = ConfigDict(strict=True)
 
     event: Literal["started", "ready", "exited", "duplicate"]
-    hostname: _HostName = ""
+    hostname: HostName = ""
     slurm_job_id: _SlurmJobId = ""
     restart_count: _Count = 0
     pid: _Count | None = None

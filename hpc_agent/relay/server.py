@@ -27,6 +27,7 @@ from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.certificate import load_or_create
 from hpc_agent.relay.delivery import Delivery
 from hpc_agent.relay.identity import JobDirectory, OnReport
+from hpc_agent.relay.pools import PoolDesk
 from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.settings import RelaySettings
 from hpc_agent.relay.spool import FILE_NAME, Spool
@@ -54,6 +55,7 @@ class Relay:
         meter: Meter = SILENT,
         steps: StepDesk | None = None,
         run_events: RunEvents | None = None,
+        pools: PoolDesk | None = None,
     ) -> None:
         """Prepare one; ``steps`` takes what runs ask for, where they may ask for jobs at all."""
         self._settings = settings
@@ -63,6 +65,7 @@ class Relay:
         self._meter = meter
         self._steps = steps
         self._run_events = run_events
+        self._pools = pools
         self._spool = Spool(settings.state_dir / FILE_NAME, max_bytes=settings.spool_max_bytes)
         self._stack = contextlib.AsyncExitStack()
         self._tunnels: Tunnels
@@ -157,6 +160,7 @@ class Relay:
             secret=prepared.secret,
             patience_seconds=settings.patience_seconds,
             steps=self._steps,
+            pools=self._pools,
             run_events=self._run_events,
         ).build(self._meter)
         self._listener = Listener(

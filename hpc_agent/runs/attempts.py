@@ -183,6 +183,8 @@ class Attempts:
             created_at=self._clock(),
             attempt=decision.number,
             overrides=json.dumps(overrides_of(worker) | decision.overrides),
+            placement=plan.placement,
+            pool=plan.pool,
             settings=options.to_json(plan.settings),
         )
 

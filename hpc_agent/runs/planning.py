@@ -95,6 +95,7 @@ def plan_from(
         attempt=attempt,
         overrides=overrides,
         partitions=partitions,
+        version=server.version if server else "",
     )
 
 

@@ -25,6 +25,7 @@ from hpc_agent.runs.last_word import FINISHED
 from hpc_agent.runs.planning import plan_attempt
 from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.runs.tags import strange_tags
+from hpc_agent.runs.template import keep_template
 from hpc_agent.runs.termination import Termination
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.store import inbox, launches, workers
@@ -101,6 +102,8 @@ class RunRequests:
             job_name=run.job_name,
             request_id=request.request_id,
             created_at=self.clock(),
+            placement=plan.placement,
+            pool=plan.pool,
             settings=options.to_json(plan.settings),
             likeness=await asyncio.to_thread(likeness_of, script, plan.spec.key),
         )
@@ -111,6 +114,7 @@ class RunRequests:
         def write(db: Database) -> None:
             launches.keep(db, run, request.deployment)
             workers.insert(db, worker)
+            keep_template(db, worker, plan.spec.template, now=wall)
             for words in [*strange_tags(run.tags), *unknown, *_choices(plan.settings)]:
                 run_log.say_line(db, worker, words, now=wall)
             inbox.hand_over(db, request.request_id, worker.key)

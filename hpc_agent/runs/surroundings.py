@@ -45,6 +45,11 @@ class Surroundings:
     compute_logs: LogSettings | None
     artifacts_directory: str
 
+    @property
+    def why_not_in_pool(self) -> str:
+        """Say why none of it can live in a pool, "" when it can."""
+        return "" if self.environment.container is None else "it executes in a container"
+
     def command(self, words: Sequence[str], *, working_directory: str | None = None) -> list[Word]:
         """Return a command as the job starts it: in the container where there is one."""
         directory = working_directory or self.working_directory
@@ -115,3 +120,15 @@ def _loaded_from(config: AgentConfig, run: RunToLaunch) -> str | None:
 
 def _repository(run: RunToLaunch) -> Mapping[str, Any]:
     return (run.code_origin or {}).get("repository_origin") or {}
+
+
+def without_container_context(code_origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the origin as it may stand in a command line, which everybody on the node can read.
+
+    A container context may hold secrets (``env_vars``), and could outgrow the 128 KiB that Linux
+    allows one argument (MAX_ARG_STRLEN, execve(2)). The run worker does not miss it: of its
+    arguments it reads the run's id and the instance, and takes the origin from the stored run
+    (``_execute_run_command_body`` in dagster/_cli/api.py, 1.11 to 1.13).
+    """
+    repository = code_origin.get("repository_origin") or {}
+    return {**code_origin, "repository_origin": {**repository, "container_context": None}}

@@ -9,13 +9,14 @@ from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.options import CONFIG_TAG, EXTRA_OPTION, TAG_PREFIX
 from hpc_agent.jobs.options_table import OPTIONS, REFUSED
 from hpc_agent.runs.image import IMAGE_TAG
+from hpc_agent.runs.pool_choice import EXECUTION_TAG
 from hpc_agent.runs.recovery import POLICY_TAGS
 from hpc_agent.runs.step_needs import STEP_TAGS
 from hpc_agent.workers.run_log import OWN_TAGS
 
 KNOWN_TAGS = frozenset(
     {TAG_PREFIX + name for name in (*OPTIONS, *REFUSED, EXTRA_OPTION)}
-    | {CONFIG_TAG, IMAGE_TAG}
+    | {CONFIG_TAG, IMAGE_TAG, EXECUTION_TAG}
     | OWN_TAGS
     | set(POLICY_TAGS)
     | STEP_TAGS

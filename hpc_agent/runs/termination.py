@@ -62,14 +62,15 @@ class Termination:
     async def signal(self, worker: Worker) -> None:
         """Let the run worker close its run; should that fail, scancel follows all the same.
 
-        SIGTERM would not say who asks: Slurm sends it to preempt, and then the run may go on.
+        SIGTERM would not say who asks: Slurm sends it to preempt, and then the run may go on. One
+        that lives in a pool is signalled by the supervisor there, which hears of its end.
         """
-        if worker.phase is not Phase.RUNNING or worker.job_id is None:
+        if worker.phase is not Phase.RUNNING or worker.own_job_id is None:
             return
         try:
-            await self.scheduler.signal(worker.job_id, "INT")
+            await self.scheduler.signal(worker.own_job_id, "INT")
         except SchedulerError as error:
-            log.warning("job %s could not be signalled: %s", worker.job_id, error)
+            log.warning("job %s could not be signalled: %s", worker.own_job_id, error)
 
     async def end(self, key: str, words: str, *, source: str) -> Worker:
         """Ask one worker to end. Raises KeyError when there is none."""

@@ -16,8 +16,10 @@ from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.layers import choose_partition, run_layers, settle
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.runs.pool_choice import Wish, pool_of
 from hpc_agent.runs.recovery import policies_of, signals_left_open
-from hpc_agent.runs.surroundings import surroundings_of
+from hpc_agent.runs.surroundings import surroundings_of, without_container_context
+from hpc_agent.runs.template import template_of
 from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.slurm.values import duration_or_none
 from hpc_agent.store.workers import WorkerKind
@@ -38,23 +40,39 @@ def plan_run(
     attempt: int = 1,
     overrides: Mapping[str, str] | None = None,
     partitions: PartitionFacts | None = None,
+    version: str = "",
 ) -> JobPlan:
     """Return what is to be submitted. Raises ConfigError when a tag asks for what cannot be had.
 
     ``deployed`` is what its code server was started from: a run gets the same directory and
     variables. ``overrides`` are the options in which a later attempt differs from the first.
-    ``partitions`` are those that one is chosen from where the options name none.
+    ``partitions`` are those that one is chosen from where the options name none. ``version`` is the
+    code location's.
     """
     policies = policies_of(config.runs.retries, run.tags)
     surroundings = surroundings_of(config, run, deployment=deployment, deployed=deployed)
     # ExecuteRunArgs and ResumeRunArgs of dagster/_grpc/types.py have the same fields.
     arguments: dict[str, Any] = {
-        "pipeline_origin": _without_container_context(surroundings.code_origin),
+        "pipeline_origin": without_container_context(surroundings.code_origin),
         "pipeline_run_id": run.run_id,
         "instance_ref": surroundings.instance,
         "set_exit_code_on_failure": True,
     }
     api = surroundings.dagster_api()
+    try:
+        layers = run_layers(
+            config, deployment=deployment, location=run.location, tags=run.tags, steps=run.steps
+        )
+        wish = Wish(
+            location=run.location,
+            tags=run.tags,
+            layers=layers,
+            is_resized=bool(overrides),
+            why_not=surroundings.why_not_in_pool,
+        )
+        pool = pool_of(config, wish)
+    except ConfigError as error:
+        raise ConfigError(f"run {run.run_id}: {error}") from None
     spec = NodeSpec(
         key=run_key(run.run_id, attempt),
         kind=WorkerKind.RUN_WORKER,
@@ -68,13 +86,10 @@ def plan_run(
         compute_logs=surroundings.compute_logs,
         artifacts_directory=surroundings.artifacts_directory,
         dagster_yaml=surroundings.dagster_yaml,
+        template=template_of(config, surroundings, location=run.location, version=version)
+        if pool is not None
+        else None,
     )
-    try:
-        layers = run_layers(
-            config, deployment=deployment, location=run.location, tags=run.tags, steps=run.steps
-        )
-    except ConfigError as error:
-        raise ConfigError(f"run {run.run_id}: {error}") from None
     layers += overriding(attempt, overrides)
     settings = settle(config, layers, deployment=deployment)
     if partitions is not None:
@@ -85,6 +100,7 @@ def plan_run(
         settings=(*with_warning(settings, config), *surroundings.container_settings()),
         environment=surroundings.environment,
         requeue=policies.lets_slurm_requeue,
+        pool=pool,
     )
 
 
@@ -107,15 +123,3 @@ def with_warning(settings: Sequence[Setting], config: AgentConfig) -> Sequence[S
 def overriding(attempt: int, overrides: Mapping[str, str] | None) -> list[options.Source]:
     """Return the layer of options in which a later attempt differs from the first."""
     return [options.Source(f"attempt {attempt}", overrides)] if overrides else []
-
-
-def _without_container_context(code_origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the origin as it may stand in a command line, which everybody on the node can read.
-
-    A container context may hold secrets (``env_vars``), and could outgrow the 128 KiB that Linux
-    allows one argument (MAX_ARG_STRLEN, execve(2)). The run worker does not miss it: of its
-    arguments it reads the run's id and the instance, and takes the origin from the stored run
-    (``_execute_run_command_body`` in dagster/_cli/api.py, 1.11 to 1.13).
-    """
-    repository = code_origin.get("repository_origin") or {}
-    return {**code_origin, "repository_origin": {**repository, "container_context": None}}

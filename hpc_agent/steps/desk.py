@@ -16,10 +16,12 @@ from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.array_script import likeness_of
+from hpc_agent.jobs.directory import Template
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.relay.identity import JobIdentity
 from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.step_requests import AskedJob, Followed, JobName, StepChanges, StepStatus
+from hpc_agent.runs.template import keep_template
 from hpc_agent.steps.ending import StepEnding
 from hpc_agent.steps.planning import Step, plan_step, step_key
 from hpc_agent.steps.statuses import refused, status_of
@@ -94,6 +96,7 @@ class Desk:
                 for each in prepared.values():
                     if isinstance(each, _Intent) and workers.insert(db, each.worker):
                         steps.keep_request(db, each.worker.key, each.content)
+                        keep_template(db, each.worker, each.template, now=self.clock())
             return [self._standing(db, run_id, job, prepared.get(_name(job))) for job in jobs]
 
         return await self.store.run(write)
@@ -185,16 +188,19 @@ class Desk:
             step=step.asked.name,
             step_attempt=step.asked.attempt,
             created_at=self.clock(),
+            placement=plan.placement,
+            pool=plan.pool,
             settings=options.to_json(plan.settings),
             likeness=likeness,
         )
-        return _Intent(worker, step.asked.model_dump_json())
+        return _Intent(worker, step.asked.model_dump_json(), plan.spec.template)
 
 
 @dataclass(frozen=True, slots=True)
 class _Intent:
     worker: Worker
     content: str
+    template: Template | None
 
 
 def _name(job: JobName) -> _Name:

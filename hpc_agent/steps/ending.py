@@ -82,7 +82,7 @@ class StepEnding:
 
         It is a courtesy: scancel follows when their time is over, whatever becomes of this.
         """
-        running = [w for w in some if w.phase is Phase.RUNNING and w.job_id is not None]
+        running = [w for w in some if w.phase is Phase.RUNNING and w.own_job_id]
         if running:
             self.start(f"signal {running[0].key} and others", self._signal(running))
 
@@ -97,4 +97,4 @@ class StepEnding:
 
     async def _signal_one(self, worker: Worker) -> None:
         with contextlib.suppress(JobNotFoundError):  # it has just ended by itself
-            await self.scheduler.signal(str(worker.job_id), "INT")
+            await self.scheduler.signal(str(worker.own_job_id), "INT")

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlite_utils import Database
-
 from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.code_servers.deploy_data import DeployData
 from hpc_agent.config import AgentConfig, Retries
@@ -16,13 +14,17 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.layers import choose_partition, settle, step_layers
 from hpc_agent.jobs.preparation import JobPlan
+from hpc_agent.jobs.step_options import StepTags
 from hpc_agent.relay.step_requests import AskedJob
 from hpc_agent.runs.planning import with_facts
+from hpc_agent.runs.pool_choice import Wish, pool_of
 from hpc_agent.runs.recovery import policies_of, signals_left_open
 from hpc_agent.runs.surroundings import surroundings_of
+from hpc_agent.runs.template import template_of
 from hpc_agent.runs.worker_plan import overriding, with_warning
 from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.store import code_servers
+from hpc_agent.store.code_servers import CodeServer
 from hpc_agent.store.database import Store
 from hpc_agent.store.workers import WorkerKind
 
@@ -75,7 +77,7 @@ async def plan_step(
             lambda db: _plan(
                 config,
                 step,
-                deployed=_deployed(db, step),
+                server=code_servers.newest_of(db, step.deployment, step.run.location or ""),
                 attempt=attempt,
                 overrides=overrides,
                 partitions=facts,
@@ -85,22 +87,18 @@ async def plan_step(
     return await with_facts(partitions, plan)
 
 
-def _deployed(db: Database, step: Step) -> DeployData:
-    server = code_servers.newest_of(db, step.deployment, step.run.location or "")
-    return DeployData.parse(server.deploy_data) if server else DeployData()
-
-
 def _plan(
     config: AgentConfig,
     step: Step,
     *,
-    deployed: DeployData,
+    server: CodeServer | None,
     attempt: int,
     overrides: Mapping[str, str] | None,
     partitions: PartitionFacts | None,
 ) -> JobPlan:
     run, asked = step.run, step.asked
     policies = step.policies(config.runs.retries)
+    deployed = DeployData.parse(server.deploy_data) if server else DeployData()
     surroundings = surroundings_of(config, run, deployment=step.deployment, deployed=deployed)
     directory = asked.working_directory or surroundings.working_directory
     variables = {**surroundings.variables, **asked.environment}
@@ -109,6 +107,26 @@ def _plan(
         variables[ARGUMENTS] = asked.arguments
     else:
         argv = surroundings.command(asked.command, working_directory=directory)
+    try:
+        layers = step_layers(
+            config,
+            deployment=step.deployment,
+            location=run.location,
+            tags=run.tags,
+            steps=asked.tags,
+        )
+        wish = Wish(
+            location=run.location,
+            tags=_only(asked.tags),
+            layers=layers,
+            is_resized=bool(overrides),
+            why_not=surroundings.why_not_in_pool,
+        )
+        pool = pool_of(config, wish)
+    except ConfigError as error:
+        raise ConfigError(f"step {asked.name}: {error}") from None
+    is_warm = pool is not None and asked.arguments is not None
+    version = server.version if server else ""
     spec = NodeSpec(
         key=step_key(run.run_id, asked.name, asked.attempt, attempt),
         kind=WorkerKind.STEP,
@@ -121,17 +139,10 @@ def _plan(
         compute_logs=surroundings.compute_logs if asked.arguments is not None else None,
         artifacts_directory=surroundings.artifacts_directory,
         dagster_yaml=surroundings.dagster_yaml,
+        template=template_of(config, surroundings, location=run.location, version=version)
+        if is_warm
+        else None,
     )
-    try:
-        layers = step_layers(
-            config,
-            deployment=step.deployment,
-            location=run.location,
-            tags=run.tags,
-            steps=asked.tags,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"step {asked.name}: {error}") from None
     layers += overriding(attempt, overrides)
     settings = settle(config, layers, deployment=step.deployment)
     if partitions is not None:
@@ -142,4 +153,10 @@ def _plan(
         settings=(*with_warning(settings, config), *surroundings.container_settings()),
         environment=surroundings.environment,
         requeue=policies.lets_slurm_requeue,
+        pool=pool,
     )
+
+
+def _only(steps: StepTags) -> Mapping[str, str]:
+    """Return the tags of the step, if the job carries one alone."""
+    return steps[0][1] if len(steps) == 1 else {}

@@ -25,6 +25,7 @@ class CommandKind(enum.Enum):
     ACCEPT = "accept"
     GC = "gc"
     ADOPT = "adopt"
+    RESUME_POOL = "resume pool"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import enum
 from sqlite_utils import Database
 
 from hpc_agent.store.phases import FINAL, Phase
-from hpc_agent.store.workers import WorkerKind
+from hpc_agent.store.workers import Placement, WorkerKind
 
 
 class Topic(enum.Enum):
@@ -26,6 +26,7 @@ class Topic(enum.Enum):
     CONCLUDED = "the last word on a worker is said"
     SERVER = "a code server or its worker has moved on"
     STEP = "the job of a step has moved on"
+    POOL = "a pool, or what lives in one, has moved on"
 
 
 _FINAL = ", ".join(f"'{phase.value}'" for phase in FINAL)
@@ -57,6 +58,12 @@ _TRIGGERS: tuple[tuple[Topic, str], ...] = (
         Topic.STEP,
         "INSERT ON worker_history WHEN (SELECT kind FROM workers WHERE key = NEW.key) = "  # noqa: S608
         f"'{WorkerKind.STEP.value}'",
+    ),
+    (Topic.POOL, f"INSERT ON workers WHEN NEW.placement = '{Placement.POOL.value}'"),
+    (
+        Topic.POOL,
+        "UPDATE OF phase, terminate_at, pack_key, is_leaving ON workers WHEN "
+        f"NEW.placement = '{Placement.POOL.value}' OR NEW.kind = '{WorkerKind.POOL.value}'",
     ),
 )
 

@@ -324,3 +324,27 @@ def steps(db: Database) -> None:
         "ON DELETE CASCADE, content TEXT NOT NULL)",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def pools(db: Database) -> None:
+    """Runs and steps that live in allocations of pools, what warms these, why they came."""
+    for statement in (
+        "ALTER TABLE workers ADD COLUMN pool TEXT",
+        "ALTER TABLE workers ADD COLUMN pool_node INTEGER",
+        "ALTER TABLE workers ADD COLUMN is_leaving INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX workers_pool ON workers (pool, kind, created_at) WHERE pool IS NOT NULL",
+        "CREATE INDEX workers_pool_waiting ON workers (pool, created_at) "
+        "WHERE phase = 'intent' AND placement = 'pool'",
+        "CREATE TABLE pool_templates (pool TEXT NOT NULL, deployment TEXT NOT NULL, "
+        "location TEXT NOT NULL, content TEXT NOT NULL, used_at REAL NOT NULL, "
+        "PRIMARY KEY (pool, deployment, location))",
+        "CREATE TABLE pool_decisions (id INTEGER PRIMARY KEY, pool TEXT NOT NULL, "
+        "at REAL NOT NULL, words TEXT NOT NULL)",
+        "CREATE INDEX pool_decisions_pool ON pool_decisions (pool, id)",
+        "CREATE TABLE pool_supervisors (key TEXT NOT NULL REFERENCES workers (key) "
+        "ON DELETE CASCADE, node INTEGER NOT NULL, hostname TEXT NOT NULL, slots INTEGER NOT NULL, "
+        "templates TEXT NOT NULL, PRIMARY KEY (key, node))",
+        "CREATE TABLE pool_stops (pool TEXT PRIMARY KEY, since REAL NOT NULL, reason TEXT)",
+    ):
+        db.execute(statement)

@@ -11,9 +11,10 @@ from sqlite_utils import Database
 from hpc_agent.store import jobs, pauses, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
-from hpc_agent.store.workers import Worker
+from hpc_agent.store.workers import Placement, Worker
 
-_INTENT = f"phase = '{Phase.INTENT.value}'"
+# What waits for a slot of a pool is not submitted.
+_INTENT = f"phase = '{Phase.INTENT.value}' AND placement != '{Placement.POOL.value}'"
 _SUBMITTING = f"phase = '{Phase.SUBMITTING.value}'"
 _DUE = f"{_INTENT} AND not_before <= ? AND likeness"
 

@@ -14,7 +14,7 @@ from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import FINAL, LIVE, Phase
-from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.store.workers import Placement, Worker, WorkerKind
 
 # A worker that is over has told its end; its job leaves the queue a moment later.
 STRAY_SECONDS = 120.0
@@ -140,8 +140,8 @@ def orders_to_withdraw(db: Database, now: float) -> list[Worker]:
     """Return the workers in packs that were asked to end, and whose time to do so is over."""
     found = db.execute(
         "SELECT key FROM workers WHERE pack_key IS NOT NULL AND terminate_at IS NOT NULL "
-        "AND concluded_at IS NULL AND terminate_at <= ?",
-        [now],
+        "AND concluded_at IS NULL AND terminate_at <= ? AND placement = ?",
+        [now, Placement.PACKED.value],
     ).fetchall()
     return [workers.get(db, key) for (key,) in found]
 

@@ -25,6 +25,12 @@ class WorkerKind(enum.Enum):
     CODE_SERVER = "code_server"
     PACK = "pack"
     STEP = "step"
+    POOL = "pool"
+
+    @property
+    def is_host(self) -> bool:
+        """Whether others live in its job."""
+        return self in {WorkerKind.PACK, WorkerKind.POOL}
 
     @property
     def is_of_run(self) -> bool:
@@ -33,11 +39,21 @@ class WorkerKind(enum.Enum):
 
 
 class Placement(enum.Enum):
-    """Where a worker's processes live; PACKED: in a job that code servers share, their pack."""
+    """Where a worker's processes live.
+
+    PACKED: in a job that code servers share, their pack. POOL: in an allocation of a pool, or not
+    assigned to one yet.
+    """
 
     JOB = "job"
     LOGIN = "login"
     PACKED = "packed"
+    POOL = "pool"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its processes live in the job of another worker."""
+        return self in {Placement.PACKED, Placement.POOL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +64,14 @@ class Worker:
     waits for its submission. ``waits_for`` says why it is not submitted, or not known to be.
     ``terminate_at`` is when a worker that was asked to end is ended by scancel. ``placement`` and
     ``pack_key`` say where its processes live; ``pack_options`` are the options that the servers of
-    a pack share. ``attempt`` counts a run's workers from 1; ``overrides`` are the Slurm options
-    (JSON) in which an attempt differs from the first. ``measured_at`` is when its use of resources
-    was told. Workers of one ``likeness`` may be tasks of one job array; ``array_key`` and
-    ``array_index`` say which task one is, from before sbatch is called. ``settings`` are the Slurm
-    options it is submitted with, each with its source (JSON). ``outcome`` is how it ended.
+    a pack share. ``pool`` is the pool of an allocation, or in which a worker is to run; then
+    ``pack_key`` and ``pool_node`` say in which allocation, and on which of its nodes.
+    ``is_leaving``: nothing more comes into its job. ``attempt`` counts a run's workers from 1;
+    ``overrides`` are the Slurm options (JSON) in which an attempt differs from the first.
+    ``measured_at`` is when its use of resources was told. Workers of one ``likeness`` may be tasks
+    of one job array; ``array_key`` and ``array_index`` say which task one is, from before sbatch is
+    called. ``settings`` are the Slurm options it is submitted with, each with its source (JSON).
+    ``outcome`` is how it ended.
     ``step`` is the name under which a run has asked for a step's job, and ``step_attempt`` counts,
     from 0, what Dagster repeats of it; ``attempt`` what the agent repeats.
 
@@ -77,6 +96,9 @@ class Worker:
     placement: Placement = Placement.JOB
     pack_key: str | None = None
     pack_options: str = ""
+    pool: str | None = None
+    pool_node: int | None = None
+    is_leaving: bool = False
     attempt: int = 1
     overrides: str = ""
     settings: str = ""
@@ -101,6 +123,11 @@ class Worker:
     def job_id(self) -> str | None:
         """The scheduler's id of the job that counts."""
         return self.job.job_id if self.job else None
+
+    @property
+    def own_job_id(self) -> str | None:
+        """The scheduler's id of a job that is its alone; whoever lives in another's has none."""
+        return None if self.placement.is_shared else self.job_id
 
     @property
     def state(self) -> JobState:
@@ -224,9 +251,9 @@ def set_current(db: Database, key: str, job: Job, *, is_claimed: bool) -> None:
     rows.update(db, "workers", "key", key, changes)
 
 
-def share_job(db: Database, key: str, job: Job) -> None:
-    """Let a worker in a pack have the pack's job."""
-    db.execute("UPDATE workers SET current_job = ? WHERE key = ?", [job.id, key])
+def share_job(db: Database, key: str, job: Job | None) -> None:
+    """Let a worker have the job of the pack or allocation that it lives in; None: of none."""
+    db.execute("UPDATE workers SET current_job = ? WHERE key = ?", [job.id if job else None, key])
 
 
 def get(db: Database, key: str) -> Worker:
@@ -321,7 +348,7 @@ def packs(db: Database) -> list[Worker]:
 
 
 def in_pack(db: Database, pack_key: str) -> list[Worker]:
-    """Return the workers in a pack that are not over."""
+    """Return the workers in a pack, or in an allocation of a pool, that are not over."""
     return list(
         select(
             db,
@@ -449,6 +476,7 @@ def _worker(row: Sequence[Any]) -> Worker:
     values["phase"] = Phase(values["phase"])
     values["placement"] = Placement(values["placement"])
     values["is_claimed"] = bool(values["is_claimed"])
+    values["is_leaving"] = bool(values["is_leaving"])
     values["outcome"] = None if values["outcome"] is None else JobState(values["outcome"])
     if row[_WIDTH] is not None:
         values["job"] = jobs.job_of(row[_WIDTH:])

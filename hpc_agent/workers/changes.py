@@ -12,7 +12,7 @@ from hpc_agent.dagster_plus import responses
 from hpc_agent.journal.about import about
 from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.slurm.state import JobState
-from hpc_agent.store import jobs, node_faults, workers
+from hpc_agent.store import jobs, node_faults, pools, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
@@ -96,7 +96,7 @@ class Changes:
             )
         else:
             after = workers.note(db, before, now=now, source=source)
-        if after.kind is WorkerKind.PACK:
+        if after.kind.is_host:
             self._take_along(db, after, source)
         if after.kind is WorkerKind.RUN_WORKER:
             self._tell(db, before, after, self._wall())
@@ -106,6 +106,16 @@ class Changes:
 
     def _change_job(self, db: Database, worker: Worker, change: Change, now: float) -> None:
         job_id = str(change.job_id)
+        allocation = pools.with_job(db, job_id) if worker.kind.is_of_run else None
+        if allocation is not None:
+            # The job is an allocation's: it is none of the worker's own, which lives in it.
+            pools.board(
+                db,
+                worker.key,
+                allocation,
+                is_claimed=change.is_claim or worker.is_claimed,
+            )
+            return
         job = jobs.live_of(db, worker.key, job_id)
         if job is None and change.phase is Phase.ENDED and worker.job_id == job_id:
             job = worker.job
@@ -118,9 +128,23 @@ class Changes:
             workers.set_current(db, worker.key, job, is_claimed=is_claimed)
 
     def _take_along(self, db: Database, pack: Worker, source: str) -> None:
-        """The servers in a pack have its job, and follow it."""
-        for server in workers.in_pack(db, pack.key):
-            self.follow_pack(db, server.key, pack, source=source)
+        """Those that live in a job follow the one whose job it is."""
+        for each in workers.in_pack(db, pack.key):
+            if pack.kind is WorkerKind.PACK:
+                self.follow_pack(db, each.key, pack, source=source)
+            else:
+                self._follow_allocation(db, each.key, pack, source=source)
+
+    def _follow_allocation(
+        self, db: Database, key: str, allocation: Worker, *, source: str
+    ) -> None:
+        now = self._clock()
+        self.within(
+            db,
+            key,
+            lambda member, _: evidence.observe_allocation(member, allocation, now),
+            source=source,
+        )
 
     def follow_pack(self, db: Database, key: str, pack: Worker, *, source: str) -> None:
         """Bring a server to where its pack is."""

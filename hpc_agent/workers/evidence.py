@@ -24,6 +24,8 @@ from hpc_agent.workers.intents import given_back
 
 # A controller writes whole seconds, and its clock may differ a little from the agent's.
 _SAME_SUBMISSION_SECONDS = 120.0
+# An allocation may well end so while what lived in it was killed with its supervisor.
+_SAYS_NOTHING_OF_MEMBERS = frozenset({None, JobState.COMPLETED, JobState.FAILED})
 # What slurmstepd ends a batch job with whose output it cannot open: "0:53" in sacct.
 _NO_OUTPUT = 53
 
@@ -186,6 +188,55 @@ def observe_pack(worker: Worker, pack: Worker, now: float) -> Change:
         }
     news = differing(worker, changes)
     return Change(phase=phase, worker=news) if news or phase is not worker.phase else NOTHING
+
+
+def observe_allocation(member: Worker, allocation: Worker, now: float) -> Change:
+    """Say what the end of an allocation changes in a run or step that lives in it.
+
+    What has not begun waits for another slot; what had ends as the allocation did. Where that is
+    no word on what became of it, it is the supervisor or its node that has failed.
+    """
+    if member.phase.is_final or not allocation.phase.is_final:
+        return NOTHING
+    if not member.is_claimed:
+        return assigned_to_none(member, now, f"allocation {allocation.key} ended before it began")
+    name = f"its pool's allocation {allocation.key}"
+    if allocation.phase is Phase.LOST:
+        changes = {"ended_at": now, "message": f"{name}: {allocation.message}"}
+        return Change(phase=Phase.LOST, worker=changes)
+    outcome = allocation.outcome
+    if outcome in _SAYS_NOTHING_OF_MEMBERS:
+        outcome = JobState.NODE_FAIL
+    return Change(
+        phase=Phase.ENDED,
+        worker={
+            "outcome": outcome,
+            "ended_at": allocation.ended_at or now,
+            "message": f"{name} ended ({allocation.state.value}), and it left no exit record",
+        },
+    )
+
+
+def assigned_to_none(member: Worker, now: float, words: str) -> Change:
+    """Say what it changes that a member has not begun in its allocation and is not to any more."""
+    back = given_back(member, now)
+    changes = {"pack_key": None, "pool_node": None, "current_job": None, "waits_for": words}
+    return Change(phase=back.phase, worker={**back.worker, **changes})
+
+
+def observe_gone(member: Worker, now: float) -> Change:
+    """Say what it changes that the supervisor of an allocation has no process of a member."""
+    if member.phase is not Phase.RUNNING or member.pack_key is None:
+        return NOTHING
+    return Change(
+        phase=Phase.ENDED,
+        worker={
+            "outcome": JobState.FAILED,
+            "ended_at": now,
+            "message": f"its process in allocation {member.pack_key} is gone, and it left no exit "
+            "record",
+        },
+    )
 
 
 def _seen(job: Job, seen: Mapping[str, Any]) -> Change:

@@ -74,6 +74,8 @@ def observe_exit(
     """
     if worker.phase.is_final or not is_of(worker, record):
         return NOTHING
+    if _ends_with_allocation(worker, record):
+        return NOTHING
     if others_live and not record.ran and not worker.is_claimed:
         return NOTHING
     is_packed = worker.pack_key is not None
@@ -94,6 +96,16 @@ def observe_exit(
         job={} if is_packed else {"nodes": worker.nodes or record.hostname},
         is_current=not is_packed,
         is_claim=not is_packed,
+    )
+
+
+def _ends_with_allocation(worker: Worker, record: ExitRecord) -> bool:
+    """Whether only the end of its allocation says why one that lives in a pool was ended."""
+    return (
+        worker.placement is Placement.POOL
+        and record.outcome == "terminated"
+        and worker.terminate_at is None
+        and not record.is_out_of_time
     )
 
 

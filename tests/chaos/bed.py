@@ -26,7 +26,7 @@ from tests.chaos.disk import Disk
 from tests.chaos.keeper import Keeper
 from tests.chaos.ledger import Executed, read_executed
 from tests.chaos.proxy import Proxy
-from tests.chaos.slurm import RUNS, SERVERS, Slurm, until
+from tests.chaos.slurm import POOLS, RUNS, SERVERS, Slurm, until
 
 LOCATION = "chaos"
 CODE = Path(__file__).parent / "location"
@@ -330,6 +330,16 @@ class Bed:
                 "grace_seconds": 5,
             },
             "code_servers": {"options": {"partition": SERVERS, "time": "12:00:00"}},
+            # Only for runs that ask for it by their tag.
+            "pools": {
+                "warm": {
+                    "options": {"partition": POOLS, "time": "00:30:00", "cpus-per-task": 2},
+                    "max": 2,
+                    "idle_seconds": 60,
+                    "fallback_seconds": 60,
+                }
+            },
+            "locations": {LOCATION: {"pool": "warm", "execution": "job"}},
             "logging": {"level": "debug"},
         }
 

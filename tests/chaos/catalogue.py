@@ -11,6 +11,7 @@ from tests.chaos.faults import (
     disks,
     hosts,
     nodes,
+    pools,
     steps,
 )
 from tests.chaos.faults.mix import mix
@@ -24,6 +25,7 @@ _SINGLE = (
     *disks.FAULTS,
     *hosts.FAULTS,
     *steps.FAULTS,
+    *pools.FAULTS,
 )
 FAULTS: tuple[Fault, ...] = (*_SINGLE, mix(_SINGLE))
 

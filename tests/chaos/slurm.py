@@ -17,11 +17,15 @@ from tests.cluster import cluster_tool
 NODES = 3
 SERVERS_NODE = "c1"
 RUN_NODES = ("c2", "c3")
-SERVERS, RUNS = "servers", "runs"
+SERVERS, RUNS, POOLS, URGENT = "servers", "runs", "pools", "urgent"
 CONF_LINES = (
     # Faults of nodes strike runs; the code server is not what is measured.
     f"PartitionName={SERVERS} Nodes={SERVERS_NODE} MaxTime=1-00:00:00 State=UP",
     f"PartitionName={RUNS} Nodes={','.join(RUN_NODES)} MaxTime=01:00:00 State=UP",
+    f"PartitionName={POOLS} Nodes={','.join(RUN_NODES)} MaxTime=01:00:00 State=UP",
+    f"PartitionName={URGENT} Nodes={','.join(RUN_NODES)} PriorityTier=10 State=UP",
+    "PreemptType=preempt/partition_prio",
+    "PreemptMode=CANCEL",
     # A mute controller is noticed soon, and a node that is gone too.
     "MessageTimeout=5",
     "SlurmdTimeout=15",
@@ -149,6 +153,14 @@ class Slurm:
         return [
             Accounted(job_id=job_id, name=name, state=state, partition=partition)
             for job_id, name, state, partition in _rows(done.stdout, 4)
+        ]
+
+    def pool_jobs(self) -> list[str]:
+        """Return the allocations of pools that run."""
+        return [
+            job.job_id
+            for job in self.queue() or []
+            if job.partition == POOLS and job.state == "RUNNING"
         ]
 
     def accounted(self) -> list[Accounted]:

@@ -27,13 +27,13 @@ def test_it_holds_the_whole_package(tmp_path: Path) -> None:
     """Every module is there, under a name that nothing else has."""
     with zipfile.ZipFile(build_node_program(tmp_path)) as archive:
         names = set(archive.namelist())
-    modules = {f"hpc_agent_node/{path.name}" for path in PACKAGE.glob("*.py")}
+    modules = {f"hpc_agent_node/{path.relative_to(PACKAGE)}" for path in PACKAGE.rglob("*.py")}
     assert names == modules | {"__main__.py"}
 
 
 def test_it_needs_the_standard_library_only() -> None:
     """Imports are relative or of the standard library."""
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]

@@ -1,0 +1,204 @@
+"""The pools loop: allocations come and go with what waits, and nothing waits for them for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from sqlite_utils import Database
+
+from hpc_agent.agent.context import Context
+from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
+from hpc_agent.isolation import for_each
+from hpc_agent.pools import sizing
+from hpc_agent.pools.allocation import Offer, intent_of, offer_of, plan_allocation
+from hpc_agent.pools.desk import Desk
+from hpc_agent.pools.sizing import Decision
+from hpc_agent.pools.standing import Scene, look
+from hpc_agent.store import pools, workers
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Placement, Worker
+from hpc_agent.workers import evidence, intents, node_evidence, run_log
+from hpc_agent.workers.change import NOTHING, Change
+
+log = logging.getLogger(__name__)
+
+_BUSY_SECONDS = 5.0
+_IDLE_SECONDS = 30.0
+
+
+class PoolsLoop:
+    """Sizes the pools, and takes care of what waits in them; ``desk`` gives the work out."""
+
+    def __init__(self, context: Context, desk: Desk) -> None:
+        self._context = context
+        self._desk = desk
+        self._is_recalled = False
+
+    async def step(self) -> float:
+        """Wake the supervisors, then look at each pool."""
+        self._desk.ring()
+        if not self._is_recalled:
+            await self._recall()
+        alive: list[str] = []
+
+        async def take_care(name: str) -> None:
+            alive.extend(await self._take_care(name))
+
+        await for_each("pool", list(self._context.config.pools), take_care, name=str)
+        self._desk.forget_others(alive)
+        await for_each("pool member", self._desk.gone(), self._gone, name=str)
+        return _BUSY_SECONDS if alive else _IDLE_SECONDS
+
+    async def _recall(self) -> None:
+        """At the agent's start no pool is stopped: whoever mends agent.yaml starts it again."""
+        now = self._context.clock()
+
+        def write(db: Database) -> None:
+            for name in self._context.config.pools:
+                pools.resume(db, name, now=now)
+
+        await self._context.store.run(write)
+        self._is_recalled = True
+
+    async def _take_care(self, name: str) -> list[str]:
+        """Look at a pool and do what it needs; return the keys of its allocations."""
+        offer, now = offer_of(self._context.config, name), self._context.clock()
+        scene = await self._context.store.run(lambda db: look(db, offer, self._desk.heard, now))
+        await self._carry_out(name, sizing.decide(offer.pool, scene.standing))
+        await self._take_back(offer, scene)
+        await self._fall_back(offer, scene)
+        return [each.key for each in scene.allocations]
+
+    async def _carry_out(self, name: str, decision: Decision) -> None:
+        if decision == Decision():
+            return
+        context, now = self._context, self._context.clock()
+
+        def write(db: Database) -> None:
+            if decision.stop is not None:
+                pools.stop(db, name, decision.stop, now=now)
+            for key in decision.leave:
+                workers.change(db, key, now=now, source="agent", is_leaving=True)
+            for key in decision.withdraw:
+                context.changes.within(
+                    db,
+                    key,
+                    lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
+                    source="agent",
+                )
+            for words in decision.words:
+                pools.note(db, name, words, now=now)
+
+        for words in decision.words:
+            log.info("pool %s: %s", name, words)
+        await context.store.run(write)
+        for _ in range(decision.start):
+            await self._start(name)
+
+    async def _start(self, name: str) -> None:
+        context = self._context
+        try:
+            facts = await context.partitions.facts() if context.partitions is not None else None
+            plan = plan_allocation(context.config, name, facts)
+            await context.preparation.prepare(plan)
+        except SchedulerError as error:
+            log.info("pool %s: no allocation for now: %s", name, error)
+            return
+        except (ConfigError, TemplateError) as error:
+            await self._stop(name, str(error))
+            return
+        worker = intent_of(name, plan, now=context.clock())
+        await context.store.run(lambda db: workers.insert(db, worker))
+
+    async def _stop(self, name: str, reason: str) -> None:
+        now = self._context.clock()
+
+        def write(db: Database) -> None:
+            pools.stop(db, name, reason, now=now)
+            pools.note(db, name, f"stopped: {reason}", now=now)
+
+        await self._context.store.run(write)
+        log.warning("pool %s is stopped: %s", name, reason)
+
+    async def _take_back(self, offer: Offer, scene: Scene) -> None:
+        """Give what has not begun in time to another slot, unless its claim says that it has."""
+        now = self._context.clock()
+
+        def late(db: Database) -> list[str]:
+            return [
+                member.key
+                for each in scene.allocations
+                for member in workers.in_pack(db, each.key)
+                if not member.is_claimed
+                and now - (member.submitting_since or now) > offer.pool.claim_seconds
+            ]
+
+        keys = await self._context.store.run(late)
+        await for_each("pool member", keys, self._give_back, name=str)
+
+    async def _give_back(self, key: str) -> None:
+        context, now = self._context, self._context.clock()
+        claim = await asyncio.to_thread(context.preparation.work.claim, key)
+
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            if worker.is_claimed or worker.pack_key is None or worker.phase is not Phase.QUEUED:
+                return NOTHING
+            if claim is not None:
+                return node_evidence.observe_claim(worker, claim.slurm_job_id)
+            words = f"it has not begun in allocation {worker.pack_key} in time"
+            return evidence.assigned_to_none(worker, now, words)
+
+        await context.changes.apply(key, observe, source="agent")
+
+    async def _fall_back(self, offer: Offer, scene: Scene) -> None:
+        """Give a job of its own to what has waited too long, or fits into no allocation."""
+        now = self._context.clock()
+        for worker in scene.waiting:
+            reason = scene.unfit.get(worker.key) or _why_alone(
+                offer, scene, now - worker.created_at
+            )
+            if reason:
+                await self._alone(worker.key, reason)
+
+    async def _alone(self, key: str, reason: str) -> None:
+        context, wall = self._context, self._context.wall()
+
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            if worker.phase is not Phase.INTENT or worker.placement is not Placement.POOL:
+                return NOTHING
+            # `not_before` stays as it is, and is named so that the submit loop is woken.
+            changes = {"placement": Placement.JOB, "pool": None, "waits_for": ""}
+            return Change(worker={**changes, "not_before": worker.not_before})
+
+        def write(db: Database) -> None:
+            worker = context.changes.within(db, key, observe, source="agent")
+            if worker.placement is Placement.JOB:
+                words = f"It gets a job of its own: {reason}."
+                run_log.say_line(db, worker, words, now=wall)
+
+        await context.store.run(write)
+
+    async def _gone(self, key: str) -> None:
+        """A supervisor has had no process of a member for a while: what has it left behind?"""
+        context, now = self._context, self._context.clock()
+        record = await asyncio.to_thread(context.preparation.work.exit_record, key)
+
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            told = NOTHING if record is None else node_evidence.observe_exit(worker, record, now)
+            return evidence.observe_gone(worker, now) if told is NOTHING else told
+
+        await context.changes.apply(key, observe, source="supervisor")
+
+
+def _why_alone(offer: Offer, scene: Scene, waited: float) -> str:
+    patience = offer.pool.fallback_seconds
+    if patience is None:
+        return ""
+    if scene.standing.stopped is not None:
+        return f"pool {offer.name} is stopped: {scene.standing.stopped}"
+    if waited > patience:
+        return f"no slot of pool {offer.name} came free in {patience:.0f} s"
+    return ""

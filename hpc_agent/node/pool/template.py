@@ -1,0 +1,191 @@
+"""A template: a process of the user's Python that has imported their code, and has workers.
+
+``python node.pyz --template FILE``. FILE, which is removed, tells in JSON: ``link``, a socket to
+the supervisor, and ``listener``, to which slot programs connect for a worker each; ``start``,
+``code_origin``, ``working_directory`` and ``dagster_yaml`` as in the specification.
+
+Of a template that can be forked comes a worker for each connection. One that cannot is a spare: it
+takes one connection, and becomes its worker itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import traceback
+from functools import partial
+from typing import Any, Collection, Dict, List, NoReturn, Optional
+
+from .. import signals
+from ..child import death_with
+from ..spec import SPARE
+from . import worker
+from .descriptors import opened
+from .guardian import end_with, guard
+from .mark import room
+from .messages import Closed, Message, receive, send
+from .obstacles import obstacle, watched_imports
+from .warming import warm
+
+READY = "ready"
+FAILED = "failed"
+NOT_FORKABLE = "not_forkable"
+TAKEN = "taken"
+
+
+def run(path: str) -> int:
+    """Serve as the file says until the supervisor closes its side."""
+    with open(path, encoding="utf-8") as file:
+        settings = json.load(file)
+    os.unlink(path)
+    for name in room():
+        del os.environ[name]
+    link = socket.socket(fileno=settings["link"])
+    listener = socket.socket(fileno=settings["listener"])
+    for sock in (link, listener):
+        os.set_inheritable(sock.fileno(), False)
+    try:
+        if settings["start"] == SPARE:
+            _Spare(link, listener, settings).run()
+        else:
+            _fork_for_each(link, listener, settings)
+    except Closed:
+        pass
+    return 0
+
+
+def _fork_for_each(link: socket.socket, listener: socket.socket, settings: Dict[str, Any]) -> None:
+    before = set(opened())
+    gc.disable()  # what is freed before the fork leaves holes in pages that workers share
+    with watched_imports() as watch:
+        told = _warmed(settings)
+    if told["state"] == READY:
+        words = obstacle(watch, before)
+        if words:
+            told = {"state": NOT_FORKABLE, "words": words}
+    kept = set(opened()) - before
+    gc.collect()
+    gc.freeze()
+    send(link, told)
+    if told["state"] != READY:
+        return
+    # Of signals to the whole job each worker gets its own; guardians are collected by the kernel.
+    signals.block()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while _is_wanted(link, listener):
+        connection = _accepted(listener)
+        if connection is None:
+            continue
+        if os.fork() == 0:
+            link.close()
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            end_with(partial(guard, connection, partial(_forked, kept=kept)))
+        connection.close()
+
+
+def _forked(order: Message, output: List[int], kept: Collection[int]) -> int:
+    """Fork a worker of this process, which is its guardian."""
+    die_with = death_with(os.getpid())
+    pid = os.fork()
+    if pid == 0:
+        die_with()
+        gc.enable()
+        worker.run(order, output, kept)
+    return pid
+
+
+class _Spare:
+    """The guardian of a worker that has imported everything before there is an order for it."""
+
+    def __init__(
+        self, link: socket.socket, listener: socket.socket, settings: Dict[str, Any]
+    ) -> None:
+        self._link = link
+        self._listener = listener
+        self._settings = settings
+        self._inner, self._outer = socket.socketpair()
+        self._pid = 0
+
+    def run(self) -> None:
+        """Warm a worker, wait for a connection, and serve it."""
+        die_with = death_with(os.getpid())
+        self._pid = os.fork()
+        if self._pid == 0:
+            die_with()
+            os.setsid()
+            for sock in (self._inner, self._listener, self._link):
+                sock.close()
+            self._be_worker()
+        self._outer.close()
+        told, _ = receive(self._inner)
+        send(self._link, told)
+        if told["state"] != READY:
+            return
+        while _is_wanted(self._link, self._listener):
+            connection = _accepted(self._listener)
+            if connection is not None:
+                self._listener.close()
+                send(self._link, {"state": TAKEN})
+                with connection:
+                    guard(connection, self._ordered)
+                return
+
+    def _ordered(self, order: Message, output: List[int]) -> int:
+        send(self._inner, order, output)
+        return self._pid
+
+    def _be_worker(self) -> NoReturn:
+        try:
+            before = set(opened())
+            told = _warmed(self._settings)
+            kept = set(opened()) - before
+            send(self._outer, told)
+            order, output = receive(self._outer)
+        except Closed:
+            os._exit(0)
+        worker.run(order, output, kept)
+
+
+def _warmed(settings: Dict[str, Any]) -> Message:
+    """Import everything; return what to tell the supervisor of it."""
+    try:
+        done = warm(
+            settings["code_origin"], settings["working_directory"], settings["dagster_yaml"]
+        )
+    except BaseException as error:  # noqa: BLE001  (sys.exit in a module is a failure as well)
+        traceback.print_exc()
+        return {"state": FAILED, "words": "%s: %s" % (type(error).__name__, error)}
+    return {
+        "state": READY,
+        "words": done.words,
+        "imported_seconds": round(done.seconds, 3),
+        "memory_mb": _resident_mb(),
+    }
+
+
+def _is_wanted(link: socket.socket, listener: socket.socket) -> bool:
+    """Wait for a connection; return False once the supervisor has closed its side."""
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    poll.register(listener, select.POLLIN)
+    return link.fileno() not in dict(poll.poll())
+
+
+def _accepted(listener: socket.socket) -> Optional[socket.socket]:
+    """Accept without waiting: another spare may have been faster."""
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return None
+    connection.setblocking(True)
+    return connection
+
+
+def _resident_mb() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20

@@ -1,0 +1,286 @@
+"""The templates of one node: started, started again, drained; and offered to members."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Dict, Iterable, List, Optional, Set
+
+from .. import signals
+from ..child import before_exec
+from ..journal import log
+from ..spec import SPARE, TemplateSpec
+from . import template as inside
+from .mark import room
+from .messages import Closed, Message, receive_now
+
+WARMING = "warming"
+READY = "ready"
+SPARES = "spares"
+FAILED = "failed"
+
+# A member starts cold rather than wait for imports; a template that is ready forks at once, only
+# later on a node that is very busy.
+_WARMING_PATIENCE = 1.0
+_READY_PATIENCE = 30.0
+_SPARE_PATIENCE = 5.0
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 300.0
+# After that long it was well, whatever ended it.
+_WELL_SECONDS = 60.0
+_BACKLOG = 512
+
+
+class Templates:
+    """All templates of a node, by their ids."""
+
+    def __init__(self, directory: str, environment: Dict[str, str]) -> None:
+        """Keep sockets in a directory of short name; templates get these variables."""
+        self._directory = directory
+        self._environment = environment
+        self._templates: Dict[str, Template] = {}
+        self._listed: Set[str] = set()
+
+    def follow(self, listed: Iterable[TemplateSpec]) -> None:
+        """Have those that are listed; one that is not listed any more is drained."""
+        specs = {spec.id: spec for spec in listed}
+        for spec in specs.values():
+            self._have(spec)
+        for gone in self._listed - specs.keys():
+            self._templates.pop(gone).drain()
+        self._listed = set(specs)
+
+    def offer(self, spec: TemplateSpec) -> Message:
+        """Return what the slot program of a member is to know of its template."""
+        return self._have(spec).offer()
+
+    def turn(self, free_slots: int) -> None:
+        """See what has become of each, and start what is missing."""
+        for template in self._templates.values():
+            template.turn(max(1, free_slots // len(self._templates)))
+
+    def has_ended(self, pid: int) -> bool:
+        """Note the end of a process; False when it is none of a template."""
+        return any(template.has_ended(pid) for template in self._templates.values())
+
+    def states(self) -> Dict[str, Message]:
+        """Return what the agent is told of them."""
+        return {name: template.told() for name, template in self._templates.items()}
+
+    def drain(self) -> None:
+        """End all; workers go on."""
+        for template in self._templates.values():
+            template.drain()
+
+    def _have(self, spec: TemplateSpec) -> "Template":
+        found = self._templates.get(spec.id)
+        if found is None:
+            found = self._templates[spec.id] = Template(spec, self._directory, self._environment)
+        return found
+
+
+class Template:
+    """One template, or spares in its stead; always there, but for pauses after failures."""
+
+    def __init__(self, spec: TemplateSpec, directory: str, environment: Dict[str, str]) -> None:
+        self._spec = spec
+        self._start = spec.start
+        self._address = os.path.join(directory, spec.id)
+        self._environment = {**environment, **spec.environment, **room()}
+        self._processes: List[_Process] = []
+        self._told: Message = {}
+        self._words = ""
+        self._is_failed = False
+        self._failures = 0
+        self._not_before = 0.0
+        self._listener = _listener(self._address)
+        self.turn(1)
+
+    @property
+    def state(self) -> str:
+        """What the agent calls it."""
+        if any(process.is_ready for process in self._processes):
+            return SPARES if self._start == SPARE else READY
+        return FAILED if self._is_failed else WARMING
+
+    def offer(self) -> Message:
+        """Return where it listens and how long that is worth a wait, or why it does not."""
+        state = self.state
+        if state == FAILED:
+            words = "template %s failed: %s" % (self._spec.id, self._words)
+            return {"address": None, "words": words}
+        patience = {READY: _READY_PATIENCE, SPARES: _SPARE_PATIENCE}.get(state, _WARMING_PATIENCE)
+        return {"address": self._address, "patience": patience}
+
+    def told(self) -> Message:
+        """Return what the agent is told of it."""
+        first = next(iter(self._processes), None)
+        return {
+            "state": self.state,
+            "words": self._words,
+            "pid": first.pid if first else None,
+            "memory_mb": self._told.get("memory_mb", 0),
+            "imported_seconds": self._told.get("imported_seconds", 0.0),
+        }
+
+    def turn(self, spares: int) -> None:
+        """Read what its processes say, and start those that are missing."""
+        for process in list(self._processes):
+            self._read(process)
+        missing = (spares if self._start == SPARE else 1) - len(self._processes)
+        if missing > 0 and time.monotonic() >= self._not_before:
+            for _ in range(missing):
+                self._begin()
+
+    def has_ended(self, pid: int) -> bool:
+        """Note the end of one of its processes."""
+        process = next((each for each in self._processes if each.pid == pid), None)
+        if process is None:
+            return False
+        self._read(process)
+        if process in self._processes:
+            self._words = "its process has ended"
+            self._fail(process)
+        return True
+
+    def drain(self) -> None:
+        """Have no more workers of it."""
+        for process in self._processes:
+            process.close()
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._address)
+
+    def _read(self, process: "_Process") -> None:
+        with contextlib.suppress(Closed):  # its end is seen where it is waited for
+            while process in self._processes:
+                told = process.told()
+                if told is None:
+                    return
+                self._note(process, told)
+
+    def _note(self, process: "_Process", told: Message) -> None:
+        state = told["state"]
+        if state == inside.READY:
+            process.is_ready = True
+            self._is_failed = False
+            self._told = told
+            self._words = " ".join(filter(None, [self._why_spares(), told["words"]]))
+            log("template %s is ready: process %d" % (self._spec.id, process.pid))
+        elif state == inside.TAKEN:
+            self._forget(process)
+        elif state == inside.NOT_FORKABLE:
+            self._start = SPARE
+            self._words = told["words"]
+            log(
+                "template %s cannot be forked, spares replace it: %s" % (self._spec.id, self._words)
+            )
+            self._forget(process)
+        else:
+            self._words = told["words"]
+            self._is_failed = True
+            self._fail(process)
+
+    def _why_spares(self) -> str:
+        return self._words if self._start != self._spec.start else ""
+
+    def _fail(self, process: "_Process") -> None:
+        log("template %s has failed: %s" % (self._spec.id, self._words))
+        was_well = process.is_ready and time.monotonic() - process.since > _WELL_SECONDS
+        self._failures = 0 if was_well else self._failures + 1
+        pause = _FIRST_PAUSE * 2 ** min(self._failures, 20) if self._failures > 1 else 0.0
+        if self._is_failed:
+            pause = max(pause, _WELL_SECONDS)
+        self._not_before = time.monotonic() + min(pause, _LONGEST_PAUSE)
+        self._forget(process)
+
+    def _forget(self, process: "_Process") -> None:
+        process.close()
+        self._processes.remove(process)
+
+    def _begin(self) -> None:
+        try:
+            self._processes.append(
+                _Process(self._spec, self._start, self._address, self._listener, self._environment)
+            )
+        except OSError as error:
+            self._words = str(error)
+            self._is_failed = True
+            self._failures += 1
+            self._not_before = time.monotonic() + _WELL_SECONDS
+            log("template %s cannot be started: %s" % (self._spec.id, error))
+
+
+class _Process:
+    """One process that has imported the user's code, or is about to."""
+
+    def __init__(
+        self,
+        spec: TemplateSpec,
+        start: str,
+        address: str,
+        listener: socket.socket,
+        environment: Dict[str, str],
+    ) -> None:
+        """Start it. Raises OSError."""
+        self._link, its = socket.socketpair()
+        self.is_ready = False
+        self.since = time.monotonic()
+        # Read and removed by the process: each has descriptors of its own.
+        settings = "%s.%s.json" % (address, os.urandom(4).hex())
+        try:
+            with its:
+                _write(settings, _settings(spec, start, its.fileno(), listener.fileno()))
+                process = subprocess.Popen(
+                    [spec.python, sys.argv[0], "--template", settings],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(its.fileno(), listener.fileno()),
+                    preexec_fn=before_exec(),  # noqa: PLW1509  (one thread)
+                )
+        except OSError:
+            self._link.close()
+            raise
+        self.pid = process.pid
+        # The supervisor waits for all its processes itself; Popen would warn of this one.
+        process.returncode = 0
+        signals.watch(self._link.fileno())
+
+    def told(self) -> Optional[Message]:
+        """Return what it has said since. Raises Closed."""
+        return receive_now(self._link)
+
+    def close(self) -> None:
+        """Let it end: it does when it is not wanted any more."""
+        self._link.close()
+
+
+def _settings(spec: TemplateSpec, start: str, link: int, listener: int) -> Dict[str, Any]:
+    return {
+        "start": start,
+        "link": link,
+        "listener": listener,
+        "code_origin": spec.code_origin,
+        "working_directory": spec.working_directory,
+        "dagster_yaml": spec.dagster_yaml,
+    }
+
+
+def _write(path: str, document: Dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+
+
+def _listener(address: str) -> socket.socket:
+    with contextlib.suppress(OSError):
+        os.unlink(address)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener

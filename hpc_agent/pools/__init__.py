@@ -1,0 +1,1 @@
+"""Warm pools: allocations that run many runs and steps (docs/pools.md)."""

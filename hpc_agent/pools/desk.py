@@ -1,0 +1,235 @@
+"""Gives the work of pools to the supervisors of their allocations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlite_utils import Database
+
+from hpc_agent.config import AgentConfig
+from hpc_agent.pools.fit import Fit
+from hpc_agent.relay.broadcast import Broadcast
+from hpc_agent.relay.identity import JobIdentity
+from hpc_agent.relay.pools import Orders, Work
+from hpc_agent.store import pools, workers
+from hpc_agent.store.database import Store
+from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.pools import Supervisor
+from hpc_agent.store.workers import Worker
+from hpc_agent.workers import evidence, node_evidence
+from hpc_agent.workers.change import NOTHING, Change
+from hpc_agent.workers.changes import Changes
+
+_TEMPLATES_AT_MOST = 20
+# From a member's end until its supervisor says so, and some more.
+_GONE_AFTER_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Heard:
+    """What is only known while the supervisor of a node is heard; times by the clock.
+
+    ``missing`` are the members that it has no process of, and since when.
+    """
+
+    idle_since: float | None = None
+    is_leaving: bool = False
+    missing: dict[str, float] = field(default_factory=dict)
+
+
+class Desk:
+    """The agent's side of the work call; an assignment is durable before it is handed out."""
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        store: Store,
+        changes: Changes,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._changes = changes
+        self._clock = clock
+        self._bell = Broadcast()
+        self._heard: dict[str, dict[int, Heard]] = {}
+
+    def ring(self) -> None:
+        """Let the parked supervisors look again."""
+        self._bell.ring()
+
+    def heard(self, key: str) -> Sequence[Heard]:
+        """Return what the supervisors of an allocation have said."""
+        return list(self._heard.get(key, {}).values())
+
+    def forget_others(self, keys: Sequence[str]) -> None:
+        """Forget the supervisors of all allocations but these."""
+        self._heard = {key: some for key, some in self._heard.items() if key in set(keys)}
+
+    def gone(self) -> list[str]:
+        """Return the members of which their supervisors have had no process for a while."""
+        now = self._clock()
+        return [
+            key
+            for some in self._heard.values()
+            for each in some.values()
+            for key, since in each.missing.items()
+            if now - since >= _GONE_AFTER_SECONDS
+        ]
+
+    async def work(self, identity: JobIdentity, said: Work) -> Orders:
+        """See PoolDesk.work."""
+        deadline = self._clock() + said.wait
+        heard = self._heard.setdefault(identity.key, {}).setdefault(said.node, Heard())
+        asked_at = self._clock()
+        while True:
+            rung = self._bell.count
+            orders, living = await self._store.run(lambda db: self._orders(db, identity.key, said))
+            self._note(heard, said, living, asked_at)
+            left = deadline - self._clock()
+            if orders.number != said.seen or left <= 0:
+                return orders
+            await self._bell.wait(rung, left)
+
+    def _note(self, heard: Heard, said: Work, living: Sequence[Worker], asked_at: float) -> None:
+        now = self._clock()
+        heard.is_leaving = said.is_leaving
+        heard.idle_since = None if living else heard.idle_since or now
+        missing = {
+            each.key
+            for each in living
+            if each.is_claimed
+            and each.pool_node is not None
+            and (each.started_at or now) < asked_at
+            and each.key not in said.held
+        }
+        heard.missing = {key: heard.missing.get(key, now) for key in missing}
+
+    def _orders(self, db: Database, key: str, said: Work) -> tuple[Orders, Sequence[Worker]]:
+        allocation = workers.find(db, key)
+        if allocation is None or allocation.phase.is_final:
+            return _answer(is_leaving=True), []
+        if allocation.job is None:
+            return _answer(), []  # sbatch has not answered yet
+        if not allocation.is_claimed:
+            allocation = self._started(db, allocation, said)
+        pools.keep_supervisor(db, key, _supervisor(said))
+        is_leaving = allocation.is_leaving or allocation.terminate_at is not None
+        members = self._members(db, allocation, said)
+        if not (is_leaving or said.is_leaving):
+            members += self._assigned(db, allocation, said, room=said.slots - len(members))
+        held = set(said.held)
+        return (
+            _answer(
+                start=[
+                    each.key for each in members if not each.is_claimed and each.key not in held
+                ],
+                end=[(each.key, sent) for each in members if (sent := self._signal(each))],
+                templates=pools.templates(db, str(allocation.pool), _TEMPLATES_AT_MOST),
+                is_leaving=is_leaving,
+            ),
+            members,
+        )
+
+    def _started(self, db: Database, allocation: Worker, said: Work) -> Worker:
+        job_id, now = str(allocation.job_id), self._clock()
+        return self._changes.within(
+            db,
+            allocation.key,
+            lambda worker, _: node_evidence.observe_start(worker, said.hostname, job_id, now),
+            source="node",
+        )
+
+    def _members(self, db: Database, allocation: Worker, said: Work) -> list[Worker]:
+        """Return who lives on this node; one that is to end and has not begun never will."""
+        living = []
+        for each in workers.in_pack(db, allocation.key):
+            # One that has begun by an old assignment: nobody knows on which node.
+            if (each.pool_node or 0) != said.node:
+                continue
+            if each.terminate_at is not None and not each.is_claimed and each.key not in said.held:
+                self._give_back(db, each.key, "asked to end before it began")
+                continue
+            living.append(each)
+        return living
+
+    def _give_back(self, db: Database, key: str, words: str) -> None:
+        now = self._clock()
+        self._changes.within(
+            db,
+            key,
+            lambda worker, _: evidence.assigned_to_none(worker, now, words),
+            source="agent",
+        )
+
+    def _assigned(self, db: Database, allocation: Worker, said: Work, *, room: int) -> list[Worker]:
+        """Give what waits to free slots, the oldest first."""
+        if room <= 0:
+            return []
+        name = str(allocation.pool)
+        fit = Fit(self._config.pools[name], allocation, now=self._clock())
+        chosen = [each for each in pools.waiting(db, name, room) if fit.has_time_for(db, each)]
+        return [self._assign(db, each, allocation, said.node) for each in chosen]
+
+    def _assign(self, db: Database, worker: Worker, allocation: Worker, node: int) -> Worker:
+        now = self._clock()
+        job = allocation.job
+
+        def observe(worker: Worker, _: Sequence[Job]) -> Change:
+            if worker.phase is not Phase.INTENT or job is None:
+                return NOTHING
+            changes = {
+                "pack_key": allocation.key,
+                "pool_node": node,
+                "current_job": job.id,
+                "submitting_since": now,
+                "waits_for": "",
+            }
+            return Change(phase=Phase.QUEUED, worker=changes)
+
+        return self._changes.within(db, worker.key, observe, source="agent")
+
+    def _signal(self, member: Worker) -> str:
+        """Return the signal that a member is to get, "" when none."""
+        if not member.is_claimed:
+            return ""
+        now = self._clock()
+        if member.terminate_at is not None:
+            return "INT" if now < member.terminate_at else "TERM"
+        pool = self._config.pools.get(str(member.pool))
+        longest = pool.slot.seconds if pool is not None else None
+        if longest is not None and now - (member.started_at or now) > longest:
+            return "USR1"
+        return ""
+
+
+def _supervisor(said: Work) -> Supervisor:
+    return Supervisor(
+        node=said.node,
+        hostname=said.hostname,
+        slots=said.slots,
+        templates={name: state.model_dump() for name, state in said.templates.items()},
+    )
+
+
+def _answer(
+    *,
+    start: Sequence[str] = (),
+    end: Sequence[tuple[str, str]] = (),
+    templates: Sequence[Mapping[str, object]] = (),
+    is_leaving: bool = False,
+) -> Orders:
+    content = [list(start), list(end), list(templates), is_leaving]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Orders(
+        number=int(digest[:15], 16) | 1,
+        start=start,
+        end=end,
+        templates=templates,
+        is_leaving=is_leaving,
+    )

@@ -1,0 +1,54 @@
+"""Whether an allocation has the time for what waits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from hpc_agent.config.pools import Pool
+from hpc_agent.store import launches
+from hpc_agent.store.workers import Worker
+
+MAX_RUNTIME_TAG = "dagster/max_runtime"  # dagster/_core/storage/tags.py
+_MARGIN_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One allocation of a pool, as it stands at ``now``."""
+
+    pool: Pool
+    allocation: Worker
+    now: float
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left of its time limit; infinite as long as that is not known."""
+        deadline = self.allocation.deadline_at
+        return math.inf if deadline is None else deadline - self.now
+
+    def has_time_for(self, db: Database, worker: Worker) -> bool:
+        """Whether a run or step can end before the allocation does, as far as that is known."""
+        needed = seconds_needed(db, self.pool, worker)
+        if needed is None:
+            needed = min(self.pool.handover_seconds, _known_total(self.allocation) / 2)
+        return self.left > needed + _MARGIN_SECONDS
+
+
+def seconds_needed(db: Database, pool: Pool, worker: Worker) -> float | None:
+    """Return how long a run or step may take at most, None when nobody says."""
+    known = [] if pool.slot.seconds is None else [pool.slot.seconds]
+    if worker.step is None and worker.run_id is not None:
+        launch = launches.find(db, worker.run_id)
+        tag = launch.tags.get(MAX_RUNTIME_TAG, "") if launch is not None else ""
+        if tag.strip().isdigit():
+            known.append(float(tag))
+    return min(known, default=None)
+
+
+def _known_total(allocation: Worker) -> float:
+    if allocation.deadline_at is None or allocation.started_at is None:
+        return math.inf
+    return allocation.deadline_at - allocation.started_at

@@ -1,0 +1,1 @@
+"""This product beside everything that a user would pick instead: ``--part peers``."""

@@ -1,0 +1,1 @@
+"""What is measured of a runner that stands: each returns rows."""

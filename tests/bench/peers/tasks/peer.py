@@ -1,0 +1,43 @@
+"""Tools of others: each runs its own program in the peers' environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import partial
+from pathlib import Path
+
+from tests.bench.peers.environment import PeerMissingError, Peers
+from tests.bench.peers.rows import last_line
+from tests.bench.peers.runners.runner import Place
+
+_PROGRAMS = Path(__file__).parent.parent / "programs"
+_START_SECONDS = 120.0
+
+
+def _with_peer(name: str, program: str, place: Place, count: int) -> float:
+    """Return the seconds that the program has measured. Raises PeerMissingError."""
+    peers = Peers()
+    peers.prepare(name)
+    argv = [str(peers.python), str(_PROGRAMS / program), str(count), str(place.directory)]
+    seconds = _START_SECONDS + 2 * count
+    # Peers find their own programs on PATH.
+    path = f"{peers.python.parent}{os.pathsep}{place.cluster.environment['PATH']}"
+    environment = {**place.cluster.environment, "PATH": path, "PYTHONWARNINGS": "ignore"}
+    try:
+        done = subprocess.run(
+            argv, env=environment, cwd=place.directory, capture_output=True, text=True,
+            timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise PeerMissingError(f"it has not done with {count} tasks in {seconds:.0f} s") from None
+    if done.returncode != 0:
+        raise PeerMissingError(f"it ended with {done.returncode}: {last_line(done.stderr)}")
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+submitit = partial(_with_peer, "submitit", "with_submitit.py")
+dask_jobqueue = partial(_with_peer, "dask-jobqueue", "with_dask_jobqueue.py")
+parsl = partial(_with_peer, "parsl", "with_parsl.py")
+hyperqueue = partial(_with_peer, "hyperqueue", "with_hyperqueue.py")

@@ -1,0 +1,1 @@
+"""Warm pools, the agent's side."""

@@ -1,0 +1,96 @@
+"""The life of allocations, and what waits for them in vain."""
+
+from __future__ import annotations
+
+from hpc_agent.agent.submit import SubmitLoop
+from hpc_agent.dagster_plus.requests import RunToLaunch
+from hpc_agent.store import launches, pools
+from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Placement
+from tests.pools.conftest import POOL, Pooling, run
+
+
+async def test_an_allocation_comes_with_what_waits_and_goes_when_idle(pooling: Pooling) -> None:
+    """Each with a line that says why."""
+    await pooling.loop.step()
+    assert await pooling.allocations() == []
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await pooling.change(run(1), phase=Phase.ENDED)
+    await pooling.work(key)
+    pooling.bench.clock.now += 601
+    await pooling.loop.step()
+    assert (await pooling.work(key))["is_leaving"]
+    first, last = await pooling.decisions()
+    assert first.startswith("1 more: 1 wait")
+    assert last.startswith(f"{key} takes nothing more: idle for 60")
+
+
+async def test_after_failed_starts_it_is_stopped_and_runs_get_jobs(pooling: Pooling) -> None:
+    """The reason is in the runs' logs."""
+    await pooling.wants(1)
+    for _ in range(3):
+        await pooling.loop.step()
+        (allocation,) = await pooling.allocations()
+        await pooling.change(
+            allocation.key, phase=Phase.REFUSED, message="Invalid account", ended_at=1000.0
+        )
+    await pooling.loop.step()
+    stop = await pooling.bench.context.store.run(lambda db: pools.stopped(db, POOL))
+    assert stop is not None
+    assert stop.reason == "3 allocations in a row have failed: Invalid account"
+    await pooling.loop.step()
+    member = await pooling.bench.job(run(1))
+    assert (member.placement, member.pool, member.phase) == (Placement.JOB, None, Phase.INTENT)
+    assert "It gets a job of its own: pool short is stopped" in "".join(
+        await pooling.bench.messages("event")
+    )
+    pooling.bench.scheduler.submissions.append("300")
+    await SubmitLoop(pooling.bench.context).step()
+    await pooling.bench.context.tasks.finish()
+    assert (await pooling.bench.job(run(1))).job_id == "300"
+
+
+async def test_what_finds_no_slot_in_time_gets_a_job(pooling: Pooling) -> None:
+    """Not before."""
+    await pooling.wants(1)
+    await pooling.loop.step()
+    pooling.bench.clock.now += 119
+    await pooling.loop.step()
+    assert (await pooling.bench.job(run(1))).placement is Placement.POOL
+    pooling.bench.clock.now += 2
+    await pooling.loop.step()
+    assert (await pooling.bench.job(run(1))).placement is Placement.JOB
+
+
+async def test_nothing_is_started_for_what_takes_too_long(pooling: Pooling) -> None:
+    """A run of two hours fits into no allocation of one."""
+    worker = await pooling.wants(1)
+    launch = RunToLaunch(
+        run_id=str(worker.run_id),
+        job_name="j",
+        location="here",
+        tags={"dagster/max_runtime": "7200"},
+        code_origin={},
+    )
+    await pooling.bench.context.store.run(lambda db: launches.keep(db, launch, "prod"))
+    await pooling.loop.step()
+    assert await pooling.allocations() == []
+    assert (await pooling.bench.job(run(1))).placement is Placement.JOB
+
+
+async def test_an_old_allocation_takes_nothing_that_may_outlive_it(pooling: Pooling) -> None:
+    """And its successor is started before its time limit."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    clock = pooling.bench.clock
+    await pooling.change(key, started_at=clock() - 3400)
+    await pooling.bench.context.store.run(
+        lambda db: db.execute("UPDATE jobs SET deadline_at = ?", [clock() + 200])
+    )
+    await pooling.wants(2)
+    assert (await pooling.work(key, held=[run(1)]))["start"] == []
+    await pooling.loop.step()
+    assert len(await pooling.allocations()) == 2
