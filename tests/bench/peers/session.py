@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.peers import gateway_load
 from tests.bench.peers.beyond import beyond
-from tests.bench.peers.contest import Tasks, of_gateway, of_runner, of_tasks
+from tests.bench.peers.contest import Tasks, of_gateway, of_restarts, of_runner, of_tasks
 from tests.bench.peers.extent import Extent
 from tests.bench.peers.measures.compute_logs import compute_logs
 from tests.bench.peers.measures.cost import cost
@@ -41,7 +41,9 @@ RUNNERS: Mapping[str, Way] = {
     ours.STEPS: partial(of_runner, ours.STEPS, ours.steps, (commands, steps)),
     f"{bare.NAME}, traced": partial(of_runner, bare.NAME, bare.traced_bare, (reading,)),
     f"{ours.JOBS}, traced": partial(of_runner, ours.JOBS, ours.traced_jobs, (reading,)),
+    f"{ours.POOL}, traced": partial(of_runner, ours.POOL, ours.traced_pool, (reading,)),
 }
+AGENT = "our agent"
 GATEWAYS = {"SQLite": gateway_load.on_sqlite, "PostgreSQL": gateway_load.on_postgres}
 TASKS: Mapping[str, Tasks] = {
     "sbatch loop": by_hand.sbatch_loop,
@@ -78,4 +80,5 @@ def _contestants() -> dict[str, Way]:
     """Return everybody in the order of their turns, by the names of the tables."""
     tools = {name: partial(of_tasks, name, tasks) for name, tasks in TASKS.items()}
     gateways = {name: partial(of_gateway, name, opened) for name, opened in GATEWAYS.items()}
-    return {**tools, **RUNNERS, **gateways}
+    again = {AGENT: partial(of_restarts, AGENT)}
+    return {**tools, **RUNNERS, **again, **gateways}
