@@ -25,8 +25,8 @@ ROWS = [
     row_of("launch", "one at a time: first event", "our jobs", "s", [6.0, 5.0, 7.0]),
     row_of("launch", "one at a time: first event", "stock agent", "s", [3.0]),
     missing("launch", "one at a time: first event", "our pool", "Traceback\nKeyError: 'pools'\n"),
-    row_of("gateway", "1 agents: requests", "SQLite", "/s", [100.0]),
-    row_of("gateway", "1 agents: requests", "PostgreSQL", "/s", [200.0]),
+    row_of("gateway", "requests answered, 1 agent", "SQLite", "/s", [100.0]),
+    row_of("gateway", "requests answered, 1 agent", "PostgreSQL", "/s", [200.0]),
 ]
 
 
