@@ -56,9 +56,10 @@ demo: $(READY)
 	@$(VENV)/bin/hpc-agent demo $(ARGS)
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
-	@# Alone: what it finds must not be that the machine is busy with other tests.
-	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m chaos
+	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(ARGS)
+	@# Without other tests: what it finds must not be that the machine is busy.
+	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m chaos --numprocesses $(WORKERS)
 
 versions: $(READY)
 	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,25 @@ from tests.cluster import (
 
 # A shell that starts us in the background has it ignored, which every process would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_LIMIT_SECONDS = 120.0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that may take longest: none is left for one process at the end alone.
+
+    For this the option --no-loadscope-reorder keeps pytest-xdist from an order of its own.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    limits: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        limit = float(mark.args[0]) if mark is not None and mark.args else _LIMIT_SECONDS
+        limits[item.path] = max(limit, limits.get(item.path, 0.0))
+    items.sort(key=lambda item: (-limits[item.path], item.path))
 
 
 @pytest.hookimpl(trylast=True)

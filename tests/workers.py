@@ -1,4 +1,4 @@
-"""Workers with their jobs, as tests want them: in any phase, without the way that leads there."""
+"""Workers with their jobs, and launches, as tests want them: without the way that leads there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import jobs, rows, workers
 from hpc_agent.store.jobs import Job
@@ -44,6 +45,12 @@ def a_worker(**values: Any) -> Worker:
     shared = {name: mine[name] for name in _OF_BOTH & mine.keys()}
     job = Job(id=0, worker_key=worker.key, job_id=job_id or "", **of_job, **shared)
     return replace(worker, job=job)
+
+
+def a_launch(run_id: str, **values: Any) -> RunToLaunch:
+    """Return a run as the control plane launches it."""
+    given = {"job_name": "j", "location": "here", "tags": {}, "code_origin": None} | values
+    return RunToLaunch(run_id=run_id, **given)
 
 
 def put(db: Database, worker: Worker) -> Worker:

@@ -183,7 +183,7 @@ async def _take_over(context: Context, record: JobRecord, found: _Found) -> None
     def write(db: Database) -> None:
         if not workers.insert(db, worker):
             return
-        launches.keep(db, run.run_id, found.deployment, asdict(replace(run, selection=None)))
+        launches.keep(db, run, found.deployment)
         line = f"The agent has found job {record.job_id} of the run, and takes it over."
         run_log.say_line(db, worker, line, now=wall)
         context.changes.within(

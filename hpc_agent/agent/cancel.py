@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -25,11 +25,17 @@ _WHILE_SOME_END_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """One call of scancel: for a job, or for an array of which all jobs that are left must end."""
+    """One call of scancel: ids with the names that they must have, and the jobs that it ends.
 
-    job_id: str
-    name: str
+    An array of which all jobs that are left must end is one id; of steps, those of a run are many.
+    """
+
+    names: Mapping[str, str]
     jobs: Sequence[ToCancel]
+
+    def __str__(self) -> str:
+        """Return the first of the ids."""
+        return next(iter(self.names))
 
 
 class CancelLoop:
@@ -52,7 +58,7 @@ class CancelLoop:
             "scancel",
             due,
             self._end,
-            name=lambda each: each.job_id,
+            name=str,
             fields=lambda each: each.jobs[0].worker.log_fields,
         )
         if len(due) > len(failed):
@@ -69,7 +75,11 @@ class CancelLoop:
 
     async def _end(self, order: _Order) -> None:
         context = self._context
-        await context.scheduler.cancel(order.job_id, name=order.name)
+        if len(order.names) == 1:
+            ((job_id, name),) = order.names.items()
+            await context.scheduler.cancel(job_id, name=name)
+        else:
+            await context.scheduler.cancel_all(order.names)
         now = context.clock()
 
         def write(db: Database) -> None:
@@ -78,9 +88,9 @@ class CancelLoop:
 
         await context.store.run(write)
         first, others = order.jobs[0], len(order.jobs) - 1
-        name = f"{first.worker.key} and {others} like it" if others else first.worker.key
+        name = f"{first.worker.key} and {others} others" if others else first.worker.key
         why = "a duplicate" if first.is_duplicate else "no longer wanted"
-        log.info("%s: job %s is %s and was cancelled", name, order.job_id, why)
+        log.info("%s: job %s is %s and was cancelled", name, order, why)
 
     async def _withdraw(self, worker: Worker) -> None:
         """One in a pack ends by itself when its order is taken back; its neighbours go on."""
@@ -96,23 +106,38 @@ class CancelLoop:
 
 def _orders(db: Database, due: Sequence[ToCancel]) -> list[_Order]:
     arrays: dict[str, list[ToCancel]] = {}
-    orders = []
+    singles, orders = [], []
     for each in due:
         key = each.worker.array_key
         if key is None or each.is_duplicate:
-            orders.append(_single(each))
+            singles.append(each)
         else:
             arrays.setdefault(key, []).append(each)
     for key, some in arrays.items():
         bases = {array_id(each.job.job_id) for each in some}
         live = sum(not job.is_over for job in jobs.of_array(db, key))
         if len(some) == live > 1 and len(bases) == 1:
-            orders.append(_Order(bases.pop(), f"hpc-agent:{key}", some))
+            orders.append(_Order({bases.pop(): f"hpc-agent:{key}"}, some))
         else:
-            orders += map(_single, some)
-    return orders
+            singles += some
+    return orders + [_together(some) for some in _of_one_run(singles)]
 
 
-def _single(each: ToCancel) -> _Order:
-    name = each.job.name or f"hpc-agent:{each.worker.array_key or each.worker.key}"
-    return _Order(each.job.job_id, name, [each])
+def _of_one_run(singles: Sequence[ToCancel]) -> list[list[ToCancel]]:
+    """Put the steps of each run together; whatever else there is stays by itself."""
+    groups: dict[str, list[ToCancel]] = {}
+    for each in singles:
+        worker = each.worker
+        of_run = worker.step is not None and not each.is_duplicate
+        groups.setdefault(f"run {worker.run_id}" if of_run else f"job {each.job.id}", []).append(
+            each
+        )
+    return list(groups.values())
+
+
+def _together(some: Sequence[ToCancel]) -> _Order:
+    return _Order({each.job.job_id: _name(each) for each in some}, some)
+
+
+def _name(each: ToCancel) -> str:
+    return each.job.name or f"hpc-agent:{each.worker.array_key or each.worker.key}"

@@ -214,8 +214,7 @@ def _newest_attempt(db: Database, key: str) -> Worker | None:
 def _known_of(db: Database, key: str) -> tuple[Worker | None, RunToLaunch | None]:
     worker = _newest_attempt(db, key)
     run_id = worker.run_id if worker is not None else None
-    content = launches.find(db, run_id) if run_id is not None else None
-    return worker, RunToLaunch(**content) if content is not None else None
+    return worker, launches.find(db, run_id) if run_id is not None else None
 
 
 def _identity(worker: Worker, launch: RunToLaunch | None, access: Access) -> JobIdentity:

@@ -2,7 +2,8 @@
 
 slurmdbd learns of an end late, so accounting is asked after a while, once for all jobs that have
 ended, and a few times at most; then the exit record must do. No run waits for this. The assets that
-the run has materialized are told of it too, once the run is over and all of them are known.
+the job has materialized are told of it too, once all of them are known: when the run is over, or
+its step.
 """
 
 from __future__ import annotations
@@ -131,11 +132,14 @@ class MeasureLoop:
     async def _asset_records(self, worker: Worker, found: Efficiency) -> AssetRecords:
         """Return what the run's assets are told; nothing where the control plane refuses."""
         context = self._context
-        if not context.config.runs.asset_records or worker.step is not None:
+        if not context.config.runs.asset_records:
             return AssetRecords()
-        if await context.store.run(lambda db: steps.count(db, str(worker.run_id))):
+        if worker.step is not None:
+            if not _is_worth_telling(worker, found):
+                return AssetRecords()
+        elif await context.store.run(lambda db: steps.count(db, str(worker.run_id))):
             return AssetRecords()  # of what its steps' jobs used, its own says nothing
-        is_first = worker.attempt == 1 and not worker.restart_count
+        is_first = worker.attempt == 1 and not worker.step_attempt and not worker.restart_count
         ahead = context.clock.ahead().total_seconds()
         since = None if is_first else (worker.started_at or 0.0) - ahead
         try:
@@ -156,7 +160,7 @@ class MeasureLoop:
 
         def write(db: Database) -> None:
             wall, now = context.wall(), context.clock()
-            if worker.step is None or found.elapsed >= _WORTH_A_LINE_SECONDS:
+            if _is_worth_telling(worker, found):
                 run_log.say_line(db, worker, line, now=wall, metadata=entries)
             for event in records.events:
                 run_log.say(db, worker, event, now=wall)
@@ -166,3 +170,7 @@ class MeasureLoop:
             workers.change(db, worker.key, now=now, source="agent", measured_at=now)
 
         await context.store.run(write)
+
+
+def _is_worth_telling(worker: Worker, found: Efficiency) -> bool:
+    return worker.step is None or found.elapsed >= _WORTH_A_LINE_SECONDS

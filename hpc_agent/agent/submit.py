@@ -12,19 +12,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.search import Search
+from hpc_agent.agent.step_room import StepRoom
 from hpc_agent.errors import SchedulerError
 from hpc_agent.jobs.array_script import new_array_key
 from hpc_agent.jobs.bursts import Bursts
 from hpc_agent.store import inbox, node_faults, submissions, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
+from hpc_agent.store.step_bounds import StepBounds
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers.submission import HELD_BACK_SECONDS, Outcome, Submission, Verdict
 
@@ -52,6 +53,7 @@ class SubmitLoop:
             clock=context.clock,
         )
         self._search = Search(context, self._submission)
+        self._room = StepRoom(context)
         self._bursts = Bursts()
         self._numbers = itertools.count()
         self._taking = asyncio.Lock()
@@ -63,9 +65,10 @@ class SubmitLoop:
         for name in await self._unsure():
             self._context.tasks.start(f"search {name}", self._search.run(name), {"key": name})
         now = context.clock()
-        for key in await context.store.run(lambda db: submissions.single(db, now)):
+        held = await self._room.held_back(now)
+        for key in await context.store.run(lambda db: submissions.single(db, now, held=held)):
             self._context.tasks.start(f"submit {key}", self._submit_single(key), {"key": key})
-        return min(await self._submit_alike(now), await self._next_wait(now))
+        return min(await self._submit_alike(now, held), await self._next_wait(now))
 
     async def _unsure(self) -> list[str]:
         """Return the submissions that may have been made, and that nobody here is working on."""
@@ -79,10 +82,10 @@ class SubmitLoop:
         waits = [_SEARCH_INTERVAL_SECONDS] if self._at_work or await self._unsure() else []
         return min([*waits, *([] if due is None else [due - now])], default=_IDLE_SECONDS)
 
-    async def _submit_alike(self, now: float) -> float:
+    async def _submit_alike(self, now: float, held: Collection[str]) -> float:
         """Start what may go of each likeness; return how long the next of them gathers."""
         groups, more_coming = await self._context.store.run(
-            lambda db: (submissions.due(db, now), inbox.has_launches(db))
+            lambda db: (submissions.due(db, now, held=held), inbox.has_launches(db))
         )
         self._bursts.forget_old(now)
         is_burst = more_coming or any(
@@ -111,9 +114,11 @@ class SubmitLoop:
 
     async def _submit_single(self, key: str) -> None:
         def take(db: Database) -> list[Worker]:
-            if workers.get(db, key).phase is not Phase.INTENT:
+            now = self._context.clock()
+            is_due = workers.get(db, key).phase is Phase.INTENT
+            if not is_due or key in self._room.bounds.held_back(db, now):
                 return []
-            return [submissions.begin(db, key, now=self._context.clock())]
+            return [submissions.begin(db, key, now=now)]
 
         await self._submit(lambda: self._context.store.run(take))
 
@@ -123,7 +128,9 @@ class SubmitLoop:
         ticket = self._bursts.begun(likeness, now)
         try:
             await self._submit(
-                lambda: take_alike(self._context.store, likeness, key, size=size, now=now)
+                lambda: take_alike(
+                    self._context.store, self._room.bounds, likeness, key, size=size, now=now
+                )
             )
         finally:
             self._bursts.ended(likeness, ticket)
@@ -209,7 +216,7 @@ class SubmitLoop:
 
 
 async def take_alike(
-    store: Store, likeness: str, array_key: str, *, size: int, now: float
+    store: Store, bounds: StepBounds, likeness: str, array_key: str, *, size: int, now: float
 ) -> list[Worker]:
     """Take intents for one array in several transactions, so that others have their turn.
 
@@ -218,16 +225,14 @@ async def take_alike(
     taken: list[Worker] = []
     while len(taken) < size:
         limit = min(size - len(taken), _TAKEN_AT_ONCE)
-        some = await store.run(
-            partial(
-                submissions.take,
-                likeness=likeness,
-                array_key=array_key,
-                limit=limit,
-                now=now,
-                first=len(taken),
+
+        def take(db: Database, limit: int = limit, first: int = len(taken)) -> list[Worker]:
+            held = bounds.held_back(db, now)
+            return submissions.take(
+                db, likeness, array_key, limit=limit, now=now, first=first, held=held
             )
-        )
+
+        some = await store.run(take)
         taken += some
         if len(some) < limit:
             break

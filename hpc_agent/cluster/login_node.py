@@ -94,6 +94,13 @@ class ClusterAndLoginNode:
         """End a job where it is."""
         await self._owner(job_id).cancel(job_id, name=name)
 
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        """End each where it is."""
+        here, there = _sorted(names)
+        for owner, ids in ((self.login, here), (self._cluster, there)):
+            if ids:
+                await owner.cancel_all({job_id: names[job_id] for job_id in ids})
+
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal a job where it is."""
         await self._owner(job_id).signal(job_id, signal)

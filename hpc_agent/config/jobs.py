@@ -120,6 +120,7 @@ class Steps(Section):
 
     options: Options = {}
     max_per_run: Annotated[int, Field(ge=0)] = 20_000
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
 
 
 class ServerTtl(Section):
@@ -174,6 +175,7 @@ class Location(Section):
     environment: Environment | None = None
     run_options: Options = {}
     step_options: Options = {}
+    max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
     code_server_options: Options = {}
     code_server_placement: PlacementName | None = None
     pool: str | None = None

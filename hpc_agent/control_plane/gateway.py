@@ -15,7 +15,7 @@ from hpc_agent.control_plane.faces.servicer import Face
 from hpc_agent.control_plane.faces.view import LocationView, view_of
 from hpc_agent.control_plane.home import Home
 from hpc_agent.control_plane.http.app import make_app
-from hpc_agent.control_plane.instance import open_instance
+from hpc_agent.control_plane.instance import keep_connections, open_instance
 from hpc_agent.control_plane.server import serve
 from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
@@ -189,6 +189,7 @@ async def open_gateway(
     """Open database, instance and faces, and close them in reverse."""
     with contextlib.closing(Database(home.database_url, meter)) as database:
         instance = await asyncio.to_thread(open_instance, home)
+        keep_connections(instance)
         services = build_services(home, database, instance, meter, tracer)
         gateway = Gateway(home, services, workspace_changed)
         try:
@@ -196,6 +197,7 @@ async def open_gateway(
             yield gateway
         finally:
             await gateway.close()
+            await asyncio.to_thread(services.events.close)
             await asyncio.to_thread(instance.dispose)
 
 

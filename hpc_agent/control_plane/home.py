@@ -31,17 +31,25 @@ telemetry:
 nux:
   enabled: false
 
-# A launch waits for the agent's answer, so launches must not wait for each other. While the gateway
-# does not answer, runs go back into the queue: without retries the daemon marks them as failed.
+# The queue is Slurm's, and its limits are the site's: by Dagster's default the eleventh run would
+# wait here while ten wait there. A launch waits for the agent's answer, up to a second, so launches
+# must not wait for each other. While the gateway does not answer, runs go back into the queue:
+# without retries the daemon marks them as failed.
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
   config:
     dequeue_interval_seconds: 1
     dequeue_use_threads: true
-    dequeue_num_workers: 8
+    dequeue_num_workers: 32
+    max_concurrent_runs: -1
     max_user_code_failure_retries: 100000
     user_code_failure_retry_delay: 10
+
+# The stock launcher, without the tenth of a second of computing that it takes for each run.
+run_launcher:
+  module: hpc_agent.control_plane.run_launcher
+  class: FaceRunLauncher
 
 run_monitoring:
   enabled: true

@@ -57,10 +57,11 @@ AssetKey = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Materialized:
-    """What of an asset was materialized, and when (seconds since the epoch, the run's clock)."""
+    """What of an asset a step has materialized, and when (seconds since the epoch, its clock)."""
 
     key: AssetKey
     partition: str | None
+    step: str | None
     at: float
 
 
@@ -92,6 +93,7 @@ class _Specific(BaseModel):
 
 
 class _Event(BaseModel):
+    step_key: str | None = None
     event_specific_data: _Specific
 
 
@@ -105,9 +107,9 @@ async def materializations(
     found = []
     for entry in _list(page.get("records") if isinstance(page, Mapping) else None):
         at, event = _of_entry(entry.get("eventLogEntry"))
-        if event.materialization is not None:
-            made = event.materialization
-            found.append(Materialized(made.asset_key.path, made.partition, at))
+        made = event.event_specific_data.materialization
+        if made is not None:
+            found.append(Materialized(made.asset_key.path, made.partition, event.step_key, at))
     return Materializations(found, has_more=bool(page.get("hasMore")))
 
 
@@ -132,17 +134,17 @@ def _last_observations(
         last = entry.get("lastObservationRecord") if isinstance(entry, Mapping) else None
         if isinstance(last, Mapping):
             _, event = _of_entry(last.get("eventLogEntry"))
-            if event.asset_observation is not None:
-                seen = event.asset_observation
+            seen = event.event_specific_data.asset_observation
+            if seen is not None:
                 yield seen.asset_key.path, [each.label for each in seen.metadata_entries]
 
 
-def _of_entry(entry: object) -> tuple[float, _Specific]:
+def _of_entry(entry: object) -> tuple[float, _Event]:
     """Read an EventLogEntry, of which the event is JSON in a string. Raises ControlPlaneError."""
     fields = entry if isinstance(entry, Mapping) else {}
     try:
         event = _Event.model_validate(loads(str(fields.get("dagsterEvent"))))
-        return float(fields.get("timestamp") or 0.0), event.event_specific_data
+        return float(fields.get("timestamp") or 0.0), event
     except (ValidationError, ValueError, TypeError) as error:
         words = f"the control plane sent an event that cannot be read: {error}"
         raise ControlPlaneError(words[:2000]) from None

@@ -63,12 +63,17 @@ class Child:
             return ""
         return self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
 
+    def terminate(self) -> None:
+        """Ask the process to end, and do not wait for it."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+
     def stop(self) -> None:
         """End the process: SIGTERM, and SIGKILL for its group when that does not help."""
+        self.terminate()
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
         try:
             self.process.wait(_TERM_SECONDS)
         except subprocess.TimeoutExpired:

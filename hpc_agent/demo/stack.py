@@ -225,8 +225,9 @@ class Stack:
         return done.stdout
 
     def close(self) -> None:
-        """Stop the agent, end its jobs, stop the control plane."""
+        """Stop the agent, then the control plane while the jobs are ended."""
         self.agent.stop()
+        self.control_plane.terminate()
         if (self.directories.local / "agent").exists():
             asyncio.run(_end_jobs(self.config, self._say))
         self.control_plane.stop()

@@ -133,7 +133,7 @@ def _notes(config: AgentConfig, job: Worker) -> list[str]:
     if job.step is not None:
         return _notes_of_step(db, job)
     launch = launches.find(db, job.run_id or "")
-    return strange_tags(launch["tags"]) if launch else []
+    return strange_tags(launch.tags) if launch else []
 
 
 def _notes_of_step(db: Database, job: Worker) -> list[str]:

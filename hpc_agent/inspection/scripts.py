@@ -10,7 +10,6 @@ from pathlib import Path
 from hpc_agent.cluster.transports import slurm_environment
 from hpc_agent.code_servers.server_plan import new_server_key, plan_server
 from hpc_agent.config import AgentConfig
-from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import HpcAgentError, TemplateError
 from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import template_check
@@ -102,15 +101,15 @@ def _plan_of_run(config: AgentConfig, run_id: str) -> JobPlan:
     """Plan a run again from what its launch said. Raises HpcAgentError when it is not known."""
     db = read_only(config.home)
     job = worker_named(db, run_id)
-    arguments = launches.find(db, job.run_id) if job is not None and job.run_id else None
-    if arguments is None or job is None:
+    run = launches.find(db, job.run_id) if job is not None and job.run_id else None
+    if run is None or job is None:
         raise HpcAgentError(
             f"run {run_id}: this agent knows no launch of it; `hpc-agent jobs --all` lists its runs"
         )
     return plan_from(
         db,
         config,
-        RunToLaunch(**arguments),
+        run,
         deployment=job.deployment,
         attempt=job.attempt,
         overrides=overrides_of(job),

@@ -41,9 +41,9 @@ def seconds_needed(db: Database, pool: Pool, worker: Worker) -> float | None:
     """Return how long a run or step may take at most, None when nobody says."""
     known = [] if pool.slot.seconds is None else [pool.slot.seconds]
     if worker.step is None and worker.run_id is not None:
-        launch = launches.find(db, worker.run_id) or {}
-        tag = (launch.get("tags") or {}).get(MAX_RUNTIME_TAG)
-        if isinstance(tag, str) and tag.strip().isdigit():
+        launch = launches.find(db, worker.run_id)
+        tag = launch.tags.get(MAX_RUNTIME_TAG, "") if launch is not None else ""
+        if tag.strip().isdigit():
             known.append(float(tag))
     return min(known, default=None)
 

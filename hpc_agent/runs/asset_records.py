@@ -1,6 +1,6 @@
-"""What a run's job has used, at the assets that the run has materialized (docs/efficiency.md).
+"""What a job of a run has used, at the assets that it has materialized (docs/efficiency.md).
 
-Slurm knows it when the run is over, and a materialization cannot be changed then. So it is told as
+Slurm knows it when the job is over, and a materialization cannot be changed then. So it is told as
 observations, which the UI plots beside materializations and which make nothing stale.
 """
 
@@ -26,7 +26,7 @@ MOST = 100
 class AssetRecords:
     """Observations to write, and what the run's log says of those that are not, "" for nothing.
 
-    ``assets`` are the keys of what the run has materialized, as the UI writes them.
+    ``assets`` are the keys of what the job has materialized, as the UI writes them.
     """
 
     events: Sequence[Event] = ()
@@ -42,15 +42,16 @@ async def asset_records(
     since: float | None,
     wall: Callable[[], float],
 ) -> AssetRecords:
-    """Return what is to be written of a run that is over. Raises ControlPlaneError.
+    """Return what is to be written of a job that is over. Raises ControlPlaneError.
 
-    ``since`` leaves out what earlier jobs of the run have materialized. Assets that somebody else
-    observes are left alone: whoever reads the last observation is to find his own.
+    That of a run has materialized what its run has, that of a step what its step has. ``since``
+    leaves out what earlier jobs have materialized. Assets that somebody else observes are left
+    alone: whoever reads the last observation is to find his own.
     """
     page = await assets.materializations(
         api, str(worker.run_id), deployment=worker.deployment, limit=MOST + 1
     )
-    made = _each_once(page.found, since)
+    made = _each_once([each for each in page.found if worker.step in {None, each.step}], since)
     if not made:
         return AssetRecords()
     keys = list(dict.fromkeys(each.key for each in made))
@@ -75,9 +76,10 @@ def _is_ours(labels: Sequence[str]) -> bool:
 
 
 def _event(worker: Worker, found: Efficiency, made: Materialized, *, at: float) -> Event:
+    work = "all of its run" if worker.step is None else f"step {worker.step}"
     description = (
-        f"What Slurm job {worker.job_id} used. The job executed all of its run, of which this "
-        "asset is a part."
+        f"What Slurm job {worker.job_id} used. The job executed {work}, of which this asset is a "
+        "part."
     )
     return asset_observation(
         str(worker.run_id),

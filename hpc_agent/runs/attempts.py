@@ -90,8 +90,7 @@ class RunPlanner:
         )
 
     async def _run(self, worker: Worker) -> RunToLaunch | None:
-        content = await self.store.run(lambda db: launches.find(db, str(worker.run_id)))
-        return RunToLaunch(**content) if content is not None else None
+        return await self.store.run(lambda db: launches.find(db, str(worker.run_id)))
 
 
 class Attempts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 from sqlite_utils import Database
 
@@ -112,7 +112,7 @@ class RunRequests:
         self.tracer.add(_preparation(request, run, began, wall))
 
         def write(db: Database) -> None:
-            launches.keep(db, run.run_id, request.deployment, asdict(replace(run, selection=None)))
+            launches.keep(db, run, request.deployment)
             workers.insert(db, worker)
             keep_template(db, worker, plan.spec.template, now=wall)
             for words in [*strange_tags(run.tags), *unknown, *_choices(plan.settings)]:

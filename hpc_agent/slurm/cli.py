@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 # One argument of a command may have 128 KiB (MAX_ARG_STRLEN of Linux), an id up to 20 characters.
 _JOBS_PER_SACCT = 5000
+_CANCELLED_AT_ONCE = 500
 
 
 def slurm_on_this_host(
@@ -205,6 +206,20 @@ class SlurmCli:
         await self._order(
             scancel.cancel_arguments(job_id, name=name), job_id, missing_is_error=False
         )
+
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        """Ask squeue once whose names the jobs have, and run scancel once for a few hundred."""
+        look = await self.queue()
+        found = {job.job_id: job.name for job in look.records}
+        if not look.is_complete and names.keys() - found.keys():
+            raise SchedulerUnreadableError(
+                "squeue prints lines that cannot be read, which may be those of jobs to be ended"
+            )
+        mine = [job_id for job_id, name in names.items() if found.get(job_id) == name]
+        for first in range(0, len(mine), _CANCELLED_AT_ONCE):
+            some = mine[first : first + _CANCELLED_AT_ONCE]
+            argv = scancel.cancel_all_arguments(some)
+            await self._order(argv, ", ".join(some), missing_is_error=False)
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the batch script. Raises JobNotFoundError when the controller knows no job."""

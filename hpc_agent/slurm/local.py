@@ -13,7 +13,15 @@ from pathlib import Path
 from hpc_agent.errors import SubmitRefusedError
 from hpc_agent.slurm.local_jobs import LocalJobs
 from hpc_agent.slurm.said_once import SaidOnce
-from hpc_agent.slurm.scheduler import JobRecord, Look, NodeInfo, PartitionInfo, Usage, is_called
+from hpc_agent.slurm.scheduler import (
+    JobRecord,
+    Look,
+    NodeInfo,
+    PartitionInfo,
+    Usage,
+    cancel_each,
+    is_called,
+)
 
 # As MinJobAge does for slurmctld: ended jobs stay visible in the queue for a while.
 _VISIBLE = timedelta(minutes=5)
@@ -83,6 +91,10 @@ class LocalScheduler:
     async def cancel(self, job_id: str, *, name: str | None = None) -> None:
         """End the job by SIGTERM, and by SIGKILL after the grace time."""
         await asyncio.to_thread(self._jobs.cancel, job_id, name)
+
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        """End the jobs one by one."""
+        await cancel_each(self, names)
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the script's own process."""

@@ -145,6 +145,10 @@ class PyslurmScheduler:
         if answer is None or answer.error is not None:
             await self._cli.cancel(job_id, name=name)
 
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        """End jobs by scancel, which takes many at once."""
+        await self._cli.cancel_all(names)
+
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the batch script by scancel."""
         await self._cli.signal(job_id, signal)

@@ -36,6 +36,7 @@ from hpc_agent.slurm.scheduler import (
     PartitionInfo,
     Usage,
     array_id,
+    cancel_each,
     found_in,
     is_called,
 )
@@ -201,6 +202,10 @@ class SlurmRest:
         answer = await self._ask("DELETE", f"/job/{job_id}")
         if not answer.succeeded and meaning_of(answer.error) not in _GONE:
             raise unavailable(answer)
+
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        """End the jobs one by one."""
+        await cancel_each(self, names)
 
     async def signal(self, job_id: str, signal: str) -> None:
         """Signal the batch script. Raises JobNotFoundError when there is no such job that runs.

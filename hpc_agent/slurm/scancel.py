@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def cancel_arguments(job_id: str, *, name: str | None = None) -> list[str]:
     """Build the command that ends a job in whatever state it is, with a name only if it has that.
@@ -10,6 +12,11 @@ def cancel_arguments(job_id: str, *, name: str | None = None) -> list[str]:
     (22.05 to 26.05: the filter chooses records, and tasks that wait share one).
     """
     return ["scancel", *([] if name is None else [f"--name={name}"]), job_id]
+
+
+def cancel_all_arguments(job_ids: Sequence[str]) -> list[str]:
+    """Build the command that ends jobs, and tasks of arrays, in whatever state each is."""
+    return ["scancel", *job_ids]
 
 
 def signal_arguments(job_id: str, signal: str) -> list[str]:

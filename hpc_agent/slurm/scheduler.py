@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.errors import SchedulerError, SchedulerUnavailableError
 from hpc_agent.slurm.state import JobState
 
 
@@ -255,6 +255,12 @@ class Scheduler(Protocol):
         again may be a stranger's.
         """
 
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        """End the jobs of these ids, each only when the scheduler has it under its name.
+
+        All of them are tried before one that cannot be ended raises.
+        """
+
     async def signal(self, job_id: str, signal: str) -> None:
         """Send a signal (``TERM``) to the job's batch process only."""
 
@@ -266,3 +272,15 @@ class Scheduler(Protocol):
 
     async def healthy(self) -> bool:
         """Whether the controller answers (``scontrol ping``)."""
+
+
+async def cancel_each(scheduler: Scheduler, names: Mapping[str, str]) -> None:
+    """End jobs one by one, as ``cancel_all`` of a transport without a way to end many at once."""
+    failed: SchedulerError | None = None
+    for job_id, name in names.items():
+        try:
+            await scheduler.cancel(job_id, name=name)
+        except SchedulerError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed

@@ -23,10 +23,9 @@ from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.relay.step_requests import AskedJob, Followed, JobName, StepChanges, StepStatus
 from hpc_agent.runs.template import keep_template
 from hpc_agent.steps.ending import StepEnding
-from hpc_agent.steps.launched import launched_run
 from hpc_agent.steps.planning import Step, plan_step, step_key
 from hpc_agent.steps.statuses import refused, status_of
-from hpc_agent.store import steps, workers
+from hpc_agent.store import launches, steps, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
@@ -66,7 +65,7 @@ class Desk:
     async def submit(self, identity: JobIdentity, jobs: Sequence[AskedJob]) -> list[StepStatus]:
         """See StepDesk.submit. Some at a time: each part is written down before the next begins."""
         run_id = str(identity.run_id)
-        run = await self.store.run(lambda db: launched_run(db, run_id))
+        run = await self.store.run(lambda db: launches.find(db, run_id))
         if run is None:
             words = "the agent knows nothing of how its run was launched"
             return [refused(job, words) for job in jobs]

@@ -1,11 +1,10 @@
-"""The run that a step belongs to, as it was launched."""
+"""What a run has asked for as a step, as it was kept."""
 
 from __future__ import annotations
 
 from pydantic import ConfigDict, ValidationError
 from sqlite_utils import Database
 
-from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
 from hpc_agent.relay.step_requests import AskedJob, AskedStep
 from hpc_agent.steps.planning import Step
@@ -27,18 +26,12 @@ class _KeptJob(AskedJob):
     steps: list[_KeptStep]  # type: ignore[assignment]  # nobody adds to it
 
 
-def launched_run(db: Database, run_id: str) -> RunToLaunch | None:
-    """Return a run as the control plane launched it, None when that is not known any more."""
-    content = launches.find(db, run_id)
-    return RunToLaunch(**content) if content is not None else None
-
-
 def asked_step(db: Database, worker: Worker) -> Step | None:
     """Return what a run has asked for, None when that is not known any more.
 
     Raises ConfigError when it is kept in a way that this version cannot read.
     """
-    run, content = launched_run(db, str(worker.run_id)), steps.request(db, worker.key)
+    run, content = launches.find(db, str(worker.run_id)), steps.request(db, worker.key)
     if run is None or content is None:
         return None
     try:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, replace
 
+from pydantic import TypeAdapter, ValidationError
 from sqlite_utils import Database
 
+from hpc_agent.dagster_plus.requests import RunToLaunch
 
-def keep(db: Database, run_id: str, deployment: str, arguments: Mapping[str, Any]) -> None:
-    """Keep what LAUNCH_RUN said of a run; purged with the last of its jobs."""
+# Fields that only another version knows are not read.
+_KEPT = TypeAdapter(RunToLaunch)
+
+
+def keep(db: Database, run: RunToLaunch, deployment: str) -> None:
+    """Keep what LAUNCH_RUN said of a run, without its selection; purged with its last job."""
+    kept = asdict(replace(run, selection=None))
     db.execute(
         "INSERT OR REPLACE INTO launches (run_id, deployment, arguments) VALUES (?, ?, ?)",
-        [run_id, deployment, json.dumps(arguments)],
+        [run.run_id, deployment, json.dumps(kept)],
     )
 
 
-def find(db: Database, run_id: str) -> dict[str, Any] | None:
-    """Return the arguments with which a run was launched."""
+def find(db: Database, run_id: str) -> RunToLaunch | None:
+    """Return a run as it was launched.
+
+    None when that is not known any more, or was kept so that this version cannot read it.
+    """
     row = db.execute("SELECT arguments FROM launches WHERE run_id = ?", [run_id]).fetchone()
-    return json.loads(row[0]) if row else None
+    try:
+        return _KEPT.validate_json(row[0]) if row else None
+    except ValidationError:
+        return None
 
 
 def forget(db: Database, run_id: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -39,12 +41,13 @@ class Submission:
     jobs: tuple[Job, ...]
 
 
-def single(db: Database, now: float, limit: int = 100) -> list[str]:
-    """Return intents that are due and like no other, oldest first."""
+def single(db: Database, now: float, limit: int = 100, *, held: Collection[str] = ()) -> list[str]:
+    """Return intents that are due and like no other, oldest first, but for those ``held`` back."""
+    others, keys = _but(held)
     found = db.execute(
         f"SELECT key FROM workers WHERE {_INTENT} AND not_before <= ? AND pack_key IS NULL "  # noqa: S608
-        f"AND likeness IS NULL{pauses.condition(db)} ORDER BY created_at LIMIT ?",
-        [now, limit],
+        f"AND likeness IS NULL{pauses.condition(db)}{others} ORDER BY created_at LIMIT ?",
+        [now, *keys, limit],
     )
     return [key for (key,) in found]
 
@@ -58,29 +61,39 @@ def next_due(db: Database, now: float) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-def due(db: Database, now: float) -> list[Alike]:
-    """Return the likenesses of which intents are due, the oldest first."""
+def due(db: Database, now: float, *, held: Collection[str] = ()) -> list[Alike]:
+    """Return the likenesses of which intents are due, the oldest first, but for those ``held``."""
+    others, keys = _but(held)
     found = db.execute(
         "SELECT likeness, count(*), min(max(created_at, not_before)) FROM workers "  # noqa: S608
-        f"WHERE {_DUE} IS NOT NULL{pauses.condition(db)} "
+        f"WHERE {_DUE} IS NOT NULL{pauses.condition(db)}{others} "
         "GROUP BY likeness ORDER BY min(created_at)",
-        [now],
+        [now, *keys],
     )
     return [Alike(*row) for row in found]
 
 
 def take(
-    db: Database, likeness: str, array_key: str, *, limit: int, now: float, first: int = 0
+    db: Database,
+    likeness: str,
+    array_key: str,
+    *,
+    limit: int,
+    now: float,
+    first: int = 0,
+    held: Collection[str] = (),
 ) -> list[Worker]:
     """Note that these intents are about to be submitted: as one array, or a single one as it is.
 
-    They are the oldest that are due, at most ``limit``; the order is that of the array's tasks.
+    They are the oldest that are due and not ``held`` back, at most ``limit``; the order is that of
+    the array's tasks.
     ``first`` is the index of the first of them in an array that others have been taken for.
     """
+    others, keys = _but(held)
     found = db.execute(
-        f"SELECT key FROM workers WHERE {_DUE} = ?{pauses.condition(db)} "  # noqa: S608
+        f"SELECT key FROM workers WHERE {_DUE} = ?{pauses.condition(db)}{others} "  # noqa: S608
         "ORDER BY created_at, rowid LIMIT ?",
-        [now, likeness, limit],
+        [now, likeness, *keys, limit],
     ).fetchall()
     return [
         begin(db, key, now=now, array_key=array_key, index=index)
@@ -149,3 +162,10 @@ def submission(db: Database, key: str) -> Submission | None:
         workers=tuple(open_ones),
         jobs=tuple(known),
     )
+
+
+def _but(held: Collection[str]) -> tuple[str, list[str]]:
+    """Return what SQL on workers must ask for besides, so that none of these is found."""
+    if not held:
+        return "", []
+    return " AND key NOT IN (SELECT value FROM json_each(?))", [json.dumps(list(held))]

@@ -117,13 +117,22 @@ def control_plane() -> Iterator[FakeControlPlane]:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, control_plane: FakeControlPlane) -> AsyncIterator[Bench]:
+def settings() -> dict[str, Any]:
+    """What agent.yaml has besides; tests that want something give it by parametrize."""
+    return {}
+
+
+@pytest.fixture
+async def bench(
+    tmp_path: Path, control_plane: FakeControlPlane, settings: dict[str, Any]
+) -> AsyncIterator[Bench]:
     config = parse_config(
         {
             "control_plane": {"url": control_plane.url},
             "work_dir": str(tmp_path / "work"),
             "home": str(tmp_path / "home"),
             "environment": {"python": "/usr/bin/python3"},
+            **settings,
         },
         source="test",
     )

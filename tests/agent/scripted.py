@@ -38,6 +38,7 @@ class ScriptedScheduler:
     up: bool = True
     submitted: list[Path] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    cancel_calls: int = 0
     signalled: list[tuple[str, str]] = field(default_factory=list)
     searches: int = 0
     usage_queries: int = 0
@@ -122,9 +123,13 @@ class ScriptedScheduler:
         return Look(records=tuple(each for each in self.found if is_called(each, comment)))
 
     async def cancel(self, job_id: str, *, name: str | None = None) -> None:
-        if job_id in self.uncancellable:
-            raise SchedulerUnavailableError(f"scancel {job_id}: no answer")
-        self.cancelled.append(job_id)
+        await self.cancel_all({job_id: name or ""})
+
+    async def cancel_all(self, names: Mapping[str, str]) -> None:
+        self.cancel_calls += 1
+        self.cancelled += [job_id for job_id in names if job_id not in self.uncancellable]
+        if self.uncancellable & names.keys():
+            raise SchedulerUnavailableError(f"scancel {', '.join(names)}: no answer")
 
     async def signal(self, job_id: str, signal: str) -> None:
         self.signalled.append((job_id, signal))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -52,9 +51,7 @@ class Story:
             tags=tags,
             code_origin={"repository_origin": {}},
         )
-        await self.bench.context.store.run(
-            lambda db: launches.keep(db, RUN_ID, "prod", asdict(run))
-        )
+        await self.bench.context.store.run(lambda db: launches.keep(db, run, "prod"))
         running = {
             "phase": Phase.RUNNING,
             "job_id": "7",

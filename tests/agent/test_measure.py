@@ -14,6 +14,7 @@ from hpc_agent.runs.asset_records import MOST
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import WorkerKind
 from tests.agent.conftest import Bench
 
 ENDED: dict[str, Any] = {
@@ -28,10 +29,12 @@ ENDED: dict[str, Any] = {
 USED = Usage(allocated_cpus=2, cpu_seconds=90.0, nodes=1)
 
 
-def materialized(name: str, partition: str | None = None, at: float = 950.0) -> dict[str, Any]:
+def materialized(
+    name: str, partition: str | None = None, at: float = 950.0, step: str = "op"
+) -> dict[str, Any]:
     """A record of a run's log, as the control plane returns it."""
     made: dict[str, Any] = {"asset_key": {"path": [name]}, "partition": partition}
-    event = json.dumps({"event_specific_data": {"materialization": made}})
+    event = json.dumps({"step_key": step, "event_specific_data": {"materialization": made}})
     return {"eventLogEntry": {"timestamp": at, "dagsterEvent": event}}
 
 
@@ -212,6 +215,52 @@ async def test_another_attempt_has_what_it_has_materialized_itself(bench: Bench)
     bench.clock.now += 10
     await MeasureLoop(bench.context).step()
     assert [name for name, _, _ in await observations(bench)] == ["after"]
+
+
+async def test_assets_of_a_step_have_what_its_own_job_used(bench: Bench) -> None:
+    """While the run goes on; the run worker's own job says nothing of them."""
+    knows(bench, materialized("a", step="fit"), materialized("b", step="plot"), over=[])
+    fit = {"kind": WorkerKind.STEP, "step": "fit", "run_id": "run of run-1", "job_id": "8"}
+    await bench.add("stp-1", **(ENDED | fit))
+    await bench.add("run-1", **ENDED)
+    bench.scheduler.used = {"7": USED, "8": USED}
+    bench.clock.now += 10
+    measure = MeasureLoop(bench.context)
+    await measure.step()
+    ((name, _, entries),) = await observations(bench)
+    assert (name, entries["dagster-hpc/job"]) == ("a", "8")
+    knows(bench, materialized("a", step="fit"))
+    bench.clock.now += 30
+    await measure.step()
+    assert len(await observations(bench)) == 1
+
+
+@pytest.mark.parametrize("more", [{"attempt": 2}, {"step_attempt": 1}])
+async def test_step_that_was_tried_again_has_what_it_has_made_itself(
+    bench: Bench, more: dict[str, int]
+) -> None:
+    """By the agent or by Dagster: the job before it was another."""
+    knows(
+        bench,
+        materialized("before", at=905.0, step="fit"),
+        materialized("after", at=950.0, step="fit"),
+    )
+    await bench.add(**(ENDED | {"kind": WorkerKind.STEP, "step": "fit"} | more))
+    bench.scheduler.used["7"] = USED
+    bench.clock.now += 10
+    await MeasureLoop(bench.context).step()
+    assert [name for name, _, _ in await observations(bench)] == ["after"]
+
+
+async def test_steps_of_seconds_tell_no_asset(bench: Bench) -> None:
+    """A run may have thousands of them, and each would ask and write."""
+    knows(bench, materialized("a", step="fit"))
+    short = {"kind": WorkerKind.STEP, "step": "fit", "started_at": 970.0}
+    await bench.add(**(ENDED | short))
+    bench.scheduler.used["7"] = USED
+    bench.clock.now += 10
+    await MeasureLoop(bench.context).step()
+    assert await observations(bench) == []
 
 
 async def test_assets_wait_for_the_end_of_their_run(bench: Bench) -> None:

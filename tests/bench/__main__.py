@@ -13,7 +13,7 @@ from typing import Any
 from hpc_agent.demo.cluster import ClusterChoice, choose_cluster
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
-from tests.bench import looks, scale, single, steps, transactions
+from tests.bench import events, looks, scale, single, steps, transactions
 from tests.bench.peers import extent, page, report, session, table
 
 SETTINGS = {
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures |= on_a_stack(options, say)
     if options.part in {"all", "store"}:
         figures |= of_store(say)
+    if options.part in {"all", "events"}:
+        figures |= of_events(say)
     if options.part in {"all", "peers"}:
         measured = session.measure(
             extent.FULL if options.scale == "full" else extent.QUICK, say, only=options.only
@@ -63,10 +65,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--part",
-        choices=["all", "store", "steps", "peers"],
+        choices=["all", "store", "steps", "events", "peers"],
         default="all",
         help="store: what the state database and looks into it cost, without Slurm; "
         "steps: what it costs that a run asks for jobs, beside a bare job array; "
+        "events: what it costs to store an event through the gateway, without Slurm; "
         "peers: all of it beside what a user would pick instead",
     )
     made.add_argument(
@@ -163,6 +166,13 @@ def of_store(say: Narrator) -> dict[str, Any]:
             **looks.looks(directory / "looks"),
             "transactions": transactions.transactions(directory / "transactions"),
         }
+
+
+def of_events(say: Narrator) -> dict[str, Any]:
+    """Take the measurements of the gateway's event writes, which need no cluster."""
+    say("Events through the gateway and past it, on SQLite and on PostgreSQL")
+    with tempfile.TemporaryDirectory(prefix="hpc-bench-events-") as path:
+        return dict(events.events(Path(path)))
 
 
 def show(figures: Mapping[str, Any], json_file: str | None) -> None:

@@ -33,6 +33,7 @@ from hpc_agent.store.database import Store
 from hpc_agent.store.news import Topic
 from hpc_agent.store.outbox import Outbox
 from hpc_agent.store.phases import FINAL, Phase
+from hpc_agent.store.step_bounds import StepBounds
 from hpc_agent.store.workers import Worker
 from hpc_agent.workers import intents
 from hpc_agent.workers.changes import Changes, Signature
@@ -125,7 +126,7 @@ async def _forget(store: TimedStore) -> None:
 
 async def _take_array(store: TimedStore) -> list[Worker]:
     key = f"arr-{time.monotonic_ns()}"
-    return await take_alike(store, LIKENESS, key, size=_ARRAY, now=time.time())
+    return await take_alike(store, StepBounds(), LIKENESS, key, size=_ARRAY, now=time.time())
 
 
 async def _take(store: TimedStore) -> None:

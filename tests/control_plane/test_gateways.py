@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from dagster._core.remote_representation.external_data import JobDataSnap
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._grpc.types import StartRunResult
 from dagster_cloud.api.dagster_cloud_api import (
     DagsterCloudApi,
@@ -289,3 +291,26 @@ def test_gateways_sign_upload_addresses_alike(shared_url: str) -> None:
     assert Settings(one).url_key() == Settings(two).url_key()
     one.close()
     two.close()
+
+
+def session_of(gateway: Gateway) -> int:
+    """Return the process that answers Dagster's storage of events in PostgreSQL."""
+    log = gateway.services.instance.event_log_storage
+    assert isinstance(log, SqlEventLogStorage)
+    with log.index_connection() as connection:
+        return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+async def test_storages_keep_their_connections(gateways: tuple[Gateway, Gateway]) -> None:
+    """To connect takes longer than to store an event; a connection that breaks fails one call."""
+    one, two = gateways
+    session = await asyncio.to_thread(session_of, one)
+    assert await asyncio.to_thread(session_of, one) == session
+
+    with one.services.database.write() as connection:
+        connection.execute(sa.select(sa.func.pg_terminate_backend(session)))
+    with pytest.raises(sa.exc.OperationalError):
+        await asyncio.to_thread(session_of, one)
+
+    assert await asyncio.to_thread(session_of, one) != session
+    assert await asyncio.to_thread(session_of, two) != session

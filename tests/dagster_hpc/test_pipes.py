@@ -1,9 +1,7 @@
 """Commands as jobs of an op, here as child processes: what they report, and how they end."""
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from dagster_hpc.commands.checkpoint import Checkpoint
 from dagster_hpc.commands.pipes import PipesSlurmClient
 from dagster_hpc.options import SlurmOptions
 
-import dagster_hpc
 from tests.dagster_hpc.events import checks, failure, materializations, messages, plain
 from tests.dagster_hpc.programs import REPORTS, bash
 
@@ -133,21 +130,6 @@ def test_r_reports(instance: dg.DagsterInstance) -> None:
     assert metadata["note"] == 'a "q" \\\n\tb'
     assert metadata["out"] == "a.txt"
     assert checks(instance, result.run_id) == [("is_whole", True)]
-
-
-def test_bash_helper_is_quiet_without_dagster(tmp_path: Path) -> None:
-    """A script that reports runs by hand as well."""
-    helper = Path(dagster_hpc.__file__).parent / "commands" / "languages" / "dagster_pipes.sh"
-    command = bash("dagster_log info x; dagster_materialize; dagster_context partition_key none")
-    done = subprocess.run(
-        command,
-        env={**os.environ, "DAGSTER_HPC_PIPES_SH": str(helper)},
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    assert (done.stdout, done.stderr) == ("none\n", "")
 
 
 def test_command_without_pipes_makes_its_asset(instance: dg.DagsterInstance) -> None:

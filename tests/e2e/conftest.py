@@ -75,9 +75,9 @@ def on_slurm(slurm_cluster: SlurmCluster) -> ClusterChoice:
     return choice_of(slurm_cluster)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(on_slurm: ClusterChoice) -> Iterator[Stack]:
-    """A stack on Slurm that the tests of a session share; each uses runs of its own."""
+    """A stack on Slurm that the tests here share; each uses runs of its own."""
     settings = {
         "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
         # Longer than the tests take: by the partition's default, servers would hand over meanwhile.

@@ -24,6 +24,8 @@ from tests.e2e.conftest import running_stack
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 CALLERS = 3
+# There is always a call on its way, and the machine has time for something else.
+PAUSE_SECONDS = 0.05
 EVALUATE = """mutation ($schedule: ScheduleSelector!) {
   scheduleDryRun(selectorData: $schedule, timestamp: 1764000000) {
     __typename
@@ -48,12 +50,12 @@ class Load:
 
 @contextmanager
 def under_load(known: Webserver) -> Iterator[Load]:
-    """Let several callers evaluate a schedule in the code server without a pause."""
+    """Let several callers evaluate a schedule in the code server again and again."""
     load, stop = Load(), threading.Event()
 
     def call() -> None:
         webserver = Webserver(known.url, token=known.token, ca=known.ca)
-        while not stop.is_set():
+        while not stop.wait(PAUSE_SECONDS):
             try:
                 answer = webserver.query(EVALUATE, {"schedule": SCHEDULE})["scheduleDryRun"]
             except HpcAgentError as error:
@@ -93,19 +95,18 @@ def short_lived(on_slurm: ClusterChoice) -> Iterator[Stack]:
         yield started
 
 
-def test_no_call_fails_while_servers_hand_over(short_lived: Stack) -> None:
-    """Two successors take over under load, and no server comes to the end of its time."""
+def test_no_call_fails_while_a_server_hands_over(short_lived: Stack) -> None:
+    """A successor takes over under load, and the server does not come to the end of its time."""
     stack = short_lived
 
-    def handed_over_twice() -> bool:
-        done = [job for job in servers(stack) if job["phase"] == "ended"]
-        return len(done) >= 2
+    def has_handed_over() -> bool:
+        return any(job["phase"] == "ended" for job in servers(stack))
 
     with under_load(stack.webserver) as load:
         wait_for(
             "the code server does not hand over",
-            handed_over_twice,
-            seconds=420,
+            has_handed_over,
+            seconds=240,
             alive=[stack.agent, stack.control_plane],
         )
     assert load.failures == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -15,7 +15,6 @@ from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.pools import PoolsLoop
 from hpc_agent.agent.submit import SubmitLoop
-from hpc_agent.config import AgentConfig
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.pools.desk import Desk
 from hpc_agent.relay.app import RelayApp
@@ -99,13 +98,16 @@ class Pooling:
 
 
 @pytest.fixture
-async def pooling(bench: Bench) -> AsyncIterator[Pooling]:
-    content = bench.context.config.model_dump(mode="json", exclude_unset=True) | {
+def settings() -> dict[str, Any]:
+    return {
         "pools": {POOL: {"options": {"cpus-per-task": 4, "time": "1:00:00"}, "max": 2}},
         "locations": {"here": {"pool": POOL}},
     }
-    context = replace(bench.context, config=AgentConfig.model_validate(content))
-    bench = replace(bench, context=context)
+
+
+@pytest.fixture
+async def pooling(bench: Bench) -> AsyncIterator[Pooling]:
+    context = bench.context
     reports = JobReports(context, TOKENS, spooled=lambda _: False)
     desk = Desk(
         config=context.config, store=context.store, changes=context.changes, clock=bench.clock

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.store import launches, pools
@@ -76,9 +74,7 @@ async def test_nothing_is_started_for_what_takes_too_long(pooling: Pooling) -> N
         tags={"dagster/max_runtime": "7200"},
         code_origin={},
     )
-    await pooling.bench.context.store.run(
-        lambda db: launches.keep(db, launch.run_id, "prod", asdict(launch))
-    )
+    await pooling.bench.context.store.run(lambda db: launches.keep(db, launch, "prod"))
     await pooling.loop.step()
     assert await pooling.allocations() == []
     assert (await pooling.bench.job(run(1))).placement is Placement.JOB

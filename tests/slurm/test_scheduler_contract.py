@@ -233,6 +233,46 @@ async def test_a_task_is_cancelled_by_its_name_and_its_neighbours_are_not(
     assert waiting & tasks == tasks - {task_id(array, 1)}
 
 
+async def test_many_are_cancelled_at_once_each_by_its_own_name(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript
+) -> None:
+    """Those with another name, those that are gone and their neighbours are no reason to stop."""
+    script = write_script("sleep 300")
+    mine = {}
+    for name in ("hpc-agent:one", "hpc-agent:a, b", "hpc-agent:left", "hpc-agent:over"):
+        job_id = await scheduler.submit(script, name=name, comment="c")
+        submitted.append(job_id)
+        mine[job_id] = name
+    one, other, left, over = mine
+    await scheduler.cancel(over)
+    await until_final(scheduler, over)
+    unknown = "987654" if scheduler.name == "slurm" else "local-987654"
+    await scheduler.cancel_all({**mine, left: "hpc-agent:another", unknown: "n"})
+    for job_id in (one, other):
+        assert (await until_final(scheduler, job_id)).state is JobState.CANCELLED
+    assert not _the(left, await scheduler.queue()).state.is_final
+
+
+async def test_tasks_are_cancelled_at_once_and_their_neighbours_are_not(
+    scheduler: Scheduler, submitted: list[str], write_script: WriteScript
+) -> None:
+    """Some of an array that waits, beside a job."""
+    if await scheduler.max_array_size() < 2:
+        pytest.skip("this scheduler has no arrays")
+    script = write_script("sleep 300", options=("--hold",))
+    array = await scheduler.submit_array(script, name="hpc-agent:all", comment="c", size=5)
+    alone = await scheduler.submit(script, name="hpc-agent:alone", comment="c")
+    submitted += [array, alone]
+    chosen = {task_id(array, index): "hpc-agent:all" for index in (1, 3)}
+    stranger = {task_id(array, 2): "hpc-agent:another"}
+    await scheduler.cancel_all({**chosen, **stranger, alone: "hpc-agent:alone"})
+    look = await scheduler.queue()
+    waiting = {job.job_id for job in look.records if job.state is JobState.PENDING}
+    assert waiting & {*(task_id(array, index) for index in range(5)), alone} == {
+        task_id(array, index) for index in (0, 2, 4)
+    }
+
+
 async def test_an_array_is_cancelled_by_its_name_as_a_whole(
     scheduler: Scheduler, submitted: list[str], write_script: WriteScript
 ) -> None:

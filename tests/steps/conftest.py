@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -26,9 +26,9 @@ from hpc_agent.steps.desk import Desk
 from hpc_agent.store import launches, steps, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
-from tests.agent.conftest import Bench, bench, control_plane
+from tests.agent.conftest import Bench, bench, control_plane, settings
 
-__all__ = ["bench", "control_plane"]
+__all__ = ["bench", "control_plane", "settings"]
 
 RUN_ID = "0b36e4e1-7a2c-4b0d-9c3f-0e6f8e1d2c3b"
 RUNNER = run_key(RUN_ID)
@@ -103,7 +103,7 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         tags={"dagster-hpc/account": "physics", "dagster-hpc/mem": "1G"},
         code_origin={"repository_origin": {}},
     )
-    await context.store.run(lambda db: launches.keep(db, RUN_ID, "prod", asdict(run)))
+    await context.store.run(lambda db: launches.keep(db, run, "prod"))
     await bench.add(RUNNER, phase=Phase.RUNNING, job_id="7", started_at=990.0, run_id=RUN_ID)
     await bench.add(
         "srv-1", kind=WorkerKind.CODE_SERVER, phase=Phase.RUNNING, job_id="8", run_id=None

@@ -191,9 +191,9 @@ async def test_nonsense_is_refused_in_words(asking: Asking, asked: Any, words: s
     assert await asking.bench.context.store.run(lambda db: steps.count(db, RUN_ID)) == 0
 
 
+@pytest.mark.parametrize("settings", [{"steps": {"max_per_run": 3}}])
 async def test_run_has_a_most(asking: Asking) -> None:
     """So that a loop in user code fills neither the disk nor the queue."""
-    asking.bench.context.config.steps.__dict__["max_per_run"] = 3
     statuses = await asking.submit(*(a_step(f"s{number}") for number in range(5)))
     assert [status["phase"] for status in statuses] == ["waiting"] * 3 + ["ended"] * 2
     assert "steps.max_per_run" in statuses[4]["message"]
@@ -346,9 +346,9 @@ async def test_run_that_is_over_gets_no_further_attempt(asking: Asking) -> None:
     assert worker.concluded_at is not None
 
 
+@pytest.mark.parametrize("settings", [{"steps": {"max_per_run": 1}}])
 async def test_what_is_refused_leaves_no_directory(asking: Asking) -> None:
     """The bound is asked for before anything is written."""
-    asking.bench.context.config.steps.__dict__["max_per_run"] = 1
     jobs = asking.bench.context.preparation.work.jobs
     await asking.submit(*(a_step(f"s{number}") for number in range(5)))
     assert len(list(jobs.glob("stp-*"))) == 1
@@ -386,9 +386,39 @@ async def test_array_of_a_run_that_is_over_is_ended_by_one_order(asking: Asking)
     await asking.post("/cancel", {"jobs": names[:2]})
     await loop.step()
     assert sorted(asking.bench.scheduler.cancelled) == ["20_0", "20_1"]
+    assert asking.bench.scheduler.cancel_calls == 1
     await asking.bench.context.store.run(
         lambda db: db.execute("UPDATE jobs SET is_over = 1 WHERE cancelled_at IS NOT NULL")
     )
     await asking.post("/cancel", {"jobs": names[2:]})
     await loop.step()
     assert asking.bench.scheduler.cancelled[2:] == ["20"]
+
+
+async def test_steps_of_a_run_that_are_not_alike_are_ended_by_one_order(asking: Asking) -> None:
+    """Each has a name of its own; those of another run are not waited for."""
+    names = [f"s{number}" for number in range(8)]
+    for number, name in enumerate(names):
+        await asking.submit(a_step(name, tags={"dagster-hpc/time": str(number + 1)}))
+    await asking.submitted(*(str(number) for number in range(30, 38)))
+    loop = CancelLoop(asking.bench.context)
+    await asking.post("/cancel", {"jobs": [{"name": name} for name in names]})
+    await loop.step()
+    assert sorted(asking.bench.scheduler.cancelled) == [str(number) for number in range(30, 38)]
+    assert asking.bench.scheduler.cancel_calls == 1
+
+
+async def test_step_that_cannot_be_ended_keeps_no_other(asking: Asking) -> None:
+    """It is tried again."""
+    for number, name in enumerate(["a", "b"]):
+        await asking.submit(a_step(name, tags={"dagster-hpc/time": str(number + 1)}))
+    await asking.submitted("30", "31")
+    scheduler = asking.bench.scheduler
+    scheduler.uncancellable = {"30"}
+    loop = CancelLoop(asking.bench.context)
+    await asking.post("/cancel", {"jobs": [{"name": "a"}, {"name": "b"}]})
+    await loop.step()
+    assert scheduler.cancelled == ["31"]
+    scheduler.uncancellable = set()
+    await loop.step()
+    assert "30" in scheduler.cancelled

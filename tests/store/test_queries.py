@@ -30,6 +30,7 @@ from hpc_agent.store import (
 )
 from hpc_agent.store.phases import FINAL, LIVE, Phase
 from hpc_agent.store.schema import MIGRATIONS
+from hpc_agent.store.step_bounds import StepBounds
 from hpc_agent.store.workers import Worker
 
 CONCLUDED = 5000
@@ -46,6 +47,7 @@ ASKED_BY_LOOPS: dict[str, Ask] = {
     "submit: due": lambda db: submissions.due(db, NOW),
     "submit: next due": lambda db: submissions.next_due(db, 1.0),
     "submit: take": lambda db: submissions.take(db, "like", "arr-new", limit=2, now=NOW),
+    "submit: no room": lambda db: StepBounds(of_others=2).held_back(db, NOW),
     "submit: to be told": lambda db: submissions.to_be_told(db, "like", "words", 10),
     "submit: like": lambda db: submissions.like(db, "like"),
     "submit: nodes": lambda db: node_faults.to_avoid(db, 0.0),
@@ -125,6 +127,7 @@ ALL = ASKED_BY_LOOPS | ASKED_ABOUT_ONE
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) "
 LIFE = {
     "due": "'intent', 'run_worker'",
+    "step": "'intent', 'step'",
     "unsure": "'submitting', 'run_worker'",
     "queued": "'queued', 'run_worker'",
     "running": "'running', 'run_worker'",

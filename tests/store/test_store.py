@@ -19,7 +19,7 @@ from hpc_agent.store.filesystem import filesystem_type
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
-from tests.workers import a_worker, put
+from tests.workers import a_launch, a_worker, put
 
 
 @pytest.fixture
@@ -168,11 +168,11 @@ async def test_what_is_long_over_is_forgotten(store: Store) -> None:
     over = {"phase": Phase.ENDED, "job_id": "7", "array_key": "arr-1"}
 
     def live(db: Database) -> list[set[str]]:
-        launches.keep(db, "r", "prod", {})
+        launches.keep(db, a_launch("r"), "prod")
         put(db, a_run_worker("run-1", run_id="r", concluded_at=long_ago, **over))
         put(db, a_run_worker("run-2", run_id="r", concluded_at=now - 1, **over))
         first = workers.purge(db, now - workers.KEEP_CONCLUDED_SECONDS)
-        assert launches.find(db, "r") == {}
+        assert launches.find(db, "r") is not None
         second = workers.purge(db, now)
         assert launches.find(db, "r") is None
         return [set(first), set(second)]
@@ -186,7 +186,7 @@ async def test_steps_are_forgotten_after_their_run(store: Store) -> None:
     of_step = over | {"kind": WorkerKind.STEP, "step": "fit"}
 
     def live(db: Database) -> None:
-        launches.keep(db, "r", "prod", {})
+        launches.keep(db, a_launch("r"), "prod")
         put(db, a_run_worker("run-1", **over))
         put(db, a_run_worker("run-2", **over | {"attempt": 2, "concluded_at": 5.0}))
         put(db, a_run_worker("fit-1", **of_step))

@@ -81,21 +81,22 @@ def _fork_once() -> None:
 
 
 def _words_of_threads(watch: ThreadWatch) -> str:
-    """Name the modules: of Python's own threads by what they run, of others by when they came."""
-    names = {
-        _module_of(thread)
+    """Name the modules while which were imported threads came, and what runs in Python's own."""
+    running = {
+        _name_of(thread)
         for thread in threading.enumerate()
         if thread is not threading.main_thread()
     }
-    return "its imports started %d threads: %s" % (
+    return "its imports started %d threads, in %s%s" % (
         _threads() - 1,
-        ", ".join(sorted(names or set(watch.during))) or "nobody knows where",
+        ", ".join(watch.during) or "nobody knows which",
+        " (%s)" % ", ".join(sorted(running)) if running else "",
     )
 
 
-def _module_of(thread: threading.Thread) -> str:
-    target = getattr(thread, "_target", None)
-    return str(getattr(target, "__module__", None) or type(thread).__module__)
+def _name_of(thread: threading.Thread) -> str:
+    run = getattr(thread, "_target", None) or type(thread)
+    return "%s.%s" % (run.__module__, getattr(run, "__qualname__", "?"))
 
 
 def _has_channel() -> bool:

@@ -7,10 +7,12 @@ import time
 from typing import Optional
 
 from .messages import Message
-from .work import REFUSED
+from .work import REFUSED, WAS_LEAVING
 
 # The agent may have forgotten an allocation for a moment only, as when it starts.
 _REFUSED_SECONDS = 60.0
+# For telling the agent of the end, whether it answers or not.
+_FAREWELL_SECONDS = 5.0
 
 
 class Stay:
@@ -21,6 +23,8 @@ class Stay:
         self._idle_seconds = idle_seconds
         self._idle_since = time.monotonic()
         self._refused_since: Optional[float] = None
+        self._over_since = 0.0
+        self._is_told = False
         self.reason = ""
         """Why it ends, "" as long as it does not."""
 
@@ -28,6 +32,12 @@ class Stay:
     def is_over(self) -> bool:
         """Whether nothing more is to be taken."""
         return bool(self.reason)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the agent knows that it is over, or has had the time to."""
+        waited = time.monotonic() - self._over_since
+        return self.is_over and (self._is_told or waited > _FAREWELL_SECONDS)
 
     def note_signal(self, number: int) -> None:
         """Leave on a signal: the walltime warning, or whoever ends the job."""
@@ -39,6 +49,7 @@ class Stay:
             self._refused_since = self._refused_since or time.monotonic()
             return
         self._refused_since = None
+        self._is_told = bool(answer.get(WAS_LEAVING))
         if "idle_seconds" in answer:
             self._idle_seconds = float(answer["idle_seconds"])
         if answer.get("is_leaving"):
@@ -55,4 +66,6 @@ class Stay:
             self._leave("the agent does not know the allocation any more")
 
     def _leave(self, reason: str) -> None:
-        self.reason = self.reason or reason
+        if not self.is_over:
+            self.reason = reason
+            self._over_since = time.monotonic()

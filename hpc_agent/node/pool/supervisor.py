@@ -98,7 +98,7 @@ class _Turns:
 
     def run(self) -> str:
         """Return why it ended, once the last member is over."""
-        while not (self._stay.is_over and not self._members.held):
+        while self._members.held or not self._stay.may_end:
             self._tell()
             received = signals.wait(_LOOK_SECONDS)
             if received in signals.TERMINATING:
@@ -111,7 +111,6 @@ class _Turns:
             self._members.answer(self._offer)
             self._templates.turn(self._told["slots"] - len(held))
             self._stay.look(is_busy=bool(held))
-        self._tell()
         return self._stay.reason
 
     def _tell(self) -> None:

@@ -1,8 +1,8 @@
 """A template: a process of the user's Python that has imported their code, and has workers.
 
-``python node.pyz --template FILE``. FILE tells, in JSON: ``link``, a socket to the supervisor, and
-``listener``, to which slot programs connect for a worker each; ``start``, ``code_origin`` and
-``working_directory`` as in the specification.
+``python node.pyz --template FILE``. FILE, which is removed, tells in JSON: ``link``, a socket to
+the supervisor, and ``listener``, to which slot programs connect for a worker each; ``start``,
+``code_origin``, ``working_directory`` and ``dagster_yaml`` as in the specification.
 
 Of a template that can be forked comes a worker for each connection. One that cannot is a spare: it
 takes one connection, and becomes its worker itself.
@@ -26,6 +26,7 @@ from ..spec import SPARE
 from . import worker
 from .descriptors import opened
 from .guardian import end_with, guard
+from .mark import room
 from .messages import Closed, Message, receive, send
 from .obstacles import obstacle, watched_imports
 from .warming import warm
@@ -40,6 +41,9 @@ def run(path: str) -> int:
     """Serve as the file says until the supervisor closes its side."""
     with open(path, encoding="utf-8") as file:
         settings = json.load(file)
+    os.unlink(path)
+    for name in room():
+        del os.environ[name]
     link = socket.socket(fileno=settings["link"])
     listener = socket.socket(fileno=settings["listener"])
     for sock in (link, listener):

@@ -16,6 +16,7 @@ from ..child import before_exec
 from ..journal import log
 from ..spec import SPARE, TemplateSpec
 from . import template as inside
+from .mark import room
 from .messages import Closed, Message, receive_now
 
 WARMING = "warming"
@@ -89,9 +90,8 @@ class Template:
     def __init__(self, spec: TemplateSpec, directory: str, environment: Dict[str, str]) -> None:
         self._spec = spec
         self._start = spec.start
-        self._settings = os.path.join(directory, spec.id + ".json")
         self._address = os.path.join(directory, spec.id)
-        self._environment = {**environment, **spec.environment}
+        self._environment = {**environment, **spec.environment, **room()}
         self._processes: List[_Process] = []
         self._told: Message = {}
         self._words = ""
@@ -153,9 +153,8 @@ class Template:
         for process in self._processes:
             process.close()
         self._listener.close()
-        for path in (self._address, self._settings):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(self._address)
 
     def _read(self, process: "_Process") -> None:
         with contextlib.suppress(Closed):  # its end is seen where it is waited for
@@ -207,7 +206,7 @@ class Template:
     def _begin(self) -> None:
         try:
             self._processes.append(
-                _Process(self._spec, self._start, self._settings, self._listener, self._environment)
+                _Process(self._spec, self._start, self._address, self._listener, self._environment)
             )
         except OSError as error:
             self._words = str(error)
@@ -224,7 +223,7 @@ class _Process:
         self,
         spec: TemplateSpec,
         start: str,
-        settings: str,
+        address: str,
         listener: socket.socket,
         environment: Dict[str, str],
     ) -> None:
@@ -232,6 +231,8 @@ class _Process:
         self._link, its = socket.socketpair()
         self.is_ready = False
         self.since = time.monotonic()
+        # Read and removed by the process: each has descriptors of its own.
+        settings = "%s.%s.json" % (address, os.urandom(4).hex())
         try:
             with its:
                 _write(settings, _settings(spec, start, its.fileno(), listener.fileno()))

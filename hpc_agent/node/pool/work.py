@@ -33,7 +33,9 @@ LARGEST_ANSWER = 8 << 20
 _PATIENCE = 1.0
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 15.0
+# What is passed on with an answer, or in its stead.
 REFUSED = "refused"
+WAS_LEAVING = "was_leaving"
 
 
 class Work:
@@ -120,7 +122,7 @@ class _Caller:
         pause = _FIRST_PAUSE
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._state["seen"] >= self._answered, _PATIENCE)
+                self._changed.wait_for(lambda: self._state["seen"] == self._answered, _PATIENCE)
             try:
                 self._call(WAIT_SECONDS)
                 pause = _FIRST_PAUSE
@@ -160,7 +162,7 @@ class _Caller:
         with self._changed:
             self._answered = int(answer["number"])
             with contextlib.suppress(Closed):
-                send(self._link, answer)
+                send(self._link, {**answer, WAS_LEAVING: state["is_leaving"]})
 
     def _answer(self, body: bytes) -> Dict[str, Any]:
         exchange = self._client.send(Request("POST", PATH, self._headers, body))

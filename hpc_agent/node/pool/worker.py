@@ -16,6 +16,7 @@ from typing import Any, Collection, List, NoReturn, Sequence
 
 from .. import signals
 from .descriptors import take_over
+from .mark import leave_mark
 from .messages import Message
 
 # The kernel that is out of memory ends a worker before what looks after workers (proc(5)).
@@ -52,6 +53,7 @@ def _settle(order: Message) -> None:
         os.chdir(order["directory"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    leave_mark(order["environment"])
     time.tzset()
     os.nice(order["nice"])
     if order["cpus"]:

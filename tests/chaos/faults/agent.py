@@ -228,7 +228,6 @@ FAULTS = [
         group=GROUP,
         text="kill -9 four times at random moments",
         inject=_killed_at_random,
-        short=True,
         stock=True,
     ),
     Fault(

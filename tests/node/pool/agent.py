@@ -58,11 +58,11 @@ class StandIn:
 
     def __init__(self, directory: Path) -> None:
         self.orders = Orders()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.orders))
-        self._server.daemon_threads = True
         made = load_or_create(directory, ["127.0.0.1"])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(made.certificate_file, made.key_file)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.orders))
+        self._server.daemon_threads = True
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.relay = {
             "version": 1,

@@ -91,6 +91,7 @@ class RunningPool:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root = root
+        root.mkdir(exist_ok=True)
         self.agent = StandIn(root)
         self.program = build_node_program(root / "lib")
         (root / "relay.json").write_text(json.dumps(self.agent.relay))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,17 @@ def test_killed_guardian_takes_its_worker_alone_with_it(pool: RunningPool, warm:
     assert member.exit_record()["signal"] == signal.SIGKILL
     wait_until(lambda: not is_alive(said["pid"]), "the worker lives")
     assert start(pool, warm, "exit", "0").exit_record()["exit_code"] == 0
+
+
+def test_stacks_of_a_worker_are_found(pool: RunningPool, warm: Template) -> None:
+    """By its job, as those of other jobs; not those of the template or of a neighbour."""
+    member, _ = start(pool, warm, "stay"), start(pool, warm, "stay").said()
+    worker = member.said()["pid"]
+    argv = [sys.executable, str(pool.program), "--stacks", member.key]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert shown.count("==> process") == 2  # with its daemon
+    assert f"==> process {worker}: " in shown
+    assert "secret" not in shown
 
 
 def test_killed_slot_program_leaves_nothing(pool: RunningPool, warm: Template) -> None:

@@ -9,13 +9,17 @@
 # Metadata is NAME=TEXT or NAME:TYPE=VALUE; types are those of Dagster (int, float, bool, path, url,
 # md, json, …). -a names another asset than the step's, -v a data version, -s WARN a severity.
 # Without Dagster nothing is reported, and the context has its defaults.
+#
+# There is no subshell in what reports: it has no traps, and a signal to all processes of the job would
+# end it in the middle of a report.
 
 # dagster_context NAME [DEFAULT]: prints a value of the context (run_id, partition_key, extras.NAME).
 dagster_context() {
-    local name value
+    local name value plain
     if [[ -n ${DAGSTER_HPC_EXCHANGE:-} ]]; then
         while IFS=$'\t' read -r name value; do
-            if [[ $(printf '%b' "$name") == "$1" ]]; then
+            printf -v plain '%b' "$name"
+            if [[ $plain == "$1" ]]; then
                 printf '%b\n' "$value"
                 return
             fi
@@ -26,7 +30,10 @@ dagster_context() {
 
 # dagster_log LEVEL TEXT
 dagster_log() {
-    _dagster_message log "{\"level\": $(_dagster_string "$1"), \"message\": $(_dagster_string "$2")}"
+    local level message
+    _dagster_string level "$1"
+    _dagster_string message "$2"
+    _dagster_message log "{\"level\": $level, \"message\": $message}"
 }
 
 # dagster_materialize [-a ASSET] [-v DATA_VERSION] [METADATA]…
@@ -35,13 +42,14 @@ dagster_materialize() {
     while getopts a:v: option; do
         case $option in
             a) asset=$OPTARG ;;
-            v) version=$(_dagster_string "$OPTARG") ;;
+            v) _dagster_string version "$OPTARG" ;;
             *) return 2 ;;
         esac
     done
     shift $((OPTIND - 1))
-    metadata=$(_dagster_metadata "$@") || return
-    _dagster_message report_asset_materialization "{\"asset_key\": $(_dagster_string "$asset"), \
+    _dagster_metadata metadata "$@" || return
+    _dagster_string asset "$asset"
+    _dagster_message report_asset_materialization "{\"asset_key\": $asset, \
 \"data_version\": $version, \"metadata\": $metadata}"
 }
 
@@ -58,10 +66,12 @@ dagster_check() {
     shift $((OPTIND - 1))
     name=$1 passed=$2
     shift 2
-    metadata=$(_dagster_metadata "$@") || return
-    _dagster_message report_asset_check "{\"asset_key\": $(_dagster_string "$asset"), \
-\"check_name\": $(_dagster_string "$name"), \"passed\": $passed, \
-\"severity\": $(_dagster_string "$severity"), \"metadata\": $metadata}"
+    _dagster_metadata metadata "$@" || return
+    _dagster_string asset "$asset"
+    _dagster_string name "$name"
+    _dagster_string severity "$severity"
+    _dagster_message report_asset_check "{\"asset_key\": $asset, \"check_name\": $name, \
+\"passed\": $passed, \"severity\": $severity, \"metadata\": $metadata}"
 }
 
 _dagster_message() {
@@ -71,43 +81,45 @@ _dagster_message() {
         >>"$DAGSTER_HPC_EXCHANGE/messages.jsonl"
 }
 
+# Sets the variable of this name to metadata as JSON has it.
 _dagster_metadata() {
-    local pair name type value separator='' all=''
-    for pair; do
-        name=${pair%%=*} value=${pair#*=} type=text
-        if [[ $pair != *=* ]]; then
-            printf 'dagster_pipes.sh: metadata is NAME=VALUE, not %s\n' "$pair" >&2
+    local _pair _name _type _value _separator='' _all=''
+    for _pair in "${@:2}"; do
+        _name=${_pair%%=*} _value=${_pair#*=} _type=text
+        if [[ $_pair != *=* ]]; then
+            printf 'dagster_pipes.sh: metadata is NAME=VALUE, not %s\n' "$_pair" >&2
             return 2
         fi
-        if [[ $name == *:* ]]; then
-            type=${name##*:} name=${name%:*}
+        if [[ $_name == *:* ]]; then
+            _type=${_name##*:} _name=${_name%:*}
         fi
-        case $type in
-            int | float | bool | json) value=${value//$'\n'/ } ;;
-            *) value=$(_dagster_string "$value") ;;
+        case $_type in
+            int | float | bool | json) _value=${_value//$'\n'/ } ;;
+            *) _dagster_string _value "$_value" ;;
         esac
-        all+="$separator$(_dagster_string "$name"): {\"raw_value\": $value, \"type\": \"$type\"}"
-        separator=', '
+        _dagster_string _name "$_name"
+        _all+="$_separator$_name: {\"raw_value\": $_value, \"type\": \"$_type\"}"
+        _separator=', '
     done
-    printf '{%s}' "$all"
+    printf -v "$1" '{%s}' "$_all"
 }
 
-# A text as JSON has it.
+# Sets the variable of this name to a text as JSON has it.
 _dagster_string() {
-    local text=$1 number character escaped
-    text=${text//\\/\\\\}
-    text=${text//\"/\\\"}
-    text=${text//$'\n'/\\n}
-    text=${text//$'\t'/\\t}
-    if [[ $text == *[[:cntrl:]]* ]]; then
-        for ((number = 1; number < 32; number++)); do
-            printf -v escaped '%03o' "$number"
-            printf -v character '%b' "\\0$escaped"
-            printf -v escaped '\\u%04x' "$number"
-            text=${text//"$character"/"$escaped"}
+    local __text=$2 __number __character __escaped
+    __text=${__text//\\/\\\\}
+    __text=${__text//\"/\\\"}
+    __text=${__text//$'\n'/\\n}
+    __text=${__text//$'\t'/\\t}
+    if [[ $__text == *[[:cntrl:]]* ]]; then
+        for ((__number = 1; __number < 32; __number++)); do
+            printf -v __escaped '%03o' "$__number"
+            printf -v __character '%b' "\\0$__escaped"
+            printf -v __escaped '\\u%04x' "$__number"
+            __text=${__text//"$__character"/"$__escaped"}
         done
     fi
-    printf '"%s"' "$text"
+    printf -v "$1" '"%s"' "$__text"
 }
 
 _dagster_message opened '{"extras": {}}'

@@ -1,0 +1,126 @@
+"""Templates that cannot be forked, or not be made, say why; members start all the same."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .running import Member, RunningPool, is_alive, template, wait_until
+
+_NUMBERS = itertools.count(1)
+_PLAIN = "import dagster as dg\ndefs = dg.Definitions()\n"
+_THREAD = """
+import threading, time
+class Ticker(threading.Thread):
+    pass
+Ticker(target=time.sleep, args=(300,), daemon=True).start()
+"""
+_FILE = "opened = open(__file__)\n"
+_CHANNEL = "import grpc\nchannel = grpc.insecure_channel('127.0.0.1:9')\n"
+
+
+def project(directory: Path, *files: tuple[str, str]) -> Path:
+    """Write files of a project; ``probe`` says whether a process has the definitions."""
+    probe = "import os, sys\nprint(os.getpid(), 'definitions' in sys.modules, flush=True)\n"
+    for name, text in (("probe.py", probe), *files):
+        (directory / name).write_text(text)
+    return directory
+
+
+def probe(pool: RunningPool, made: dict[str, Any]) -> Member:
+    """Start a member that says who it is, and wait for its end."""
+    member = pool.member(
+        next(_NUMBERS),
+        [sys.executable, "-m", "probe"],
+        made,
+        working_directory=made["working_directory"],
+    )
+    assert member.exit_record()["exit_code"] == 0, member.stderr
+    return member
+
+
+@pytest.mark.parametrize(
+    ("culprit", "words"),
+    [
+        (_THREAD, "started 1 threads, in ticking (time.sleep)"),
+        (_FILE, "opened what workers cannot share: descriptor"),
+        (_CHANNEL, "gRPC channel|threads, in "),
+    ],
+    ids=["thread", "file", "channel"],
+)
+def test_template_that_cannot_be_forked_has_spares(
+    pool: RunningPool, tmp_path: Path, culprit: str, words: str
+) -> None:
+    """Each is used once, and replaced; the words name what forbids to fork."""
+    made = template(
+        project(tmp_path, ("ticking.py", culprit), ("definitions.py", f"import ticking\n{_PLAIN}"))
+    )
+    told = pool.warm(made, "spares", "failed")
+    assert told["state"] == "spares", told
+    assert any(each in told["words"] for each in words.split("|")), told["words"]
+    first = probe(pool, made)
+    assert first.stdout.split()[1] == "True"
+    wait_until(lambda: pool.told(made)["pid"] not in (None, told["pid"]), "no other spare")
+    wait_until(lambda: pool.told(made)["state"] == "spares", "it is not ready")
+    second = probe(pool, made)
+    assert second.stdout.split()[1] == "True"
+    assert first.stdout != second.stdout
+
+
+def test_location_may_choose_spares(pool: RunningPool, tmp_path: Path) -> None:
+    """They are none of a template that was tried first."""
+    made = template(project(tmp_path, ("definitions.py", _PLAIN)), start="spare")
+    assert pool.warm(made, "spares")["words"] == ""
+    assert probe(pool, made).stdout.split()[1] == "True"
+
+
+def test_failing_import_means_cold_starts(pool: RunningPool, tmp_path: Path) -> None:
+    """The member says why, and so does the template."""
+    made = template(project(tmp_path, ("definitions.py", "import no_such_module\n")))
+    told = pool.warm(made, "failed")
+    assert "no_such_module" in told["words"]
+    member = probe(pool, made)
+    assert member.stdout.split()[1] == "False"
+    assert "cold start: template" in member.log
+    assert "no_such_module" in member.log
+
+
+def test_python_that_is_not_there_is_a_failure(pool: RunningPool, tmp_path: Path) -> None:
+    """Of the template alone."""
+    made = template(project(tmp_path, ("definitions.py", _PLAIN)), python="/no/such/python")
+    assert "/no/such/python" in pool.warm(made, "failed")["words"]
+
+
+def test_member_does_not_wait_for_imports(pool: RunningPool, tmp_path: Path) -> None:
+    """A template that is warming, which the member itself has brought, comes for the next one."""
+    go = str(tmp_path / "go")
+    slow = f"import os, time\nwhile not os.path.exists({go!r}): time.sleep(0.1)\n"
+    made = template(project(tmp_path, ("definitions.py", slow + _PLAIN)))
+    cold = probe(pool, made)
+    assert cold.stdout.split()[1] == "False"
+    assert "no worker in 1 s" in cold.log
+    (tmp_path / "go").touch()
+    wait_until(lambda: pool.told(made)["state"] == "ready", "it is not ready")
+    assert probe(pool, made).stdout.split()[1] == "True"
+
+
+def test_command_that_is_not_the_templates_starts_cold(pool: RunningPool, tmp_path: Path) -> None:
+    """A template runs modules of its own Python only."""
+    made = template(project(tmp_path, ("definitions.py", _PLAIN)))
+    pool.warm(made)
+    member = pool.member(next(_NUMBERS), ["/bin/echo", "cold"], made)
+    assert member.exit_record()["exit_code"] == 0
+    assert member.stdout == "cold\n"
+    assert "another command than the template's" in member.log
+
+
+def test_spares_end_when_they_are_drained(pool: RunningPool, tmp_path: Path) -> None:
+    """As a template does."""
+    made = template(project(tmp_path, ("definitions.py", _PLAIN)), start="spare")
+    pid = pool.warm(made, "spares")["pid"]
+    pool.agent.change(templates=[])
+    wait_until(lambda: not is_alive(pid), "it lives")
