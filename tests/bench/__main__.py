@@ -31,7 +31,13 @@ run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.given:
+        if not options.page:
+            made.error("--from FILE needs --page FILE")
+        page.write(options.page, report.load(options.given))
+        return 0
     say = Narrator()
     figures: dict[str, Any] = {}
     if options.part in {"all", "steps"}:
@@ -80,6 +86,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--page", type=Path, metavar="FILE", help="of the peers, write the page and its plots"
+    )
+    made.add_argument(
+        "--from",
+        dest="given",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write the page out of the JSON of an earlier session",
     )
     return made
 
