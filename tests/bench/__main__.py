@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures |= of_events(say)
     if options.part in {"all", "peers"}:
         measured = session.measure(
-            extent.FULL if options.scale == "full" else extent.QUICK, say, only=options.only
+            extent.FULL if options.scale == "full" else extent.QUICK,
+            say,
+            only=options.only,
+            minutes=options.minutes,
         )
         if options.page:
             page.write(options.page, measured)
@@ -80,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="of the peers, these contestants"
+    )
+    made.add_argument(
+        "--minutes", type=float, default=math.inf, help="of the peers, begin no turn after these"
     )
     made.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON, to a file or to stdout"

@@ -21,6 +21,7 @@ from tests.bench.peers.plots import bars
 from tests.bench.peers.report import report_of
 from tests.bench.peers.rows import Row, exponent, missing, percentile, row_of
 from tests.bench.peers.runners.runner import Place, RunTimes
+from tests.bench.peers.session import turns
 from tests.cluster import SlurmCluster
 
 ROWS = [
@@ -93,6 +94,17 @@ def test_tool_that_fails_is_a_row(place: Place) -> None:
 
     (row,) = of_tasks("tool", tasks, place)
     assert row.reason == f"cannot run {QUICK.tasks}"
+
+
+def test_who_has_no_turn_is_told(place: Place) -> None:
+    """A session that must end in time leaves nobody out silently."""
+
+    def way(_: Place) -> list[Row]:
+        return [row_of("part", "measure", "quick", "s", [1.0])]
+
+    assert [row.median for row in turns({"quick": way}, place, until=float("inf"))] == [1.0]
+    (late,) = turns({"late": way}, place, until=0.0)
+    assert (late.contestant, late.reason) == ("late", "no turn")
 
 
 def test_table_ranks_by_what_is_better() -> None:
