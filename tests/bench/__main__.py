@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,13 @@ run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.given:
+        if not options.page:
+            made.error("--from FILE needs --page FILE")
+        page.write(options.page, report.load(options.given))
+        return 0
     say = Narrator()
     figures: dict[str, Any] = {}
     if options.part in {"all", "steps"}:
@@ -42,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures |= of_events(say)
     if options.part in {"all", "peers"}:
         measured = session.measure(
-            extent.FULL if options.scale == "full" else extent.QUICK, say, only=options.only
+            extent.FULL if options.scale == "full" else extent.QUICK,
+            say,
+            only=options.only,
+            minutes=options.minutes,
         )
         if options.page:
             page.write(options.page, measured)
@@ -76,10 +86,20 @@ def parser() -> argparse.ArgumentParser:
         "--only", nargs="+", default=[], metavar="NAME", help="of the peers, these contestants"
     )
     made.add_argument(
+        "--minutes", type=float, default=math.inf, help="of the peers, begin no turn after these"
+    )
+    made.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON, to a file or to stdout"
     )
     made.add_argument(
         "--page", type=Path, metavar="FILE", help="of the peers, write the page and its plots"
+    )
+    made.add_argument(
+        "--from",
+        dest="given",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write the page out of the JSON of an earlier session",
     )
     return made
 

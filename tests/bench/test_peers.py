@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,25 @@ from typing import Any
 import pytest
 
 from hpc_agent.errors import HpcAgentError
+from tests.bench.__main__ import main
 from tests.bench.peers import page, report, table
 from tests.bench.peers.contest import of_runner, of_tasks
 from tests.bench.peers.environment import requirements, versions
 from tests.bench.peers.extent import QUICK
 from tests.bench.peers.measures.reading import bytes_read, metadata_calls
 from tests.bench.peers.plots import bars
-from tests.bench.peers.report import Report, report_of
+from tests.bench.peers.report import report_of
 from tests.bench.peers.rows import Row, exponent, missing, percentile, row_of
 from tests.bench.peers.runners.runner import Place, RunTimes
+from tests.bench.peers.session import turns
 from tests.cluster import SlurmCluster
 
 ROWS = [
     row_of("launch", "one at a time: first event", "our jobs", "s", [6.0, 5.0, 7.0]),
     row_of("launch", "one at a time: first event", "stock agent", "s", [3.0]),
     missing("launch", "one at a time: first event", "our pool", "Traceback\nKeyError: 'pools'\n"),
-    row_of("gateway", "1 agents: requests", "SQLite", "/s", [100.0]),
-    row_of("gateway", "1 agents: requests", "PostgreSQL", "/s", [200.0]),
+    row_of("gateway", "requests answered, 1 agent", "SQLite", "/s", [100.0]),
+    row_of("gateway", "requests answered, 1 agent", "PostgreSQL", "/s", [200.0]),
 ]
 
 
@@ -93,6 +96,17 @@ def test_tool_that_fails_is_a_row(place: Place) -> None:
     assert row.reason == f"cannot run {QUICK.tasks}"
 
 
+def test_who_has_no_turn_is_told(place: Place) -> None:
+    """A session that must end in time leaves nobody out silently."""
+
+    def way(_: Place) -> list[Row]:
+        return [row_of("part", "measure", "quick", "s", [1.0])]
+
+    assert [row.median for row in turns({"quick": way}, place, until=float("inf"))] == [1.0]
+    (late,) = turns({"late": way}, place, until=0.0)
+    assert (late.contestant, late.reason) == ("late", "no turn")
+
+
 def test_table_ranks_by_what_is_better() -> None:
     """The fewest seconds, the most requests a second; who has no value comes last."""
     ranked = table.grouped(ROWS)
@@ -112,12 +126,14 @@ def test_page_says_where_we_lose() -> None:
 
 
 def test_page_is_written_from_a_file(tmp_path: Path) -> None:
-    """Report, JSON and report again make the same page, whose pictures are there."""
+    """Its JSON says all that the page needs; the pictures of the page are there."""
     made = report_of("quick", ROWS, slurm="24.11", busy=0.5)
-    assert Report(**{**report.content(made), "rows": ROWS}) == made
+    session = tmp_path / "session.json"
+    session.write_text(json.dumps({"peers": report.content(made)}))
     (tmp_path / "pictures").mkdir()
-    page.write(tmp_path / "benchmark.md", made)
+    assert main(["--from", str(session), "--page", str(tmp_path / "benchmark.md")]) == 0
     written = (tmp_path / "benchmark.md").read_text()
+    assert written == page.text(made)
     assert "pictures/benchmark-first-event.svg" in written
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == [
         "benchmark-first-event.svg"

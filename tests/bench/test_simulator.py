@@ -77,7 +77,7 @@ def test_measured_points_are_told_beside_the_simulated() -> None:
 def test_fleet_needs_what_was_measured() -> None:
     """Who was not measured is told; who was is simulated with each number of gateways."""
     rows = [
-        row_of("gateway", "100 agents: requests", "PostgreSQL", "/s", [1000.0]),
+        row_of("gateway", "requests answered, 100 agents", "PostgreSQL", "/s", [1000.0]),
         *(
             row_of("launch", f"one at a time: {moment}", "our jobs", "s", [at])
             for moment, at in (("submitted", 0.1), ("first event", 3.0), ("finished", 4.0))
@@ -85,6 +85,6 @@ def test_fleet_needs_what_was_measured() -> None:
     ]
     told = beyond(rows, replace(QUICK, simulated_hours=0.002), lambda _: None)
     assert told[0].reason == "its times were not measured"
-    assert [row.contestant.partition(" gateways")[0] for row in told[1:]] == [
+    assert [row.contestant.partition(" gateway")[0] for row in told[1:]] == [
         f"our jobs, {gateways}" for gateways in (1, 2, 4, 8)
     ]

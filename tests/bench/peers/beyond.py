@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.bench.peers.extent import Extent
 from tests.bench.peers.gateway_load import PART as GATEWAY
+from tests.bench.peers.gateway_load import requests_of
 from tests.bench.peers.rows import Row, missing, row_of, value_of
 from tests.bench.peers.simulator import Fleet, Recorded, closed_loop, simulate
 
@@ -36,7 +37,8 @@ def beyond(measured: Sequence[Row], extent: Extent, say: Callable[[str], None]) 
                 agents=AGENTS, slots=_SLOTS, gateways=gateways, runs_a_day=float(RUNS_A_DAY)
             )
             outcome = simulate(fleet, recorded, hours=extent.simulated_hours)
-            name = f"{contestant}, {gateways} gateways {outcome.gateway_busy:.0%} busy"
+            each = f"gateway{'s' if gateways > 1 else ''} {outcome.gateway_busy:.0%} busy"
+            name = f"{contestant}, {gateways} {each}"
             rows.append(row_of(PART, measure, name, "s", outcome.starts))
     return rows
 
@@ -52,7 +54,7 @@ def check(contestant: str, rates: Mapping[int, float]) -> list[Row]:
         gateway, alone = 1 / rates[last], 1 / rates[first]
         others = max(alone - gateway, 0.0)
         predicted = closed_loop(agents, gateway, others, seconds=_CHECK_SECONDS)
-        measure = f"{contestant}, {agents} agents: requests"
+        measure = f"{contestant}: {requests_of(agents)}"
         rows += [
             row_of(PART, measure, "measured", "/s", [rates[agents]]),
             row_of(PART, measure, "simulated", "/s", [predicted]),
@@ -62,10 +64,7 @@ def check(contestant: str, rates: Mapping[int, float]) -> list[Row]:
 
 def rates_of(measured: Sequence[Row], agents: Sequence[int], contestant: str) -> dict[int, float]:
     """Return the requests a second of a gateway, by the number of agents that ask."""
-    found = {
-        count: value_of(measured, GATEWAY, f"{count} agents: requests", contestant)
-        for count in agents
-    }
+    found = {count: value_of(measured, GATEWAY, requests_of(count), contestant) for count in agents}
     return {count: rate for count, rate in found.items() if rate}
 
 

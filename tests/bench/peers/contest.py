@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from tests.bench.peers import gateway_load
+from tests.bench.peers import gateway_load, restarts
 from tests.bench.peers.gateway_load import Gateway
 from tests.bench.peers.measures.launches import NO_OPS, TASKS
 from tests.bench.peers.rows import Row, missing, of_all
@@ -29,28 +29,27 @@ def of_runner(
 ) -> list[Row]:
     """Open a runner, take its measurements, and close it."""
     rows: list[Row] = []
-    try:
-        with own_directory(place) as own, opened(own) as runner:
-            for measure in measures:
-                place.say(f"{name}: {measure.__name__.replace('_', ' ')}")
-                try:
-                    rows += measure(runner, own)
-                except Exception as error:  # noqa: BLE001 - whatever it fails with is a row
-                    rows.append(missing(measure.__name__, "all", name, _words(error)))
-    except Exception as error:  # noqa: BLE001 - whatever it fails with is a row
-        rows.append(missing("launch", "all", name, _words(error)))
+    with (
+        _telling(rows, "launch", "all", name),
+        own_directory(place) as own,
+        opened(own) as runner,
+    ):
+        for measure in measures:
+            what = measure.__name__.replace("_", " ")
+            place.say(f"{name}: {what}")
+            with _telling(rows, what, "all", name):
+                rows += measure(runner, own)
     return rows
 
 
 def of_tasks(name: str, tasks: Tasks, place: Place) -> list[Row]:
     """Run the no-op tasks by one tool."""
+    rows: list[Row] = []
     count = place.extent.tasks
     place.say(f"{name}: {count} tasks")
-    try:
-        with own_directory(place) as own:
-            return [of_all(TASKS, NO_OPS, name, tasks(own, count), count)]
-    except Exception as error:  # noqa: BLE001 - whatever it fails with is a row
-        return [missing(TASKS, NO_OPS, name, _words(error))]
+    with _telling(rows, TASKS, NO_OPS, name), own_directory(place) as own:
+        rows.append(of_all(TASKS, NO_OPS, name, tasks(own, count), count))
+    return rows
 
 
 def of_gateway(
@@ -59,15 +58,30 @@ def of_gateway(
     """Ask a gateway by ever more agents."""
     rows: list[Row] = []
     extent = place.extent
-    try:
-        with opened() as gateway:
-            for agents in extent.agents:
-                place.say(f"gateway on {name}: {agents} agents")
+    with _telling(rows, gateway_load.PART, "all", name), opened() as gateway:
+        for agents in extent.agents:
+            place.say(f"gateway on {name}: {agents} agents")
+            with _telling(rows, gateway_load.PART, f"{agents} agents", name):
                 found = gateway_load.load(gateway, agents, extent.load_seconds)
                 rows += gateway_load.rows_of(name, found)
-    except Exception as error:  # noqa: BLE001 - whatever it fails with is a row
-        rows.append(missing(gateway_load.PART, "all", name, _words(error)))
     return rows
+
+
+def of_restarts(name: str, place: Place) -> list[Row]:
+    """Start our agent anew with ever more jobs."""
+    rows: list[Row] = []
+    with _telling(rows, restarts.PART, "all", name), own_directory(place) as own:
+        rows += restarts.restarts(name, own)
+    return rows
+
+
+@contextlib.contextmanager
+def _telling(rows: list[Row], part: str, measure: str, name: str) -> Iterator[None]:
+    """Whatever a contestant fails with is a row, and not the end of the session."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
+        rows.append(missing(part, measure, name, _words(error)))
 
 
 @contextlib.contextmanager

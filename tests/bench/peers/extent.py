@@ -40,7 +40,7 @@ QUICK = Extent(
     idle_seconds=15,
     agents=(1, 10, 100),
     load_seconds=4,
-    tracked=(),
+    tracked=(0, 100),
     simulated_hours=0.5,
 )
 FULL = Extent(

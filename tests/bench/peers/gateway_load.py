@@ -78,12 +78,21 @@ def load(gateway: Gateway, agents: int, seconds: float) -> Load:
 
 def rows_of(contestant: str, found: Load) -> list[Row]:
     """Return the rows of one gateway under one load."""
-    name = f"{found.agents} agents: "
     p99 = [percentile(sorted(found.seconds), 0.99) * 1000] if found.seconds else []
     return [
-        row_of(PART, f"{name}requests", contestant, "/s", [found.rate]),
-        row_of(PART, f"{name}p99 of an answer", contestant, "ms", p99),
+        row_of(PART, requests_of(found.agents), contestant, "/s", [found.rate]),
+        row_of(PART, f"p99 of an answer, {counted(found.agents)}", contestant, "ms", p99),
     ]
+
+
+def requests_of(agents: int) -> str:
+    """Return what the measure is called that counts the requests of so many agents."""
+    return f"requests answered, {counted(agents)}"
+
+
+def counted(agents: int) -> str:
+    """Return so many agents in words."""
+    return f"{agents:,} agent{'s' if agents != 1 else ''}"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from tests.bench.peers.rows import Row, row_of
 from tests.bench.peers.runners.runner import Place, Runner
 
 PART = "file systems"
+_TRACE = "trace."
 _READ = re.compile(r"(?:\bp?read(?:64)?\(| p?read(?:64)? resumed>).* = (\d+)$")
 _CALL = re.compile(r"^(?:\d+ +)?(\w+)\(")
 _READS = frozenset({"read", "pread64"})
@@ -18,11 +19,10 @@ _READS = frozenset({"read", "pread64"})
 def reading(runner: Runner, place: Place) -> list[Row]:
     """Run twice, since the first run may compile, and count the second."""
     runner.wait([runner.launch()])
-    for path in place.directory.glob(f"{TRACE}*"):
-        path.unlink()
+    before = {path: path.stat().st_size for path in _traces(place)}
     runner.wait([runner.launch()])
-    traces = [path.read_text(errors="replace") for path in place.directory.glob(f"{TRACE}*")]
-    lines = [line for trace in traces for line in trace.splitlines()]
+    traces = [path.read_bytes()[before.get(path, 0) :] for path in _traces(place)]
+    lines = [line for trace in traces for line in trace.decode(errors="replace").splitlines()]
     name = runner.name
     return [
         row_of(PART, "a run: metadata calls", name, "", [metadata_calls(lines)]),
@@ -30,17 +30,19 @@ def reading(runner: Runner, place: Place) -> list[Row]:
     ]
 
 
-TRACE = "trace."
+def _traces(place: Place) -> list[Path]:
+    return list(place.directory.glob(f"{_TRACE}*"))
 
 
 def traced_python(place: Place, python: str) -> Path:
-    """Write a Python in whose run workers calls are traced; all else runs as ever."""
+    """Write a Python that traces run workers and what forks them; all else runs as ever."""
     wrapper = place.directory / "python"
     calls = "trace=%file,getdents64,read,pread64"
-    trace = f"strace -f -qq -e {calls} -o {place.directory}/{TRACE}$$"
+    # -D: the process that is traced stays the child of whoever has started it.
+    trace = f"strace -D -f -qq -e {calls} -o {place.directory}/{_TRACE}$$"
     wrapper.write_text(
         "#!/bin/sh\n"
-        f'case "$*" in *execute_run*) exec {trace} {python} "$@" ;; esac\n'
+        f'case "$*" in *execute_run*|*--template*) exec {trace} {python} "$@" ;; esac\n'
         f'exec {python} "$@"\n'
     )
     wrapper.chmod(0o755)

@@ -120,6 +120,14 @@ def traced_jobs(place: Place) -> Iterator[Served]:
         yield runner
 
 
+@contextlib.contextmanager
+def traced_pool(place: Place) -> Iterator[Served]:
+    """Start our agent with a pool whose workers' calls are traced."""
+    python = traced_python(place, sys.executable)
+    with jobs(place, name=POOL, environment={"python": str(python)}, **_POOLS) as runner:
+        yield runner
+
+
 def _wait_warm(stack: Stack) -> None:
     """Wait until runs are forked: the first ones of a pool tell it what to import."""
 
