@@ -1,7 +1,8 @@
-"""The bell at an agent's home: commands that have written into its databases ring it.
+"""The bell at a home: whoever has written into its databases rings it, and is heard at once.
 
-A named pipe, so that an agent with nothing to do need not look every other second, and that no path
-is too long for it. A ring says no more than that somebody was there.
+A named pipe, so that nobody with nothing to do need look every other second, and that no path is
+too long for it. A ring says no more than that somebody was there. Commands ring the agent's, and
+whoever has enqueued a run that of the control plane.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,26 @@ async def answered(home: Path, on_ring: Callable[[], None]) -> AsyncIterator[Non
         yield
     finally:
         loop.remove_reader(pipe)
+        os.close(pipe)
+
+
+@contextmanager
+def waited_for(home: Path) -> Iterator[Callable[[float], bool]]:
+    """Yield what waits for a ring, at most so many seconds, and says whether there was one.
+
+    Raises OSError where there can be no bell.
+    """
+    pipe = _open(home / FILE_NAME)
+
+    def wait(seconds: float) -> bool:
+        if not select.select([pipe], [], [], max(seconds, 0.0))[0]:
+            return False
+        _answer(pipe, lambda: None)
+        return True
+
+    try:
+        yield wait
+    finally:
         os.close(pipe)
 
 

@@ -34,10 +34,11 @@ nux:
 # The queue is Slurm's, and its limits are the site's: by Dagster's default the eleventh run would
 # wait here while ten wait there. A launch waits for the agent's answer, up to a second, so launches
 # must not wait for each other. While the gateway does not answer, runs go back into the queue:
-# without retries the daemon marks them as failed.
+# without retries the daemon marks them as failed. The coordinator is the stock one, which tells the
+# daemon of a run: it would look each second alone.
 run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
+  module: hpc_agent.control_plane.run_coordinator
+  class: RingingRunCoordinator
   config:
     dequeue_interval_seconds: 1
     dequeue_use_threads: true

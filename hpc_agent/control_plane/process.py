@@ -254,7 +254,7 @@ def _webserver_argv(options: StartOptions) -> list[str]:
 
 def _daemon_argv(options: StartOptions) -> list[str]:
     return [
-        sys.executable, "-m", "dagster._daemon", "run",
+        sys.executable, "-m", "hpc_agent.control_plane.stock_daemon", "run",
         "--workspace", str(options.home.workspace_yaml),
     ]  # fmt: skip
 
