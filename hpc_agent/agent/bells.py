@@ -25,6 +25,7 @@ class Bells:
     heartbeat: Bell = field(default_factory=Bell)
     followers: Bell = field(default_factory=Bell)
     pools: Bell = field(default_factory=Bell)
+    supervisors: Bell = field(default_factory=Bell)
 
     def ring_for(self, changed: Iterable[Topic]) -> None:
         """Wake the loops that a change concerns."""
@@ -51,5 +52,5 @@ _CONCERNED: Mapping[Topic, tuple[str, ...]] = {
     Topic.CONCLUDED: ("measure",),
     Topic.SERVER: ("workspace", "heartbeat"),
     Topic.STEP: ("followers",),
-    Topic.POOL: ("pools",),
+    Topic.POOL: ("supervisors", "pools"),
 }

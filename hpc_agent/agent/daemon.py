@@ -35,7 +35,7 @@ from hpc_agent.agent.metrics import scheduler_calls, shown_metrics
 from hpc_agent.agent.orphans import OrphansLoop
 from hpc_agent.agent.partitions import PartitionsLoop
 from hpc_agent.agent.poll import PollLoop
-from hpc_agent.agent.pools import PoolsLoop
+from hpc_agent.agent.pools import PoolsLoop, SupervisorsLoop
 from hpc_agent.agent.positions import PositionsLoop
 from hpc_agent.agent.relay import OpenedRelay, open_relay
 from hpc_agent.agent.report import ReportLoop
@@ -317,7 +317,11 @@ def _loops(
 def _pools_loop(context: Context, opened: OpenedRelay) -> list[_NamedLoop]:
     if not context.config.pools:
         return []
-    return [_NamedLoop("pools", PoolsLoop(context, opened.pools).step, context.bells.pools)]
+    bells, desk = context.bells, opened.pools
+    return [
+        _NamedLoop("pool supervisors", SupervisorsLoop(desk).step, bells.supervisors),
+        _NamedLoop("pools", PoolsLoop(context, desk).step, bells.pools),
+    ]
 
 
 def _artifacts_loop(context: Context) -> list[_NamedLoop]:

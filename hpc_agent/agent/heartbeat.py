@@ -58,6 +58,7 @@ class HeartbeatLoop:
         self._fleet = fleet
         self._load = load
         self._utilization = Utilization()
+        self._failed_alone = False
         self._standings = Standings(
             context.store, spooled, tell_lost_seconds=_HEARTBEATS_OF_LOST * INTERVAL_SECONDS
         )
@@ -67,7 +68,7 @@ class HeartbeatLoop:
         context = self._context
         now = context.clock()
         states = await self._fleet.states()
-        standings = await self._standings.look(now)
+        standings = await self._standings.look(now, failed_alone=self._failed_alone)
         metadata = await self._metadata(now)
         beats = [
             _Heartbeat(
@@ -79,7 +80,9 @@ class HeartbeatLoop:
         ]
         errors = context.errors.packed(now)
         try:
-            await agent_calls.add_heartbeats(context.api, _texts(beats), errors)
+            self._failed_alone = await agent_calls.add_heartbeats(
+                context.api, _texts(beats), errors
+            )
         except ControlPlaneStatusError as error:
             if error.status != _TOO_LARGE:
                 raise

@@ -29,6 +29,18 @@ _BUSY_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
 
 
+class SupervisorsLoop:
+    """Wakes the supervisors that wait for work: whatever else pools need, no run waits for that."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def step(self) -> float:
+        """Let all of them look again."""
+        self._desk.ring()
+        return _IDLE_SECONDS
+
+
 class PoolsLoop:
     """Sizes the pools, and takes care of what waits in them; ``desk`` gives the work out."""
 
@@ -38,8 +50,7 @@ class PoolsLoop:
         self._is_recalled = False
 
     async def step(self) -> float:
-        """Wake the supervisors, then look at each pool."""
-        self._desk.ring()
+        """Look at each pool."""
         if not self._is_recalled:
             await self._recall()
         alive: list[str] = []

@@ -37,20 +37,26 @@ class Standings:
         self._until = 0.0
         self._texts: Texts = {}
 
-    async def look(self, now: float) -> Mapping[str, list[str]]:
-        """Return their statuses, as JSON, by deployment."""
-        before, self._change = self._change, await self._store.run(tracking.last_change)
-        if now >= self._until:
-            self._until = now + _SAY_AGAIN_SECONDS
-            self._texts = await self._all()
-        elif before != self._change:
-            await self._renew(before)
+    async def look(self, now: float, *, failed_alone: bool = False) -> Mapping[str, list[str]]:
+        """Return their statuses, as JSON, by deployment: of all, or of those that were lost."""
+        if failed_alone:
+            self._until, self._texts = 0.0, {}
+        else:
+            await self._look_at_living(now)
         standings = {deployment: list(texts.values()) for deployment, texts in self._texts.items()}
         since = now - self._tell_lost_seconds
         for worker in await self._store.run(lambda db: workers.lost_since(db, since)):
             if not self._spooled(str(worker.run_id)):
                 standings.setdefault(worker.deployment, []).append(status_text(worker))
         return standings
+
+    async def _look_at_living(self, now: float) -> None:
+        before, self._change = self._change, await self._store.run(tracking.last_change)
+        if now >= self._until:
+            self._until = now + _SAY_AGAIN_SECONDS
+            self._texts = await self._all()
+        elif before != self._change:
+            await self._renew(before)
 
     async def _all(self) -> Texts:
         texts: Texts = {}

@@ -47,6 +47,11 @@ def _operators(found: AgentStatus) -> Iterator[str]:
 
 
 def _troubles(found: AgentStatus) -> Iterator[str]:
+    for each in found.stopped_pools:
+        yield (
+            f"Pool {each['pool']} is stopped since {time_of(each['since'])}: "
+            f"{_line(each['reason'])} (`hpc-agent pool resume {each['pool']}`)"
+        )
     for node in found.avoided_nodes:
         yield (
             f"Node {node['node']} is left out until {time_of(node['avoided_until'])}, since it "

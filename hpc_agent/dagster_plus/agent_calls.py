@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.alias_generators import to_camel
 
-from hpc_agent.dagster_plus.client import AgentApi, graphql_error
+from hpc_agent.dagster_plus.client import AgentApi, data_of, graphql_error
 from hpc_agent.dagster_plus.requests import RunToLaunch, run_of
 from hpc_agent.dagster_plus.serdes import Packed, dumps, enum_member
 from hpc_agent.errors import (
@@ -70,6 +70,9 @@ _ADD_HEARTBEATS = """
         }
     }
 """  # noqa: E501
+
+# An agent would rather not tell every half minute that ten thousand run workers are well.
+_FAILED_ALONE = "hpc-failed-workers-alone"
 
 _RUN_BY_ID = """
     query getRunByIdQuery($runId: String!) {
@@ -249,9 +252,12 @@ async def missing_deployments(api: AgentApi, deployments: Sequence[str]) -> list
 
 async def add_heartbeats(
     api: AgentApi, heartbeats: Mapping[str, str], errors: Sequence[Packed]
-) -> None:
-    """Send one heartbeat (JSON) for each deployment, and the agent's own recent errors."""
-    await api.graphql(
+) -> bool:
+    """Send one heartbeat (JSON) for each deployment, and the agent's own recent errors.
+
+    Return whether the next ones may tell of failed run workers alone (RFC 7240).
+    """
+    response = await api.send_graphql(
         _ADD_HEARTBEATS,
         {
             "serializedAgentHeartbeats": [
@@ -260,7 +266,10 @@ async def add_heartbeats(
             ],
             "serializedErrors": [dumps(error) for error in errors],
         },
+        more_headers={"Prefer": _FAILED_ALONE},
     )
+    data_of(response)
+    return bool(response.headers.get("Preference-Applied") == _FAILED_ALONE)
 
 
 async def run_status(api: AgentApi, run_id: str, *, deployment: str) -> str | None:

@@ -132,17 +132,14 @@ class AgentApi:
         ``wait_seconds`` asks for a long poll (RFC 7240 ``Prefer: wait``); whoever does not know it
         answers at once.
         """
-        content = await self.graphql_answer(
+        response = await self.send_graphql(
             document,
             variables,
             deployment=deployment,
             idempotency_key=idempotency_key,
             wait_seconds=wait_seconds,
         )
-        if content.get("errors"):
-            raise graphql_error(content["errors"])
-        data = content.get("data")
-        return data if isinstance(data, dict) else {}
+        return data_of(response)
 
     async def graphql_answer(
         self, document: str, variables: Mapping[str, Any], **more: Any
@@ -273,6 +270,16 @@ class AgentApi:
             return
         offset = min(there - sent_at, 0.0) or max(there - time.time(), 0.0)
         self._clock_offset = offset if abs(offset) > _CLOCKS_AGREE_SECONDS else 0.0
+
+
+def data_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the ``data`` of the answer to a document."""
+    _check(response)
+    content = _json_object(response)
+    if content.get("errors"):
+        raise graphql_error(content["errors"])
+    data = content.get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def graphql_error(errors: object) -> ControlPlaneError:

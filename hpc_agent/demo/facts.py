@@ -33,13 +33,17 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """Everything the demo shows of one run; times in seconds."""
+    """Everything the demo shows of one run; times in seconds.
+
+    ``step`` is the job of a step of another run, None where dagster-hpc is not installed.
+    """
 
     scheduler: str
     scheduler_version: str
     scheduler_found: str
     code_server: JobFacts
     run_worker: JobFacts
+    step: JobFacts | None = None
     run_id: str
     run_status: str
     queue_wait: float
@@ -114,6 +118,8 @@ def table(facts: RunFacts) -> Table:
     rows.add_row("  found", facts.scheduler_found)
     rows.add_row("Code server", f"{job} {facts.code_server.job_id} on {facts.code_server.node}")
     rows.add_row("Run worker", f"{job} {facts.run_worker.job_id} on {facts.run_worker.node}")
+    if facts.step is not None:
+        rows.add_row("A step", f"{job} {facts.step.job_id} on {facts.step.node}")
     rows.add_row("Queue wait", f"{facts.queue_wait:.2f} s")
     rows.add_row("Run", f"{facts.run_id}: {facts.run_status}")
     for asset, metadata in facts.assets.items():

@@ -215,6 +215,11 @@ class Stack:
                 return job
         raise HpcAgentError(f"the agent has no job for {run_id or location}")
 
+    def jobs_of_steps(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the jobs that a run has asked for, as the agent has them."""
+        rows = read_jobs(self.config, EVERYTHING)
+        return [row for row in rows if row["run_id"] == run_id and row["kind"] == "step"]
+
     def run_command(self, *arguments: str) -> str:
         """Run an ``hpc-agent`` command and return its output."""
         done = subprocess.run(

@@ -9,13 +9,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
 from hpc_agent.demo.cluster import ClusterChoice, choose_cluster
-from hpc_agent.demo.facts import RunFacts, gather
+from hpc_agent.demo.facts import JobFacts, RunFacts, gather
 from hpc_agent.demo.stack import Directories, Stack
+from hpc_agent.errors import HpcAgentError
 
 LOCATION = "example"
 PARTITION = "2026-01-01"
@@ -81,24 +83,38 @@ def _play(stack: Stack, say: Narrator, options: DemoOptions) -> RunFacts:
     say("Launching a run that materializes all assets, as a job")
     run_id = stack.webserver.launch(LOCATION, "__ASSET_JOB", tags={"dagster/partition": PARTITION})
     _follow(stack, say, run_id)
-    return gather(stack, run_id, location=LOCATION)
+    facts = gather(stack, run_id, location=LOCATION)
+    if find_spec("dagster_hpc") is None:
+        return facts
+    say("Launching a run of which a step is a job of its own (dagster-hpc)")
+    return replace(facts, step=_play_steps(stack, say))
 
 
-def _follow(stack: Stack, say: Narrator, run_id: str) -> None:
-    """Say what the run's own log says that is worth hearing."""
+def _play_steps(stack: Stack, say: Narrator) -> JobFacts:
+    """Launch the job with a step that is a job. Raises HpcAgentError when that fails."""
+    run_id = stack.webserver.launch(LOCATION, "stepwise_job")
+    status = _follow(stack, say, run_id)
+    jobs = stack.jobs_of_steps(run_id)
+    if status != "SUCCESS" or len(jobs) != 1:
+        raise HpcAgentError(f"run {run_id} is {status}, and {len(jobs)} of its steps are jobs")
+    return JobFacts(job_id=jobs[0]["job_id"], node=jobs[0]["nodes"])
+
+
+def _follow(stack: Stack, say: Narrator, run_id: str) -> str:
+    """Say what the run's own log says that is worth hearing, and return how it ends."""
     shown = 0
     while True:
         finished = stack.webserver.finished(run_id)
         events = stack.webserver.events(run_id)
         for event in events[shown:]:
             kind, message = event["__typename"], event.get("message") or ""
-            of_job = kind == "EngineEvent" and message.startswith(("Run worker", "Job"))
+            of_job = kind == "EngineEvent" and message.startswith(("Run worker", "Job", "Step"))
             if of_job or kind in _WORTH_HEARING:
                 say(f"  {message.splitlines()[0]}")
         shown = len(events)
         if finished:
             say(f"  run {run_id}: {finished}")
-            return
+            return finished
         stack.agent.check()
         stack.control_plane.check()
         time.sleep(0.5)

@@ -15,6 +15,7 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import WorkDirectory
 from hpc_agent.jobs.preparation import TEMPLATE_OF, JobPlan, script_values
 from hpc_agent.jobs.rendering import ScriptValues
+from hpc_agent.pools.allocation import plan_allocation
 from hpc_agent.runs.worker_plan import plan_run
 
 _RUN_ID = "00000000-0000-0000-0000-000000000000"
@@ -55,6 +56,8 @@ def kinds_of_jobs(config: AgentConfig) -> list[Kind]:
         if placement != "login":
             server = _kind(f"code server{of}", partial(_server, config, name, deployment))
             kinds.append(server if placement == "job" else _pack_for(config, server))
+    for pool in config.pools:
+        kinds.append(_kind(f"allocation of pool {pool}", partial(plan_allocation, config, pool)))
     return kinds
 
 

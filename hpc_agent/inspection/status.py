@@ -13,7 +13,7 @@ from hpc_agent.config import AgentConfig
 from hpc_agent.inspection.disks import Disk, disks_of
 from hpc_agent.inspection.outgoing import OUTBOX, SPOOL, count_outgoing
 from hpc_agent.inspection.servers import server_rows
-from hpc_agent.store import meta, node_faults, pauses, workers
+from hpc_agent.store import meta, node_faults, pauses, pools, workers
 from hpc_agent.store.database import read_only
 from hpc_agent.store.draining import Drain
 
@@ -40,6 +40,7 @@ class AgentStatus:
     artifacts: dict[str, Any]
     draining_since: float | None
     paused: list[dict[str, Any]]
+    stopped_pools: list[dict[str, Any]]
     troubles: list[dict[str, Any]]
     recent_errors: list[dict[str, Any]]
     disks: list[Disk]
@@ -67,6 +68,11 @@ def read_status(config: AgentConfig) -> AgentStatus:
         events_set_aside=events.set_aside,
         draining_since=Drain().recall(db).since,
         paused=[asdict(pause) for pause in pauses.all_of(db)],
+        stopped_pools=[
+            {"pool": name, "since": stop.since, "reason": stop.reason}
+            for name in sorted(config.pools)
+            if (stop := pools.stopped(db, name)) is not None
+        ],
         troubles=troubles["now"] if holder else [],
         recent_errors=troubles["errors"],
         disks=disks_of(config),

@@ -72,10 +72,16 @@ def describe_since(worker: Worker) -> str:
     return f"{words}, in the queue{partition} since {since:%Y-%m-%d %H:%M} UTC"
 
 
+# Code servers whose memory the node program bounds.
+_LIMITED = frozenset({Placement.LOGIN, Placement.PACKED})
+
+
 def _name(worker: Worker) -> str:
     if worker.placement is Placement.LOGIN:
         return "process of the login node"
     name = f"job {worker.job_id}" if worker.job_id else "job"
+    if worker.placement is Placement.POOL:
+        return f"{name} (pool {worker.pool})" if worker.job_id else f"pool {worker.pool}"
     return f"{name} (a pack)" if worker.pack_key else name
 
 
@@ -96,7 +102,7 @@ def describe_end(worker: Worker) -> str:
     if worker.state is JobState.FAILED:
         text += f" ({_exit_words(worker)})"
     advice = _END_ADVICE.get(worker.state)
-    if worker.state is JobState.OUT_OF_MEMORY and worker.placement is not Placement.JOB:
+    if worker.state is JobState.OUT_OF_MEMORY and worker.placement in _LIMITED:
         advice = f"{worker.message}; raise code_servers.{worker.placement.value}.memory_mb"
     return f"{text}: {advice}" if advice else text
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlite_utils import Database
 
@@ -33,9 +34,12 @@ _GONE_AFTER_SECONDS = 20.0
 class Heard:
     """What is only known while the supervisor of a node is heard; times by the clock.
 
+    ``said`` is the latest: while one call waits, another may tell of what has changed since.
     ``missing`` are the members that it has no process of, and since when.
     """
 
+    said: Work
+    said_at: float
     idle_since: float | None = None
     is_leaving: bool = False
     missing: dict[str, float] = field(default_factory=dict)
@@ -84,13 +88,16 @@ class Desk:
 
     async def work(self, identity: JobIdentity, said: Work) -> Orders:
         """See PoolDesk.work."""
-        deadline = self._clock() + said.wait
-        heard = self._heard.setdefault(identity.key, {}).setdefault(said.node, Heard())
-        asked_at = self._clock()
+        now = self._clock()
+        deadline = now + said.wait
+        nodes = self._heard.setdefault(identity.key, {})
+        heard = nodes.setdefault(said.node, Heard(said=said, said_at=now))
+        heard.said, heard.said_at = said, now
         while True:
             rung = self._bell.count
-            orders, living = await self._store.run(lambda db: self._orders(db, identity.key, said))
-            self._note(heard, said, living, asked_at)
+            latest, asked_at = heard.said, heard.said_at
+            orders, living = await self._store.run(partial(self._orders, identity.key, latest))
+            self._note(heard, latest, living, asked_at)
             left = deadline - self._clock()
             if orders.number != said.seen or left <= 0:
                 return orders
@@ -110,7 +117,7 @@ class Desk:
         }
         heard.missing = {key: heard.missing.get(key, now) for key in missing}
 
-    def _orders(self, db: Database, key: str, said: Work) -> tuple[Orders, Sequence[Worker]]:
+    def _orders(self, key: str, said: Work, db: Database) -> tuple[Orders, Sequence[Worker]]:
         allocation = workers.find(db, key)
         if allocation is None or allocation.phase.is_final:
             return _answer(is_leaving=True), []

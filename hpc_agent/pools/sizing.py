@@ -15,6 +15,8 @@ from hpc_agent.store.phases import Phase
 
 # What waits is of many seconds: an allocation that is queued for longer is worth its place in it.
 _WITHDRAW_AFTER_SECONDS = 30.0
+# After a failed start, doubled with each further one.
+_REST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +44,18 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """All that decides on a pool; ``backlog`` is what waits and could begin in an allocation."""
+    """All that decides on a pool; ``backlog`` is what waits and could begin in an allocation.
+
+    ``failed_starts`` counts the last allocations as far as none of them started, the last of which
+    failed ``failed_ago`` seconds ago.
+    """
 
     backlog: int
     allocations: Sequence[Allocation]
     slots_expected: int = 1
     failed_starts: int = 0
     last_failure: str = ""
+    failed_ago: float = math.inf
     stopped: str | None = None
 
 
@@ -79,12 +86,17 @@ def decide(pool: Pool, now: Standing) -> Decision:
     lasting = [each for each in staying if each.left > pool.handover_seconds]
     wanted, why = _wanted(pool, now, staying)
     withdraw = _withdrawn(pool, now, lasting, wanted)
-    start = max(0, wanted - len(lasting))
+    start = 0 if _is_to_rest(now) else max(0, wanted - len(lasting))
     words = [f"{key} takes nothing more: {reason}" for key, reason in leaving]
     words += [f"{key} is withdrawn from the queue: nothing waits for it" for key in withdraw]
     if start:
         words.append(f"{start} more: {why}")
     return Decision(start=start, leave=[key for key, _ in leaving], withdraw=withdraw, words=words)
+
+
+def _is_to_rest(now: Standing) -> bool:
+    """Whether the last failure is so fresh that another try would meet the same."""
+    return bool(now.failed_starts) and now.failed_ago < _REST_SECONDS * 2 ** (now.failed_starts - 1)
 
 
 def _wanted(pool: Pool, now: Standing, staying: Sequence[Allocation]) -> tuple[int, str]:

@@ -42,6 +42,7 @@ def look(db: Database, offer: Offer, heard: Callable[[str], Sequence[Heard]], no
         slots_expected=offer.slots,
         failed_starts=len(failed),
         last_failure=_why_failed(failed[0]) if failed else "",
+        failed_ago=now - (failed[0].ended_at or now) if failed else math.inf,
         stopped=stop.reason if stop is not None else None,
     )
     return Scene(standing=standing, allocations=allocations, waiting=waiting, unfit=unfit)

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from sqlite_utils import Database
 
 from hpc_agent.store.phases import LIVE, Phase
-from hpc_agent.store.workers import WorkerKind
+from hpc_agent.store.workers import Placement, WorkerKind
 
 # Not by location: there it would find all steps of a month.
 _OPEN = "INDEXED BY workers_open_kind"
-_STEPS = f"kind = '{WorkerKind.STEP.value}' AND concluded_at IS NULL"
+# Those in an allocation of a pool have no job of their own, and the pool bounds them.
+_STEPS = (
+    f"kind = '{WorkerKind.STEP.value}' AND concluded_at IS NULL "
+    f"AND placement != '{Placement.POOL.value}'"
+)
 _WAITS = f"{_STEPS} AND phase = '{Phase.INTENT.value}'"
 _PHASES = ", ".join(f"'{phase.value}'" for phase in LIVE if phase is not Phase.INTENT)
 _SUBMITTED = f"{_STEPS} AND phase IN ({_PHASES})"

@@ -95,7 +95,9 @@ def submitted(
     say_line(
         db,
         worker,
-        f"Run worker submitted as {scheduler} job {worker.job_id}.",
+        f"Run worker submitted as {scheduler} job {worker.job_id}."
+        if worker.pool is None
+        else f"Run worker given to pool {worker.pool}, {scheduler} job {worker.job_id}.",
         now=now,
         metadata=metadata,
     )

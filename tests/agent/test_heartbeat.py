@@ -24,7 +24,7 @@ from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 from tests.agent.gateway import scripted_gateway
 from tests.code_servers.conftest import deployment, entry, make_harbour
-from tests.relay.fake_control_plane import Received
+from tests.relay.fake_control_plane import Received, Reply
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -113,6 +113,28 @@ async def test_lost_job_is_a_failed_worker(bench: Bench) -> None:
     assert found["run of run-1"].status_type.value == "RUNNING"
     assert found["run of run-2"].status_type.value == "FAILED"
     assert "nobody knows it" in str(found["run of run-2"].message)
+
+
+async def test_living_workers_are_told_of_to_whom_they_matter(bench: Bench) -> None:
+    """A control plane that acts on failures alone says so; one that does not hears of all."""
+    heart = Heart(bench)
+    await bench.add("run-1", phase=Phase.QUEUED, job_id="1", state=JobState.PENDING)
+    await bench.add("run-2", phase=Phase.LOST, job_id="2")
+
+    async def told(*, failed_alone: bool) -> list[str]:
+        """Beat once; this answer counts for the next heartbeat."""
+        headers = {"Preference-Applied": "hpc-failed-workers-alone"} if failed_alone else {}
+        bench.control_plane.script = lambda _: Reply(headers=headers)
+        statuses = (await heart.beat())["prod"].run_worker_statuses
+        assert statuses is not None
+        return [each.run_id for each in statuses.statuses]
+
+    both = ["run of run-1", "run of run-2"]
+    assert await told(failed_alone=True) == both
+    assert bench.control_plane.requests[-1].headers["prefer"] == "hpc-failed-workers-alone"
+    assert await told(failed_alone=True) == ["run of run-2"]
+    assert await told(failed_alone=False) == ["run of run-2"]
+    assert await told(failed_alone=False) == both
 
 
 async def test_lost_job_with_events_on_their_way_is_not_told_of(bench: Bench) -> None:

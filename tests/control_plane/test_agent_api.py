@@ -146,6 +146,18 @@ async def test_long_poll_ends_with_its_time(api: AgentApi) -> None:
     assert 0.9 < time.monotonic() - started < 10
 
 
+async def test_heartbeat_may_leave_out_workers_that_are_well(api: AgentApi) -> None:
+    """Whoever would rather do so is told that it may; whoever says nothing is told nothing."""
+    body = {"query": ADD_AGENT_HEARTBEATS_MUTATION, "variables": {}}
+    headers = {"Prefer": "hpc-failed-workers-alone"}
+
+    asked = await api.client.post("/graphql", json=body, headers=headers)
+    unasked = await api.client.post("/graphql", json=body)
+
+    assert asked.headers["Preference-Applied"] == "hpc-failed-workers-alone"
+    assert "Preference-Applied" not in unasked.headers
+
+
 async def test_event_changes_the_run(api: AgentApi, gateway: Gateway) -> None:
     """A stored event does what it does in any Dagster instance: the run has started."""
     run = new_run(gateway.services.instance, dg.DagsterRunStatus.STARTING)

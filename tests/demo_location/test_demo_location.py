@@ -40,6 +40,7 @@ def test_the_location_holds_one_of_everything() -> None:
     dg.Definitions.validate_loadable(defs)
     repository = defs.get_repository_def()
     assert {"weather_job", "archive_job", "sleepy_job", "failing_job"} <= set(repository.job_names)
+    assert "stepwise_job" in repository.job_names
     assert repository.schedule_defs
     assert repository.sensor_defs
     graph = repository.asset_graph

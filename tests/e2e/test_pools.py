@@ -39,18 +39,24 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
                 "slot": {"cpus": 1},
                 "max": 1,
                 "fallback_seconds": 90,
-            }
+            },
+            "wide": {
+                "options": {"cpus-per-task": 1, "nodes": "2", "mem": "500M", "time": "20"},
+                "slot": {"cpus": 1},
+                "idle_seconds": 5,
+            },
         },
-        "locations": {"pooled": {"pool": POOL}},
+        "locations": {"pooled": {"pool": POOL}, "spread": {"pool": "wide", "warm": "spare"}},
     }
     with running_stack(choice_of(slurm_cluster), **settings) as started:
-        started.deploy({"pooled": location("pooled")})
+        started.deploy({"pooled": location("pooled"), "spread": location("pooled")})
         started.wait_loaded("pooled")
+        started.wait_loaded("spread")
         yield started
 
 
-def pool_of(stack: Stack) -> dict[str, Any]:
-    return read_pool(stack.config, POOL, decisions=50)
+def pool_of(stack: Stack, name: str = POOL) -> dict[str, Any]:
+    return read_pool(stack.config, name, decisions=50)
 
 
 def warm(stack: Stack) -> dict[str, Any]:
@@ -157,6 +163,20 @@ def test_nothing_is_lost_when_agent_and_template_are_killed(stack: Stack, tmp_pa
     warm(stack)
     after = stack.webserver.launch("pooled", "quick")
     assert stack.wait_finished(after) == "SUCCESS"
+
+
+def test_an_allocation_of_two_nodes_has_slots_on_both(stack: Stack, tmp_path: Path) -> None:
+    """A supervisor on each; when nothing lives in it any more, it goes."""
+    config = {"ops": {"waits": {"config": {"path": str(tmp_path / "d")}}}}
+    both = [stack.webserver.launch("spread", "waiting", config=config) for _ in range(2)]
+    for run_id in both:
+        poll(lambda each=run_id: stack.webserver.status(each) == "STARTED", "it runs", 60)  # type: ignore[misc]
+    (allocation,) = pool_of(stack, "wide")["allocations"]
+    assert [each["slots"] for each in allocation["supervisors"]] == [1, 1]
+    assert {row_of(stack, each)["job_id"] for each in both} == {allocation["job_id"]}
+    (tmp_path / "d").touch()
+    assert {stack.wait_finished(each) for each in both} == {"SUCCESS"}
+    poll(lambda: not pool_of(stack, "wide")["allocations"], "it is idle and ends", 60)
 
 
 def test_a_lost_allocation_takes_its_run_to_another_attempt(stack: Stack, tmp_path: Path) -> None:

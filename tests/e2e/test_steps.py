@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +13,6 @@ from typing import Any
 import pytest
 
 from hpc_agent.demo.stack import Stack
-from hpc_agent.inspection.jobs import read_jobs
-from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, running_stack
@@ -30,8 +30,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
 @pytest.fixture(scope="module")
 def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
     """A stack with one location, whose code server takes no node."""
+    bin_dir = slurm_cluster.environment["PATH"].partition(os.pathsep)[0]
     settings = {
-        "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
+        "scheduler": {"poll_seconds": 2, "commands_per_second": 20, "bin_dir": bin_dir},
+        # srun, which user code calls, is that of the cluster too.
+        "environment": {"setup": [f'export PATH={shlex.quote(bin_dir)}:"$PATH"']},
         "relay": {"bind": "127.0.0.1"},
         "runs": {"grace_seconds": 5},
         "code_servers": {"placement": "login"},
@@ -52,16 +55,10 @@ def runs(stack: Stack) -> dict[str, str]:
     }
 
 
-def steps_of(stack: Stack, run_id: str) -> list[dict[str, Any]]:
-    """Return the jobs that a run has asked for."""
-    rows = read_jobs(stack.config, EVERYTHING)
-    return [row for row in rows if row["run_id"] == run_id and row["kind"] == "step"]
-
-
 def running_step(stack: Stack, run_id: str) -> dict[str, Any]:
     """Wait until the one step of a run executes, and return its job."""
     poll(lambda: "ExecutionStepStartEvent" in kinds(stack, run_id), "its step runs", 120)
-    (step,) = steps_of(stack, run_id)
+    (step,) = stack.jobs_of_steps(run_id)
     return step
 
 
@@ -94,7 +91,7 @@ def test_command_reports_by_pipes_and_is_printed(stack: Stack, runs: dict[str, s
 def test_program_runs_on_two_nodes(stack: Stack, runs: dict[str, str]) -> None:
     """A process for each task, started by srun."""
     assert stack.wait_finished(runs["greeted"]) == "SUCCESS"
-    (step,) = steps_of(stack, runs["greeted"])
+    (step,) = stack.jobs_of_steps(runs["greeted"])
     text = (stack.config.work_dir / "jobs" / step["key"] / "stdout").read_text()
     assert set(text.splitlines()) == {"hello from c1", "hello from c2"}
 
@@ -102,7 +99,7 @@ def test_program_runs_on_two_nodes(stack: Stack, runs: dict[str, str]) -> None:
 def test_script_is_an_asset(stack: Stack, runs: dict[str, str]) -> None:
     """With the options that it has itself."""
     assert stack.wait_finished(runs["count"]) == "SUCCESS"
-    (step,) = steps_of(stack, runs["count"])
+    (step,) = stack.jobs_of_steps(runs["count"])
     script = (stack.config.work_dir / "jobs" / step["key"] / "job.sh").read_text()
     assert "--mem=100M" in script
     assert re.search(r"--time=\S*5", script)
@@ -122,7 +119,7 @@ def test_terminated_run_leaves_no_step(stack: Stack, runs: dict[str, str]) -> No
     running_step(stack, run_id)
     stack.webserver.terminate(run_id)
     assert stack.wait_finished(run_id, seconds=90) == "CANCELED"
-    poll(lambda: steps_of(stack, run_id)[0]["phase"] == "ended", "its step ends", 60)
+    poll(lambda: stack.jobs_of_steps(run_id)[0]["phase"] == "ended", "its step ends", 60)
 
 
 def test_each_step_runs_in_its_place(stack: Stack) -> None:
@@ -133,12 +130,12 @@ def test_each_step_runs_in_its_place(stack: Stack) -> None:
     own = str(stack.job_of(run_id=run_id)["job_id"])
     assert f"numbers in {own}" in told
     assert re.search(rf"added in {own} step [0-9]+", told)
-    rows = {row["step"]: row["job_id"] for row in steps_of(stack, run_id)}
+    rows = {row["step"]: row["job_id"] for row in stack.jobs_of_steps(run_id)}
     arrays = {rows[f"squared[{number}]"].partition("_")[0] for number in (1, 2, 3, 4)}
     assert len(arrays) == 1
     assert arrays != {own}
     assert "total 30 on ['c1', 'c2']" in told
-    assert len(rows) == len(steps_of(stack, run_id)) == 5
+    assert len(rows) == len(stack.jobs_of_steps(run_id)) == 5
 
 
 def test_run_worker_and_agent_die_and_nothing_is_lost_or_doubled(
@@ -160,10 +157,10 @@ def test_run_worker_and_agent_die_and_nothing_is_lost_or_doubled(
     said = [text for text in messages(stack, telling) if text.startswith("told ")]
     assert said == [f"told {number}" for number in range(1, 51)]
     assert kinds(stack, telling).count("MaterializationEvent") == 1
-    assert len(steps_of(stack, telling)) == 1
+    assert len(stack.jobs_of_steps(telling)) == 1
     assert "after 1" in messages(stack, run_id)
     traces = stack.config.artifacts_of("prod", "placed") / "traces"
     assert traces.read_text().splitlines() == [f"slow {run_id}"]
     assert Counter(kinds(stack, run_id))["ExecutionStepSuccessEvent"] == 2
-    assert step["key"] in {row["key"] for row in steps_of(stack, run_id)}
-    assert len(steps_of(stack, run_id)) == 2
+    assert step["key"] in {row["key"] for row in stack.jobs_of_steps(run_id)}
+    assert len(stack.jobs_of_steps(run_id)) == 2

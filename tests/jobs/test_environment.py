@@ -27,6 +27,7 @@ from hpc_agent.runs.worker_plan import plan_run
 from hpc_agent.store.workers import WorkerKind
 
 LIMIT_SECONDS = 30.0
+ROOT = Path(__file__).parents[2]
 ORIGIN = {"executable_path": "/code/bin/python", "code_pointer": {"working_directory": "/code"}}
 RUN = RunToLaunch(
     run_id="r-1",
@@ -184,6 +185,53 @@ def test_set_up_lines_are_those_of_any_script(tmp_path: Path) -> None:
     assert done({"setup": lines}, tmp_path).stdout == "reached with <.>\n"
     ended = done({"setup": ["(exit 3) || exit"]}, tmp_path)
     assert (ended.returncode, ended.stdout) == (3, "")
+
+
+def recipe(tmp_path: Path) -> Path:
+    """Write the script of docs/how-to/python-environments.md, with directories of the test."""
+    page = ROOT / "docs" / "how-to" / "python-environments.md"
+    _, _, rest = page.read_text().partition("```bash\npacked=")
+    text = "packed=" + rest.partition("```")[0]
+    text = text.replace("/tmp/environments", f"{tmp_path}/environments")
+    text = text.replace("/shared/envs", f"{tmp_path}/shared")
+    path = tmp_path / "shared" / "on-this-node.sh"
+    (path.parent / "dagster" / "bin").mkdir(parents=True)
+    path.write_text(text)
+    packed = path.parent / "dagster.tar"
+    subprocess.run(["tar", "-C", path.parent, "-cf", packed, "dagster"], check=True)
+    return path
+
+
+def first_on_the_path(script: Path, directory: Path) -> str:
+    """Run a job that reads a script in its set-up, and return where its Python comes from."""
+    environment = {"python": "python", "setup": [f". {script}"]}
+    return shown(environment, directory, "PATH")[0].split(":")[0]
+
+
+def test_environment_is_unpacked_once_on_a_node(tmp_path: Path) -> None:
+    """As the manual has it: by the first job, whatever one before it has left half done."""
+    script = recipe(tmp_path)
+    mine = tmp_path / f"environments-{os.getuid()}"
+    mine.mkdir(mode=0o700)
+    (mine / "1-1.part").mkdir()
+
+    first = first_on_the_path(script, tmp_path)
+    made = Path(first).stat().st_ctime_ns
+
+    assert Path(first).is_relative_to(mine)
+    assert first_on_the_path(script, tmp_path) == first
+    assert Path(first).stat().st_ctime_ns == made
+    assert not list(mine.glob("*.part"))
+
+
+def test_directory_of_somebody_else_is_not_unpacked_into(tmp_path: Path) -> None:
+    """A link of ours is none either; the shared environment serves."""
+    script = recipe(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"environments-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+
+    assert first_on_the_path(script, tmp_path) == f"{tmp_path}/shared/dagster/bin"
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_file_of_variables_that_is_missing_ends_the_job(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.loop import repeat
-from hpc_agent.agent.pools import PoolsLoop
+from hpc_agent.agent.pools import PoolsLoop, SupervisorsLoop
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.pools.desk import Desk
@@ -78,9 +78,9 @@ class Pooling:
 
     @asynccontextmanager
     async def looping(self) -> AsyncIterator[None]:
-        """Let the agent's loop go on in the background."""
-        bell = self.bench.context.bells.pools
-        task = asyncio.create_task(repeat("pools", self.loop.step, bell))
+        """Let the agent's loop that wakes supervisors go on in the background."""
+        bell = self.bench.context.bells.supervisors
+        task = asyncio.create_task(repeat("supervisors", SupervisorsLoop(self.desk).step, bell))
         yield
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -34,8 +34,14 @@ async def test_after_failed_starts_it_is_stopped_and_runs_get_jobs(pooling: Pool
         await pooling.loop.step()
         (allocation,) = await pooling.allocations()
         await pooling.change(
-            allocation.key, phase=Phase.REFUSED, message="Invalid account", ended_at=1000.0
+            allocation.key,
+            phase=Phase.REFUSED,
+            message="Invalid account",
+            ended_at=pooling.bench.clock(),
         )
+        await pooling.loop.step()
+        assert await pooling.allocations() == []  # not at once
+        pooling.bench.clock.now += 21
     await pooling.loop.step()
     stop = await pooling.bench.context.store.run(lambda db: pools.stopped(db, POOL))
     assert stop is not None

@@ -81,6 +81,23 @@ async def test_a_parked_supervisor_hears_at_once(pooling: Pooling) -> None:
         assert (await asyncio.wait_for(parked, 5))["start"] == [run(2)]
 
 
+async def test_call_that_waits_knows_what_was_said_since(pooling: Pooling) -> None:
+    """A supervisor that leaves is given nothing by a call that it made before."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await start(pooling, 1)
+    held = await pooling.work(key, held=[run(1)])
+    async with pooling.looping():
+        parked = asyncio.create_task(pooling.work(key, held=[run(1)], seen=held["number"], wait=20))
+        await asyncio.sleep(0.2)
+        await pooling.work(key, held=[run(1)], is_leaving=True)
+        await pooling.wants(2)
+        await pooling.bench.context.termination.end(run(1), "Enough.", source="test")
+        answer = await asyncio.wait_for(parked, 10)
+        assert (answer["start"], answer["end"]) == ([], [[run(1), "INT"]])
+
+
 async def test_one_that_is_asked_to_end_is_ended_where_it_lives(pooling: Pooling) -> None:
     """Never by a signal to the allocation's job, which would hit its neighbours."""
     await pooling.wants(1)

@@ -9,7 +9,7 @@ import pytest
 from hpc_agent.agent.submit import take_alike
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.step_bounds import StepBounds
-from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.store.workers import Placement, Worker, WorkerKind
 from tests.steps.conftest import Asking
 from tests.steps.test_api import a_step
 
@@ -82,10 +82,11 @@ async def test_bound_of_a_location_wins(asking: Asking, taken: int) -> None:
 
 @pytest.mark.parametrize("settings", [{"steps": {"max_concurrent": 1}}])
 async def test_steps_of_others_and_runs_are_not_counted(asking: Asking) -> None:
-    """Another location has room of its own, and run workers need none."""
+    """Another location has room of its own, a pool bounds its steps, and run workers need none."""
     bench = asking.bench
     for key, more in {
         "stp-other": {"kind": WorkerKind.STEP, "location": "there", "step": "s"},
+        "stp-pool": {"kind": WorkerKind.STEP, "placement": Placement.POOL, "step": "p"},
         "run-2": {},
     }.items():
         await bench.add(key, phase=Phase.RUNNING, job_id=f"9{key}", **more)

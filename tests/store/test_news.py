@@ -18,7 +18,7 @@ from hpc_agent.store.database import Store
 from hpc_agent.store.inbox import Request
 from hpc_agent.store.news import Topic
 from hpc_agent.store.phases import Phase
-from hpc_agent.store.workers import WorkerKind
+from hpc_agent.store.workers import Placement, WorkerKind
 from tests.code_servers.conftest import rings
 from tests.store.test_store import a_run_worker
 from tests.workers import put
@@ -69,6 +69,7 @@ def arrange(db: Database) -> None:
     put(db, a_run_worker("over", phase=Phase.ENDED, job_id="3"))
     put(db, a_run_worker("server", kind=WorkerKind.CODE_SERVER, phase=Phase.QUEUED, job_id="4"))
     put(db, a_run_worker("step", kind=WorkerKind.STEP, phase=Phase.QUEUED, job_id="6", step="fit"))
+    put(db, a_run_worker("pool", kind=WorkerKind.POOL, phase=Phase.QUEUED, job_id="7"))
     put(db, a_run_worker("pack", kind=WorkerKind.PACK, phase=Phase.QUEUED, job_id="5"))
     code_servers.insert(db, SERVER)
     tell(db, "refused")
@@ -109,6 +110,12 @@ CHANGES: list[tuple[str, Work, set[Topic]]] = [
         {Topic.MESSAGE},
     ),
     ("new intent", lambda db: workers.insert(db, a_run_worker("new")), {Topic.INTENT}),
+    (
+        "new intent for a pool",
+        lambda db: workers.insert(db, a_run_worker("new", placement=Placement.POOL)),
+        {Topic.INTENT, Topic.POOL},
+    ),
+    ("allocation of a pool runs", change("pool", phase=Phase.RUNNING), {Topic.POOL}),
     ("intent again", change("unsure", phase=Phase.INTENT), {Topic.INTENT}),
     ("intent is held back", change("due", not_before=50.0), {Topic.INTENT}),
     ("job", lambda db: jobs.insert(db, "unsure", "9", now=1.0), {Topic.JOB}),

@@ -149,6 +149,7 @@ def fill_live(db: Database) -> None:
         ("likeness = 'like'", "key LIKE 'live-due-_'"),
         ("terminate_at = 2.0", "key LIKE 'live-running-_' OR key LIKE 'live-packed-_'"),
         ("terminate_at = 9.0", "key LIKE 'live-running-__'"),
+        ("placement = 'packed'", "key LIKE 'live-packed-%'"),
         ("ended_at = 99000, started_at = 9", "phase IN ('ended', 'lost') AND key LIKE 'live-%'"),
         ("is_claimed = 1", "phase = 'running'"),
     ):

@@ -36,6 +36,9 @@ from hpc_agent.inbound.graphql_request import GraphQLRequest
 from hpc_agent.metrics.http import name_operation
 
 MAX_WAIT_SECONDS = 300.0
+FAILED_ALONE = "hpc-failed-workers-alone"
+"""Of a heartbeat's run workers we act on those that failed, see heartbeats.py."""
+
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d+)")
 
 
@@ -101,10 +104,13 @@ class GraphQLEndpoint:
             name_operation(request.scope, "webserver")
             return await self._foreign(asked, context)
         name_operation(request.scope, self._operation_of(asked.document))
-        wait = preferred_wait(request.headers.get("Prefer", ""))
+        preferred = request.headers.get("Prefer", "")
+        wait = preferred_wait(preferred)
         if wait and "popUserCloudAgentRequests" in asked.document:
             return JSONResponse(await self._long_poll(request, asked, context, wait))
-        return JSONResponse(await asyncio.to_thread(self._executor.execute, asked, context))
+        answer = await asyncio.to_thread(self._executor.execute, asked, context)
+        applied = {"Preference-Applied": FAILED_ALONE} if FAILED_ALONE in preferred else None
+        return JSONResponse(answer, headers=applied)
 
     async def _foreign(self, asked: GraphQLRequest, context: RequestContext) -> Response:
         try:

@@ -4,7 +4,10 @@
 supervisor          starts and ends members as the agent says; one process, one thread
 work                the call by which the agent says it, in a process of its own
 members, slot       one forked process for each member: the node program of its job directory
-templates           processes of users' Pythons that have imported their code
+templates           what users' Pythons have imported: started, offered, drained
+warm_process        one process of a template, seen from here
+stay                when the allocation ends
+capacity            slots, and the CPUs of each
 forked              the slot program's side of a warm child
 ==================  =========================================================================
 

@@ -53,12 +53,16 @@ class Members:
         """Start a member, unless that was done before."""
         if key in self._started:
             return
-        self._started.add(key)
-        cpus = self._free_shares.pop() if self._free_shares else ()
+        cpus = self._free_shares[-1] if self._free_shares else ()
         directory = os.path.join(self._jobs_directory, key)
-        pid, ask = SlotProgram(directory, self._slot, cpus, self._environment).start(
-            self._look_seconds
-        )
+        program = SlotProgram(directory, self._slot, cpus, self._environment)
+        try:
+            pid, ask = program.start(self._look_seconds)
+        except OSError as error:  # the agent says it again, or gives it to another node
+            log("member %s cannot be started: %s" % (key, error))
+            return
+        self._started.add(key)
+        del self._free_shares[-1:]
         signals.watch(ask.fileno())
         self._members[key] = _Member(pid, ask, cpus)
         log("member %s is process %d" % (key, pid))

@@ -33,10 +33,18 @@ class SlotProgram:
         self._environment = environment
 
     def start(self, look_seconds: float) -> "tuple[int, socket.socket]":
-        """Fork it; return its process, and the end of a connection on which it asks for offers."""
+        """Fork it; return its process, and the end of a connection on which it asks for offers.
+
+        Raises OSError.
+        """
         ours, its = socket.socketpair()
         die_with = death_with(os.getpid())
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            its.close()
+            raise
         if pid == 0:
             code = EX_SOFTWARE
             try:

@@ -35,6 +35,7 @@ READY = "ready"
 FAILED = "failed"
 NOT_FORKABLE = "not_forkable"
 TAKEN = "taken"
+_LONGEST_WORDS = 2000
 
 
 def run(path: str) -> int:
@@ -76,7 +77,7 @@ def _fork_for_each(link: socket.socket, listener: socket.socket, settings: Dict[
     # Of signals to the whole job each worker gets its own; guardians are collected by the kernel.
     signals.block()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while _is_wanted(link, listener):
+    while _is_wanted(listener, link):
         connection = _accepted(listener)
         if connection is None:
             continue
@@ -126,7 +127,7 @@ class _Spare:
         send(self._link, told)
         if told["state"] != READY:
             return
-        while _is_wanted(self._link, self._listener):
+        while _is_wanted(self._listener, self._link, self._inner):
             connection = _accepted(self._listener)
             if connection is not None:
                 self._listener.close()
@@ -159,21 +160,27 @@ def _warmed(settings: Dict[str, Any]) -> Message:
         )
     except BaseException as error:  # noqa: BLE001  (sys.exit in a module is a failure as well)
         traceback.print_exc()
-        return {"state": FAILED, "words": "%s: %s" % (type(error).__name__, error)}
+        return {"state": FAILED, "words": _sayable("%s: %s" % (type(error).__name__, error))}
     return {
         "state": READY,
-        "words": done.words,
+        "words": _sayable(done.words),
         "imported_seconds": round(done.seconds, 3),
         "memory_mb": _resident_mb(),
     }
 
 
-def _is_wanted(link: socket.socket, listener: socket.socket) -> bool:
-    """Wait for a connection; return False once the supervisor has closed its side."""
+def _sayable(words: str) -> str:
+    """Return what the agent takes: not too long, and text."""
+    return words[:_LONGEST_WORDS].encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_wanted(listener: socket.socket, *others: socket.socket) -> bool:
+    """Wait for a connection; return False once one of the others has closed its side."""
     poll = select.poll()
-    poll.register(link, select.POLLIN)
-    poll.register(listener, select.POLLIN)
-    return link.fileno() not in dict(poll.poll())
+    for sock in (listener, *others):
+        poll.register(sock, select.POLLIN)
+    ready = dict(poll.poll())
+    return not any(other.fileno() in ready for other in others)
 
 
 def _accepted(listener: socket.socket) -> Optional[socket.socket]:

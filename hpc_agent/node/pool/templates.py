@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import subprocess
-import sys
 import time
-from typing import Any, Dict, Iterable, List, Optional, Set
+from typing import Dict, Iterable, List, Optional, Set
 
-from .. import signals
-from ..child import before_exec
 from ..journal import log
 from ..spec import SPARE, TemplateSpec
 from . import template as inside
 from .mark import room
-from .messages import Closed, Message, receive_now
+from .messages import Closed, Message
+from .warm_process import WarmProcess, listener_at
 
 WARMING = "warming"
 READY = "ready"
@@ -29,11 +25,10 @@ FAILED = "failed"
 _WARMING_PATIENCE = 1.0
 _READY_PATIENCE = 30.0
 _SPARE_PATIENCE = 5.0
-_FIRST_PAUSE = 1.0
+_FIRST_PAUSE = 15.0
 _LONGEST_PAUSE = 300.0
 # After that long it was well, whatever ended it.
 _WELL_SECONDS = 60.0
-_BACKLOG = 512
 
 
 class Templates:
@@ -92,13 +87,14 @@ class Template:
         self._start = spec.start
         self._address = os.path.join(directory, spec.id)
         self._environment = {**environment, **spec.environment, **room()}
-        self._processes: List[_Process] = []
+        self._processes: List[WarmProcess] = []
         self._told: Message = {}
         self._words = ""
+        self._no_forks = ""
         self._is_failed = False
         self._failures = 0
         self._not_before = 0.0
-        self._listener = _listener(self._address)
+        self._listener: Optional[socket.socket] = None
         self.turn(1)
 
     @property
@@ -132,10 +128,9 @@ class Template:
         """Read what its processes say, and start those that are missing."""
         for process in list(self._processes):
             self._read(process)
-        missing = (spares if self._start == SPARE else 1) - len(self._processes)
-        if missing > 0 and time.monotonic() >= self._not_before:
-            for _ in range(missing):
-                self._begin()
+        wanted = spares if self._start == SPARE else 1
+        while len(self._processes) < wanted and time.monotonic() >= self._not_before:
+            self._begin()
 
     def has_ended(self, pid: int) -> bool:
         """Note the end of one of its processes."""
@@ -152,11 +147,12 @@ class Template:
         """Have no more workers of it."""
         for process in self._processes:
             process.close()
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         with contextlib.suppress(OSError):
             os.unlink(self._address)
 
-    def _read(self, process: "_Process") -> None:
+    def _read(self, process: WarmProcess) -> None:
         with contextlib.suppress(Closed):  # its end is seen where it is waited for
             while process in self._processes:
                 told = process.told()
@@ -164,19 +160,19 @@ class Template:
                     return
                 self._note(process, told)
 
-    def _note(self, process: "_Process", told: Message) -> None:
+    def _note(self, process: WarmProcess, told: Message) -> None:
         state = told["state"]
         if state == inside.READY:
             process.is_ready = True
             self._is_failed = False
             self._told = told
-            self._words = " ".join(filter(None, [self._why_spares(), told["words"]]))
+            self._words = "; ".join(filter(None, [self._no_forks, told["words"]]))
             log("template %s is ready: process %d" % (self._spec.id, process.pid))
         elif state == inside.TAKEN:
             self._forget(process)
         elif state == inside.NOT_FORKABLE:
             self._start = SPARE
-            self._words = told["words"]
+            self._words = self._no_forks = told["words"]
             log(
                 "template %s cannot be forked, spares replace it: %s" % (self._spec.id, self._words)
             )
@@ -186,101 +182,28 @@ class Template:
             self._is_failed = True
             self._fail(process)
 
-    def _why_spares(self) -> str:
-        return self._words if self._start != self._spec.start else ""
-
-    def _fail(self, process: "_Process") -> None:
+    def _fail(self, process: WarmProcess) -> None:
         log("template %s has failed: %s" % (self._spec.id, self._words))
         was_well = process.is_ready and time.monotonic() - process.since > _WELL_SECONDS
         self._failures = 0 if was_well else self._failures + 1
-        pause = _FIRST_PAUSE * 2 ** min(self._failures, 20) if self._failures > 1 else 0.0
-        if self._is_failed:
-            pause = max(pause, _WELL_SECONDS)
+        # What was killed comes again at once; what ends again and again waits longer and longer.
+        self._is_failed = self._is_failed or self._failures > 1
+        pause = _FIRST_PAUSE * 2 ** min(self._failures, 20) if self._is_failed else 0.0
         self._not_before = time.monotonic() + min(pause, _LONGEST_PAUSE)
         self._forget(process)
 
-    def _forget(self, process: "_Process") -> None:
+    def _forget(self, process: WarmProcess) -> None:
         process.close()
         self._processes.remove(process)
 
     def _begin(self) -> None:
         try:
+            listener = self._listener = self._listener or listener_at(self._address)
             self._processes.append(
-                _Process(self._spec, self._start, self._address, self._listener, self._environment)
+                WarmProcess(self._spec, self._start, self._address, listener, self._environment)
             )
         except OSError as error:
             self._words = str(error)
             self._is_failed = True
-            self._failures += 1
             self._not_before = time.monotonic() + _WELL_SECONDS
             log("template %s cannot be started: %s" % (self._spec.id, error))
-
-
-class _Process:
-    """One process that has imported the user's code, or is about to."""
-
-    def __init__(
-        self,
-        spec: TemplateSpec,
-        start: str,
-        address: str,
-        listener: socket.socket,
-        environment: Dict[str, str],
-    ) -> None:
-        """Start it. Raises OSError."""
-        self._link, its = socket.socketpair()
-        self.is_ready = False
-        self.since = time.monotonic()
-        # Read and removed by the process: each has descriptors of its own.
-        settings = "%s.%s.json" % (address, os.urandom(4).hex())
-        try:
-            with its:
-                _write(settings, _settings(spec, start, its.fileno(), listener.fileno()))
-                process = subprocess.Popen(
-                    [spec.python, sys.argv[0], "--template", settings],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(its.fileno(), listener.fileno()),
-                    preexec_fn=before_exec(),  # noqa: PLW1509  (one thread)
-                )
-        except OSError:
-            self._link.close()
-            raise
-        self.pid = process.pid
-        # The supervisor waits for all its processes itself; Popen would warn of this one.
-        process.returncode = 0
-        signals.watch(self._link.fileno())
-
-    def told(self) -> Optional[Message]:
-        """Return what it has said since. Raises Closed."""
-        return receive_now(self._link)
-
-    def close(self) -> None:
-        """Let it end: it does when it is not wanted any more."""
-        self._link.close()
-
-
-def _settings(spec: TemplateSpec, start: str, link: int, listener: int) -> Dict[str, Any]:
-    return {
-        "start": start,
-        "link": link,
-        "listener": listener,
-        "code_origin": spec.code_origin,
-        "working_directory": spec.working_directory,
-        "dagster_yaml": spec.dagster_yaml,
-    }
-
-
-def _write(path: str, document: Dict[str, Any]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(document, file)
-
-
-def _listener(address: str) -> socket.socket:
-    with contextlib.suppress(OSError):
-        os.unlink(address)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)
-    return listener

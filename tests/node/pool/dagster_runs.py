@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # also for Python 3.9
 class DagsterRuns:
     """Runs of one job of a file, made by a Python that has dagster."""
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from .running import Member, RunningPool, is_alive, template, wait_until
@@ -80,13 +81,21 @@ def test_location_may_choose_spares(pool: RunningPool, tmp_path: Path) -> None:
 
 def test_failing_import_means_cold_starts(pool: RunningPool, tmp_path: Path) -> None:
     """The member says why, and so does the template."""
-    made = template(project(tmp_path, ("definitions.py", "import no_such_module\n")))
+    failing = "raise ImportError('no_such_module \\udc80' + 'x' * 5000)\n"
+    made = template(project(tmp_path, ("definitions.py", failing)))
     told = pool.warm(made, "failed")
-    assert "no_such_module" in told["words"]
+    assert "no_such_module ?x" in told["words"]
+    assert len(told["words"]) <= 2000
     member = probe(pool, made)
     assert member.stdout.split()[1] == "False"
     assert "cold start: template" in member.log
     assert "no_such_module" in member.log
+
+
+def test_import_that_ends_the_process_is_a_failure(pool: RunningPool, tmp_path: Path) -> None:
+    """Once it has done so again: what was killed by others comes again at once."""
+    made = template(project(tmp_path, ("definitions.py", "import os\nos._exit(1)\n")))
+    assert pool.warm(made, "failed")["words"] == "its process has ended"
 
 
 def test_python_that_is_not_there_is_a_failure(pool: RunningPool, tmp_path: Path) -> None:
@@ -116,6 +125,17 @@ def test_command_that_is_not_the_templates_starts_cold(pool: RunningPool, tmp_pa
     assert member.exit_record()["exit_code"] == 0
     assert member.stdout == "cold\n"
     assert "another command than the template's" in member.log
+
+
+def test_spare_that_was_killed_is_replaced(pool: RunningPool, tmp_path: Path) -> None:
+    """What has imported everything is a process of its own, and may be the one."""
+    made = template(project(tmp_path, ("definitions.py", _PLAIN)), start="spare")
+    pid = pool.warm(made, "spares")["pid"]
+    (imported,) = psutil.Process(pid).children()
+    imported.kill()
+    wait_until(lambda: pool.told(made)["pid"] not in (None, pid), "no other spare")
+    wait_until(lambda: pool.told(made)["state"] == "spares", "it is not ready")
+    assert probe(pool, made).stdout.split()[1] == "True"
 
 
 def test_spares_end_when_they_are_drained(pool: RunningPool, tmp_path: Path) -> None:
