@@ -102,7 +102,8 @@ def test_who_has_no_turn_is_told(place: Place) -> None:
     def way(_: Place) -> list[Row]:
         return [row_of("part", "measure", "quick", "s", [1.0])]
 
-    assert [row.median for row in turns({"quick": way}, place, until=float("inf"))] == [1.0]
+    measured, busy = turns({"quick": way}, place, until=float("inf"))
+    assert (measured.median, busy.part) == (1.0, "machine")
     (late,) = turns({"late": way}, place, until=0.0)
     assert (late.contestant, late.reason) == ("late", "no turn")
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+MACHINE = "machine"
+"""The part of what is no merit of a contestant: how busy all else was."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:

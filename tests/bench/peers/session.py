@@ -22,7 +22,7 @@ from tests.bench.peers.measures.own_jobs import commands, steps
 from tests.bench.peers.measures.reading import reading
 from tests.bench.peers.measures.round_trips import round_trips
 from tests.bench.peers.report import Report, report_of
-from tests.bench.peers.rows import Row, missing
+from tests.bench.peers.rows import MACHINE, Row, missing, row_of
 from tests.bench.peers.runners import bare, ours, plain, stock
 from tests.bench.peers.runners.runner import Place
 from tests.bench.peers.tasks import bare as by_hand
@@ -90,8 +90,12 @@ def turns(ways: Mapping[str, Way], place: Place, *, until: float) -> list[Row]:
     for name, way in ways.items():
         if time.monotonic() > until:
             rows.append(missing("not measured", "the session's time was over", name, "no turn"))
-        else:
-            rows += way(place)
+            continue
+        busy = os.getloadavg()[0]
+        rows += [
+            *way(place),
+            row_of(MACHINE, "processes at work as the turn began", name, "", [busy]),
+        ]
     return rows
 
 

@@ -24,7 +24,7 @@ def cost(runner: Served, place: Place) -> list[Row]:
     rpcs, used = _rpcs(place), _cpu(process)
     time.sleep(seconds)
     an_hour = (_cpu(process) - used) * 3600 / seconds
-    asked = (_rpcs(place) - rpcs) * 60 / seconds
+    asked = (_rpcs(place) - rpcs - 1) * 60 / seconds  # one of them is the question itself
     began, used = time.monotonic(), _cpu(process)
     for _ in range(extent.singles):
         runner.wait([runner.launch()])
