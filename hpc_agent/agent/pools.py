@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
+# Runs that hold all slots, and wait for their steps, would wait for ever.
+_STEP_PATIENCE_SECONDS = 120.0
 
 
 class SupervisorsLoop:
@@ -168,9 +170,7 @@ class PoolsLoop:
         """Give a job of its own to what has waited too long, or fits into no allocation."""
         now = self._context.clock()
         for worker in scene.waiting:
-            reason = scene.unfit.get(worker.key) or _why_alone(
-                offer, scene, now - worker.created_at
-            )
+            reason = scene.unfit.get(worker.key) or _why_alone(offer, scene, worker, now)
             if reason:
                 await self._alone(worker.key, reason)
 
@@ -204,12 +204,14 @@ class PoolsLoop:
         await context.changes.apply(key, observe, source="supervisor")
 
 
-def _why_alone(offer: Offer, scene: Scene, waited: float) -> str:
+def _why_alone(offer: Offer, scene: Scene, worker: Worker, now: float) -> str:
     patience = offer.pool.fallback_seconds
+    if patience is None and worker.step is not None:
+        patience = _STEP_PATIENCE_SECONDS
     if patience is None:
         return ""
     if scene.standing.stopped is not None:
         return f"pool {offer.name} is stopped: {scene.standing.stopped}"
-    if waited > patience:
+    if now - worker.created_at > patience:
         return f"no slot of pool {offer.name} came free in {patience:.0f} s"
     return ""

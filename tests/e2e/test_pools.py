@@ -121,6 +121,16 @@ def test_what_asks_for_memory_gets_a_job_of_its_own(stack: Stack) -> None:
     }
 
 
+def test_a_step_with_a_job_of_its_own_lives_in_the_pool_too(stack: Stack) -> None:
+    """Beside its run, in the other slot."""
+    run_id = stack.webserver.launch("pooled", "stepped")
+    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    (allocation,) = pool_of(stack)["allocations"]
+    rows = rows_of(stack, run_id)
+    assert [row["kind"] for row in rows] == ["run_worker", "step"]
+    assert {row["job_id"] for row in rows} == {allocation["job_id"]}
+
+
 def test_ends_are_told_as_those_of_jobs(stack: Stack) -> None:
     """A crash, and an exception; neighbours are not concerned."""
     dying = stack.webserver.launch("pooled", "dying")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_hpc import slurm_executor
+
 
 class Wait(dg.Config):
     """How long to wait for a file; it is there at once without one."""
@@ -77,4 +79,10 @@ def sized() -> None:
     looks()
 
 
-defs = dg.Definitions(jobs=[quick, waiting, dying, failing, sized])
+@dg.job(executor_def=slurm_executor.configured({"default": "job"}, name="slurm"))
+def stepped() -> None:
+    """A run whose step is a job, and so lives in the pool as well."""
+    looks()
+
+
+defs = dg.Definitions(jobs=[quick, waiting, dying, failing, sized, stepped])
