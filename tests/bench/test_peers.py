@@ -121,7 +121,7 @@ def test_table_ranks_by_what_is_better() -> None:
 def test_page_says_where_we_lose() -> None:
     """Each measure in which somebody else is ahead of the best of ours, and by how much."""
     assert page.lost(table.grouped(ROWS).values()) == [
-        "* launch, one at a time: first event: stock agent is better, our jobs at 2.0"
+        "* launch, one at a time: first event: stock agent is better, our jobs 2.0 times as much"
     ]
     assert page.lost(table.grouped(ROWS[:1]).values()) == []
 

@@ -55,9 +55,10 @@ def lost(measures: Iterable[Sequence[Row]]) -> list[str]:
         ours = [row for row in ranked if row.contestant.startswith(_OURS)]
         if not ours or ranked[0] is ours[0] or ours[0].part == MACHINE:
             continue
-        times = table.cells(ours[0], ranked[0].median)[-1]
+        *_, times = table.cells(ours[0], ranked[0].median)
         best = f"{ranked[0].part}, {ranked[0].measure}"
-        lines.append(f"* {best}: {ranked[0].contestant} is better, {ours[0].contestant} at {times}")
+        needs = f"{times} times as much" if times else f"{ours[0].median:g} instead of 0"
+        lines.append(f"* {best}: {ranked[0].contestant} is better, {ours[0].contestant} {needs}")
     return lines
 
 

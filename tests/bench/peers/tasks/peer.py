@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -25,16 +27,21 @@ def _with_peer(name: str, program: str, place: Place, count: int) -> float:
     # Peers find their own programs on PATH.
     path = f"{peers.python.parent}{os.pathsep}{place.cluster.environment['PATH']}"
     environment = {**place.cluster.environment, "PATH": path, "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        argv, env=environment, cwd=place.directory, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            argv, env=environment, cwd=place.directory, capture_output=True, text=True,
-            timeout=seconds, check=False,
-        )  # fmt: skip
+        printed, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         raise PeerMissingError(f"it has not done with {count} tasks in {seconds:.0f} s") from None
-    if done.returncode != 0:
-        raise PeerMissingError(f"it ended with {done.returncode}: {last_line(done.stderr)}")
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has left behind
+        process.wait()
+    if process.returncode != 0:
+        raise PeerMissingError(f"it ended with {process.returncode}: {last_line(said)}")
+    return float(json.loads(printed.splitlines()[-1])["seconds"])
 
 
 submitit = partial(_with_peer, "submitit", "with_submitit.py")
