@@ -21,6 +21,7 @@ from hpc_agent.store.commands import Command, CommandKind
 from hpc_agent.store.draining import left_to_finish
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.pauses import Pause
+from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import intents
 from hpc_agent.workers.change import NOTHING, Change
@@ -87,6 +88,8 @@ class CommandsLoop:
             raise UsageError(f"there is no job {key!r}")
         if worker.kind is WorkerKind.STEP:
             return await self._cancel_step(worker)
+        if worker.kind is WorkerKind.POOL:
+            return await self._let_go(worker)
         if worker.kind is not WorkerKind.RUN_WORKER:
             raise UsageError(
                 f"{key} is no run: the agent would start another server at once. "
@@ -99,6 +102,23 @@ class CommandsLoop:
             key, "An operator of the cluster ends the run (hpc-agent cancel).", source="operator"
         )
         return f"run {ended.run_id} is asked to end: {describe(ended)}"
+
+    async def _let_go(self, worker: Worker) -> str:
+        """An allocation takes nothing more, and ends with its last run; one that waits goes now."""
+        context, now = self._context, self._context.clock()
+
+        def write(db: Database) -> Worker:
+            if worker.phase is Phase.RUNNING:
+                return workers.change(db, worker.key, now=now, source="operator", is_leaving=True)
+            return context.changes.within(
+                db,
+                worker.key,
+                lambda each, _: intents.withdraw(each, now, terminate_at=now),
+                source="operator",
+            )
+
+        after = await context.store.run(write)
+        return f"allocation {worker.key} takes nothing more: {describe(after)}"
 
     async def _cancel_step(self, worker: Worker) -> str:
         """Its run goes on, and decides what a step means that was ended."""

@@ -315,8 +315,6 @@ def _loops(
 
 
 def _pools_loop(context: Context, opened: OpenedRelay) -> list[_NamedLoop]:
-    if not context.config.pools:
-        return []
     bells, desk = context.bells, opened.pools
     return [
         _NamedLoop("pool supervisors", SupervisorsLoop(desk).step, bells.supervisors),

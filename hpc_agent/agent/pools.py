@@ -60,10 +60,37 @@ class PoolsLoop:
         async def take_care(name: str) -> None:
             alive.extend(await self._take_care(name))
 
-        await for_each("pool", list(self._context.config.pools), take_care, name=str)
+        configured = self._context.config.pools
+        await for_each("pool", list(configured), take_care, name=str)
+        for name in await self._context.store.run(pools.names_waited_for):
+            if name not in configured:
+                await self._dissolve(name)
+                alive += await self._keys_of(name)
         self._desk.forget_others(alive)
         await for_each("pool member", self._desk.gone(), self._gone, name=str)
         return _BUSY_SECONDS if alive else _IDLE_SECONDS
+
+    async def _keys_of(self, name: str) -> list[str]:
+        found = await self._context.store.run(lambda db: pools.allocations(db, name))
+        return [each.key for each in found]
+
+    async def _dissolve(self, name: str) -> None:
+        """Nothing waits for a pool that agent.yaml has no more; what runs in it runs to its end."""
+        now, changes = self._context.clock(), self._context.changes
+
+        def write(db: Database) -> list[str]:
+            for each in pools.allocations(db, name):
+                if each.phase is not Phase.RUNNING and each.terminate_at is None:
+                    changes.within(
+                        db,
+                        each.key,
+                        lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
+                        source="agent",
+                    )
+            return [each.key for each in pools.waiting(db, name)]
+
+        for key in await self._context.store.run(write):
+            await self._alone(key, f"agent.yaml has no pool {name} any more")
 
     async def _recall(self) -> None:
         """At the agent's start no pool is stopped: whoever mends agent.yaml starts it again."""

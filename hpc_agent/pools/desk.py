@@ -126,7 +126,11 @@ class Desk:
         if not allocation.is_claimed:
             allocation = self._started(db, allocation, said)
         pools.keep_supervisor(db, key, _supervisor(said))
-        is_leaving = allocation.is_leaving or allocation.terminate_at is not None
+        is_leaving = (
+            allocation.is_leaving
+            or allocation.terminate_at is not None
+            or allocation.pool not in self._config.pools
+        )
         members = self._members(db, allocation, said)
         if not (is_leaving or said.is_leaving):
             members += self._assigned(db, allocation, said, room=said.slots - len(members))

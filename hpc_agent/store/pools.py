@@ -43,6 +43,17 @@ def waiting(db: Database, pool: str, limit: int = 1000) -> list[Worker]:
     )
 
 
+def names_waited_for(db: Database) -> list[str]:
+    """Return the pools that workers wait for, or that have allocations in the queue."""
+    found = db.execute(
+        "SELECT DISTINCT pool FROM workers WHERE phase = ? AND placement = ? AND pool IS NOT NULL "
+        "UNION SELECT DISTINCT pool FROM workers WHERE pool IS NOT NULL AND kind = ? "
+        "AND concluded_at IS NULL",
+        [Phase.INTENT.value, Placement.POOL.value, WorkerKind.POOL.value],
+    )
+    return [name for (name,) in found]
+
+
 def allocations(db: Database, pool: str) -> list[Worker]:
     """Return the allocations of a pool that are not over, the oldest first."""
     marks = ", ".join("?" * len(LIVE))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hpc_agent.agent.commands import CommandsLoop
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.dagster_plus.requests import RunToLaunch
-from hpc_agent.store import launches, pools
+from hpc_agent.store import commands, launches, pools
+from hpc_agent.store.commands import CommandKind
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement
 from tests.pools.conftest import POOL, Pooling, run
@@ -100,3 +102,31 @@ async def test_an_old_allocation_takes_nothing_that_may_outlive_it(pooling: Pool
     assert (await pooling.work(key, held=[run(1)]))["start"] == []
     await pooling.loop.step()
     assert len(await pooling.allocations()) == 2
+
+
+async def test_nothing_waits_for_a_pool_that_agent_yaml_has_no_more(pooling: Pooling) -> None:
+    """Its runs get jobs, and its allocation takes nothing more."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await pooling.wants(2)
+    pooling.bench.context.config.pools.pop(POOL)
+    await pooling.loop.step()
+    orders = await pooling.work(key)
+    assert (orders["is_leaving"], orders["start"]) == (True, [run(1)])
+    assert (await pooling.bench.job(run(2))).placement is Placement.JOB
+    assert (await pooling.bench.job(run(1))).pack_key == key
+
+
+async def test_an_operator_lets_an_allocation_go(pooling: Pooling) -> None:
+    """It ends with its last run, and nobody's run is ended."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    context = pooling.bench.context
+    await context.store.run(
+        lambda db: commands.give(db, CommandKind.CANCEL, {"key": key}, context.wall())
+    )
+    await CommandsLoop(context).step()
+    assert (await pooling.work(key))["is_leaving"]
+    assert (await pooling.bench.job(run(1))).terminate_at is None
