@@ -47,7 +47,8 @@ class Standing:
     """All that decides on a pool; ``backlog`` is what waits and could begin in an allocation.
 
     ``failed_starts`` counts the last allocations as far as none of them started, the last of which
-    failed ``failed_ago`` seconds ago.
+    failed ``failed_ago`` seconds ago. An allocation is to have a successor when it has no more than
+    ``handover_seconds`` left.
     """
 
     backlog: int
@@ -56,6 +57,7 @@ class Standing:
     failed_starts: int = 0
     last_failure: str = ""
     failed_ago: float = math.inf
+    handover_seconds: float = 0.0
     stopped: str | None = None
 
 
@@ -83,10 +85,12 @@ def decide(pool: Pool, now: Standing) -> Decision:
         for each in now.allocations
         if not each.is_leaving and each.key not in {key for key, _ in leaving}
     ]
-    lasting = [each for each in staying if each.left > pool.handover_seconds]
+    lasting = [each for each in staying if each.left > now.handover_seconds]
     wanted, why = _wanted(pool, now, staying)
     withdraw = _withdrawn(pool, now, lasting, wanted)
     start = 0 if _is_to_rest(now) else max(0, wanted - len(lasting))
+    # Each may have a successor beside it, and no more, however short its time limit is.
+    start = max(0, min(start, 2 * pool.max - len(now.allocations)))
     words = [f"{key} takes nothing more: {reason}" for key, reason in leaving]
     words += [f"{key} is withdrawn from the queue: nothing waits for it" for key in withdraw]
     if start:
@@ -105,7 +109,7 @@ def _wanted(pool: Pool, now: Standing, staying: Sequence[Allocation]) -> tuple[i
     busy = sum(each.busy for each in staying)
     needed = math.ceil((busy + now.backlog) / room)
     wanted = min(max(needed, pool.min), pool.max)
-    ageing = [each for each in staying if each.left <= pool.handover_seconds]
+    ageing = [each for each in staying if each.left <= now.handover_seconds]
     if ageing and wanted:
         names = ", ".join(each.key for each in ageing)
         return wanted, f"the time limit of {names} is near"
@@ -126,8 +130,8 @@ def _leaving(pool: Pool, now: Standing) -> list[tuple[str, str]]:
         key=lambda each: -each.idle,
     )
     # One whose successor runs has done its part.
-    fresh = [each for each in running if each.left > pool.handover_seconds]
-    old = [each for each in running if each.left <= pool.handover_seconds and fresh]
+    fresh = [each for each in running if each.left > now.handover_seconds]
+    old = [each for each in running if each.left <= now.handover_seconds and fresh]
     found = [(each.key, "its time limit is near, and another one runs") for each in old]
     gone = {key for key, _ in found}
     room = spare - len(found)

@@ -17,6 +17,8 @@ from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker
 
 _PAST_LOOKED_AT = 20
+# An allocation of ten minutes is not old from its first one on.
+_OLD_FROM_PART = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ def look(db: Database, offer: Offer, heard: Callable[[str], Sequence[Heard]], no
         backlog=len(waiting) - len(unfit),
         allocations=[_as_it_stands(db, offer, each, heard(each.key), now) for each in allocations],
         slots_expected=offer.slots,
+        handover_seconds=min(offer.pool.handover_seconds, offer.seconds / _OLD_FROM_PART),
         failed_starts=len(failed),
         last_failure=_why_failed(failed[0]) if failed else "",
         failed_ago=now - (failed[0].ended_at or now) if failed else math.inf,

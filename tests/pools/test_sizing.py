@@ -18,7 +18,7 @@ def queued(key: str = "q", **changes: object) -> Allocation:
     return runs(key, phase=Phase.QUEUED, **changes)
 
 
-POOL = Pool(max=3, idle_seconds=100, handover_seconds=300)
+POOL = Pool(max=3, idle_seconds=100)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ POOL = Pool(max=3, idle_seconds=100, handover_seconds=300)
         ),
         pytest.param(
             POOL,
-            Standing(backlog=1, allocations=[runs(left=200.0, busy=1)]),
+            Standing(backlog=1, allocations=[runs(left=200.0, busy=1)], handover_seconds=300),
             1,
             [],
             [],
@@ -82,11 +82,27 @@ POOL = Pool(max=3, idle_seconds=100, handover_seconds=300)
         ),
         pytest.param(
             POOL,
-            Standing(backlog=0, allocations=[runs("old", left=200.0, busy=1), runs("new")]),
+            Standing(
+                backlog=0,
+                allocations=[runs("old", left=200.0, busy=1), runs("new")],
+                handover_seconds=300,
+            ),
             0,
             ["old"],
             [],
             id="its successor runs",
+        ),
+        pytest.param(
+            POOL,
+            Standing(
+                backlog=99,
+                allocations=[runs(str(number), left=1.0, busy=4) for number in range(5)],
+                handover_seconds=300,
+            ),
+            1,
+            [],
+            [],
+            id="no more than a successor for each",
         ),
         pytest.param(
             POOL,
