@@ -113,7 +113,7 @@ class PoolsLoop:
         return [each.key for each in scene.allocations]
 
     async def _carry_out(self, name: str, decision: Decision) -> None:
-        if decision == Decision():
+        if not decision:
             return
         context, now = self._context, self._context.clock()
 

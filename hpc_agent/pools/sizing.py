@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hpc_agent.config.pools import Pool
 from hpc_agent.store.phases import Phase
@@ -69,7 +69,11 @@ class Decision:
     leave: Sequence[str] = ()
     withdraw: Sequence[str] = ()
     stop: str | None = None
-    words: Sequence[str] = field(default_factory=list)
+    words: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.start or self.leave or self.withdraw or self.stop)
 
 
 def decide(pool: Pool, now: Standing) -> Decision:
