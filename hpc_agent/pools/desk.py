@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from hpc_agent.workers.change import NOTHING, Change
 from hpc_agent.workers.changes import Changes
 
 _TEMPLATES_AT_MOST = 20
+# So many of the oldest may be too long for what is left of an allocation, and hold up no other.
+_LOOKED_BEHIND = 50
 # From a member's end until its supervisor says so, and some more.
 _GONE_AFTER_SECONDS = 20.0
 
@@ -184,8 +187,11 @@ class Desk:
             return []
         name = str(allocation.pool)
         fit = Fit(self._config.pools[name], allocation, now=self._clock())
-        chosen = [each for each in pools.waiting(db, name, room) if fit.has_time_for(db, each)]
-        return [self._assign(db, each, allocation, said.node) for each in chosen]
+        oldest = pools.waiting(db, name, room + _LOOKED_BEHIND)
+        chosen = (each for each in oldest if fit.has_time_for(db, each))
+        return [
+            self._assign(db, each, allocation, said.node) for each in itertools.islice(chosen, room)
+        ]
 
     def _assign(self, db: Database, worker: Worker, allocation: Worker, node: int) -> Worker:
         now = self._clock()

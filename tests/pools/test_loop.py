@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlite_utils import Database
+
 from hpc_agent.agent.commands import CommandsLoop
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.dagster_plus.requests import RunToLaunch
@@ -130,3 +132,24 @@ async def test_an_operator_lets_an_allocation_go(pooling: Pooling) -> None:
     await CommandsLoop(context).step()
     assert (await pooling.work(key))["is_leaving"]
     assert (await pooling.bench.job(run(1))).terminate_at is None
+
+
+async def test_what_is_too_long_for_an_allocation_holds_up_no_other(pooling: Pooling) -> None:
+    """The oldest of those that fit is taken."""
+    long = await pooling.wants(1, created_at=900.0)
+    await pooling.wants(2)
+    key = await pooling.allocation()
+    launch = RunToLaunch(
+        run_id=str(long.run_id),
+        job_name="j",
+        location="here",
+        tags={"dagster/max_runtime": "1800"},
+        code_origin={},
+    )
+
+    def write(db: Database) -> None:
+        launches.keep(db, launch, "prod")
+        db.execute("UPDATE jobs SET deadline_at = ?", [pooling.bench.clock() + 1000])
+
+    await pooling.bench.context.store.run(write)
+    assert (await pooling.work(key, slots=1))["start"] == [run(2)]
