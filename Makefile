@@ -62,7 +62,7 @@ test: $(READY)
 	@test -n "$(ARGS)" || $(VENV)/bin/python -m pytest tests/chaos -m chaos --numprocesses $(WORKERS)
 
 versions: $(READY)
-	@$(VENV)/bin/python -m pytest tests/versions -m "" $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/versions tests/node/pool/test_releases.py -m "" $(ARGS)
 
 slurm-versions: $(READY)
 	@$(VENV)/bin/python -m tests.slurm.matrix $(ARGS)

@@ -36,7 +36,7 @@ def answer(*requests: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "asked"),
+    ("given", "asked"),
     [
         (
             {},
@@ -60,12 +60,12 @@ def answer(*requests: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 async def test_poll_asks_for_what_this_agent_serves(
-    bench: Bench, settings: dict[str, Any], asked: dict[str, Any]
+    bench: Bench, given: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     """In the name of the organization, as the stock agent does."""
     content = bench.context.config.model_dump(mode="json", exclude_none=True)
-    content["control_plane"] |= settings.get("control_plane", {})
-    content |= {key: value for key, value in settings.items() if key != "control_plane"}
+    content["control_plane"] |= given.get("control_plane", {})
+    content |= {key: value for key, value in given.items() if key != "control_plane"}
     context = replace(bench.context, config=parse_config(content, source="test"))
     bench.control_plane.answer = answer()
     await PollLoop(context).step()

@@ -159,7 +159,6 @@ _QUERIES = [
             do=f"echo 'Welcome to the cluster!'; echo 'Maintenance|on|Monday'; {_AND_GO_ON}"
         ),
         *QUERIES,
-        short=True,
     ),
     _query_fault(
         "banner of sbatch",

@@ -101,7 +101,6 @@ FAULTS = [
         text="mute for 40 s: submissions and queries time out, and are executed afterwards",
         inject=_frozen("slurmctld"),
         hold_seconds=40,
-        short=True,
     ),
     Fault(
         name="slurmctld forgets",

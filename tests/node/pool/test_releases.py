@@ -1,7 +1,6 @@
 """Templates of the releases of Dagster that are supported, under supervisors of old Pythons.
 
-The oldest release is in every run of the tests; ``make versions`` adds another. The newest is
-installed, and has all other tests.
+``make versions`` has them; the newest is installed, and has all other tests.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ def defs():
 """
 
 
-@pytest.mark.parametrize("release", ["1.11", pytest.param("1.12", marks=pytest.mark.versions)])
+@pytest.mark.versions
+@pytest.mark.parametrize("release", ["1.11", "1.12"])
 def test_template_of_a_release_keeps_definitions(tmp_path: Path, release: str) -> None:
     """A run finds those of a function that makes them; the supervisor's Python is the oldest."""
     python = str(make_environment(release))
