@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -49,9 +50,14 @@ async def answered(home: Path, on_ring: Callable[[], None]) -> AsyncIterator[Non
 def waited_for(home: Path) -> Iterator[Callable[[float], bool]]:
     """Yield what waits for a ring, at most so many seconds, and says whether there was one.
 
-    Raises OSError where there can be no bell.
+    Where there can be no bell, with a warning, it waits that long and there never was one.
     """
-    pipe = _open(home / FILE_NAME)
+    try:
+        pipe = _open(home / FILE_NAME)
+    except OSError as error:
+        log.warning("%s: no bell (%s): what rings there is not heard", home, error.strerror)
+        yield _unheard
+        return
 
     def wait(seconds: float) -> bool:
         if not select.select([pipe], [], [], max(seconds, 0.0))[0]:
@@ -63,6 +69,11 @@ def waited_for(home: Path) -> Iterator[Callable[[float], bool]]:
         yield wait
     finally:
         os.close(pipe)
+
+
+def _unheard(seconds: float) -> bool:
+    time.sleep(max(seconds, 0.0))
+    return False
 
 
 def ring(home: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.doorbell import FILE_NAME, answered, ring
+from hpc_agent.doorbell import FILE_NAME, answered, ring, waited_for
 
 
 async def heard(event: asyncio.Event) -> None:
@@ -69,3 +69,11 @@ async def test_agent_without_a_bell_says_how_long_commands_take(
     (tmp_path / FILE_NAME).mkdir()
     async with answered(tmp_path, lambda: None):
         assert "commands take up to 20 s" in caplog.text
+
+
+def test_where_no_bell_can_be_whoever_waits_for_it_goes_on(tmp_path: Path) -> None:
+    """The control plane's daemon looks into its queue each interval then."""
+    (tmp_path / FILE_NAME / "in the way").mkdir(parents=True)
+    with waited_for(tmp_path) as wait:
+        ring(tmp_path)
+        assert not wait(0.01)

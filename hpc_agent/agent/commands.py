@@ -16,12 +16,12 @@ from hpc_agent.doorbell import UNHEARD_SECONDS
 from hpc_agent.errors import HpcAgentError, UsageError
 from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.wording import describe
+from hpc_agent.pools.allocation import let_go
 from hpc_agent.store import code_servers, commands, pauses, pools, workers
 from hpc_agent.store.commands import Command, CommandKind
 from hpc_agent.store.draining import left_to_finish
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.pauses import Pause
-from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import intents
 from hpc_agent.workers.change import NOTHING, Change
@@ -105,20 +105,11 @@ class CommandsLoop:
 
     async def _let_go(self, worker: Worker) -> str:
         """An allocation takes nothing more, and ends with its last run; one that waits goes now."""
-        context, now = self._context, self._context.clock()
-
-        def write(db: Database) -> Worker:
-            if worker.phase is Phase.RUNNING:
-                return workers.change(db, worker.key, now=now, source="operator", is_leaving=True)
-            return context.changes.within(
-                db,
-                worker.key,
-                lambda each, _: intents.withdraw(each, now, terminate_at=now),
-                source="operator",
-            )
-
-        after = await context.store.run(write)
-        return f"allocation {worker.key} takes nothing more: {describe(after)}"
+        key, changes, now = worker.key, self._context.changes, self._context.clock()
+        after = await self._context.store.run(
+            lambda db: let_go(db, changes, key, now=now, source="operator")
+        )
+        return f"allocation {key} takes nothing more: {describe(after)}"
 
     async def _cancel_step(self, worker: Worker) -> str:
         """Its run goes on, and decides what a step means that was ended."""

@@ -12,7 +12,7 @@ from hpc_agent.agent.context import Context
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.isolation import for_each
 from hpc_agent.pools import sizing
-from hpc_agent.pools.allocation import Offer, intent_of, offer_of, plan_allocation
+from hpc_agent.pools.allocation import Offer, intent_of, let_go, offer_of, plan_allocation
 from hpc_agent.pools.desk import Desk
 from hpc_agent.pools.sizing import Decision
 from hpc_agent.pools.standing import Scene, look
@@ -20,7 +20,7 @@ from hpc_agent.store import pools, workers
 from hpc_agent.store.jobs import Job
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement, Worker
-from hpc_agent.workers import evidence, intents, node_evidence, run_log
+from hpc_agent.workers import evidence, node_evidence, run_log
 from hpc_agent.workers.change import NOTHING, Change
 
 log = logging.getLogger(__name__)
@@ -80,13 +80,8 @@ class PoolsLoop:
 
         def write(db: Database) -> list[str]:
             for each in pools.allocations(db, name):
-                if each.phase is not Phase.RUNNING and each.terminate_at is None:
-                    changes.within(
-                        db,
-                        each.key,
-                        lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
-                        source="agent",
-                    )
+                if not each.is_leaving and each.terminate_at is None:
+                    let_go(db, changes, each.key, now=now, source="agent")
             return [each.key for each in pools.waiting(db, name)]
 
         for key in await self._context.store.run(write):
@@ -120,15 +115,8 @@ class PoolsLoop:
         def write(db: Database) -> None:
             if decision.stop is not None:
                 pools.stop(db, name, decision.stop, now=now)
-            for key in decision.leave:
-                workers.change(db, key, now=now, source="agent", is_leaving=True)
-            for key in decision.withdraw:
-                context.changes.within(
-                    db,
-                    key,
-                    lambda worker, _: intents.withdraw(worker, now, terminate_at=now),
-                    source="agent",
-                )
+            for key in (*decision.leave, *decision.withdraw):
+                let_go(db, context.changes, key, now=now, source="agent")
             for words in decision.words:
                 pools.note(db, name, words, now=now)
 
@@ -232,13 +220,13 @@ class PoolsLoop:
 
 
 def _why_alone(offer: Offer, scene: Scene, worker: Worker, now: float) -> str:
+    if scene.standing.stopped is not None:
+        return f"pool {offer.name} is stopped: {scene.standing.stopped}"
     patience = offer.pool.fallback_seconds
     if patience is None and worker.step is not None:
         patience = _STEP_PATIENCE_SECONDS
     if patience is None:
         return ""
-    if scene.standing.stopped is not None:
-        return f"pool {offer.name} is stopped: {scene.standing.stopped}"
     if now - worker.created_at > patience:
         return f"no slot of pool {offer.name} came free in {patience:.0f} s"
     return ""

@@ -15,7 +15,7 @@ Warmth = Literal["fork", "spare", "off"]
 class Slot(Section):
     """What one run or step of a pool may use.
 
-    ``memory_mb`` None: a share of the allocation's. ``seconds`` None: until the allocation ends.
+    ``memory_mb`` None: no limit but the allocation's. ``seconds`` None: until the allocation ends.
     """
 
     cpus: Annotated[int, Field(ge=1)] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -41,5 +41,17 @@ class Section(BaseModel):
     def _empty_key_means_default(cls, content: Any) -> Any:
         """``options:`` with nothing but comments below is None in YAML."""
         if isinstance(content, dict):
-            return {key: value for key, value in content.items() if value is not None}
+            return {
+                key: value
+                for key, value in content.items()
+                if value is not None or cls._null_says_something(key)
+            }
         return content
+
+    @classmethod
+    def _null_says_something(cls, key: object) -> bool:
+        """Whether null is a value, and another one than the key has without it."""
+        field = cls.model_fields.get(str(key))
+        if field is None or field.default is None:
+            return False
+        return type(None) in get_args(field.annotation)

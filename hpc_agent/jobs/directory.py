@@ -84,7 +84,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What one worker of a pool may use; ``memory_mb`` None: a share of the allocation's."""
+    """What one worker of a pool may use; ``memory_mb`` None: no limit but the allocation's."""
 
     cpus: int
     memory_mb: int | None

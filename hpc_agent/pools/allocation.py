@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlite_utils import Database
+
 from hpc_agent.config import AgentConfig
 from hpc_agent.config.pools import Pool
 from hpc_agent.jobs import options
@@ -17,8 +19,11 @@ from hpc_agent.jobs.options_demand import Demand
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.runs.worker_plan import with_warning
 from hpc_agent.slurm.partition_facts import PartitionFacts
+from hpc_agent.store import workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
+from hpc_agent.workers import intents
+from hpc_agent.workers.changes import Changes
 
 # How a supervisor may stay for ever: it is the agent that keeps `min` of them.
 _NEVER = 0.0
@@ -92,6 +97,15 @@ def intent_of(name: str, plan: JobPlan, *, now: float) -> Worker:
         pool=name,
         created_at=now,
         settings=options.to_json(plan.settings),
+    )
+
+
+def let_go(db: Database, changes: Changes, key: str, *, now: float, source: str) -> Worker:
+    """Let an allocation take nothing more: it ends with its last member, or before it has begun."""
+    if workers.get(db, key).phase is Phase.RUNNING:
+        return workers.change(db, key, now=now, source=source, is_leaving=True)
+    return changes.within(
+        db, key, lambda worker, _: intents.withdraw(worker, now, terminate_at=now), source=source
     )
 
 

@@ -115,7 +115,7 @@ class Desk:
             for each in living
             if each.is_claimed
             and each.pool_node is not None
-            and (each.started_at or now) < asked_at
+            and (each.started_at or each.submitting_since or now) < asked_at
             and each.key not in said.held
         }
         heard.missing = {key: heard.missing.get(key, now) for key in missing}

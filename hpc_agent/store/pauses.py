@@ -55,12 +55,11 @@ def held_back(db: Database, pause: Pause) -> list[str]:
     return [key for (key,) in found]
 
 
-def condition(db: Database) -> str:
-    """Return what SQL on workers must ask for besides, so that no paused one is found."""
+def condition(db: Database, *, of: str = "workers") -> str:
+    """Return what SQL on workers, called ``of`` there, must ask for, so that no paused is found."""
     if db.execute("SELECT 1 FROM pauses LIMIT 1").fetchone() is None:
         return ""
     return (
-        f" AND (kind != '{WorkerKind.RUN_WORKER.value}' OR NOT EXISTS (SELECT 1 FROM pauses "  # noqa: S608
-        "WHERE pauses.location = workers.location "
-        "AND pauses.deployment IN ('', workers.deployment)))"
+        f" AND ({of}.kind != '{WorkerKind.RUN_WORKER.value}' OR NOT EXISTS (SELECT 1 FROM pauses "  # noqa: S608
+        f"WHERE pauses.location = {of}.location AND pauses.deployment IN ('', {of}.deployment)))"
     )

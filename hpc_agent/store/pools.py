@@ -37,7 +37,7 @@ class Stop:
 
 def waiting(db: Database, pool: str, limit: int = 1000) -> list[Worker]:
     """Return the workers that wait for a slot and are not paused, the oldest first."""
-    paused = pauses.condition(db).replace("workers.", "w.").replace("(kind", "(w.kind")
+    paused = pauses.condition(db, of="w")
     return list(
         workers.select(db, f"{_WAITING}{paused} ORDER BY w.created_at LIMIT ?", [pool, limit])
     )

@@ -225,13 +225,16 @@ def assigned_to_none(member: Worker, now: float, words: str) -> Change:
 
 
 def observe_gone(member: Worker, now: float) -> Change:
-    """Say what it changes that the supervisor of an allocation has no process of a member."""
-    if member.phase is not Phase.RUNNING or member.pack_key is None:
+    """Say what it changes that the supervisor of an allocation has no process of a member.
+
+    One that has claimed its work, and was gone before it told its start, has begun nothing of it.
+    """
+    if member.phase.is_final or not member.is_claimed or member.pack_key is None:
         return NOTHING
     return Change(
         phase=Phase.ENDED,
         worker={
-            "outcome": JobState.FAILED,
+            "outcome": JobState.LAUNCH_FAILED if member.started_at is None else JobState.FAILED,
             "ended_at": now,
             "message": f"its process in allocation {member.pack_key} is gone, and it left no exit "
             "record",

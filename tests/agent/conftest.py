@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -23,6 +25,7 @@ from hpc_agent.jobs.node_program import build_node_program
 from hpc_agent.jobs.preparation import JobPreparation
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.tokens import JobTokens
+from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.identity import JobReport, ReportAnswer
 from hpc_agent.store import inbox, workers
 from hpc_agent.store.database import Store
@@ -106,6 +109,23 @@ class Bench:
             ).fetchall()
         )
         return [str(row[0]) for row in rows]
+
+
+@asynccontextmanager
+async def relay_client(reports: JobReports, **parts: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of the real relay application; nothing of it goes to the control plane."""
+    app = RelayApp(
+        directory=reports,
+        upstream=None,  # type: ignore[arg-type]
+        delivery=None,  # type: ignore[arg-type]
+        on_report=reports.receive,
+        secret=b"",
+        patience_seconds=1.0,
+        **parts,
+    ).build()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+        yield client
 
 
 @pytest.fixture

@@ -226,3 +226,22 @@ def test_unix_socket_needs_no_token() -> None:
     scheduler = {"transport": "rest", "rest": {"url": "unix:///run/slurmrestd/socket"}}
     config = parse_config({**MINIMAL, "scheduler": scheduler}, source="agent.yaml")
     assert config.scheduler.rest is not None
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("scheduler", "partitions_seconds"),
+        ("code_servers", "unresponsive_timeout_seconds"),
+        ("pools", "fallback_seconds"),
+    ],
+)
+def test_null_means_never_where_the_page_says_so(section: str, key: str) -> None:
+    """And not what holds without the key; a section with nothing in it is as if it was not there."""
+    content = {key: None, "options": None} if section != "scheduler" else {key: None}
+    given = {section: {"short": content} if section == "pools" else content}
+    config = parse_config({**MINIMAL, **given}, source="agent.yaml")
+    parsed: Any = getattr(config, section)
+    parsed = parsed["short"] if section == "pools" else parsed
+    assert getattr(parsed, key) is None
+    assert getattr(parsed, "options", {}) == {}

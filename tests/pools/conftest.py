@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -15,13 +15,13 @@ from hpc_agent.agent.job_reports import JobReports
 from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.pools import PoolsLoop, SupervisorsLoop
 from hpc_agent.agent.submit import SubmitLoop
+from hpc_agent.config import AgentConfig
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.pools.desk import Desk
-from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.identity import TOKEN_HEADER
 from hpc_agent.store import pools, workers
 from hpc_agent.store.workers import Placement, Worker
-from tests.agent.conftest import Bench, bench, control_plane
+from tests.agent.conftest import Bench, bench, control_plane, relay_client
 
 __all__ = ["bench", "control_plane"]
 
@@ -42,7 +42,12 @@ class Pooling:
     desk: Desk
     loop: PoolsLoop
     client: httpx.AsyncClient
-    reports: JobReports
+    stack: AsyncExitStack
+
+    async def restarted(self, config: AgentConfig) -> Pooling:
+        """Return the same after the agent was started again with another agent.yaml."""
+        context = replace(self.bench.context, config=config)
+        return await opened(replace(self.bench, context=context), self.stack)
 
     async def ask(self, key: str, **said: Any) -> httpx.Response:
         """Let the supervisor of an allocation's first node ask for work."""
@@ -97,32 +102,33 @@ class Pooling:
         return [each.words for each in found]
 
 
-@pytest.fixture
-def settings() -> dict[str, Any]:
+def pool_settings(**pool: Any) -> dict[str, Any]:
+    """Return what agent.yaml has of a pool and the location that uses it."""
+    options = {"cpus-per-task": 4, "time": "1:00:00"}
     return {
-        "pools": {POOL: {"options": {"cpus-per-task": 4, "time": "1:00:00"}, "max": 2}},
+        "pools": {POOL: {"options": options, "max": 2, **pool}},
         "locations": {"here": {"pool": POOL}},
     }
 
 
 @pytest.fixture
+def settings() -> dict[str, Any]:
+    return pool_settings()
+
+
+@pytest.fixture
 async def pooling(bench: Bench) -> AsyncIterator[Pooling]:
+    async with AsyncExitStack() as stack:
+        yield await opened(bench, stack)
+        await bench.context.tasks.finish()
+
+
+async def opened(bench: Bench, stack: AsyncExitStack) -> Pooling:
+    """Return the pools of an agent on its store."""
     context = bench.context
-    reports = JobReports(context, TOKENS, spooled=lambda _: False)
     desk = Desk(
         config=context.config, store=context.store, changes=context.changes, clock=bench.clock
     )
-    app = RelayApp(
-        directory=reports,
-        upstream=None,  # type: ignore[arg-type]  # nothing goes to the control plane here
-        delivery=None,  # type: ignore[arg-type]
-        on_report=reports.receive,
-        secret=b"",
-        patience_seconds=1.0,
-        pools=desk,
-    ).build()
-    loop = PoolsLoop(context, desk)
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
-        yield Pooling(bench, desk, loop, client, reports)
-    await context.tasks.finish()
+    reports = JobReports(context, TOKENS, spooled=lambda _: False)
+    client = await stack.enter_async_context(relay_client(reports, pools=desk))
+    return Pooling(bench, desk, PoolsLoop(context, desk), client, stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlite_utils import Database
 
 from hpc_agent.agent.commands import CommandsLoop
@@ -11,7 +12,7 @@ from hpc_agent.store import commands, launches, pools
 from hpc_agent.store.commands import CommandKind
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement
-from tests.pools.conftest import POOL, Pooling, run
+from tests.pools.conftest import POOL, Pooling, pool_settings, run
 
 
 async def test_an_allocation_comes_with_what_waits_and_goes_when_idle(pooling: Pooling) -> None:
@@ -60,6 +61,18 @@ async def test_after_failed_starts_it_is_stopped_and_runs_get_jobs(pooling: Pool
     await SubmitLoop(pooling.bench.context).step()
     await pooling.bench.context.tasks.finish()
     assert (await pooling.bench.job(run(1))).job_id == "300"
+
+
+@pytest.mark.parametrize("settings", [pool_settings(fallback_seconds=None)])
+async def test_a_stopped_pool_holds_nobody_for_ever(pooling: Pooling) -> None:
+    """Also where what finds no slot is to wait: there will be none."""
+    await pooling.wants(1)
+    context = pooling.bench.context
+    await pooling.loop.step()
+    await context.store.run(lambda db: pools.stop(db, POOL, "why", now=context.clock()))
+    pooling.bench.clock.now += 1000
+    await pooling.loop.step()
+    assert (await pooling.bench.job(run(1))).placement is Placement.JOB
 
 
 async def test_what_finds_no_slot_in_time_gets_a_job(pooling: Pooling) -> None:
@@ -112,9 +125,10 @@ async def test_nothing_waits_for_a_pool_that_agent_yaml_has_no_more(pooling: Poo
     key = await pooling.allocation()
     await pooling.work(key)
     await pooling.wants(2)
-    pooling.bench.context.config.pools.pop(POOL)
-    await pooling.loop.step()
-    orders = await pooling.work(key)
+    config = pooling.bench.context.config.model_copy(update={"pools": {}, "locations": {}})
+    restarted = await pooling.restarted(config)
+    await restarted.loop.step()
+    orders = await restarted.work(key)
     assert (orders["is_leaving"], orders["start"]) == (True, [run(1)])
     assert (await pooling.bench.job(run(2))).placement is Placement.JOB
     assert (await pooling.bench.job(run(1))).pack_key == key

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from hpc_agent.relay.identity import TOKEN_HEADER
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import inbox, tracking
@@ -12,7 +14,7 @@ from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Placement
 from hpc_agent.workers import intents
 from hpc_agent.workers.change import Change
-from tests.pools.conftest import TOKENS, Pooling, run
+from tests.pools.conftest import TOKENS, Pooling, pool_settings, run
 
 
 async def start(pooling: Pooling, number: int, job_id: str = "100") -> None:
@@ -200,3 +202,37 @@ async def test_a_member_without_a_process_is_over(pooling: Pooling) -> None:
     member = await pooling.bench.job(run(1))
     assert (member.phase, member.state) == (Phase.ENDED, JobState.FAILED)
     assert "is gone" in member.message
+
+
+async def test_one_that_claimed_and_told_no_start_is_begun_again(pooling: Pooling) -> None:
+    """Its slot program was killed in between: nothing of it has run, and nobody would say so."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    claim = {"slurm_job_id": "100", "hostname": "c1", "pid": 1, "restart_count": 0, "time": 1.0}
+    directory = pooling.bench.context.preparation.work.of(run(1))
+    directory.mkdir()
+    (directory / "claim").write_text(json.dumps(claim))
+    pooling.bench.clock.now += 31
+    await pooling.loop.step()
+    assert (await pooling.bench.job(run(1))).is_claimed
+    pooling.bench.clock.now += 1
+    await pooling.work(key)
+    pooling.bench.clock.now += 25
+    await pooling.work(key)
+    await pooling.loop.step()
+    member = await pooling.bench.job(run(1))
+    assert (member.phase, member.state) == (Phase.ENDED, JobState.LAUNCH_FAILED)
+
+
+@pytest.mark.parametrize("settings", [pool_settings(slot={"seconds": 60})])
+async def test_one_that_takes_too_long_is_told_as_by_a_time_limit(pooling: Pooling) -> None:
+    """So its policy for time limits decides what follows."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await start(pooling, 1)
+    pooling.bench.clock.now += 59
+    assert (await pooling.work(key, held=[run(1)]))["end"] == []
+    pooling.bench.clock.now += 2
+    assert (await pooling.work(key, held=[run(1)]))["end"] == [[run(1), "USR1"]]

@@ -18,7 +18,6 @@ from hpc_agent.agent.loop import repeat
 from hpc_agent.agent.submit import SubmitLoop
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.jobs.tokens import JobTokens
-from hpc_agent.relay.app import RelayApp
 from hpc_agent.relay.identity import TOKEN_HEADER
 from hpc_agent.relay.run_events import RunEvents
 from hpc_agent.runs.worker_plan import run_key
@@ -26,7 +25,7 @@ from hpc_agent.steps.desk import Desk
 from hpc_agent.store import launches, steps, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
-from tests.agent.conftest import Bench, bench, control_plane, settings
+from tests.agent.conftest import Bench, bench, control_plane, relay_client, settings
 
 __all__ = ["bench", "control_plane", "settings"]
 
@@ -122,26 +121,15 @@ async def asking(bench: Bench) -> AsyncIterator[Asking]:
         spooled=lambda run_id: run_id in spooled,
         clock=bench.clock,
     )
-    app = RelayApp(
-        directory=reports,
-        upstream=None,  # type: ignore[arg-type]  # nothing goes to the control plane here
-        delivery=None,  # type: ignore[arg-type]
-        on_report=reports.receive,
-        secret=b"",
-        patience_seconds=1.0,
-        steps=desk,
-        run_events=run_events,
-    ).build()
     conclude = ConcludeLoop(
         context,
         None,  # type: ignore[arg-type]  # no code server is concluded here
         spooled=lambda _: False,
         revoke=reports.forget,
     )
-    transport = httpx.ASGITransport(app)
     followers = FollowersLoop(context, run_events)
     watching = asyncio.create_task(repeat("followers", followers.step, context.bells.followers))
-    async with httpx.AsyncClient(transport=transport, base_url="http://relay") as client:
+    async with relay_client(reports, steps=desk, run_events=run_events) as client:
         yield Asking(bench, desk, client, reports, conclude, spooled)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

@@ -5,34 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from random import Random
 
 import psutil
 
 from tests.chaos.bed import Bed
 from tests.chaos.fault import Fault, HasStruck, Inject, at_once
-from tests.chaos.faults import agent, control_plane, controller, hosts, nodes
+from tests.chaos.faults.elsewhere import played_again
 from tests.chaos.ledger import Expected
 from tests.chaos.slurm import URGENT
 
 GROUP = "runs share a warm pool"
-_NAMES = (
-    "kill at random",
-    "SIGTERM",
-    "agent away",
-    "control plane killed",
-    "slurmctld killed",
-    "relay unreachable",
-    "node down, resubmit",
-)
 _POLICY = json.dumps({"action": "resubmit", "attempts": 4})
 _IN_POOL = {"dagster-hpc/execution": "pool"}
 _AGAIN = {
     **_IN_POOL,
     "dagster-hpc/on-node-fail": _POLICY,
     "dagster-hpc/on-preempt": _POLICY,
-    "dagster-hpc/on-timeout": json.dumps({"action": "resubmit", "attempts": 4}),
+    "dagster-hpc/on-timeout": _POLICY,
 }
 AGAIN = Expected(executions=4)
 
@@ -169,24 +159,4 @@ _OWN = [
     ),
 ]
 
-FAULTS: tuple[Fault, ...] = (
-    *(
-        replace(
-            fault,
-            name=f"{fault.name}, in a pool",
-            group=GROUP,
-            tags={**fault.tags, **_IN_POOL},
-            short=False,
-            stock=False,
-        )
-        for fault in (
-            *agent.FAULTS,
-            *control_plane.FAULTS,
-            *controller.FAULTS,
-            *hosts.FAULTS,
-            *nodes.FAULTS,
-        )
-        if fault.name in _NAMES
-    ),
-    *_OWN,
-)
+FAULTS: tuple[Fault, ...] = (*played_again("in a pool", GROUP, tags=_IN_POOL), *_OWN)

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tests.chaos.fault import Fault
-from tests.chaos.faults import agent, control_plane, controller, hosts, nodes
+from tests.chaos.faults.elsewhere import played_again
 
-GROUP = "steps are jobs of their own"
-_NAMES = (
-    "kill at random",
-    "SIGTERM",
-    "agent away",
-    "control plane killed",
-    "slurmctld killed",
-    "relay unreachable",
-    "node down, resubmit",
-)
-_SHORT = frozenset({"kill at random"})
-
-FAULTS: tuple[Fault, ...] = tuple(
-    replace(
-        fault,
-        name=f"{fault.name}, in steps",
-        group=GROUP,
-        in_steps=True,
-        short=fault.name in _SHORT,
-        stock=False,
-    )
-    for fault in (
-        *agent.FAULTS,
-        *control_plane.FAULTS,
-        *controller.FAULTS,
-        *hosts.FAULTS,
-        *nodes.FAULTS,
-    )
-    if fault.name in _NAMES
+FAULTS: tuple[Fault, ...] = played_again(
+    "in steps",
+    "steps are jobs of their own",
+    short=frozenset({"kill at random"}),
+    in_steps=True,
 )
