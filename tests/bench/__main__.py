@@ -153,7 +153,7 @@ def of_steps(stack: Stack, options: argparse.Namespace, say: Narrator) -> dict[s
     """Take the measurements of runs that ask for jobs, where there is a Slurm to compare with."""
     if stack.cluster.kind != "slurm" or options.scale == "none":
         return {}
-    commands, mapped = (1000, 100) if options.scale == "full" else (100, 10)
+    commands, mapped = (1000, 1000) if options.scale == "full" else (100, 10)
     say(f"{commands} commands and {mapped} steps of a run, and the same as bare job arrays")
     return steps.steps(stack, commands, mapped, stack.directories.local / METRICS)
 

@@ -16,7 +16,7 @@ import psutil
 from hpc_agent.demo.stack import Stack
 
 _COMMAND = ["/bin/true"]
-_SECONDS = 3600.0
+_SECONDS = 5400.0
 _LOOK_SECONDS = 0.5
 _CALLS = "hpc_agent_scheduler_call_duration_seconds_count"
 
@@ -80,7 +80,8 @@ def _run(
     """Launch a run; return its log, and what it has cost the agent until its end."""
     process = psutil.Process(stack.agent.pid)
     before, cpu = _calls(metrics), sum(process.cpu_times()[:2])
-    tags = {"dagster-hpc/time": "60"}
+    # The default partition of the test cluster ends jobs after half an hour.
+    tags = {"dagster-hpc/partition": "batch", "dagster-hpc/time": "90"}
     run_id = stack.webserver.launch("asking", job, config=config, tags=tags)
     status = stack.wait_finished(run_id, seconds=_SECONDS)
     told = [event.get("message") or "" for event in stack.webserver.events(run_id)]

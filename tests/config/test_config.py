@@ -237,7 +237,7 @@ def test_unix_socket_needs_no_token() -> None:
     ],
 )
 def test_null_means_never_where_the_page_says_so(section: str, key: str) -> None:
-    """And not what holds without the key; a section with nothing in it is as if it was not there."""
+    """And not what holds without the key; a section with nothing in it is as if it were none."""
     content = {key: None, "options": None} if section != "scheduler" else {key: None}
     given = {section: {"short": content} if section == "pools" else content}
     config = parse_config({**MINIMAL, **given}, source="agent.yaml")
