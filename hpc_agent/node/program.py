@@ -282,7 +282,11 @@ class NodeProgram:
         outcome = records.EXITED if asked is None else records.TERMINATED
         if self._limits.verdict is not None:
             reason = self._limits.verdict
-            outcome = records.OUT_OF_MEMORY if self._limits.out_of_memory else outcome
+            if self._limits.out_of_memory:
+                outcome = records.OUT_OF_MEMORY
+            else:
+                # Of what has failed it is the last lines that its run is told.
+                stderr_tail = "\n".join(filter(None, [stderr_tail, reason]))
         elif asked is not None:
             reason = "ended on %s" % signal.Signals(asked).name
         elif number is not None:

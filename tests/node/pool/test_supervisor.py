@@ -137,6 +137,7 @@ def test_greedy_members_harm_no_neighbour(start: Start, code: Path) -> None:
     assert eater.exit_record()["outcome"] == "out_of_memory"
     assert "its limit is 300 MiB" in eater.exit_record()["reason"]
     assert "and its limit is 512" in bomb.exit_record()["reason"]
+    assert "and its limit is 512" in bomb.exit_record()["stderr_tail"]  # as its run is told
     assert bomb.exit_record()["signal"] == signal.SIGKILL
     assert not neighbour.has_ended
     assert is_alive(neighbour.said()["pid"])
