@@ -30,7 +30,7 @@ class TemplateState(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    state: Literal["warming", "ready", "spares", "failed", "draining"]
+    state: Literal["warming", "ready", "spares", "failed"]
     words: _Words = ""
     pid: int | None = None
     memory_mb: float | None = None
