@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ Ticker(target=time.sleep, args=(300,), daemon=True).start()
 """
 _FILE = "opened = open(__file__)\n"
 _CHANNEL = "import grpc\nchannel = grpc.insecure_channel('127.0.0.1:9')\n"
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
+    """A pool of one slot: a template has one spare at a time, which is the one that is told of."""
+    running = RunningPool(tmp_path_factory.mktemp("pool"), slots=1)
+    yield running
+    running.close()
 
 
 def project(directory: Path, *files: tuple[str, str]) -> Path:
