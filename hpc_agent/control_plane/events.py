@@ -12,7 +12,6 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
 from dagster_shared.error import SerializableErrorInfo
 
-from hpc_agent.control_plane.held_shards import HeldShards
 from hpc_agent.control_plane.received import received, refusing
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys, Seen
 from hpc_agent.inbound.json_text import loads_object
@@ -29,16 +28,11 @@ class EventWriter:
         self._instance = instance
         self._keys = keys
         self._meter = meter
-        self._shards = HeldShards(instance.event_log_storage)
 
     def write(self, entries: Sequence[EventLogEntry], idempotency_key: str | None) -> None:
         """Store events; a key seen before means that they are stored already."""
         with timed(self._meter, EVENT_WRITES):
             self._write(entries, idempotency_key)
-
-    def close(self) -> None:
-        """Let go of files that are held open."""
-        self._shards.close()
 
     def _write(self, entries: Sequence[EventLogEntry], idempotency_key: str | None) -> None:
         if idempotency_key is None:
@@ -52,12 +46,11 @@ class EventWriter:
 
     def _store(self, entries: Sequence[EventLogEntry]) -> None:
         for entry in entries:
-            with self._shards.writing(entry.run_id):
-                if self._instance.should_store_event(entry):
-                    self._instance.handle_new_event(entry)
-                else:
-                    # What OSS keeps no record of, that an asset failed: the client counts on it.
-                    self._instance.event_log_storage.store_event(entry)
+            if self._instance.should_store_event(entry):
+                self._instance.handle_new_event(entry)
+            else:
+                # What OSS keeps no record of, that an asset failed: the client counts on it.
+                self._instance.event_log_storage.store_event(entry)
             self._meter.count(EVENTS_STORED)
 
     def _is_stored(self, entry: EventLogEntry) -> bool:

@@ -197,7 +197,6 @@ async def open_gateway(
             yield gateway
         finally:
             await gateway.close()
-            await asyncio.to_thread(services.events.close)
             await asyncio.to_thread(instance.dispose)
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from dagster import DagsterInstance
 from dagster._check import CheckError
 from dagster._core.errors import DagsterInvalidConfigError
+from dagster._core.instance.ref import InstanceRef
 
 from hpc_agent.control_plane.home import Home
+from hpc_agent.control_plane.sqlite_storage import with_kept_files
 from hpc_agent.errors import ConfigError
 
 # Keys of dagster.yaml whose classes Dagster loads when somebody first asks for them: the webserver
@@ -40,7 +42,7 @@ _BEYOND_THE_FAULT = re.compile(
 def open_instance(home: Home) -> DagsterInstance:
     """Return the instance, with all classes loaded. Raises ConfigError that names file and key."""
     with _named(home.dagster_yaml, ""):
-        instance = DagsterInstance.from_config(str(home.root))
+        instance = DagsterInstance.from_ref(reference_to(home.root))
     try:
         for key, attribute in _LOADED_LATE.items():
             with _named(home.dagster_yaml, key):
@@ -49,6 +51,14 @@ def open_instance(home: Home) -> DagsterInstance:
         instance.dispose()
         raise
     return instance
+
+
+def reference_to(root: Path) -> InstanceRef:
+    """Return the instance of a home as all processes of the control plane open it.
+
+    Raises what Dagster does.
+    """
+    return with_kept_files(InstanceRef.from_dir(str(root)))
 
 
 def keep_connections(instance: DagsterInstance) -> None:

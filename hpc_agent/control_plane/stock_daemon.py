@@ -8,6 +8,7 @@ sleeps for a second or more (``IntervalDaemon.core_loop`` of dagster/_daemon/dae
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -16,11 +17,13 @@ from typing import Any
 
 from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster._daemon import controller
-from dagster._daemon.cli import main
+from dagster._daemon.cli import cli
 from dagster._daemon.daemon import DaemonIterator, SpanMarker
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster_shared.serdes import serialize_value
 
+from hpc_agent.control_plane.instance import reference_to
 from hpc_agent.doorbell import waited_for
 
 # What comes at once is taken together; how long a request to stop may take.
@@ -57,4 +60,5 @@ class RungRunCoordinatorDaemon(QueuedRunCoordinatorDaemon):
 if __name__ == "__main__":
     # create_daemon_of_type takes it from there.
     setattr(controller, QueuedRunCoordinatorDaemon.__name__, RungRunCoordinatorDaemon)
-    main()
+    reference = serialize_value(reference_to(Path(os.environ["DAGSTER_HOME"])))
+    cli([*sys.argv[1:], "--instance-ref", reference], obj={})

@@ -9,6 +9,7 @@ each request whether the visitor may only look, and the UI then shows its button
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dagster_webserver.cli import (
 from dagster_webserver.version import __version__
 from starlette.requests import HTTPConnection
 
+from hpc_agent.control_plane.instance import reference_to
 from hpc_agent.control_plane.log_following import follow_uploads
 from hpc_agent.control_plane.updates import UpdatesShown
 from hpc_agent.control_plane.webserver_socket import READ_ONLY_HEADER
@@ -55,7 +57,7 @@ class VisitedWorkspace(WorkspaceProcessContext):
 def main(socket: str, workspace_yaml: str, updates_json: str) -> None:
     """Serve until SIGTERM."""
     configure_loggers(log_level="INFO")
-    with DagsterInstance.get() as instance:
+    with DagsterInstance.from_ref(reference_to(Path(os.environ["DAGSTER_HOME"]))) as instance:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
         )

@@ -14,7 +14,7 @@ from typing import Any
 from hpc_agent.demo.cluster import ClusterChoice, choose_cluster
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.demo.story import Narrator
-from tests.bench import events, looks, scale, single, steps, transactions
+from tests.bench import at_once, events, looks, scale, single, steps, transactions
 from tests.bench.peers import extent, page, report, session, table
 
 SETTINGS = {
@@ -23,11 +23,6 @@ SETTINGS = {
     "relay": {"bind": "127.0.0.1"},
 }
 METRICS = "metrics.sock"
-# Runs go to the agent at once instead of waiting for the daemon's next look at its queue.
-AT_ONCE = """
-telemetry: {enabled: false}
-run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +136,7 @@ def of_single_runs(stack: Stack, options: argparse.Namespace, say: Narrator) -> 
 def start(stack: Stack) -> None:
     """Start all of a stack, and the example location."""
     stack.directories.control_plane.mkdir(mode=0o700, parents=True)
-    (stack.directories.control_plane / "dagster.yaml").write_text(AT_ONCE)
+    at_once.write_dagster_yaml(stack.directories.control_plane)
     stack.start_control_plane()
     stack.configure_agent()
     stack.start_agent()

@@ -1,7 +1,6 @@
 """Runs that ask for many jobs: what the part `steps` of the benchmark measures."""
 
 import json
-import resource
 import time
 from collections.abc import Iterator
 
@@ -48,7 +47,6 @@ def asks(context: dg.OpExecutionContext, config: Many) -> None:
         "end of a job to its run, median (s)": round(lags[len(lags) // 2], 2),
         "end of a job to its run, p95 (s)": round(lags[int(len(lags) * 0.95)], 2),
         "calls of the run": calls,
-        "memory of the run worker (MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     context.log.info(f"figures {json.dumps(figures)}")
 

@@ -14,6 +14,8 @@ import httpx
 import psutil
 
 from hpc_agent.demo.stack import Stack
+from hpc_agent.inspection.names import find_worker
+from hpc_agent.store.database import read_only
 
 _COMMAND = ["/bin/true"]
 _SECONDS = 5400.0
@@ -93,7 +95,15 @@ def _run(
         "calls of Slurm": " ".join(f"{name}:{n:.0f}" for name, n in called.items() if n),
         "CPU of the agent (s)": round(sum(process.cpu_times()[:2]) - cpu, 1),
         "memory of the agent (MB)": round(process.memory_info().rss / 1e6, 1),
+        "memory of the run worker (MB)": _memory_mb(stack, run_id),
     }
+
+
+def _memory_mb(stack: Stack, run_id: str) -> float | None:
+    """Return what the run worker had at most, as its node program has told once it was over."""
+    stack.printed(run_id)
+    worker = find_worker(read_only(stack.config.home), stack.job_of(run_id=run_id)["key"])
+    return None if worker.max_rss_kb is None else round(worker.max_rss_kb / 1000, 1)
 
 
 def _calls(metrics: Path) -> dict[str, float]:

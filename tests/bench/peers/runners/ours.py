@@ -14,6 +14,7 @@ from hpc_agent.demo.cluster import ClusterChoice
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Directories, Stack
 from hpc_agent.inspection.pools import read_pool
+from tests.bench import at_once
 from tests.bench.peers.measures.reading import traced_python
 from tests.bench.peers.runners.behind_webserver import BehindWebserver
 from tests.bench.peers.runners.runner import CODE, LOCATION, Place, Served
@@ -24,11 +25,6 @@ _ACCEPTED = ("Run worker submitted as", " runs on ")
 _POOL = "warm"
 _WARM_SECONDS = 120.0
 _ASKING = Path(__file__).parents[2] / "asking.py"
-# Runs go to the agent at once instead of waiting for the daemon's next look at its queue.
-AT_ONCE = """
-telemetry: {enabled: false}
-run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
-"""
 _SETTINGS: Mapping[str, Any] = {
     # As fast as Slurm goes: the bound on its commands is not what is measured.
     "scheduler": {"commands_burst": 1000, "commands_per_second": 100},
@@ -59,7 +55,7 @@ def control_plane(place: Place, settings: Mapping[str, Any]) -> Iterator[Stack]:
         settings=settings,
     )
     stack.directories.control_plane.mkdir(mode=0o700, parents=True)
-    (stack.directories.control_plane / "dagster.yaml").write_text(AT_ONCE)
+    at_once.write_dagster_yaml(stack.directories.control_plane)
     try:
         stack.start_control_plane()
         yield stack

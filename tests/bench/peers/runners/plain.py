@@ -14,8 +14,8 @@ import yaml
 from hpc_agent.demo.processes import Child, wait_for
 from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
+from tests.bench import at_once
 from tests.bench.peers.runners.behind_webserver import BehindWebserver
-from tests.bench.peers.runners.ours import AT_ONCE
 from tests.bench.peers.runners.runner import CODE, LOCATION, Place, Served
 
 NAME = "Dagster without agent"
@@ -27,7 +27,7 @@ def plain(place: Place) -> Iterator[Served]:
     """Start code server and webserver; runs are processes of the code server."""
     home = place.directory / "home"
     home.mkdir(parents=True)
-    (home / "dagster.yaml").write_text(AT_ONCE)
+    (home / "dagster.yaml").write_text(at_once.STOCK)
     code_server = place.directory / "code.sock"
     server = {"grpc_server": {"socket": str(code_server), "location_name": LOCATION}}
     workspace = place.directory / "workspace.yaml"
