@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+from sqlite_utils import Database
+
 from hpc_agent.agent.context import Context
 from hpc_agent.metrics import agent as metrics
 from hpc_agent.metrics.event_loop import sample_lag
@@ -15,6 +17,7 @@ from hpc_agent.outgoing.queue import Backlog
 from hpc_agent.relay.certificate import certificate_in
 from hpc_agent.relay.server import Relay
 from hpc_agent.slurm.observation import CallOutcome, OnCall, nobody
+from hpc_agent.store import pools
 from hpc_agent.store.census import Census, take_census
 
 
@@ -65,6 +68,7 @@ class Readings:
         return [
             build_reading(metrics.BUILD_INFO),
             *_of_workers(census),
+            *await context.store.run(self._of_pools),
             *(
                 Reading(metrics.PAUSED, 1, (each.location, each.deployment))
                 for each in census.paused
@@ -84,6 +88,10 @@ class Readings:
             ),
         ]
 
+    def _of_pools(self, db: Database) -> list[Reading]:
+        names = sorted(self._context.config.pools)
+        return [reading for name in names for reading in _of_pool(db, name)]
+
     def _of_relay(self) -> Iterator[Reading]:
         admission = self._relay.admission
         known = admission.connections - admission.strangers
@@ -97,6 +105,15 @@ def _of_workers(census: Census) -> Iterator[Reading]:
         yield Reading(metrics.JOBS, worker.number, labels)
     for server in census.servers:
         yield Reading(metrics.CODE_SERVERS, server.number, (server.status, server.location))
+
+
+def _of_pool(db: Database, name: str) -> Iterator[Reading]:
+    found = pools.occupancy(db, name)
+    yield Reading(metrics.POOL_ALLOCATIONS, found.allocations, (name,))
+    yield Reading(metrics.POOL_SLOTS, found.busy, (name, "busy"))
+    yield Reading(metrics.POOL_SLOTS, max(0, found.slots - found.busy), (name, "free"))
+    yield Reading(metrics.POOL_WAITING, found.waiting, (name,))
+    yield Reading(metrics.POOL_STOPPED, float(pools.stopped(db, name) is not None), (name,))
 
 
 def _of_queue(name: str, backlog: Backlog, now: float) -> Iterator[Reading]:

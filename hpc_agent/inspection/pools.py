@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -42,18 +41,13 @@ def read_pool(config: AgentConfig, name: str, *, decisions: int) -> dict[str, An
 
 
 def _row(db: Database, config: AgentConfig, name: str) -> dict[str, Any]:
-    allocations = pools.allocations(db, name)
     stop = pools.stopped(db, name)
-    slots = sum(each.slots for one in allocations for each in pools.supervisors(db, one.key))
     return {
         "pool": name,
         "locations": _locations(config, name),
-        "allocations": len(allocations),
-        "slots": slots,
-        "busy": sum(len(workers.in_pack(db, each.key)) for each in allocations),
-        "waiting": len(pools.waiting(db, name)),
+        **asdict(pools.occupancy(db, name)),
         "stopped": None if stop is None else stop.reason,
-        "why": _why(db, name, allocations, stop),
+        "why": _why(db, name, stop),
     }
 
 
@@ -61,10 +55,10 @@ def _locations(config: AgentConfig, name: str) -> list[str]:
     return [place for place, own in config.locations.items() if own.pool == name]
 
 
-def _why(db: Database, name: str, allocations: Sequence[Worker], stop: pools.Stop | None) -> str:
+def _why(db: Database, name: str, stop: pools.Stop | None) -> str:
     if stop is not None:
         return f"stopped: {stop.reason}"
-    if allocations:
+    if allocations := pools.allocations(db, name):
         return describe(allocations[-1])
     last = pools.decisions(db, name, 1)
     return last[0].words if last else "nothing has waited for it"

@@ -37,6 +37,25 @@ CODE_SERVERS = AGENT.gauge(
     "code_servers", "Code servers that are not retired.", "status", "location"
 )
 
+POOL_ALLOCATIONS = AGENT.gauge(
+    "pool_allocations",
+    "Allocations of a pool of warm workers, in Slurm's queue or running.",
+    "pool",
+)
+POOL_SLOTS = AGENT.gauge(
+    "pool_slots",
+    "Slots that the supervisors of a pool have told of. State: busy, or free.",
+    "pool", "state",
+)  # fmt: skip
+POOL_WAITING = AGENT.gauge(
+    "pool_waiting", "Runs and steps that wait for a slot of a pool, and are not paused.", "pool"
+)
+POOL_STOPPED = AGENT.gauge(
+    "pool_stopped",
+    "1 for a pool that starts no allocation any more, after those that failed.",
+    "pool",
+)
+
 PAUSED = AGENT.gauge(
     "location_paused",
     "1 for each location that an operator has paused; its deployment is empty for all of them.",

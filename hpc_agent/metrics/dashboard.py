@@ -63,6 +63,17 @@ _ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Run time", quantiles(agent.JOB_RUN_SECONDS, "kind"), "s"),
         Panel("Code servers", values(agent.CODE_SERVERS, "status"), stacked=True),
     ),
+    "Pools of warm workers": (
+        Panel("Slots", values(agent.POOL_SLOTS, "pool", "state"), stacked=True),
+        Panel("Wait for a slot", values(agent.POOL_WAITING, "pool")),
+        Panel(
+            "Allocations",
+            {
+                "{{pool}}": values(agent.POOL_ALLOCATIONS, "pool")["{{pool}}"],
+                "{{pool}} is stopped": values(agent.POOL_STOPPED, "pool")["{{pool}}"],
+            },
+        ),
+    ),
     "Agent": (
         Panel("Requests", rates(agent.REQUESTS, "api", "outcome", suffix="_count"), "reqps"),
         Panel("Requests take", quantiles(agent.REQUESTS, "api"), "s"),

@@ -35,6 +35,29 @@ class Stop:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupancy:
+    """How many of each a pool has; ``slots`` are those that supervisors have told of."""
+
+    allocations: int
+    slots: int
+    busy: int
+    waiting: int
+
+
+def occupancy(db: Database, pool: str) -> Occupancy:
+    """Count what a pool has, and what waits for it and is not paused."""
+    there = [each.key for each in allocations(db, pool)]
+    waits = f"{_WAITING}{pauses.condition(db, of='w')}"
+    found = db.execute(f"SELECT count(*) FROM workers AS w WHERE {waits}", [pool])  # noqa: S608
+    return Occupancy(
+        allocations=len(there),
+        slots=sum(each.slots for key in there for each in supervisors(db, key)),
+        busy=sum(len(workers.in_pack(db, key)) for key in there),
+        waiting=int(found.fetchone()[0]),
+    )
+
+
 def waiting(db: Database, pool: str, limit: int = 1000) -> list[Worker]:
     """Return the workers that wait for a slot and are not paused, the oldest first."""
     paused = pauses.condition(db, of="w")
