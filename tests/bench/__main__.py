@@ -8,6 +8,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.part in {"all", "events"}:
         figures |= of_events(say)
     if options.part in {"all", "peers"}:
+        chosen = extent.FULL if options.scale == "full" else extent.QUICK
         measured = session.measure(
-            extent.FULL if options.scale == "full" else extent.QUICK,
+            replace(chosen, task_runs=options.task_runs or chosen.task_runs),
             say,
             only=options.only,
             minutes=options.minutes,
@@ -79,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="of the peers, these contestants"
+    )
+    made.add_argument(
+        "--task-runs", type=int, metavar="N", help="of the peers, complete so many runs at once"
     )
     made.add_argument(
         "--minutes", type=float, default=math.inf, help="of the peers, begin no turn after these"

@@ -20,6 +20,7 @@ from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_user_code import location, messages
+from tests.metrics.scrape import scraped
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
 POOL = "short"
@@ -96,6 +97,8 @@ def test_a_run_brings_the_pool_up_and_the_next_is_quick(stack: Stack) -> None:
     second = stack.webserver.launch("pooled", "quick")
     assert stack.wait_finished(second) == "SUCCESS", messages(stack, second)
     print(f"warm run: {time.monotonic() - began:.2f} s")
+    slots = scraped(str(stack.config.metrics.listen))
+    assert slots.value("hpc_agent_pool_slots", pool=POOL, state="free") == 2
     told = "\n".join(messages(stack, second))
     assert f"in job {allocation['job_id']} session True" in told
     assert (
