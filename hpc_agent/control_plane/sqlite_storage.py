@@ -15,7 +15,7 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ class KeptEventLog(SqliteEventLogStorage):
 class _Blank:
     """The file of a run that has no events yet, made once; safe from many threads."""
 
-    def __init__(self, initdb: Any) -> None:
+    def __init__(self, initdb: Callable[[Engine], None]) -> None:
         self._initdb = initdb
         self._content: bytes | None = None
         self._lock = threading.Lock()
