@@ -17,6 +17,7 @@ from hpc_agent.errors import ConfigError, HpcAgentError, StoreError
 from hpc_agent.inspection.names import worker_named
 from hpc_agent.jobs import options
 from hpc_agent.jobs.layers import choose_partition, run_layers, server_layers, settle
+from hpc_agent.runs.pool_choice import Wish, pool_of
 from hpc_agent.runs.tags import strange_tags
 from hpc_agent.slurm.partition_facts import PartitionFacts
 from hpc_agent.steps.launched import asked_step
@@ -73,7 +74,11 @@ def explain(
             title=f"runs of {name}",
             deployment=where,
             settings=of_runs,
-            notes=[*strange_tags(tags or {}), *_reasons(of_runs)],
+            notes=[
+                *strange_tags(tags or {}),
+                *_reasons(of_runs),
+                *_place(config, name, tags or {}, deployment=where),
+            ],
         ),
     ]
 
@@ -102,7 +107,7 @@ def _of_job(config: AgentConfig, job: Worker) -> Explained:
         title=f"{what}, attempt {job.attempt}, job {job.job_id or 'not submitted yet'}",
         deployment=job.deployment,
         settings=settings,
-        notes=[*_notes(config, job), *_reasons(settings)],
+        notes=[*_notes(config, job), *_reasons(settings), *_place_of(config, job)],
     )
 
 
@@ -119,6 +124,36 @@ def _of_runs(
     if partitions is not None:
         settings = choose_partition(config, settings, partitions, deployment=deployment)
     return options.to_rows(settings)
+
+
+def _place(
+    config: AgentConfig, location: str, tags: Mapping[str, str], *, deployment: str
+) -> list[str]:
+    """Say where runs of a location execute, if it has a pool. Raises ConfigError as a launch does.
+
+    What is in a container's image has no pool; that is only known of a run.
+    """
+    own = config.locations.get(location)
+    if own is None or own.pool is None:
+        return []
+    layers = run_layers(config, deployment=deployment, location=location, tags=tags)
+    pool = pool_of(config, Wish(location=location, tags=tags, layers=layers))
+    if pool is None:
+        return [f"each gets a job of its own, with these options, and no slot of pool {own.pool}"]
+    return [f"each gets {_slot(config, pool)}, unless it executes in a container"]
+
+
+def _place_of(config: AgentConfig, job: Worker) -> list[str]:
+    return [f"it has {_slot(config, job.pool)}"] if job.pool is not None else []
+
+
+def _slot(config: AgentConfig, name: str) -> str:
+    pool = config.pools.get(name)
+    if pool is None:
+        return f"a slot of pool {name}, which agent.yaml has no more, and not these options"
+    memory = pool.slot.memory_mb
+    size = f"{pool.slot.cpus} CPUs" + (f", {memory} MB" if memory is not None else "")
+    return f"a slot of pool {name} ({size}), and not these options"
 
 
 def _reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -98,6 +98,7 @@ async def test_run_is_explained_as_it_was_submitted(config: Path, tmp_path: Path
         job_id="17",
         created_at=time.time(),
         settings=options.to_json(settings),
+        pool="warm",
     )
     store = Store(tmp_path / "home")
     await store.open()
@@ -107,6 +108,12 @@ async def test_run_is_explained_as_it_was_submitted(config: Path, tmp_path: Path
         (found,) = explained(name, "--config", str(config))
         assert found["settings"][0]["source"] == "run tags"
         assert found["settings"][0]["overridden"][0]["value"] == "3G"
+        assert found["notes"] == [
+            "it has a slot of pool warm, which agent.yaml has no more, and not these options"
+        ]
+    in_a_pool(config)
+    (found,) = explained("r-1", "--config", str(config))
+    assert found["notes"] == ["it has a slot of pool warm (2 CPUs, 500 MB), and not these options"]
 
 
 def test_unknown_name_is_told_what_to_give(config: Path) -> None:
@@ -120,3 +127,38 @@ def test_location_that_breaks_the_policy_is_told(config: Path) -> None:
     config.write_text(config.read_text().replace("mem: 2G", "mem: 9G"))
     with pytest.raises(ConfigError, match=r"policy\.max\.mem"):
         run("explain", "here", "--config", str(config))
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ([], "each gets a slot of pool warm (2 CPUs, 500 MB), and not these options"),
+        (["dagster-hpc/mem=3G"], "each gets a job of its own, with these options"),
+        (["dagster-hpc/execution=job"], "each gets a job of its own, with these options"),
+    ],
+    ids=["slot", "asks", "job"],
+)
+def test_location_with_a_pool_says_where_its_runs_execute(
+    config: Path, tags: list[str], words: str
+) -> None:
+    """The options shown are those of a job: a slot has none of them."""
+    in_a_pool(config)
+    given = [word for tag in tags for word in ("--tag", tag)]
+    _, runs = explained("here", "--config", str(config), *given)
+    assert any(note.startswith(words) for note in runs["notes"]), runs["notes"]
+
+
+def test_tag_that_no_pool_can_serve_is_refused_as_by_a_launch(config: Path) -> None:
+    """With what stands in the way."""
+    in_a_pool(config)
+    tags = ["--tag", "dagster-hpc/execution=pool", "--tag", "dagster-hpc/mem=3G"]
+    with pytest.raises(ConfigError, match="cannot execute in pool warm: it asks for mem"):
+        explained("here", "--config", str(config), *tags)
+
+
+def in_a_pool(config: Path) -> None:
+    """Give the location a pool."""
+    content = yaml.safe_load(config.read_text())
+    content["pools"] = {"warm": {"slot": {"cpus": 2, "memory_mb": 500}}}
+    content["locations"]["here"]["pool"] = "warm"
+    config.write_text(yaml.safe_dump(content))
