@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 from hpc_agent.agent.loop import Bell
 from hpc_agent.store.news import Topic
@@ -24,7 +25,8 @@ class Bells:
     workspace: Bell = field(default_factory=Bell)
     heartbeat: Bell = field(default_factory=Bell)
     followers: Bell = field(default_factory=Bell)
-    pools: Bell = field(default_factory=Bell)
+    # With a thousand runs in a pool, each of their changes would be a look at all that wait.
+    pools: Bell = field(default_factory=partial(Bell, rest_seconds=0.5))
     supervisors: Bell = field(default_factory=Bell)
 
     def ring_for(self, changed: Iterable[Topic]) -> None:

@@ -25,10 +25,14 @@ _JITTER = 0.1
 
 
 class Bell:
-    """Wakes a loop early; rung while nobody waits, it ends the next wait at once."""
+    """Wakes a loop early; rung while nobody waits, it ends the next wait at once.
 
-    def __init__(self) -> None:
+    A loop that is dear has its rest first, however often the bell rings: ``rest_seconds``.
+    """
+
+    def __init__(self, rest_seconds: float = 0.0) -> None:
         self._event = asyncio.Event()
+        self._rest_seconds = rest_seconds
 
     def ring(self) -> None:
         """End the wait."""
@@ -36,9 +40,9 @@ class Bell:
 
     async def wait(self, seconds: float) -> None:
         """Wait for the bell, at most ``seconds``; others get their turn in any case."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._rest_seconds)
         try:
-            async with asyncio.timeout(max(seconds, 0)):
+            async with asyncio.timeout(max(seconds - self._rest_seconds, 0)):
                 await self._event.wait()
         except TimeoutError:
             pass

@@ -25,8 +25,6 @@ from hpc_agent.workers.change import NOTHING, Change
 
 log = logging.getLogger(__name__)
 
-# With a thousand runs in a pool each of their changes would be a look at all that wait.
-_LEAST_SECONDS = 0.5
 _BUSY_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
 # Runs that hold all slots, and wait for their steps, would wait for ever.
@@ -52,18 +50,9 @@ class PoolsLoop:
         self._context = context
         self._desk = desk
         self._is_recalled = False
-        self._rests_until = 0.0
 
     async def step(self) -> float:
-        """Look at each pool, after a rest where the last look was just now."""
-        time = asyncio.get_running_loop().time
-        await asyncio.sleep(max(0.0, self._rests_until - time()))
-        try:
-            return await self._look()
-        finally:
-            self._rests_until = time() + _LEAST_SECONDS
-
-    async def _look(self) -> float:
+        """Look at each pool."""
         if not self._is_recalled:
             await self._recall()
         alive: list[str] = []

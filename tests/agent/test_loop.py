@@ -62,6 +62,17 @@ async def test_bell_rung_early_is_not_lost() -> None:
     await asyncio.wait_for(bell.wait(3600), 5)
 
 
+async def test_loop_that_is_dear_rests_although_the_bell_rings() -> None:
+    """What has rung meanwhile is one step after the rest."""
+    bell, time = Bell(rest_seconds=0.2), asyncio.get_running_loop().time
+    began = time()
+    bell.ring()
+    await bell.wait(60)
+    assert time() - began >= 0.2
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bell.wait(60), 0.3)
+
+
 async def test_crew_takes_each_task_once() -> None:
     """One task for each name; an error in one leaves the others alone."""
     tasks = Tasks()
