@@ -21,6 +21,9 @@ _SLURM = {
 }
 _ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "sacctmgr": "slurm-client"}
 _REST = {"slurmrestd": "slurmrestd"}
+# No package that needs it depends on it; where there is none of that name, another has the plugin.
+_REST_PLUGIN, _REST_PLUGIN_PACKAGE = "auth_jwt.so", "slurm-wlm-jwt-plugin"
+_DEBIAN_PLUGINS = "lib/*-linux-gnu/slurm-wlm"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -38,7 +41,18 @@ def missing_packages(*, accounting: bool, restd: bool = False, oci_runtime: str 
         # Packages of runtimes are named like their programs.
         **({oci_runtime: oci_runtime} if oci_runtime else {}),
     }
-    return sorted({package for name, package in programs.items() if not find_program(name)})
+    missing = {package for name, package in programs.items() if not find_program(name)}
+    if restd and _lacks_rest_plugin():
+        missing.add(_REST_PLUGIN_PACKAGE)
+    return sorted(missing)
+
+
+def _lacks_rest_plugin() -> bool:
+    """Whether Debian's Slurm, which is here or is to be installed, cannot read tokens."""
+    directories = list(Path("/usr").glob(_DEBIAN_PLUGINS))
+    if any((directory / _REST_PLUGIN).exists() for directory in directories):
+        return False
+    return bool(directories) or not find_program("slurmctld")
 
 
 def install(packages: list[str], *, say: Callable[[str], None]) -> None:
@@ -51,7 +65,14 @@ def install(packages: list[str], *, say: Callable[[str], None]) -> None:
     say(f"installing {', '.join(packages)}")
     with _no_services():
         _apt("update")
-        _apt("install", "-y", "--no-install-recommends", *packages)
+        known = [name for name in packages if name != _REST_PLUGIN_PACKAGE or is_known(name)]
+        _apt("install", "-y", "--no-install-recommends", *known)
+
+
+def is_known(package: str, *options: str) -> bool:
+    """Whether apt, which has these options, has a package of that name to install."""
+    asked = ["apt-cache", *options, "show", package]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
 def _apt(*arguments: str) -> None:

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_packages import find_program, install
+from cluster_packages import find_program, install, is_known
 from cluster_process import ClusterError, NoVersionError
 
 SUITES = {"22.05": "bookworm", "24.11": "trixie", "26.05": "forky"}
 """Which release of Debian has a version of Slurm."""
 
 _PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurmdbd", "slurmrestd")
-# The plugins are packages of their own since Debian 13.
+# The plugins are packages of their own since Debian 13, some already in late updates of 12.
 _PLUGINS = ("slurm-wlm-basic-plugins", "slurm-wlm-jwt-plugin", "slurm-wlm-mysql-plugin")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _MIRROR = "http://deb.debian.org/debian"
@@ -137,9 +137,10 @@ def _download(directory: Path, suite: str) -> list[Path]:
         # Testing and unstable are often older on mirrors than their own date allows.
         "Acquire::Check-Valid-Until": "false",
     }
-    apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in options.items())]
+    given = [f"-o{name}={value}" for name, value in options.items()]
+    apt = ["apt-get", "-q", *given]
     _run(*apt, "update")
-    plugins = () if suite == "bookworm" else _PLUGINS
+    plugins = [name for name in _PLUGINS if is_known(name, *given)]
     _run(*apt, "install", "-y", "--download-only", *_PACKAGES, *plugins)
     return sorted((directory / "cache" / "archives").glob("*.deb"))
 
