@@ -86,7 +86,7 @@ def launched(stack: Stack) -> dict[str, str]:
 
 def metadata_of(stack: Stack, run_id: str, asset: str) -> dict[str, Any]:
     """Return what a finished run says of an asset, by label."""
-    assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    assert stack.wait_finished(run_id) == "SUCCESS", "\n".join(messages(stack, run_id))
     (told,) = (
         each["metadataEntries"]
         for each in stack.webserver.run(run_id)["assetMaterializations"]
