@@ -34,11 +34,6 @@ class Bell:
         self._event = asyncio.Event()
         self._rest_seconds = rest_seconds
 
-    @property
-    def has_rung(self) -> bool:
-        """Whether it has, since the last wait."""
-        return self._event.is_set()
-
     def ring(self) -> None:
         """End the wait."""
         self._event.set()

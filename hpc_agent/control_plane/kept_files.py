@@ -63,8 +63,11 @@ class KeptFiles:
                 self._let_go()
 
     def _let_go(self) -> None:
+        excess = len(self._files) - self._most
+        if excess <= 0:
+            return
         idle = [path for path, file in self._files.items() if not file.users]
-        for path in idle[: max(0, len(self._files) - self._most)]:
+        for path in idle[:excess]:
             self._files.pop(path).close()
 
 

@@ -144,7 +144,7 @@ def _place(
 
 
 def _place_of(config: AgentConfig, job: Worker) -> list[str]:
-    return [f"it has {_slot(config, job.pool)}"] if job.pool is not None else []
+    return [f"its place is {_slot(config, job.pool)}"] if job.pool is not None else []
 
 
 def _slot(config: AgentConfig, name: str) -> str:
@@ -152,7 +152,9 @@ def _slot(config: AgentConfig, name: str) -> str:
     if pool is None:
         return f"a slot of pool {name}, which agent.yaml has no more, and not these options"
     memory = pool.slot.memory_mb
-    size = f"{pool.slot.cpus} CPUs" + (f", {memory} MB" if memory is not None else "")
+    size = f"{pool.slot.cpus} CPU{'s' if pool.slot.cpus > 1 else ''}" + (
+        f", {memory} MB" if memory is not None else ""
+    )
     return f"a slot of pool {name} ({size}), and not these options"
 
 

@@ -103,7 +103,7 @@ def _memory_mb(stack: Stack, run_id: str) -> float | None:
     """Return what the run worker had at most, as its node program has told once it was over."""
     stack.printed(run_id)
     worker = find_worker(read_only(stack.config.home), stack.job_of(run_id=run_id)["key"])
-    return None if worker.max_rss_kb is None else round(worker.max_rss_kb / 1000, 1)
+    return None if worker.max_rss_kb is None else round(worker.max_rss_kb * 1024 / 1e6, 1)
 
 
 def _calls(metrics: Path) -> dict[str, float]:

@@ -109,11 +109,13 @@ async def test_run_is_explained_as_it_was_submitted(config: Path, tmp_path: Path
         assert found["settings"][0]["source"] == "run tags"
         assert found["settings"][0]["overridden"][0]["value"] == "3G"
         assert found["notes"] == [
-            "it has a slot of pool warm, which agent.yaml has no more, and not these options"
+            "its place is a slot of pool warm, which agent.yaml has no more, and not these options"
         ]
     in_a_pool(config)
     (found,) = explained("r-1", "--config", str(config))
-    assert found["notes"] == ["it has a slot of pool warm (2 CPUs, 500 MB), and not these options"]
+    assert found["notes"] == [
+        "its place is a slot of pool warm (2 CPUs, 500 MB), and not these options"
+    ]
 
 
 def test_unknown_name_is_told_what_to_give(config: Path) -> None:
