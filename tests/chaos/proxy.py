@@ -97,14 +97,14 @@ class Proxy:
     async def _answer(
         self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        rule = self.rule
-        reply = await rule.before(call)
+        # The rule of the moment each time: a poll may have been waiting since before it was set.
+        reply = await self.rule.before(call)
         if reply is None:
             reply = await self._pass_on(call, reader)
-        reply = await rule.after(call, reply)
+        reply = await self.rule.after(call, reply)
         writer.write(reply.encode())
         await writer.drain()
-        await rule.sent(call, reply)
+        await self.rule.sent(call, reply)
         if reply.cut is not None:
             raise CutError
 
