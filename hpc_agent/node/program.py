@@ -129,7 +129,9 @@ class NodeProgram:
         return Output(self._job_dir, STDERR_TAIL_BYTES)
 
     def _run_child(self, tmp: str, output: Output) -> Tuple[int, Ending]:
-        proxy = LoopbackProxy(self._client, self._token, self._context.restart_count)
+        proxy = LoopbackProxy(
+            self._client, self._token, self._context.restart_count, self._is_left_open
+        )
         server_socket = os.path.join(tmp, "grpc.sock")
         environment = self._environment(proxy.address, tmp)
         words = self._spec.resume_argv if self._resumes else self._spec.argv
@@ -155,6 +157,13 @@ class NodeProgram:
         if logs is not None:
             logs.finish(LAST_LOGS_SECONDS if asked is None else TERMINATED_LOGS_SECONDS)
         return self._ended(child, asked, output.stderr_tail())
+
+    def _is_left_open(self) -> bool:
+        """Whether another attempt goes on: what this one says of its end is not meant for anybody.
+
+        Slurm signals the child too, which may fail of it before it can be killed.
+        """
+        return signals.has_come(self._spec.leave_open_on)
 
     def _cannot_start(self, program: str, error: Exception) -> str:
         directory, host = self._spec.working_directory, self._context.hostname

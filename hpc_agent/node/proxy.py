@@ -9,7 +9,7 @@ import socketserver
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 from . import forwarding
 from .bodies import CHUNK_BYTES, BodyBroken, BodyTooLarge, read_body, stream_body
@@ -55,8 +55,16 @@ class LoopbackProxy(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, client: RelayClient, token: str, restart_count: int = 0) -> None:
+    def __init__(
+        self,
+        client: RelayClient,
+        token: str,
+        restart_count: int = 0,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``is_over`` says whether nothing is taken of the child any more."""
         self.client = client
+        self.is_over = is_over
         self.restart_count = restart_count
         self.token = token
         self.guests = Guests()
@@ -81,6 +89,8 @@ class LoopbackProxy(ThreadingHTTPServer):
 
     def forward(self, request: Request) -> Exchange:
         """Send a request to the relay. Raises forwarding.Unavailable."""
+        if self.is_over():
+            raise forwarding.Unavailable(503, "this job is being ended, and another goes on")
         with self._forwarded:
             self._forwarding += 1
         try:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
+import select
 import signal
-from typing import Optional
+from typing import Iterable, Optional, Set
 
 # SIGUSR1 is the walltime warning (sbatch --signal=B:USR1@60): time to end in good order.
 TERMINATING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _WAITED = (*TERMINATING, signal.SIGCONT, signal.SIGCHLD, signal.SIGIO)
+_SFD_CLOEXEC = os.O_CLOEXEC  # signalfd(2)
+_SIGSET_WORDS = 16  # sigset_t has 1,024 bits
+
+
+_come: Set[int] = set()
+_pending = select.poll()
 
 
 def block() -> None:
-    """Block the signals that ``wait`` returns; call it before the first thread starts."""
+    """Block the signals that ``wait`` returns; call it before the first thread starts.
+
+    A forked process that calls it waits for its own, and knows nothing of what came before.
+    """
+    global _pending  # noqa: PLW0603  (a process has one set of signals)
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    _come.clear()
+    _pending = select.poll()
+    _pending.register(_signalfd(), select.POLLIN)
 
 
 def unblock() -> None:
@@ -30,6 +45,29 @@ def watch(descriptor: int) -> None:
 
 
 def wait(seconds: float) -> Optional[int]:
-    """Return the next signal's number, or None after that many seconds."""
-    received = signal.sigtimedwait(_WAITED, max(0.0, seconds))
+    """Return the next signal's number, or None after that many seconds at most."""
+    if not _pending.poll(max(0.0, seconds) * 1000):
+        return None
+    # The poll leaves it pending: there is no moment at which `has_come` could miss it.
+    pending = signal.sigpending().intersection(_WAITED)
+    _come.update(pending.intersection(TERMINATING))
+    received = signal.sigtimedwait(pending, 0)
     return received.si_signo if received is not None else None
+
+
+def has_come(names: Iterable[str]) -> bool:
+    """Whether one of these terminating signals was sent to us, whoever asks; safe for threads."""
+    come = {signal.Signals(number).name for number in signal.sigpending() | _come}
+    return not come.isdisjoint(names)
+
+
+def _signalfd() -> int:
+    words = (ctypes.c_ulong * _SIGSET_WORDS)()
+    for number in _WAITED:
+        words[0] |= 1 << (number - 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = int(libc.signalfd(-1, ctypes.byref(words), _SFD_CLOEXEC))
+    if descriptor < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return descriptor

@@ -261,6 +261,45 @@ async def test_a_run_that_another_attempt_continues_is_left_open(
     assert node.exit_record()["ended_on"] == number.name
 
 
+FAILING_ON_TERM = """
+import http.client, os, pathlib, signal, sys
+body, sent = sys.argv[1:]
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print('up', flush=True)
+signal.sigwait([signal.SIGTERM])
+connection = http.client.HTTPConnection(os.environ['HPC_AGENT_API_URL'].removeprefix('http://'))
+headers = {'Dagster-Cloud-Api-Token': os.environ['HPC_AGENT_JOB_TOKEN']}
+connection.request('POST', '/graphql', body, headers)
+pathlib.Path(sent).touch()
+connection.getresponse().read()
+"""
+
+
+@pytest.mark.parametrize("is_left_open", [True, False], ids=["left open", "closed"])
+async def test_failure_by_what_ends_the_job_is_not_told_if_another_attempt_goes_on(
+    cluster: Cluster, *, is_left_open: bool
+) -> None:
+    """Slurm signals every process of a job, and on a busy node the child is the first to act.
+
+    Here it is because the node program is stopped meanwhile.
+    """
+    sent = cluster.root / "sent"
+    argv = [*python(FAILING_ON_TERM), json.dumps(event(1)), str(sent)]
+    job = cluster.job(argv=argv, leave_open_on=["SIGTERM"] if is_left_open else [])
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        (child,) = psutil.Process(node.process.pid).children()
+        node.process.send_signal(signal.SIGSTOP)
+        child.send_signal(signal.SIGTERM)
+        await until(sent.exists)
+        node.process.send_signal(signal.SIGTERM)
+        node.process.send_signal(signal.SIGCONT)
+        await node.wait()
+    assert len(cluster.control_plane.stored) == (0 if is_left_open else 1)
+    assert node.exit_record()["ended_on"] == "SIGTERM"
+
+
 async def test_a_terminated_run_is_closed_even_if_another_attempt_could_continue_it(
     cluster: Cluster,
 ) -> None:
