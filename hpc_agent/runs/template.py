@@ -32,7 +32,8 @@ def template_of(
         start=own.warm,
         python=surroundings.python,
         argv_prefix=[surroundings.python, "-m", "dagster", "api"],
-        code_origin=without_container_context(surroundings.code_origin),
+        # The origin of a run names its job as well: all jobs of a repository have one template.
+        code_origin=without_container_context(surroundings.code_origin)["repository_origin"],
         environment=surroundings.variables,
         working_directory=surroundings.working_directory,
         dagster_yaml=surroundings.dagster_yaml,

@@ -73,6 +73,12 @@ def warm(stack: Stack) -> dict[str, Any]:
     return poll(look, "the pool is warm", 90)
 
 
+def templates_of(allocation: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return id and process of each template on the first node."""
+    told = allocation["supervisors"][0]["templates"]
+    return [(name, template["pid"]) for name, template in told.items()]
+
+
 def free_slots(stack: Stack) -> float:
     """Return what the metrics say of the pool."""
     shown = scraped(str(stack.config.metrics.listen))
@@ -130,13 +136,15 @@ def test_what_asks_for_memory_gets_a_job_of_its_own(stack: Stack) -> None:
 
 
 def test_a_step_with_a_job_of_its_own_lives_in_the_pool_too(stack: Stack) -> None:
-    """Beside its run, in the other slot."""
+    """Beside its run, in the other slot, and forked from the same template as other jobs' runs."""
+    before = templates_of(warm(stack))
     run_id = stack.webserver.launch("pooled", "stepped")
     assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
     (allocation,) = pool_of(stack)["allocations"]
     rows = rows_of(stack, run_id)
     assert [row["kind"] for row in rows] == ["run_worker", "step"]
     assert {row["job_id"] for row in rows} == {allocation["job_id"]}
+    assert templates_of(allocation) == before
 
 
 def test_ends_are_told_as_those_of_jobs(stack: Stack) -> None:

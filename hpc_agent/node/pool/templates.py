@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import time
@@ -29,6 +30,8 @@ _FIRST_PAUSE = 15.0
 _LONGEST_PAUSE = 300.0
 # After that long it was well, whatever ended it.
 _WELL_SECONDS = 60.0
+# Runs of an older version that still wait, or of a second repository of the location.
+_UNLISTED_SECONDS = 20.0
 
 
 class Templates:
@@ -42,12 +45,10 @@ class Templates:
         self._listed: Set[str] = set()
 
     def follow(self, listed: Iterable[TemplateSpec]) -> None:
-        """Have those that are listed; one that is not listed any more is drained."""
+        """Have those that are listed; any other is drained once no member asks for it any more."""
         specs = {spec.id: spec for spec in listed}
         for spec in specs.values():
             self._have(spec)
-        for gone in self._listed - specs.keys():
-            self._templates.pop(gone).drain()
         self._listed = set(specs)
 
     def offer(self, spec: TemplateSpec) -> Message:
@@ -56,6 +57,10 @@ class Templates:
 
     def turn(self, free_slots: int) -> None:
         """See what has become of each, and start what is missing."""
+        recent = time.monotonic() - _UNLISTED_SECONDS
+        for name in self._templates.keys() - self._listed:
+            if self._templates[name].asked_at < recent:
+                self._templates.pop(name).drain()
         for template in self._templates.values():
             template.turn(max(1, free_slots // len(self._templates)))
 
@@ -83,6 +88,7 @@ class Template:
     """One template, or spares in its stead; always there, but for pauses after failures."""
 
     def __init__(self, spec: TemplateSpec, directory: str, environment: Dict[str, str]) -> None:
+        self.asked_at = -math.inf
         self._spec = spec
         self._start = spec.start
         self._address = os.path.join(directory, spec.id)
@@ -106,6 +112,7 @@ class Template:
 
     def offer(self) -> Message:
         """Return where it listens and how long that is worth a wait, or why it does not."""
+        self.asked_at = time.monotonic()
         state = self.state
         if state == FAILED:
             words = "template %s failed: %s" % (self._spec.id, self._words)
