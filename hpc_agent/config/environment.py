@@ -67,6 +67,8 @@ class Environment(Section):
     venv: AbsolutePath | None = None
     conda: Conda | None = None
     uv: AbsolutePath | None = None
+    packed: AbsolutePath | None = None
+    unpack_directory: AbsolutePath = "/tmp"  # noqa: S108  (nothing is made in it that is not ours)
     modules: list[str] = []
     purge_modules: bool = False
     variables: dict[str, str] = {}
@@ -93,6 +95,19 @@ class Environment(Section):
             raise ValueError(f"{' and '.join(chosen)} exclude each other; set one of them")
         return self
 
+    @model_validator(mode="after")
+    def _packed_is_an_environment(self) -> Self:
+        if self.packed is not None and self.prefix is None:
+            raise ValueError(
+                "packed is the archive of an environment: name it as venv, conda or uv, which "
+                "serves where it cannot be unpacked"
+            )
+        if self.packed is not None and self.container is not None:
+            raise ValueError(
+                "packed and container exclude each other: an image is one file already"
+            )
+        return self
+
     @property
     def prefix(self) -> str | None:
         """The directory of the Python environment; a uv project has its own in ``.venv``."""
@@ -102,7 +117,12 @@ class Environment(Section):
 
     @property
     def interpreter(self) -> str | None:
-        """The Python that starts user code, when it is set here."""
+        """The Python that starts user code, when it is set here.
+
+        That of a packed environment is where the job's script has unpacked it: first on PATH.
+        """
+        if self.packed is not None:
+            return "python"
         return f"{self.prefix}/bin/python" if self.prefix is not None else self.python
 
     @property
@@ -119,6 +139,6 @@ class Environment(Section):
         own = {name: getattr(self, name) for name in self.model_fields_set}
         inherited = {name: getattr(general, name) for name in type(self).model_fields}
         if self.interpreter is not None:
-            inherited |= dict.fromkeys(_INTERPRETERS)
+            inherited |= dict.fromkeys([*_INTERPRETERS, "packed"])
         variables = {**general.variables, **self.variables}
         return Environment.model_construct(**(inherited | own | {"variables": variables}))

@@ -123,6 +123,8 @@ def script_values(
         env_file=environment.env_file,
         prefix=environment.prefix,
         is_conda=environment.conda is not None,
+        packed=environment.packed,
+        unpack_directory=environment.unpack_directory,
         setup=environment.setup,
         teardown=environment.teardown,
         umask=environment.umask or "077",

@@ -35,8 +35,8 @@ class ScriptValues:
 
     ``directives`` are complete options (``--partition=batch``); ``exports`` are pairs of name and
     value; ``setup`` and ``teardown`` lines are the site's own shell and go in as they are.
-    ``prefix`` is the directory of a Python environment; ``in_bundle``: the script itself runs in an
-    OCI bundle.
+    ``prefix`` is the directory of a Python environment, ``packed`` its archive, which nodes unpack
+    below ``unpack_directory``; ``in_bundle``: the script itself runs in an OCI bundle.
     """
 
     key: str
@@ -53,6 +53,8 @@ class ScriptValues:
     env_file: str | None = None
     prefix: str | None = None
     is_conda: bool = False
+    packed: str | None = None
+    unpack_directory: str = "/tmp"  # noqa: S108  (nothing is made in it that is not ours)
     teardown: Sequence[str] = ()
     umask: str = "077"
     in_bundle: bool = False

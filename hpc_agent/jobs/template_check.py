@@ -35,6 +35,7 @@ FULL = replace(
     env_file="/shared/site.env",
     prefix="/shared/envs/dagster",
     is_conda=True,
+    packed="/shared/envs/dagster.tar",
     setup=["ulimit -c 0"],
     teardown=["true"],
     in_bundle=True,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ from hpc_agent.code_servers.server_plan import plan_server
 from hpc_agent.config import AgentConfig, Environment, parse_config
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
-from hpc_agent.jobs.directory import NodePath, NodeSpec
-from hpc_agent.jobs.preparation import JobPlan, script_values
-from hpc_agent.jobs.rendering import Templates
+from hpc_agent.jobs.directory import NodePath
+from hpc_agent.jobs.preparation import script_values
 from hpc_agent.runs.worker_plan import plan_run
-from hpc_agent.store.workers import WorkerKind
+from tests.jobs.scripts import done, program, running, script_of, shown
 
 LIMIT_SECONDS = 30.0
 ROOT = Path(__file__).parents[2]
@@ -41,55 +38,6 @@ RUN = RunToLaunch(
 def config(**changes: Any) -> AgentConfig:
     content = {"control_plane": {"url": "https://x"}, "work_dir": "/work"}
     return parse_config(content | changes, source="test")
-
-
-def script_of(environment: Environment, program: Path, directory: Path) -> Path:
-    """Write the script of a job whose node program is this one."""
-    spec = NodeSpec(
-        key="run-1",
-        kind=WorkerKind.RUN_WORKER,
-        argv=[],
-        environment={},
-        working_directory=None,
-        grace_seconds=1,
-    )
-    plan = JobPlan(spec=spec, title="t", settings=[], environment=environment)
-    values = script_values(plan, directory=directory, node_python=str(program))
-    path = directory / "job.sh"
-    path.write_text(Templates().render("run_worker.sbatch.j2", values))
-    return path
-
-
-def program(directory: Path, text: str) -> Path:
-    """Write an executable that takes the place of the node program's Python."""
-    path = directory / "node"
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
-
-
-def shown(environment: dict[str, Any], directory: Path, *names: str) -> list[str]:
-    """Run a job's script and return what the node program finds in its environment."""
-    printer = 'printf "%s\\0" ' + " ".join(f'"${{{name}-(unset)}}"' for name in names)
-    script = script_of(
-        Environment.model_validate(environment),
-        program(directory, f"#!/bin/sh\n{printer}\n"),
-        directory,
-    )
-    done = subprocess.run(["bash", script], capture_output=True, text=True, check=True, env={})
-    return done.stdout.split("\0")[:-1]
-
-
-@contextlib.contextmanager
-def running(script: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a job's script until it has said ``ready``."""
-    with subprocess.Popen(["bash", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def test_python_environments_come_first_on_the_path(tmp_path: Path) -> None:
@@ -123,13 +71,6 @@ def test_env_file_is_read_and_nothing_in_it_runs(tmp_path: Path) -> None:
         "a b", "x y", "$(id)", "$(touch pwned)`id`;#", "a=b", "end",
     ]  # fmt: skip
     assert not (tmp_path / "pwned").exists()
-
-
-def done(environment: dict[str, Any], directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a job's script, which says at its end what it has found."""
-    text = '#!/bin/sh\necho "reached with <$FOUND>"\n'
-    script = script_of(Environment.model_validate(environment), program(directory, text), directory)
-    return subprocess.run(["bash", script], capture_output=True, text=True, check=False, env={})
 
 
 INITS = [
@@ -185,53 +126,6 @@ def test_set_up_lines_are_those_of_any_script(tmp_path: Path) -> None:
     assert done({"setup": lines}, tmp_path).stdout == "reached with <.>\n"
     ended = done({"setup": ["(exit 3) || exit"]}, tmp_path)
     assert (ended.returncode, ended.stdout) == (3, "")
-
-
-def recipe(tmp_path: Path) -> Path:
-    """Write the script of docs/how-to/python-environments.md, with directories of the test."""
-    page = ROOT / "docs" / "how-to" / "python-environments.md"
-    _, _, rest = page.read_text().partition("```bash\npacked=")
-    text = "packed=" + rest.partition("```")[0]
-    text = text.replace("/tmp/environments", f"{tmp_path}/environments")
-    text = text.replace("/shared/envs", f"{tmp_path}/shared")
-    path = tmp_path / "shared" / "on-this-node.sh"
-    (path.parent / "dagster" / "bin").mkdir(parents=True)
-    path.write_text(text)
-    packed = path.parent / "dagster.tar"
-    subprocess.run(["tar", "-C", path.parent, "-cf", packed, "dagster"], check=True)
-    return path
-
-
-def first_on_the_path(script: Path, directory: Path) -> str:
-    """Run a job that reads a script in its set-up, and return where its Python comes from."""
-    environment = {"python": "python", "setup": [f". {script}"]}
-    return shown(environment, directory, "PATH")[0].split(":")[0]
-
-
-def test_environment_is_unpacked_once_on_a_node(tmp_path: Path) -> None:
-    """As the manual has it: by the first job, whatever one before it has left half done."""
-    script = recipe(tmp_path)
-    mine = tmp_path / f"environments-{os.getuid()}"
-    mine.mkdir(mode=0o700)
-    (mine / "1-1.part").mkdir()
-
-    first = first_on_the_path(script, tmp_path)
-    made = Path(first).stat().st_ctime_ns
-
-    assert Path(first).is_relative_to(mine)
-    assert first_on_the_path(script, tmp_path) == first
-    assert Path(first).stat().st_ctime_ns == made
-    assert not list(mine.glob("*.part"))
-
-
-def test_directory_of_somebody_else_is_not_unpacked_into(tmp_path: Path) -> None:
-    """A link of ours is none either; the shared environment serves."""
-    script = recipe(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / f"environments-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-
-    assert first_on_the_path(script, tmp_path) == f"{tmp_path}/shared/dagster/bin"
-    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_file_of_variables_that_is_missing_ends_the_job(tmp_path: Path) -> None:
@@ -342,6 +236,8 @@ def test_without_teardown_the_node_program_takes_the_place_of_the_shell(tmp_path
         ({"container": {"runtime": "slurm", "image": "x.sif"}}, "path of an OCI bundle"),
         ({"container": {"runtime": "slurm", "image": "/b", "gpu": "amd"}}, "config.json"),
         ({"container": {"image": "--bind /"}}, "match pattern"),
+        ({"python": "python", "packed": "/a.tar"}, "name it as venv, conda or uv"),
+        ({"venv": "/a", "packed": "/a.tar", "container": {}}, "packed and container exclude"),
     ],
 )
 def test_mistake_in_an_environment_is_told(content: dict[str, Any], message: str) -> None:
