@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.environments import environment_with_ours
 
 NOBODY = 65534
 STRANGER = 61234
@@ -72,10 +73,8 @@ def environment_for_all(directory: Path) -> Path:
     ]
     if not found:
         pytest.skip(f"other users of this machine can run no {version}")
-    subprocess.run([found[0], "-m", "venv", "--without-pip", str(directory)], check=True)
+    environment_with_ours(directory, found[0])
     ours = Path(sys.executable).parent
-    line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
-    (directory / "lib" / version / "site-packages" / "ours.pth").write_text(line + "\n")
     for name in ("hpc-agent", "dagster", "dagster-daemon", "dagster-webserver"):
         _, _, body = (ours / name).read_text().partition("\n")
         (directory / "bin" / name).write_text(f"#!{directory}/bin/python\n{body}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_user_code import location, messages
+from tests.environments import environment_with_ours
 from tests.metrics.scrape import scraped
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -27,7 +29,18 @@ POOL = "short"
 
 
 @pytest.fixture(scope="module")
-def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
+def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with ours, and its archive that nodes unpack."""
+    root = tmp_path_factory.mktemp("environments")
+    prefix, archive, disk = root / "shared", root / "packed.tar", root / "disk"
+    disk.mkdir()
+    environment_with_ours(prefix)
+    subprocess.run(["tar", "-C", root, "-cf", archive, prefix.name], check=True)
+    return {"venv": str(prefix), "packed": str(archive), "unpack_directory": str(disk)}
+
+
+@pytest.fixture(scope="module")
+def stack(slurm_cluster: SlurmCluster, packed: dict[str, str]) -> Iterator[Stack]:
     """A stack whose one location has a pool of two slots, up from the start."""
     settings = {
         "scheduler": {"poll_seconds": 2, "commands_per_second": 20},
@@ -47,7 +60,10 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
                 "idle_seconds": 5,
             },
         },
-        "locations": {"pooled": {"pool": POOL}, "spread": {"pool": "wide", "warm": "spare"}},
+        "locations": {
+            "pooled": {"pool": POOL, "environment": packed},
+            "spread": {"pool": "wide", "warm": "spare"},
+        },
     }
     with running_stack(choice_of(slurm_cluster), **settings) as started:
         started.deploy({"pooled": location("pooled"), "spread": location("pooled")})
@@ -100,7 +116,9 @@ def row_of(stack: Stack, run_id: str) -> dict[str, Any]:
     return row
 
 
-def test_a_run_brings_the_pool_up_and_the_next_is_quick(stack: Stack) -> None:
+def test_a_run_brings_the_pool_up_and_the_next_is_quick(
+    stack: Stack, packed: dict[str, str]
+) -> None:
     """In the allocation's job; what it prints and logs is where it always is."""
     first = stack.webserver.launch("pooled", "quick")
     assert stack.wait_finished(first) == "SUCCESS", messages(stack, first)
@@ -112,6 +130,7 @@ def test_a_run_brings_the_pool_up_and_the_next_is_quick(stack: Stack) -> None:
     poll(lambda: free_slots(stack) == 2, "its slots are free again", 60)
     told = "\n".join(messages(stack, second))
     assert f"in job {allocation['job_id']} session True" in told
+    assert f"python of {packed['unpack_directory']}/" in told
     assert (
         len(
             {
@@ -126,10 +145,11 @@ def test_a_run_brings_the_pool_up_and_the_next_is_quick(stack: Stack) -> None:
     assert row_of(stack, second)["phase"] == "ended"
 
 
-def test_what_asks_for_memory_gets_a_job_of_its_own(stack: Stack) -> None:
-    """And nothing of the pool."""
+def test_what_asks_for_memory_gets_a_job_of_its_own(stack: Stack, packed: dict[str, str]) -> None:
+    """And nothing of the pool; the environment that its node has unpacked it has like the pool."""
     run_id = stack.webserver.launch("pooled", "sized")
     assert stack.wait_finished(run_id) == "SUCCESS", messages(stack, run_id)
+    assert f"python of {packed['unpack_directory']}/" in "\n".join(messages(stack, run_id))
     assert row_of(stack, run_id)["job_id"] not in {
         each["job_id"] for each in pool_of(stack)["allocations"]
     }

@@ -104,6 +104,15 @@ def test_jobs_that_start_together_unpack_once(node: Node) -> None:
     assert counter.read_text() == "once\n"
 
 
+def test_job_shares_the_environment_of_one_that_goes_on(node: Node) -> None:
+    """It waits for nobody."""
+    waiting = program(node.root, "#!/bin/sh\necho ready\nexec sleep 60\n")
+    script = script_of(Environment.model_validate(node.environment()), waiting, node.root)
+    with running(script), running(script):
+        (path,) = (path for path in node.mine.iterdir() if path.is_dir())
+    assert node.first_on_the_path().is_relative_to(path)
+
+
 def test_newer_archive_replaces_what_no_job_holds(node: Node) -> None:
     """A job that goes on keeps its own."""
     first = node.first_on_the_path()
@@ -126,7 +135,9 @@ def test_newer_archive_replaces_what_no_job_holds(node: Node) -> None:
     assert not any(path.exists() for path in second)
 
 
-@pytest.mark.parametrize("variables", [{"SLURM_JOB_ID": ""}, {"SLURM_JOB_NUM_NODES": "2"}])
+@pytest.mark.parametrize(
+    "variables", [{"SLURM_JOB_ID": ""}, {"SLURM_JOB_ID": "local-1"}, {"SLURM_JOB_NUM_NODES": "2"}]
+)
 def test_shared_environment_serves_where_only_one_node_would_have_it(
     node: Node, variables: dict[str, str]
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def looks(context: dg.OpExecutionContext) -> None:
     number = random.random()  # noqa: S311  (whether it is another one in each run)
     context.log.info(
         f"in job {os.environ.get('SLURM_JOB_ID')} session {os.getsid(0) == os.getpid()} "
-        f"random {number} tmp {os.environ['HPC_AGENT_TMP']}"
+        f"random {number} tmp {os.environ['HPC_AGENT_TMP']} python of {sys.prefix}"
     )
 
 
