@@ -31,6 +31,16 @@ def running_stack(
 
     ``agent_in`` says by which command the agent is started, as env(1) starts others.
     """
+    with empty_stack(cluster, agent_in, **settings) as stack:
+        _deploy_example(stack)
+        yield stack
+
+
+@contextmanager
+def empty_stack(
+    cluster: ClusterChoice, agent_in: AgentIn | None = None, /, **settings: Any
+) -> Iterator[Stack]:
+    """Do so for a test that has locations of its own: the example's server takes seconds."""
     # Not below pytest's tmp_path: a unix socket's path may have 108 characters.
     with tempfile.TemporaryDirectory(prefix="hpc-e2e-", ignore_cleanup_errors=True) as path:
         local = Path(path)
@@ -40,23 +50,34 @@ def running_stack(
         )
         if agent_in is not None:
             stack.agent.argv = [*agent_in(stack.directories), *stack.agent.argv]
-        with started(stack):
+        with empty(stack):
             yield stack
 
 
 @contextmanager
 def started(stack: Stack, *options: str) -> Iterator[None]:
+    """Start all of a stack with the example location, and take it down again."""
+    with empty(stack, *options):
+        _deploy_example(stack)
+        yield
+
+
+@contextmanager
+def empty(stack: Stack, *options: str) -> Iterator[None]:
     """Start all of a stack, and take it down again."""
     try:
         socket = stack.directories.local / "gateway-metrics.sock"
         stack.start_control_plane("--metrics-listen", f"unix:{socket}", *options)
         stack.configure_agent()
         stack.start_agent()
-        stack.deploy_example()
-        stack.wait_loaded("example")
         yield
     finally:
         stack.close()
+
+
+def _deploy_example(stack: Stack) -> None:
+    stack.deploy_example()
+    stack.wait_loaded("example")
 
 
 def choice_of(cluster: SlurmCluster) -> ClusterChoice:

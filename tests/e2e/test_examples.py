@@ -20,7 +20,7 @@ from hpc_agent.demo.stack import Stack
 from hpc_agent.inspection.jobs import read_jobs
 from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
-from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.conftest import choice_of, empty_stack
 from tests.preemption import slurm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -59,7 +59,7 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
         "code_servers": {"placement": "login"},
         "locations": {"mpi": {"environment": {"variables": MPI_AS_ROOT}}},
     }
-    with running_stack(choice_of(slurm_cluster), **settings) as started:
+    with empty_stack(choice_of(slurm_cluster), **settings) as started:
         copied = shutil.copytree(EXAMPLES, started.directories.shared / "examples")
         locations = dict(location(path.parent) for path in copied.glob("*/dagster_cloud.yaml"))
         assert sorted(locations) == ["genomics", "mpi", "training"]

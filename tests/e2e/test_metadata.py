@@ -12,7 +12,7 @@ import pytest
 from hpc_agent.demo.cluster import choose_cluster
 from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.stack import Stack
-from tests.e2e.conftest import running_stack, say
+from tests.e2e.conftest import empty_stack, say
 from tests.e2e.metadata import ITEMS, REPOSITORY, Item
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -83,7 +83,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Start the stack, and make the run and the partitions that the items are about."""
     cluster = choose_cluster("local", tmp_path_factory.mktemp("unused"), say)
     scheduler = {"poll_seconds": 2, "local_slots": 8}
-    with running_stack(cluster, scheduler=scheduler) as stack:
+    with empty_stack(cluster, scheduler=scheduler) as stack:
         entry = {
             "code_source": {"module_name": "metadata_location.definitions"},
             "working_directory": str(Path(__file__).parent),

@@ -19,7 +19,7 @@ from hpc_agent.inspection.pools import read_pool
 from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
-from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.conftest import choice_of, empty_stack
 from tests.e2e.test_user_code import location, messages
 from tests.environments import environment_with_ours
 from tests.metrics.scrape import scraped
@@ -65,7 +65,7 @@ def stack(slurm_cluster: SlurmCluster, packed: dict[str, str]) -> Iterator[Stack
             "spread": {"pool": "wide", "warm": "spare"},
         },
     }
-    with running_stack(choice_of(slurm_cluster), **settings) as started:
+    with empty_stack(choice_of(slurm_cluster), **settings) as started:
         started.deploy({"pooled": location("pooled"), "spread": location("pooled")})
         started.wait_loaded("pooled")
         started.wait_loaded("spread")

@@ -15,7 +15,7 @@ import pytest
 from hpc_agent.demo.stack import Stack
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
-from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.conftest import choice_of, empty_stack
 from tests.e2e.test_user_code import location, messages
 from tests.preemption import slurm
 
@@ -39,7 +39,7 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
         "runs": {"grace_seconds": 5},
         "code_servers": {"placement": "login"},
     }
-    with running_stack(choice_of(slurm_cluster), **settings) as started:
+    with empty_stack(choice_of(slurm_cluster), **settings) as started:
         started.deploy({"placed": location("placed")})
         started.wait_loaded("placed")
         yield started

@@ -14,7 +14,7 @@ import pytest
 from hpc_agent.demo.stack import Stack
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
-from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.conftest import choice_of, empty_stack
 from tests.e2e.test_runs import wait_running
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -46,7 +46,7 @@ def stack(slurm_cluster_accounting: SlurmCluster) -> Iterator[Stack]:
             }
         },
     }
-    with running_stack(choice_of(slurm_cluster_accounting), **settings) as started:
+    with empty_stack(choice_of(slurm_cluster_accounting), **settings) as started:
         themes = ("printing", "storing", "steps", "resources")
         started.deploy({theme: location(theme) for theme in themes})
         for theme in themes:

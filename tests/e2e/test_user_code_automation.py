@@ -24,7 +24,7 @@ from hpc_agent.private_directories import private_directory
 from hpc_agent.private_files import write_private
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
-from tests.e2e.conftest import choice_of, say, started
+from tests.e2e.conftest import choice_of, empty, say
 from tests.e2e.test_user_code import location, messages
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -79,7 +79,7 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
         private_directory(directories.control_plane)
         write_private(directories.control_plane / "dagster.yaml", dagster_yaml())
         stack = Stack(choice_of(slurm_cluster), directories, say=say, settings=settings)
-        with started(stack):
+        with empty(stack):
             stack.deploy(
                 {
                     "reacting": location("reacting"),

@@ -12,7 +12,7 @@ from hpc_agent.inspection.jobs import read_jobs
 from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
-from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.conftest import choice_of, empty_stack
 from tests.e2e.test_user_code import location
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -35,7 +35,7 @@ def stack(slurm_cluster: SlurmCluster) -> Iterator[Stack]:
         "relay": {"bind": "127.0.0.1"},
         "code_servers": {"options": {"time": "00:30:00"}},
     }
-    with running_stack(choice_of(slurm_cluster), **settings) as started:
+    with empty_stack(choice_of(slurm_cluster), **settings) as started:
         started.deploy({"asking": location("asking")})
         started.wait_loaded("asking")
         yield started

@@ -14,7 +14,7 @@ import pytest
 from hpc_agent.demo.stack import Stack
 from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
-from tests.e2e.conftest import choice_of, running_stack
+from tests.e2e.conftest import choice_of, empty_stack
 from tests.e2e.test_user_code import location, messages, step_logs
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -107,7 +107,7 @@ def runs(slurm_cluster: SlurmCluster) -> Iterator[Runs]:
         "code_servers": {"placement": "login"},
         "locations": {"strict": STRICT},
     }
-    with running_stack(choice_of(slurm_cluster), **settings) as stack:
+    with empty_stack(choice_of(slurm_cluster), **settings) as stack:
         themes = {"processes": "processes", "surroundings": "surroundings", "telling": "telling"}
         themes["strict"] = "surroundings"
         stack.deploy({name: location(theme) for name, theme in themes.items()})

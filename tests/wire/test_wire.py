@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -28,8 +29,10 @@ class Comparison:
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    """Both agents at work, one after the other: two minutes."""
-    return Comparison(stock=messages_of(record_stock_agent()), ours=messages_of(record_our_agent()))
+    """Both agents at work, each on a control plane of its own: they wait more than they compute."""
+    with ThreadPoolExecutor(2) as pool:
+        stock, ours = pool.submit(record_stock_agent), pool.submit(record_our_agent)
+        return Comparison(stock=messages_of(stock.result()), ours=messages_of(ours.result()))
 
 
 @pytest.mark.e2e
