@@ -121,8 +121,11 @@ class Environment(Section):
 
         That of a packed environment is where the job's script has unpacked it: first on PATH.
         """
-        if self.packed is not None:
-            return "python"
+        return "python" if self.packed is not None else self.shared_interpreter
+
+    @property
+    def shared_interpreter(self) -> str | None:
+        """The Python that all nodes see, also where an archive is unpacked."""
         return f"{self.prefix}/bin/python" if self.prefix is not None else self.python
 
     @property
@@ -133,12 +136,14 @@ class Environment(Section):
     def over(self, general: Environment) -> Environment:
         """Return this environment over a more general one.
 
-        Variables are merged; an interpreter of any kind replaces one of any other; of the rest,
-        what is set here wins as a whole.
+        Variables are merged; an interpreter of any kind replaces one of any other, and its archive,
+        which a container does too; of the rest, what is set here wins as a whole.
         """
         own = {name: getattr(self, name) for name in self.model_fields_set}
         inherited = {name: getattr(general, name) for name in type(self).model_fields}
         if self.interpreter is not None:
-            inherited |= dict.fromkeys([*_INTERPRETERS, "packed"])
+            inherited |= dict.fromkeys(_INTERPRETERS)
+        if self.interpreter is not None or self.container is not None:
+            inherited["packed"] = None
         variables = {**general.variables, **self.variables}
         return Environment.model_construct(**(inherited | own | {"variables": variables}))

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from hpc_agent.config.agent import AgentConfig
+from hpc_agent.config.environment import Environment
 from hpc_agent.config.section import Place
 
 
@@ -34,20 +35,33 @@ def named_here(config: AgentConfig) -> list[Named]:
 
 def interpreters_here(config: AgentConfig) -> list[Named]:
     """Return the Pythons of user code, unless they are in a container or on another machine."""
+    return [
+        Named(f"{key}.{environment.interpreter_key}", Path(python), Place.FILE)
+        for key, environment in _environments(config).items()
+        if (python := environment.shared_interpreter) is not None
+        and python.startswith("/")
+        and environment.container is None
+    ]
+
+
+def archives_here(config: AgentConfig) -> list[Named]:
+    """Return the archives of environments that nodes unpack, unless they are on another machine."""
+    return [
+        Named(f"{key}.packed", Path(environment.packed), Place.FILE)
+        for key, environment in _environments(config).items()
+        if environment.packed is not None
+    ]
+
+
+def _environments(config: AgentConfig) -> dict[str, Environment]:
+    """Return the environments whose files this machine can see, by their keys."""
     if config.has_files_elsewhere:
-        return []
-    environments = {"environment": config.environment} | {
+        return {}
+    return {"environment": config.environment} | {
         f"locations.{name}.environment": location.environment
         for name, location in config.locations.items()
         if location.environment is not None
     }
-    return [
-        Named(f"{key}.{environment.interpreter_key}", Path(python), Place.FILE)
-        for key, environment in environments.items()
-        if (python := environment.interpreter) is not None
-        and python.startswith("/")
-        and environment.container is None
-    ]
 
 
 def place_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> Place | None:

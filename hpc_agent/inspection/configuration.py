@@ -12,7 +12,7 @@ from typing import Any
 from hpc_agent.config import AgentConfig, read_token
 from hpc_agent.config.layers import leaves
 from hpc_agent.config.load import Loaded
-from hpc_agent.config.places import interpreters_here, named_here
+from hpc_agent.config.places import archives_here, interpreters_here, named_here
 from hpc_agent.config.section import Place
 from hpc_agent.errors import ConfigError, HpcAgentError, StoreError
 from hpc_agent.jobs.layers import check_layers
@@ -37,7 +37,7 @@ def faults(config: AgentConfig) -> list[str]:
     """Return what keeps the agent from starting here, each with its key."""
     found = [
         f"{each.key}: {fault}"
-        for each in named_here(config)
+        for each in (*named_here(config), *archives_here(config))
         if (fault := why_not(each.path, each.place)) is not None
     ]
     found += [

@@ -104,6 +104,8 @@ def test_fault_is_told_with_its_key(
         ({"venv": "/no/venv"}, "environment.venv: /no/venv/bin/python"),
         ({"uv": "/no/project"}, "environment.uv: /no/project/.venv/bin/python"),
         ({"conda": {"root": "/no", "name": "e"}}, "environment.conda: /no/envs/e/bin/python"),
+        ({"venv": "/no/venv", "packed": "/etc/passwd"}, "environment.venv: /no/venv/bin/python"),
+        ({"venv": sys.prefix, "packed": "/no/env.tar"}, "environment.packed: /no/env.tar"),
     ],
 )
 def test_interpreter_is_found_by_whichever_key(

@@ -262,6 +262,23 @@ def test_interpreter_of_a_location_replaces_one_of_another_kind() -> None:
     assert (other.interpreter, other.modules) == ("/general/bin/python", [])
 
 
+def test_archive_belongs_to_the_environment_beside_it() -> None:
+    """A location with an interpreter or a container of its own does not unpack the general one."""
+    settings = config(
+        environment={"venv": "/general", "packed": "/general.tar"},
+        locations={
+            "mine": {"environment": {"venv": "/mine"}},
+            "inside": {"environment": {"container": {"image": "/x.sif"}}},
+            "other": {"environment": {"modules": ["a"]}},
+        },
+    )
+    for name, interpreter in (("mine", "/mine/bin/python"), ("inside", "/general/bin/python")):
+        environment = settings.environment_of(name)
+        assert (environment.packed, environment.interpreter) == (None, interpreter)
+    other = settings.environment_of("other")
+    assert (other.packed, other.interpreter) == ("/general.tar", "python")
+
+
 def test_run_in_a_container_is_bound_to_what_it_needs() -> None:
     """Its node-local directory and the code; nothing of the environment is on the command line."""
     plan = plan_run(
