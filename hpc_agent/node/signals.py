@@ -14,6 +14,7 @@ TERMINATING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _WAITED = (*TERMINATING, signal.SIGCONT, signal.SIGCHLD, signal.SIGIO)
 _SFD_CLOEXEC = os.O_CLOEXEC  # signalfd(2)
 _SIGSET_WORDS = 16  # sigset_t has 1,024 bits
+_LONGEST_WAIT = 3600.0  # poll(2) takes milliseconds as an int
 
 
 _come: Set[int] = set()
@@ -46,7 +47,7 @@ def watch(descriptor: int) -> None:
 
 def wait(seconds: float) -> Optional[int]:
     """Return the next signal's number, or None after that many seconds at most."""
-    if not _pending.poll(max(0.0, seconds) * 1000):
+    if not _pending.poll(min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
         return None
     # The poll leaves it pending: there is no moment at which `has_come` could miss it.
     pending = signal.sigpending().intersection(_WAITED)

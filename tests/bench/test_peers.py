@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.bench.peers import page, report, table
 from tests.bench.peers.contest import of_runner, of_tasks
 from tests.bench.peers.environment import requirements, versions
 from tests.bench.peers.extent import QUICK
+from tests.bench.peers.measures.launches import at_once
 from tests.bench.peers.measures.reading import bytes_read, metadata_calls
 from tests.bench.peers.plots import bars
 from tests.bench.peers.report import report_of
@@ -37,12 +40,42 @@ class Silent:
     """A runner that takes runs and never ends one."""
 
     name = "silent"
+    at_most: int | None = None
 
     def launch(self, job: str = "no_op", config: Mapping[str, Any] | None = None) -> str:
         return f"{job} {config}"
 
+    def ended(self, run_ids: Collection[str]) -> set[str]:
+        return set()
+
     def wait(self, run_ids: Sequence[str], *, seconds: float = 1.0) -> list[RunTimes]:
         raise HpcAgentError(f"{run_ids} do not end within {seconds} s")
+
+
+class Bounded(Silent):
+    """A runner that may have three runs, one of which ends at each look."""
+
+    name = "bounded"
+    at_most: int | None = 3
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.most = 0
+        self._numbers = itertools.count()
+
+    def launch(self, job: str = "no_op", config: Mapping[str, Any] | None = None) -> str:
+        self.running.append(f"run {next(self._numbers)}")
+        self.most = max(self.most, len(self.running))
+        return self.running[-1]
+
+    def ended(self, run_ids: Collection[str]) -> set[str]:
+        return {self.running.pop(0)}
+
+    def wait(self, run_ids: Sequence[str], *, seconds: float = 1.0) -> list[RunTimes]:
+        now = time.time()
+        return [
+            RunTimes(launched=now, submitted=now, first_event=now, finished=now) for _ in run_ids
+        ]
 
 
 @pytest.fixture
@@ -84,6 +117,14 @@ def test_measure_that_fails_leaves_the_others(place: Place) -> None:
     failed, worked = of_runner("silent", silent, [ends, works], place)
     assert "do not end" in failed.reason
     assert worked.median == 1.0
+
+
+def test_processes_that_nothing_bounds_are_launched_as_others_end() -> None:
+    """All of them; 1,000 at once would not leave the machine any memory."""
+    runner = Bounded()
+    *_, whole = at_once(runner, 7)
+    assert whole.count == 7
+    assert runner.most == 3
 
 
 def test_tool_that_fails_is_a_row(place: Place) -> None:

@@ -16,6 +16,7 @@ NO_OPS = "no-op commands or functions"
 # As many as a browser opens connections, and fewer than any server refuses.
 _CALLERS = 8
 _RUN_SECONDS_EACH = 30.0
+_LOOK_SECONDS = 0.2
 
 
 def launches(runner: Runner, place: Place) -> list[Row]:
@@ -31,14 +32,29 @@ def launches(runner: Runner, place: Place) -> list[Row]:
 
 
 def at_once(runner: Runner, count: int) -> list[Row]:
-    """Launch so many runs at once, and wait until the last has ended."""
+    """Launch so many runs, as many at once as the runner may have, and wait for the last end."""
     began = time.time()
-    with ThreadPoolExecutor(_CALLERS) as callers:
-        run_ids = list(callers.map(lambda _: runner.launch(), range(count)))
+    run_ids = _launched(runner, count)
     times = runner.wait(run_ids, seconds=60 + count * _RUN_SECONDS_EACH)
     seconds = max(each.finished for each in times) - began
     whole = of_all(TASKS, RUNS, runner.name, seconds, count)
     return [*_moments(runner, f"{count} at once", times), whole]
+
+
+def _launched(runner: Runner, count: int) -> list[str]:
+    run_ids: list[str] = []
+    running: set[str] = set()
+    with ThreadPoolExecutor(_CALLERS) as callers:
+        while True:
+            room = (runner.at_most or count) - len(running)
+            launched = range(min(room, count - len(run_ids)))
+            more = list(callers.map(lambda _: runner.launch(), launched))
+            run_ids += more
+            if len(run_ids) == count:
+                return run_ids
+            running.update(more)
+            time.sleep(_LOOK_SECONDS)
+            running -= runner.ended(running)
 
 
 def _moments(runner: Runner, how: str, times: Sequence[RunTimes]) -> list[Row]:

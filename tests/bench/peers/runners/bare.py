@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from hpc_agent.demo.processes import wait_for
@@ -31,6 +31,7 @@ class BareSbatch:
 
     def __init__(self, place: Place, instance: Any, python: str) -> None:
         self.name = NAME
+        self.at_most: int | None = None  # Slurm's nodes are what it has to wait for
         self._place = place
         self._instance = instance
         self._python = python
@@ -60,17 +61,24 @@ class BareSbatch:
         _, *words = arguments.get_command_args()
         return [self._python, "-m", "dagster", *map(str, words)]
 
-    def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
-        """Wait for the end of runs."""
-        wait_for("bare runs do not end", lambda: self._are_over(run_ids), seconds=seconds)
-        return [self._times(run_id) for run_id in run_ids]
-
-    def _are_over(self, run_ids: Sequence[str]) -> bool:
+    def ended(self, run_ids: Collection[str]) -> set[str]:
+        """Return which of these have ended."""
         statuses = {run_id: self._instance.get_run_by_id(run_id).status for run_id in run_ids}
         for run_id, status in statuses.items():
             if status in _ENDED:
                 raise HpcAgentError(f"{self.name}: run {run_id} ended {status.value}")
-        return set(statuses.values()) == {DagsterRunStatus.SUCCESS}
+        return {each for each, status in statuses.items() if status is DagsterRunStatus.SUCCESS}
+
+    def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
+        """Wait for the end of runs."""
+        left = set(run_ids)
+
+        def look() -> bool:
+            left.difference_update(self.ended(left))
+            return not left
+
+        wait_for("bare runs do not end", look, seconds=seconds)
+        return [self._times(run_id) for run_id in run_ids]
 
     def _submit(self, run: Any) -> None:
         script = self._place.directory / f"{run.run_id}.sh"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,11 @@ class BehindWebserver:
         code_server: Path,
         accepted: Sequence[str],
         agent_pid: int | None = None,
+        at_most: int | None = None,
     ) -> None:
         """By the first event with one of the words ``accepted`` the launch has arrived."""
         self.name = name
+        self.at_most = at_most
         self.webserver = webserver
         self.code_server = code_server
         self.agent_pid = agent_pid
@@ -46,17 +48,21 @@ class BehindWebserver:
         self._launched[run_id] = began
         return run_id
 
+    def ended(self, run_ids: Collection[str]) -> set[str]:
+        """Return which of these have ended, by one question for all of them."""
+        found = self.webserver.query(_RUNS, {"ids": sorted(run_ids)})["runsOrError"]["results"]
+        ended = {run["runId"]: run["status"] for run in found if run["status"] in FINISHED}
+        for run_id, status in ended.items():
+            if status != "SUCCESS":
+                raise HpcAgentError(f"{self.name}: run {run_id} ended {status}")
+        return set(ended)
+
     def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
-        """Wait for the end of runs, with one question for all of them."""
+        """Wait for the end of runs."""
         left = set(run_ids)
 
         def look() -> bool:
-            found = self.webserver.query(_RUNS, {"ids": sorted(left)})["runsOrError"]["results"]
-            ended = {run["runId"]: run["status"] for run in found if run["status"] in FINISHED}
-            for run_id, status in ended.items():
-                if status != "SUCCESS":
-                    raise HpcAgentError(f"{self.name}: run {run_id} ended {status}")
-            left.difference_update(ended)
+            left.difference_update(self.ended(left))
             return not left
 
         wait_for(f"{self.name}: {len(run_ids)} runs do not end", look, seconds=seconds)

@@ -16,7 +16,7 @@ from hpc_agent.demo.webserver import Webserver
 from hpc_agent.errors import HpcAgentError
 from tests.bench import at_once
 from tests.bench.peers.runners.behind_webserver import BehindWebserver
-from tests.bench.peers.runners.runner import CODE, LOCATION, Place, Served
+from tests.bench.peers.runners.runner import CODE, LOCATION, PROCESSES_AT_MOST, Place, Served
 
 NAME = "Dagster without agent"
 _START_SECONDS = 60.0
@@ -44,7 +44,11 @@ def plain(place: Place) -> Iterator[Served]:
         wait_for("code server", code_server.exists, seconds=_START_SECONDS, alive=alive)
         wait_for("webserver", lambda: _is_loaded(webserver), seconds=_START_SECONDS, alive=alive)
         yield BehindWebserver(
-            NAME, webserver, code_server=code_server, accepted=["Started process"]
+            NAME,
+            webserver,
+            code_server=code_server,
+            accepted=["Started process"],
+            at_most=PROCESSES_AT_MOST,
         )
 
 

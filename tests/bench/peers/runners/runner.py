@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from tests.cluster import SlurmCluster
 LOCATION = "peers"
 CODE = Path(__file__).parent.parent / "no_op.py"
 RUN_SECONDS = 300.0
+# Of processes that nothing makes wait: 315 of them have taken 24 GB.
+PROCESSES_AT_MOST = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,13 @@ class Runner(Protocol):
 
     def launch(self, job: str = "no_op", config: Mapping[str, Any] | None = None) -> str:
         """Launch a run, and return its id once the launch is acknowledged."""
+
+    @property
+    def at_most(self) -> int | None:
+        """How many runs it may have at once; None where something before it makes them wait."""
+
+    def ended(self, run_ids: Collection[str]) -> set[str]:
+        """Return which of these have ended; raises HpcAgentError when one has failed."""
 
     def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
         """Wait for the end of runs; raises HpcAgentError when one fails or takes longer."""

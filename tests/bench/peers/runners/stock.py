@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hpc_agent.conformance.stock_agent import running_stock_agent
 from tests.bench.peers.runners.behind_webserver import BehindWebserver
 from tests.bench.peers.runners.ours import control_plane, deploy, face
-from tests.bench.peers.runners.runner import Place, Served
+from tests.bench.peers.runners.runner import PROCESSES_AT_MOST, Place, Served
 
 NAME = "stock agent"
 
@@ -35,4 +35,5 @@ def stock(place: Place) -> Iterator[Served]:
                 code_server=face(stack),
                 accepted=["is launching run"],
                 agent_pid=agent.pid,
+                at_most=PROCESSES_AT_MOST,
             )
