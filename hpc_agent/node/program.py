@@ -163,7 +163,7 @@ class NodeProgram:
 
         Slurm signals the child too, which may fail of it before it can be killed.
         """
-        return signals.has_come(self._spec.leave_open_on)
+        return signals.first_terminating() in self._spec.leave_open_on
 
     def _cannot_start(self, program: str, error: Exception) -> str:
         directory, host = self._spec.working_directory, self._context.hostname

@@ -7,7 +7,7 @@ import fcntl
 import os
 import select
 import signal
-from typing import Iterable, Optional, Set
+from typing import Iterable, Optional
 
 # SIGUSR1 is the walltime warning (sbatch --signal=B:USR1@60): time to end in good order.
 TERMINATING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -16,8 +16,7 @@ _SFD_CLOEXEC = os.O_CLOEXEC  # signalfd(2)
 _SIGSET_WORDS = 16  # sigset_t has 1,024 bits
 _LONGEST_WAIT = 3600.0  # poll(2) takes milliseconds as an int
 
-
-_come: Set[int] = set()
+_first: Optional[int] = None
 _pending = select.poll()
 
 
@@ -26,10 +25,9 @@ def block() -> None:
 
     A forked process that calls it waits for its own, and knows nothing of what came before.
     """
-    global _pending  # noqa: PLW0603  (a process has one set of signals)
+    global _first, _pending
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
-    _come.clear()
-    _pending = select.poll()
+    _first, _pending = None, select.poll()
     _pending.register(_signalfd(), select.POLLIN)
 
 
@@ -47,19 +45,30 @@ def watch(descriptor: int) -> None:
 
 def wait(seconds: float) -> Optional[int]:
     """Return the next signal's number, or None after that many seconds at most."""
+    global _first  # noqa: PLW0603
     if not _pending.poll(min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
         return None
-    # The poll leaves it pending: there is no moment at which `has_come` could miss it.
+    # The poll leaves it pending, and it is noted before it is taken.
     pending = signal.sigpending().intersection(_WAITED)
-    _come.update(pending.intersection(TERMINATING))
+    _first = _first or _lowest(pending)
     received = signal.sigtimedwait(pending, 0)
     return received.si_signo if received is not None else None
 
 
-def has_come(names: Iterable[str]) -> bool:
-    """Whether one of these terminating signals was sent to us, whoever asks; safe for threads."""
-    come = {signal.Signals(number).name for number in signal.sigpending() | _come}
-    return not come.isdisjoint(names)
+def first_terminating() -> Optional[str]:
+    """Return the name of the signal that ends this job, though nobody has waited for it yet.
+
+    It is the first that ``wait`` has returned, or will return. Safe for all threads.
+    """
+    # In this order: what is pending no more has been noted before.
+    pending = signal.sigpending()
+    number = _first or _lowest(pending)
+    return signal.Signals(number).name if number is not None else None
+
+
+def _lowest(pending: Iterable[int]) -> Optional[int]:
+    """Return the terminating signal that the kernel hands out first."""
+    return min(set(pending).intersection(TERMINATING), default=None)
 
 
 def _signalfd() -> int:

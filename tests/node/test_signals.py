@@ -16,7 +16,7 @@ signals.block()
 seen = []
 
 def look():
-    seen.append(signals.has_come(["SIGTERM"]))
+    seen.append(signals.first_terminating())
 
 def ask():
     thread = threading.Thread(target=look)
@@ -29,9 +29,11 @@ os.kill(os.getpid(), signal.SIGCHLD)
 ask()
 assert [signals.wait(10), signals.wait(10)] == [signal.SIGTERM, signal.SIGCHLD]
 assert signals.wait(0) is None
+os.kill(os.getpid(), signal.SIGINT)
 ask()
-seen.append(signals.has_come(["SIGUSR1"]))
-assert seen == [False, True, True, False], seen
+assert signals.wait(10) == signal.SIGINT
+ask()
+assert seen == [None, "SIGTERM", "SIGTERM", "SIGTERM"], seen
 """
 _IN_A_FORK = """
 import os, signal
@@ -43,9 +45,11 @@ assert signals.wait(10) == signal.SIGTERM
 child = os.fork()
 if not child:
     signals.block()
-    before = signals.has_come(["SIGTERM"])
-    os.kill(os.getpid(), signal.SIGUSR1)
-    os._exit(before or signals.wait(10) != signal.SIGUSR1)
+    before = signals.first_terminating()
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    first = signals.first_terminating()
+    os._exit((before, first, signals.wait(10)) != (None, "SIGINT", signal.SIGINT))
 assert os.waitpid(child, 0)[1] == 0
 assert signals.wait(10) == signal.SIGCHLD
 """

@@ -300,6 +300,22 @@ async def test_failure_by_what_ends_the_job_is_not_told_if_another_attempt_goes_
     assert node.exit_record()["ended_on"] == "SIGTERM"
 
 
+async def test_run_that_is_being_closed_is_heard_whatever_else_is_sent(cluster: Cluster) -> None:
+    """A user's termination is followed by Slurm's own signals: its last events are still taken."""
+    sent = cluster.root / "sent"
+    argv = [*python(FAILING_ON_TERM), json.dumps(event(1)), str(sent)]
+    job = cluster.job(argv=argv, leave_open_on=["SIGTERM"])
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        node.process.send_signal(signal.SIGSTOP)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+            node.process.send_signal(number)
+        await node.wait()
+    assert len(cluster.control_plane.stored) == 1
+    assert node.exit_record()["ended_on"] == "SIGINT"
+
+
 async def test_a_terminated_run_is_closed_even_if_another_attempt_could_continue_it(
     cluster: Cluster,
 ) -> None:
