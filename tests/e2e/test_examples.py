@@ -21,7 +21,7 @@ from hpc_agent.inspection.jobs import read_jobs
 from hpc_agent.store.selection import EVERYTHING
 from tests.cluster import SlurmCluster
 from tests.e2e.conftest import choice_of, empty_stack
-from tests.preemption import slurm
+from tests.preemption import slurm, start_requeued
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -132,8 +132,7 @@ def test_requeued_training_goes_on_after_its_last_checkpoint(
         lambda: "PENDING BeginTime" in slurm(slurm_cluster, *waiting),
         seconds=60,
     )
-    # Slurm lets a requeued job wait for two minutes before it may start.
-    slurm(slurm_cluster, "scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    start_requeued(slurm_cluster, job_id)
     told = metadata_of(stack, run_id, "digit_classifier")
     resumed_after = told["resumed_after_epoch"]
     assert 1 <= resumed_after < EPOCHS

@@ -12,7 +12,13 @@ from hpc_agent.demo.stack import Stack
 from tests.cluster import SlurmCluster
 from tests.e2e.conftest import choice_of, running_stack
 from tests.e2e.test_runs import engine_lines, nap, slurm_job, wait_running
-from tests.preemption import bring_back, preempting_cluster, sbatch, slurm, take_down
+from tests.preemption import (
+    bring_back,
+    preempting_cluster,
+    sbatch,
+    start_requeued,
+    take_down,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -88,8 +94,7 @@ def test_preempted_run_goes_on_in_the_same_job(
     job = wait_running(recovering, run_id)
     outrank(preempting)
     wait_line(recovering, run_id, f"Job {job['job_id']} is PENDING (BeginTime")
-    # Slurm lets a requeued job wait for two minutes before it may start.
-    slurm(preempting, "scontrol", "update", f"JobId={job['job_id']}", "StartTime=now")
+    start_requeued(preempting, job["job_id"])
     wait_line(recovering, run_id, f"Slurm has requeued job {job['job_id']}: attempt 2 goes on")
     assert recovering.wait_finished(run_id) == "SUCCESS"
     assert recovering.job_of(run_id=run_id)["job_id"] == job["job_id"]

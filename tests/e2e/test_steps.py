@@ -17,7 +17,7 @@ from tests.cluster import SlurmCluster
 from tests.control_plane.running import poll
 from tests.e2e.conftest import choice_of, empty_stack
 from tests.e2e.test_user_code import location, messages
-from tests.preemption import slurm
+from tests.preemption import slurm, start_requeued
 
 METADATA = """
 query { assetOrError(assetKey: {path: ["solved"]}) { ... on Asset {
@@ -63,10 +63,10 @@ def running_step(stack: Stack, run_id: str) -> dict[str, Any]:
 
 
 def start_now(cluster: SlurmCluster, job_id: str) -> None:
-    """Spare a requeued job the two minutes for which Slurm lets it wait, once it waits."""
+    """Let a requeued job begin soon, once it waits."""
     look = "squeue", "--noheader", f"--jobs={job_id}", "--format=%T"
     poll(lambda: slurm(cluster, *look) == "PENDING", "the job waits again", 60)
-    slurm(cluster, "scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    start_requeued(cluster, job_id)
 
 
 def kinds(stack: Stack, run_id: str) -> list[str]:

@@ -77,7 +77,7 @@ class Recorder:
         await self.see("requeued", JobState.RUNNING)
         self.command("scontrol", "requeue", self.ids["requeued"])
         await self.see("requeued", JobState.PENDING)
-        self.command("scontrol", "update", f"JobId={self.ids['requeued']}", "StartTime=now")
+        self.command("scontrol", "update", f"JobId={self.ids['requeued']}", "StartTime=now+2")
         for ended in ("failed-hostile-name", "completed", "killed", "requeued", "timeout"):
             await self.see(ended, *(state for state in JobState if state.is_final))
         await self.accounted("running", "held", "timeout", "requeued", "canceled")

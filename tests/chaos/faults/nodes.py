@@ -119,10 +119,13 @@ def _resume(slurm: Slurm) -> None:
 
 
 def _let_go(slurm: Slurm) -> None:
-    """Release what is held, and let what was requeued begin now instead of after two minutes."""
+    """Release what is held, and let what was requeued begin soon instead of after two minutes.
+
+    Not at once: for a second slurmd refuses a job whose id it has just ended.
+    """
     for job_id in _jobs(slurm, "PENDING", "REQUEUED", "REQUEUE_HOLD"):
         slurm.run("scontrol", "release", job_id)
-        slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+        slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now+2")
 
 
 def _jobs(slurm: Slurm, *states: str) -> list[str]:

@@ -110,7 +110,7 @@ def test_member_is_started_once(start: Start) -> None:
     pool.agent.change(start=[member.key, member.key])
     pool.member(2, ["/bin/true"]).exit_record()
     assert member.stdout == "x\n"
-    assert pool.events(member) == ["started", "exited"]
+    wait_until(lambda: pool.events(member) == ["started", "exited"], "its end is not reported")
 
 
 def test_hostile_answers_start_nothing(start: Start, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_worker_is_a_process_of_its_own(
     assert record["cpu_seconds"] > 0
     assert record["slurm_job_id"] == "17"
     assert record["allocation"]["cpus"] == 1
-    assert pool.events(member) == ["started", "exited"]
+    wait_until(lambda: pool.events(member) == ["started", "exited"], "its end is not reported")
     assert "warm start" in member.log
 
 
