@@ -70,7 +70,7 @@ class Investigation:
             await self._read_members(worker)
             record = await self._with_canceller(worker, job, record)
             is_told_better = record.state in _TOLD_BETTER_BY_EXIT_RECORD
-            if is_told_better and await self.read_exit_record(worker.key):
+            if is_told_better and await self.read_exit_record(worker.key, record.restarts):
                 pass  # the record still says that the job is over
         now = self._context.clock()
         if (
@@ -133,10 +133,14 @@ class Investigation:
     async def _read_member(self, key: str) -> None:
         await self.read_exit_record(key)
 
-    async def read_exit_record(self, key: str) -> bool:
-        """Take the node program's own record of the end; True when it ended the worker."""
+    async def read_exit_record(self, key: str, restarts: int = 0) -> bool:
+        """Take the node program's own record of the end; True when it ended the worker.
+
+        That of a start before the last of so many ``restarts`` says nothing: a job that Slurm has
+        requeued, and could not launch again, still has it.
+        """
         record = await asyncio.to_thread(self._context.preparation.work.exit_record, key)
-        if record is None:
+        if record is None or record.restart_count < restarts:
             return False
         now = self._context.clock()
         after = await self._context.changes.apply(

@@ -73,6 +73,23 @@ async def test_absent_job_ends_by_its_exit_record(bench: Bench) -> None:
     assert (job.phase, job.exit_code, job.message) == (Phase.ENDED, 3, "boom")
 
 
+@pytest.mark.parametrize(("start", "signal"), [(0, None), (1, 9)])
+async def test_exit_record_of_an_earlier_start_is_not_the_end_of_a_later_one(
+    bench: Bench, start: int, signal: int | None
+) -> None:
+    """Slurm could not launch the job again that it had requeued: its own word is all there is."""
+    await bench.add(**STARTED)
+    directory = bench.context.preparation.work.of("run-1")
+    directory.mkdir()
+    ended = {"outcome": "terminated", "signal": 9, "ended_at": 5.0, "restart_count": start}
+    (directory / "exit.json").write_text(json.dumps(ended))
+    bench.scheduler.queued = [record(JobState.FAILED, restarts=1, exit_code=1)]
+    await WatchLoop(bench.context).step()
+    job = await bench.job()
+    assert (job.phase, job.state, job.signal) == (Phase.ENDED, JobState.FAILED, signal)
+    assert job.exit_code == (1 if signal is None else None)
+
+
 async def test_last_words_of_a_job_are_the_error_of_its_end(bench: Bench) -> None:
     """The line of the log is one line: what the job wrote is behind it."""
     await bench.add(**SUBMITTED)
