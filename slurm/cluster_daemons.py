@@ -115,6 +115,7 @@ class Daemons:
             "--no-defaults",
             "--user=root",
             f"--datadir={data}",
+            self._temporary_tables(),
             f"--socket={self._layout.mariadb_socket}",
             f"--pid-file={self._layout.root / 'run' / 'mariadbd.pid'}",
             "--skip-networking",
@@ -132,10 +133,15 @@ class Daemons:
             "--no-defaults",
             "--user=root",
             f"--datadir={data}",
+            self._temporary_tables(),
             "--auth-root-authentication-method=socket",
             "--auth-root-socket-user=root",
             "--skip-test-db",
         )
+
+    def _temporary_tables(self) -> str:
+        """Return where temporary tables are: in /tmp another one that starts removes them."""
+        return f"--tmpdir={self._layout.root / 'run'}"
 
     def _slurmdbd(self) -> Daemon:
         return self._daemon(
