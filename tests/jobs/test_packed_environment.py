@@ -158,6 +158,15 @@ def test_shared_environment_serves_where_nothing_can_be_unpacked(node: Node) -> 
     assert "has no bin/python that can be executed" in done(node.environment(), node.root).stderr
 
 
+def test_job_that_could_not_unpack_keeps_no_other_waiting(node: Node) -> None:
+    """It goes on with the shared environment, and holds no lock."""
+    node.archive.write_bytes(b"not tar")
+    waiting = program(node.root, "#!/bin/sh\necho ready\nexec sleep 60\n")
+    script = script_of(Environment.model_validate(node.environment()), waiting, node.root)
+    with running(script), running(script):
+        assert list(node.mine.glob("*.lock"))
+
+
 def test_directory_of_somebody_else_is_not_unpacked_into(node: Node) -> None:
     """A link of ours is none either."""
     (node.root / "elsewhere").mkdir()
