@@ -14,18 +14,20 @@ from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.store.workers import WorkerKind
 
+SPEC = NodeSpec(
+    key="run-1",
+    kind=WorkerKind.RUN_WORKER,
+    argv=[],
+    environment={},
+    working_directory=None,
+    grace_seconds=1,
+)
+"""A job that does nothing: what matters is its script."""
+
 
 def script_of(environment: Environment, program: Path, directory: Path) -> Path:
     """Write the script of a job whose node program is this one."""
-    spec = NodeSpec(
-        key="run-1",
-        kind=WorkerKind.RUN_WORKER,
-        argv=[],
-        environment={},
-        working_directory=None,
-        grace_seconds=1,
-    )
-    plan = JobPlan(spec=spec, title="t", settings=[], environment=environment)
+    plan = JobPlan(spec=SPEC, title="t", settings=[], environment=environment)
     values = script_values(plan, directory=directory, node_python=str(program))
     path = directory / "job.sh"
     path.write_text(Templates().render("run_worker.sbatch.j2", values))

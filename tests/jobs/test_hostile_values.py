@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 
 from hpc_agent.config import Environment
 from hpc_agent.errors import TemplateError
-from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan, script_values
 from hpc_agent.jobs.rendering import Templates
 from hpc_agent.jobs.template_check import EXAMPLE
 from hpc_agent.slurm import sbatch
 from hpc_agent.slurm.local_script import parse_script
-from hpc_agent.store.workers import WorkerKind
 from tests.cluster import SlurmCluster
+from tests.jobs.scripts import SPEC
 
 LIMIT_SECONDS = 30.0
 TEMPLATE = "run_worker.sbatch.j2"
@@ -104,16 +103,8 @@ def test_nastiest_names_on_real_slurm(slurm_cluster: SlurmCluster, tmp_path: Pat
     node = tmp_path / "node"
     node.write_text('#!/bin/sh\nprintf "%s\\n" "$V" "$@"\n')
     node.chmod(0o755)
-    spec = NodeSpec(
-        key="run-1",
-        kind=WorkerKind.RUN_WORKER,
-        argv=[],
-        environment={},
-        working_directory=None,
-        grace_seconds=1,
-    )
     plan = JobPlan(
-        spec=spec,
+        spec=SPEC,
         title=f"Dagster run {NASTIEST}",
         settings=[Setting("time", "1", "test")],
         environment=Environment(variables={"V": NASTIEST}, teardown=["echo over"]),

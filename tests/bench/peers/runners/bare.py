@@ -11,10 +11,9 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from hpc_agent.demo.processes import wait_for
 from hpc_agent.errors import HpcAgentError
 from tests.bench.peers.measures.reading import traced_python
-from tests.bench.peers.runners.runner import CODE, RUN_SECONDS, Place, RunTimes
+from tests.bench.peers.runners.runner import CODE, RUN_SECONDS, Place, RunTimes, wait_for_ends
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -71,13 +70,7 @@ class BareSbatch:
 
     def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
         """Wait for the end of runs."""
-        left = set(run_ids)
-
-        def look() -> bool:
-            left.difference_update(self.ended(left))
-            return not left
-
-        wait_for("bare runs do not end", look, seconds=seconds)
+        wait_for_ends(self, run_ids, seconds=seconds)
         return [self._times(run_id) for run_id in run_ids]
 
     def _submit(self, run: Any) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.webserver import FINISHED, Webserver
 from hpc_agent.errors import HpcAgentError
-from tests.bench.peers.runners.runner import LOCATION, RUN_SECONDS, RunTimes
+from tests.bench.peers.runners.runner import LOCATION, RUN_SECONDS, RunTimes, wait_for_ends
 
 _RUNS = """
 query ($ids: [String]) { runsOrError(filter: {runIds: $ids}, limit: 2000) { ... on Runs {
@@ -59,13 +58,7 @@ class BehindWebserver:
 
     def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
         """Wait for the end of runs."""
-        left = set(run_ids)
-
-        def look() -> bool:
-            left.difference_update(self.ended(left))
-            return not left
-
-        wait_for(f"{self.name}: {len(run_ids)} runs do not end", look, seconds=seconds)
+        wait_for_ends(self, run_ids, seconds=seconds)
         return [self._times(run_id) for run_id in run_ids]
 
     def _times(self, run_id: str) -> RunTimes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hpc_agent.demo.processes import wait_for
 from hpc_agent.demo.webserver import Webserver
 from tests.bench.peers.extent import Extent
 from tests.cluster import SlurmCluster
@@ -47,6 +48,17 @@ class Runner(Protocol):
 
     def wait(self, run_ids: Sequence[str], *, seconds: float = RUN_SECONDS) -> list[RunTimes]:
         """Wait for the end of runs; raises HpcAgentError when one fails or takes longer."""
+
+
+def wait_for_ends(runner: Runner, run_ids: Collection[str], *, seconds: float) -> None:
+    """Wait for the end of runs, asking for those alone that are left; raises HpcAgentError."""
+    left = set(run_ids)
+
+    def look() -> bool:
+        left.difference_update(runner.ended(left))
+        return not left
+
+    wait_for(f"{runner.name}: {len(run_ids)} runs do not end", look, seconds=seconds)
 
 
 class Served(Runner, Protocol):
