@@ -88,6 +88,13 @@ def test_environment_is_unpacked_once_on_a_node(node: Node) -> None:
     assert node.mine.stat().st_mode & 0o777 == 0o700
 
 
+def test_environment_of_a_uv_project_is_found(node: Node) -> None:
+    """Its directory has a hidden name."""
+    node.prefix.rename(node.prefix.parent / ".venv")
+    node.pack(".venv")
+    assert node.first_on_the_path().match("*/.venv/bin")
+
+
 def test_jobs_that_start_together_unpack_once(node: Node) -> None:
     """The others wait for the first."""
     counter = node.root / "count"
