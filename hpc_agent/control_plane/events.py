@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from dagster import DagsterEvent, DagsterInstance
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.events import EventSpecificData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
+from dagster._time import datetime_from_timestamp
 from dagster_shared.error import SerializableErrorInfo
 
 from hpc_agent.control_plane.received import received, refusing
@@ -42,16 +43,38 @@ class EventWriter:
             if seen is Seen.NEW:
                 self._store(entries)
             elif seen is Seen.BEGUN:
-                self._store([entry for entry in entries if not self._is_stored(entry)])
+                self._store(entries, again=True)
 
-    def _store(self, entries: Sequence[EventLogEntry]) -> None:
+    def _store(self, entries: Sequence[EventLogEntry], *, again: bool = False) -> None:
         for entry in entries:
-            if self._instance.should_store_event(entry):
-                self._instance.handle_new_event(entry)
-            else:
-                # What OSS keeps no record of, that an asset failed: the client counts on it.
-                self._instance.event_log_storage.store_event(entry)
-            self._meter.count(EVENTS_STORED)
+            if not (again and self._is_stored(entry)):
+                self._store_one(entry)
+            if entry.dagster_event_type is DagsterEventType.RUN_CANCELED:
+                self._keep_failure(entry.run_id)
+
+    def _store_one(self, entry: EventLogEntry) -> None:
+        if self._instance.should_store_event(entry):
+            self._instance.handle_new_event(entry)
+        else:
+            # What OSS keeps no record of, that an asset failed: the client counts on it.
+            self._instance.event_log_storage.store_event(entry)
+        self._meter.count(EVENTS_STORED)
+
+    def _keep_failure(self, run_id: str) -> None:
+        """Let a run that has failed stay so: its worker said "canceled" after it.
+
+        A worker that is ended looks whether the run is being canceled, and says so. The monitor
+        that ends a run after its maximum runtime says "failed" as soon as the termination is
+        sent: in between, or before, or after. Looked for when both statuses may be written, and
+        the monitor writes its event first: whatever the order, the run has failed.
+        """
+        failed = self._instance.event_log_storage.get_records_for_run(
+            run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1
+        )
+        for entry in (record.event_log_entry for record in failed.records):
+            self._instance.run_storage.handle_run_event(
+                run_id, entry.get_dagster_event(), datetime_from_timestamp(entry.timestamp)
+            )
 
     def _is_stored(self, entry: EventLogEntry) -> bool:
         event_type = entry.dagster_event_type

@@ -42,9 +42,11 @@ POP = {
 
 
 def run_started(run_id: str) -> EventLogEntry:
-    event = DagsterEvent(
-        event_type_value=DagsterEventType.RUN_START.value, job_name="work", message="started"
-    )
+    return of_run(run_id, DagsterEventType.RUN_START)
+
+
+def of_run(run_id: str, kind: DagsterEventType) -> EventLogEntry:
+    event = DagsterEvent(event_type_value=kind.value, job_name="work", message="told")
     return EventLogEntry(  # type: ignore[no-untyped-call]
         error_info=None, level=10, user_message="", run_id=run_id, timestamp=time.time(),
         step_key=None, job_name="work", dagster_event=event,
@@ -207,6 +209,28 @@ async def test_write_cut_off_by_a_crash_is_completed(
     EventWriter(instance, keys).write([entry], "k")
 
     assert instance.all_logs(run.run_id) == [entry]
+
+
+@pytest.mark.parametrize("died_before_looking", [False, True])
+async def test_run_that_has_failed_is_not_canceled_by_its_worker(
+    gateway: Gateway, database: Database, died_before_looking: bool
+) -> None:
+    """The monitor ends a run, which looked before that was told, and says that it is canceled."""
+    instance: DagsterInstance = gateway.services.instance
+    run = new_run(instance, dg.DagsterRunStatus.CANCELING)
+    instance.report_run_failed(run, "Exceeded maximum runtime of 3 seconds.")
+    keys, entry = IdempotencyKeys(database), of_run(run.run_id, DagsterEventType.RUN_CANCELED)
+    if died_before_looking:
+        with pytest.raises(ZeroDivisionError), keys.once("k"):
+            instance.handle_new_event(entry)
+            raise ZeroDivisionError
+
+    EventWriter(instance, keys).write([entry], "k")
+
+    stored = instance.get_run_record_by_id(run.run_id)
+    assert stored
+    assert stored.dagster_run.status is dg.DagsterRunStatus.FAILURE
+    assert entry in instance.all_logs(run.run_id)
 
 
 async def test_events_may_come_as_an_upload(api: AgentApi, gateway: Gateway) -> None:

@@ -134,10 +134,11 @@ def ends_too_late(stack: Stack, run_id: str) -> None:
     """Wait until a run has failed by its maximum runtime, and its job is over.
 
     Dagster asks for its end first and says that it has failed then: for a moment it can be
-    CANCELED, by a worker that was quicker.
+    CANCELED, by a worker that was quicker, and not by one that was slower.
     """
     poll(lambda: stack.webserver.status(run_id) == "FAILURE", "the run has failed", 180)
     stack.printed(run_id)
+    assert stack.webserver.status(run_id) == "FAILURE", messages(stack, run_id)
 
 
 def test_job_of_another_location_is_followed(stack: Stack, runs: dict[str, str]) -> None:
