@@ -34,7 +34,7 @@ help:
 	@echo "make screenshots  the pictures of docs/tour.md anew, by the tests in a browser"
 	@echo "make lock         renew requirements*.lock; newer releases with ARGS=--upgrade"
 	@echo "make audit        known vulnerabilities of what is locked, where their list can be had"
-	@echo "make dist         wheel, sdist, SBOM and SHA256SUMS of the last commit, byte for byte the same anywhere"
+	@echo "make dist         wheels, sdists, SBOM and SHA256SUMS of the last commit, byte for byte the same anywhere"
 
 setup: $(READY)
 
@@ -156,7 +156,7 @@ dist: $(READY)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && export SOURCE_DATE_EPOCH && \
 	dist=$$(cd "$(DIST)" && pwd) && hatchling=$$(cd $(VENV)/bin && pwd)/hatchling && \
 	(cd "$$source" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2) && \
-	(cd "$$source/dagster_hpc" && "$$hatchling" build -t wheel -d "$$dist" >&2)
+	(cd "$$source/dagster_hpc" && "$$hatchling" build -t wheel -t sdist -d "$$dist" >&2)
 	@$(MAKE) --no-print-directory -f $(MAKEFILE_LIST) -o $(READY) sbom VENV=$(VENV) DIST="$(DIST)"
 	@cd "$(DIST)" && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
 

@@ -11,6 +11,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,73 @@ _CONDA_NAMES = {
 _SPACK_NAMES = {"psycopg2-binary": "py-psycopg2", "pyyaml": "py-pyyaml"}
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """One of the two that this repository builds."""
+
+    directory: str
+    package: str
+    """The directory of its import package; both are relative to the checkout."""
+
+    build_tools: tuple[str, ...] = ()
+    """What builds it besides hatchling, as conda names it."""
+    conda_tests: tuple[str, ...] = ()
+    """Commands that must work in an environment that has nothing else."""
+    module: str = ""
+    """What a test imports; by default the package."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Return pyproject.toml."""
+        return tomllib.loads((ROOT / self.directory / "pyproject.toml").read_text())
+
+    @property
+    def project(self) -> Mapping[str, Any]:
+        """Return its table ``project``."""
+        table: Mapping[str, Any] = self.metadata["project"]
+        return table
+
+    @property
+    def name(self) -> str:
+        return str(self.project["name"])
+
+    @property
+    def python(self) -> str:
+        """Return the oldest Python that it runs on."""
+        return str(self.project["requires-python"]).removeprefix(">=")
+
+    @property
+    def version(self) -> str:
+        init = (ROOT / self.package / "__init__.py").read_text()
+        (version,) = re.findall(r'__version__ = "(.+)"', init)
+        return version
+
+    @property
+    def hatchling(self) -> str:
+        """Return the range of hatchling that builds it."""
+        found = dict(_parted(self.metadata["build-system"]["requires"]))
+        return found["hatchling"]
+
+
+AGENT = Distribution(
+    directory=".",
+    package="hpc_agent",
+    build_tools=("setuptools >=75",),
+    conda_tests=("hpc-agent --version", "hpc-agent config example"),
+    module="hpc_agent.cli",
+)
+LIBRARY = Distribution(directory="dagster_hpc", package="dagster_hpc/src/dagster_hpc")
+
+
 def recipes() -> Mapping[Path, str]:
     """Return the files and their content."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (version,) = re.findall(r'__version__ = "(.+)"', (ROOT / "hpc_agent/__init__.py").read_text())
-    values = {"project": project["project"], "version": version}
     here = ROOT / "packaging"
     return {
-        here / "conda" / "recipe.yaml": _conda(**values),
-        here / "spack" / "package.py": _spack(**values),
-        here / "apptainer" / "hpc-agent.def": _apptainer(**values),
+        here / "conda" / AGENT.name / "recipe.yaml": _conda(AGENT),
+        here / "conda" / LIBRARY.name / "recipe.yaml": _conda(LIBRARY),
+        here / "spack" / f"py-{AGENT.name}" / "package.py": _spack(AGENT),
+        here / "spack" / f"py-{LIBRARY.name}" / "package.py": _spack(LIBRARY),
+        here / "apptainer" / "hpc-agent.def": _apptainer(AGENT),
     }
 
 
@@ -43,86 +101,81 @@ def _parted(requirements: Iterable[str]) -> list[tuple[str, str]]:
     return [(match["name"].lower(), match["range"]) for match in matches if match]
 
 
-def _conda(project: dict[str, Any], version: str) -> str:
+def _conda(of: Distribution) -> str:
     run = [
         f"{_CONDA_NAMES.get(name, name)} {limits}".strip()
-        for name, limits in _parted(project["dependencies"])
+        for name, limits in _parted(of.project["dependencies"])
     ]
-    (_, hatchling) = next(each for each in _parted(_build_requirements()) if each[0] == "hatchling")
-    lines = "\n".join(f"    - {each}" for each in run)
+    host = ["pip", f"hatchling {of.hatchling}", *of.build_tools]
+    commands = [f"{name} = {target}" for name, target in of.project.get("scripts", {}).items()]
+    entry_points = f"  python:\n    entry_points:\n{_listed(commands, 6)}" if commands else ""
+    scripts = f"  - script:\n{_listed(of.conda_tests, 6)}" if of.conda_tests else ""
+    # Relative to the recipe, three directories below the checkout.
+    source = Path("../../..") / of.directory
     return f"""\
-# Written by packaging/recipes.py from pyproject.toml. Build: rattler-build build --recipe packaging/conda
+# Written by packaging/recipes.py from pyproject.toml.
+# Build: rattler-build build --recipe packaging/conda/{of.name}
 schema_version: 1
 
 context:
-  version: "{version}"
+  version: "{of.version}"
 
 package:
-  name: {project["name"]}
+  name: {of.name}
   version: ${{{{ version }}}}
 
 source:
-  path: ../..
+  path: {source}
 
 build:
   number: 0
   noarch: python
   script: python -m pip install . --no-deps --no-build-isolation -vv
-  python:
-    entry_points:
-      - hpc-agent = {project["scripts"]["hpc-agent"]}
-
+{entry_points}
 requirements:
   host:
-    - python >=3.11
-    - pip
-    - hatchling {hatchling}
-    - setuptools >=75
-  run:
-    - python >=3.11
-{lines}
-
+    - python >={of.python}
+{_listed(host, 4)}  run:
+    - python >={of.python}
+{_listed(run, 4)}
 tests:
   - python:
-      imports: [hpc_agent.cli]
+      imports: [{of.module or Path(of.package).name}]
       pip_check: true
-  - script:
-      - hpc-agent --version
-      - hpc-agent config example
-
+{scripts}
 about:
-  summary: {json.dumps(project["description"])}
-  license: {project["license"]}
+  summary: {json.dumps(of.project["description"])}
+  license: {of.project["license"]}
   license_file: LICENSE
 """
 
 
-def _build_requirements() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return list(project["build-system"]["requires"])
+def _listed(items: Iterable[str], indent: int) -> str:
+    return "".join(f"{' ' * indent}- {each}\n" for each in items)
 
 
-def _spack(project: dict[str, Any], version: str) -> str:
+def _spack(of: Distribution) -> str:
     depends = "\n".join(
         f'    depends_on("{_spack_spec(name, limits)}", type=("build", "run"))'
-        for name, limits in _parted(project["dependencies"])
+        for name, limits in _parted(of.project["dependencies"])
     )
+    class_name = "".join(part.capitalize() for part in f"py-{of.name}".split("-"))
     return f'''\
 # Written by packaging/recipes.py from pyproject.toml.
 from spack.package import *
 
 
-class PyDagsterHpcAgent(PythonPackage):
-    """{project["description"]}"""
+class {class_name}(PythonPackage):
+    """{of.project["description"]}"""
 
-    pypi = "dagster-hpc-agent/dagster_hpc_agent-{version}.tar.gz"
+    pypi = "{of.name}/{of.name.replace("-", "_")}-{of.version}.tar.gz"
 
-    license("{project["license"]}")
+    license("{of.project["license"]}")
 
-    version("{version}")
+    version("{of.version}")
 
-    depends_on("python@3.11:", type=("build", "run"))
-    depends_on("py-hatchling@1.26:1", type="build")
+    depends_on("python@{of.python}:", type=("build", "run"))
+    depends_on("{_spack_spec("hatchling", of.hatchling)}", type="build")
 {depends}
 '''
 
@@ -139,7 +192,7 @@ def _spack_spec(name: str, limits: str) -> str:
     return f"{_SPACK_NAMES.get(name, f'py-{name}')}{versions}"
 
 
-def _apptainer(project: dict[str, Any], version: str) -> str:
+def _apptainer(of: Distribution) -> str:
     return f"""\
 # Written by packaging/recipes.py. `make dist`, then:
 #   apptainer build hpc-agent.sif packaging/apptainer/hpc-agent.def
@@ -150,13 +203,13 @@ Bootstrap: docker
 From: python:3.12-slim
 
 %files
-    dist/dagster_hpc_agent-{version}-py3-none-any.whl /opt/
+    dist/dagster_hpc_agent-{of.version}-py3-none-any.whl /opt/
     requirements.lock /opt/
 
 %post
     python3 -m venv /opt/hpc-agent
     /opt/hpc-agent/bin/pip install --no-cache-dir --require-hashes -r /opt/requirements.lock
-    /opt/hpc-agent/bin/pip install --no-cache-dir --no-deps /opt/dagster_hpc_agent-{version}-py3-none-any.whl
+    /opt/hpc-agent/bin/pip install --no-cache-dir --no-deps /opt/dagster_hpc_agent-{of.version}-py3-none-any.whl
     rm /opt/*.whl
 
 %environment
@@ -169,8 +222,8 @@ From: python:3.12-slim
     hpc-agent --version
 
 %labels
-    org.opencontainers.image.title {project["name"]}
-    org.opencontainers.image.licenses {project["license"]}
+    org.opencontainers.image.title {of.name}
+    org.opencontainers.image.licenses {of.project["license"]}
 """
 
 

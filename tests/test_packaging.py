@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,8 @@ def written_now() -> Mapping[Path, str]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # A dataclass looks for its module.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     found: Mapping[Path, str] = module.recipes()
     return found
@@ -31,21 +35,32 @@ def test_recipe_is_that_of_pyproject(path: Path) -> None:
     assert path.read_text() == written_now()[path]
 
 
-def test_recipe_of_conda_is_rendered() -> None:
-    """By rattler-build, for one noarch package."""
-    recipe = Stage0Recipe.from_yaml((PACKAGING / "conda" / "recipe.yaml").read_text())
-    (variant,) = recipe.render()
+@pytest.mark.parametrize("name", ["dagster-hpc", "dagster-hpc-agent"])
+def test_recipe_of_conda_is_rendered(name: str) -> None:
+    """By rattler-build, for one noarch package of a directory with its licence."""
+    path = PACKAGING / "conda" / name / "recipe.yaml"
+    (variant,) = Stage0Recipe.from_yaml(path.read_text()).render()
     package = variant.recipe.package
-    assert (str(package.name), str(package.version)) == ("dagster-hpc-agent", "0.1.0")
+    assert (str(package.name), str(package.version)) == (name, "0.1.0")
+    (source,) = re.findall(r"path: (.+)", path.read_text())
+    assert (path.parent / source / "pyproject.toml").exists()
+    assert (path.parent / source / "LICENSE").exists()
 
 
-def test_recipe_of_spack_is_a_package() -> None:
+@pytest.mark.parametrize(
+    ("name", "class_name", "requirement"),
+    [
+        ("dagster-hpc", "PyDagsterHpc", "py-dagster@1.11:1"),
+        ("dagster-hpc-agent", "PyDagsterHpcAgent", "py-rich@13:15"),
+    ],
+)
+def test_recipe_of_spack_is_a_package(name: str, class_name: str, requirement: str) -> None:
     """Spack itself is on no index: its syntax, its class, and a range for each requirement."""
-    tree = ast.parse((PACKAGING / "spack" / "package.py").read_text())
+    tree = ast.parse((PACKAGING / "spack" / f"py-{name}" / "package.py").read_text())
     (package,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    assert package.name == "PyDagsterHpcAgent"
+    assert package.name == class_name
     calls = [ast.unparse(node) for node in package.body if isinstance(node, ast.Expr)]
-    assert any("'py-rich@13:15'" in call for call in calls)
+    assert any(f"'{requirement}'" in call for call in calls)
     assert all("@" in call for call in calls if call.startswith("depends_on"))
 
 

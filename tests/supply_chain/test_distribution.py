@@ -52,7 +52,7 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
     assert {line.split()[1]: line.split()[0] for line in listed} == {
         name: digest for name, digest in first.items() if name != "SHA256SUMS"
     }
-    assert len(listed) == 4
+    assert len(listed) == 5
     look_into(tmp_path / "one" / "dist")
 
 
@@ -67,10 +67,14 @@ def look_into(dist: Path) -> None:
     names = zipfile.ZipFile(library).namelist()
     assert {"dagster_hpc/py.typed", "dagster_hpc/commands/languages/dagster_pipes.sh"} <= {*names}
     assert not [name for name in names if not name.startswith(("dagster_hpc/", "dagster_hpc-"))]
-    (sdist,) = dist.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        members = archive.getmembers()
-    assert {(member.uid, member.uname) for member in members} == {(0, "")}
+    assert [name for name in names if name.endswith("/licenses/LICENSE")]
+    sdists = [*dist.glob("*.tar.gz")]
+    assert len(sdists) == 2
+    for sdist in sdists:
+        with tarfile.open(sdist) as archive:
+            members = archive.getmembers()
+        assert {(member.uid, member.uname) for member in members} == {(0, "")}
+        assert [member.name for member in members if member.name.endswith("/LICENSE")]
     (bill,) = dist.glob("*.cdx.json")
     content = json.loads(bill.read_text())
     assert content["bomFormat"] == "CycloneDX"
