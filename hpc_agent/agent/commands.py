@@ -142,7 +142,9 @@ class CommandsLoop:
         waiting = await self._context.store.run(write)
         if waiting is None:
             raise UsageError(f"{location} is not paused (`hpc-agent status` lists what is)")
-        self._context.bells.submit.ring()
+        bells = self._context.bells
+        for bell in (bells.submit, bells.supervisors, bells.pools):
+            bell.ring()
         return f"{location} goes on: {len(waiting)} runs are to be submitted"
 
     async def _resume_pool(self, name: str) -> str:

@@ -14,6 +14,7 @@ from hpc_agent.isolation import for_each
 from hpc_agent.pools import sizing
 from hpc_agent.pools.allocation import Offer, intent_of, let_go, offer_of, plan_allocation
 from hpc_agent.pools.desk import Desk
+from hpc_agent.pools.patience import Patience
 from hpc_agent.pools.sizing import Decision
 from hpc_agent.pools.standing import Scene, look
 from hpc_agent.store import pools, workers
@@ -27,8 +28,6 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
-# Runs that hold all slots, and wait for their steps, would wait for ever.
-_STEP_PATIENCE_SECONDS = 120.0
 
 
 class SupervisorsLoop:
@@ -49,6 +48,7 @@ class PoolsLoop:
     def __init__(self, context: Context, desk: Desk) -> None:
         self._context = context
         self._desk = desk
+        self._patience = Patience()
         self._is_recalled = False
 
     async def step(self) -> float:
@@ -85,7 +85,7 @@ class PoolsLoop:
             return [each.key for each in pools.waiting(db, name)]
 
         for key in await self._context.store.run(write):
-            await self._alone(key, f"agent.yaml has no pool {name} any more")
+            await self._fall_back(key, f"agent.yaml has no pool {name} any more")
 
     async def _recall(self) -> None:
         """At the agent's start no pool is stopped: whoever mends agent.yaml starts it again."""
@@ -102,9 +102,12 @@ class PoolsLoop:
         """Look at a pool and do what it needs; return the keys of its allocations."""
         offer, now = offer_of(self._context.config, name), self._context.clock()
         scene = await self._context.store.run(lambda db: look(db, offer, self._desk.heard, now))
+        self._patience.look(name, (*scene.waiting, *scene.assigned), now)
         await self._carry_out(name, sizing.decide(offer.pool, scene.standing))
         await self._take_back(offer, scene)
-        await self._fall_back(offer, scene)
+        for worker in scene.waiting:
+            if reason := self._patience.end_of(offer, scene, worker, now):
+                await self._fall_back(worker.key, reason)
         return [each.key for each in scene.allocations]
 
     async def _carry_out(self, name: str, decision: Decision) -> None:
@@ -154,20 +157,19 @@ class PoolsLoop:
     async def _take_back(self, offer: Offer, scene: Scene) -> None:
         """Give what has not begun in time to another slot, unless its claim says that it has."""
         now = self._context.clock()
+        late = {
+            each.key: self._patience.end_of(offer, scene, each, now)
+            for each in scene.assigned
+            if now - (each.submitting_since or now) > offer.pool.claim_seconds
+        }
 
-        def late(db: Database) -> list[str]:
-            return [
-                member.key
-                for each in scene.allocations
-                for member in workers.in_pack(db, each.key)
-                if not member.is_claimed
-                and now - (member.submitting_since or now) > offer.pool.claim_seconds
-            ]
+        async def give_back(key: str) -> None:
+            await self._give_back(key, late[key])
 
-        keys = await self._context.store.run(late)
-        await for_each("pool member", keys, self._give_back, name=str)
+        await for_each("pool member", list(late), give_back, name=str)
 
-    async def _give_back(self, key: str) -> None:
+    async def _give_back(self, key: str, why_alone: str) -> None:
+        """Let it wait again; or get a job at once: a supervisor that waits would be faster."""
         context, now = self._context, self._context.clock()
         claim = await asyncio.to_thread(context.preparation.work.claim, key)
 
@@ -179,18 +181,19 @@ class PoolsLoop:
             words = f"it has not begun in allocation {worker.pack_key} in time"
             return evidence.assigned_to_none(worker, now, words)
 
-        await context.changes.apply(key, observe, source="agent")
+        def write(db: Database) -> None:
+            context.changes.within(db, key, observe, source="agent")
+            if why_alone:
+                self._set_apart(db, key, why_alone)
 
-    async def _fall_back(self, offer: Offer, scene: Scene) -> None:
+        await context.store.run(write)
+
+    async def _fall_back(self, key: str, reason: str) -> None:
         """Give a job of its own to what has waited too long, or fits into no allocation."""
-        now = self._context.clock()
-        for worker in scene.waiting:
-            reason = scene.unfit.get(worker.key) or _why_alone(offer, scene, worker, now)
-            if reason:
-                await self._alone(worker.key, reason)
+        await self._context.store.run(lambda db: self._set_apart(db, key, reason))
 
-    async def _alone(self, key: str, reason: str) -> None:
-        context, wall = self._context, self._context.wall()
+    def _set_apart(self, db: Database, key: str, reason: str) -> None:
+        context = self._context
 
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
             if worker.phase is not Phase.INTENT or worker.placement is not Placement.POOL:
@@ -199,13 +202,10 @@ class PoolsLoop:
             changes = {"placement": Placement.JOB, "pool": None, "waits_for": ""}
             return Change(worker={**changes, "not_before": worker.not_before})
 
-        def write(db: Database) -> None:
-            worker = context.changes.within(db, key, observe, source="agent")
-            if worker.placement is Placement.JOB:
-                words = f"It gets a job of its own: {reason}."
-                run_log.say_line(db, worker, words, now=wall)
-
-        await context.store.run(write)
+        worker = context.changes.within(db, key, observe, source="agent")
+        if worker.placement is Placement.JOB:
+            words = f"It gets a job of its own: {reason}."
+            run_log.say_line(db, worker, words, now=context.wall())
 
     async def _gone(self, key: str) -> None:
         """A supervisor has had no process of a member for a while: what has it left behind?"""
@@ -217,16 +217,3 @@ class PoolsLoop:
             return evidence.observe_gone(worker, now) if told is NOTHING else told
 
         await context.changes.apply(key, observe, source="supervisor")
-
-
-def _why_alone(offer: Offer, scene: Scene, worker: Worker, now: float) -> str:
-    if scene.standing.stopped is not None:
-        return f"pool {offer.name} is stopped: {scene.standing.stopped}"
-    patience = offer.pool.fallback_seconds
-    if patience is None and worker.step is not None:
-        patience = _STEP_PATIENCE_SECONDS
-    if patience is None:
-        return ""
-    if now - worker.created_at > patience:
-        return f"no slot of pool {offer.name} came free in {patience:.0f} s"
-    return ""

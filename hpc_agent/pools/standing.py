@@ -23,11 +23,15 @@ _OLD_FROM_PART = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A pool at one moment; ``unfit`` are those that wait and fit into no allocation, and why."""
+    """A pool at one moment; ``unfit`` are those that wait and fit into no allocation, and why.
+
+    ``assigned`` are those that were given to a slot and have not begun, as far as is known.
+    """
 
     standing: Standing
     allocations: Sequence[Worker]
     waiting: Sequence[Worker]
+    assigned: Sequence[Worker]
     unfit: dict[str, str]
 
 
@@ -48,7 +52,14 @@ def look(db: Database, offer: Offer, heard: Callable[[str], Sequence[Heard]], no
         failed_ago=now - (failed[0].ended_at or now) if failed else math.inf,
         stopped=stop.reason if stop is not None else None,
     )
-    return Scene(standing=standing, allocations=allocations, waiting=waiting, unfit=unfit)
+    members = [each for host in allocations for each in workers.in_pack(db, host.key)]
+    return Scene(
+        standing=standing,
+        allocations=allocations,
+        waiting=waiting,
+        assigned=[each for each in members if not each.is_claimed],
+        unfit=unfit,
+    )
 
 
 def _why_unfit(db: Database, offer: Offer, worker: Worker) -> str:

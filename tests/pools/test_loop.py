@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from sqlite_utils import Database
 
@@ -85,6 +87,64 @@ async def test_what_finds_no_slot_in_time_gets_a_job(pooling: Pooling) -> None:
     pooling.bench.clock.now += 2
     await pooling.loop.step()
     assert (await pooling.bench.job(run(1))).placement is Placement.JOB
+
+
+async def test_what_never_begins_gets_a_job(pooling: Pooling) -> None:
+    """Though a supervisor that waits for work takes it again and again, and would be faster."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    async with pooling.looping():
+        for seconds in (31, 31, 31, 31):
+            seen = (await pooling.work(key))["number"]
+            parked = asyncio.create_task(pooling.work(key, seen=seen, wait=20))
+            await asyncio.sleep(0.05)
+            pooling.bench.clock.now += seconds
+            await pooling.loop.step()
+            await asyncio.wait([parked], timeout=1)
+            parked.cancel()
+    member = await pooling.bench.job(run(1))
+    assert (member.phase, member.placement, member.pack_key) == (
+        Phase.INTENT,
+        Placement.JOB,
+        None,
+    )
+    assert (await pooling.work(key))["start"] == []
+
+
+async def test_time_without_an_agent_is_no_wait_for_a_slot(pooling: Pooling) -> None:
+    """Nobody could have given it one."""
+    await pooling.wants(1)
+    await pooling.loop.step()
+    pooling.bench.clock.now += 1000
+    restarted = await pooling.restarted(pooling.bench.context.config)
+    await restarted.loop.step()
+    assert (await pooling.bench.job(run(1))).placement is Placement.POOL
+
+
+async def test_pause_is_no_wait_for_a_slot(pooling: Pooling) -> None:
+    """What was taken meanwhile is given to slots as soon as its location goes on."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await told(pooling, CommandKind.PAUSE)
+    await pooling.loop.step()
+    pooling.bench.clock.now += 1000
+    seen = (await pooling.work(key))["number"]
+    async with pooling.looping():
+        parked = asyncio.create_task(pooling.work(key, seen=seen, wait=20))
+        await asyncio.sleep(0.2)
+        assert not parked.done()
+        await told(pooling, CommandKind.RESUME)
+        await pooling.loop.step()
+        assert (await asyncio.wait_for(parked, 5))["start"] == [run(1)]
+
+
+async def told(pooling: Pooling, kind: CommandKind) -> None:
+    """Let an operator say something of the location."""
+    context = pooling.bench.context
+    where = {"location": "here", "deployment": "prod"}
+    await context.store.run(lambda db: commands.give(db, kind, where, context.wall()))
+    await CommandsLoop(context).step()
 
 
 async def test_nothing_is_started_for_what_takes_too_long(pooling: Pooling) -> None:
