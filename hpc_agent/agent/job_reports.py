@@ -17,8 +17,9 @@ from hpc_agent.jobs.exit_record import ExitRecord
 from hpc_agent.jobs.tokens import JobTokens
 from hpc_agent.relay.identity import JobIdentity, JobReport, Permissions, ReportAnswer
 from hpc_agent.runs.starts import PROCEED, Starts, is_of_another, stop
-from hpc_agent.store import defs_state, launches, steps, workers
+from hpc_agent.store import defs_state, launches, pools, steps, workers
 from hpc_agent.store.jobs import Job
+from hpc_agent.store.phases import Phase
 from hpc_agent.store.workers import Worker, WorkerKind
 from hpc_agent.workers import node_evidence, run_log
 from hpc_agent.workers.change import Change
@@ -177,6 +178,9 @@ class JobReports:
             )
             context.bells.watch.ring()
             return
+        if not record.ran and await self._lives_elsewhere(worker, record):
+            log.info("%s: it was not started on %s as well", worker.key, record.hostname)
+            return
 
         def observe(worker: Worker, own: Sequence[Job]) -> Change:
             others = any(not job.is_over and job.job_id != report.slurm_job_id for job in own)
@@ -185,6 +189,13 @@ class JobReports:
         # After this report the child writes nothing more: it has ended before.
         await context.changes.apply(worker.key, observe, source="node")
         self.forget(worker.key)
+
+    async def _lives_elsewhere(self, worker: Worker, record: ExitRecord) -> bool:
+        """Whether a member of a pool lives on another node than the one that could not start it."""
+        if worker.phase is not Phase.RUNNING or worker.pack_key is None:
+            return False
+        host = await self._context.store.run(lambda db: pools.host_of(db, worker))
+        return host not in {"", record.hostname}
 
 
 def _refusal(worker: Worker, report: JobReport) -> str | None:

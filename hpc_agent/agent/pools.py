@@ -214,6 +214,6 @@ class PoolsLoop:
 
         def observe(worker: Worker, _: Sequence[Job]) -> Change:
             told = NOTHING if record is None else node_evidence.observe_exit(worker, record, now)
-            return evidence.observe_gone(worker, now) if told is NOTHING else told
+            return evidence.observe_gone(worker, record, now) if told is NOTHING else told
 
         await context.changes.apply(key, observe, source="supervisor")

@@ -31,6 +31,8 @@ _TEMPLATES_AT_MOST = 20
 _LOOKED_BEHIND = 50
 # From a member's end until its supervisor says so, and some more.
 _GONE_AFTER_SECONDS = 20.0
+# From the end of the last member's grace until Slurm has said how the allocation ended.
+_LEFT_AFTER_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -79,14 +81,19 @@ class Desk:
         self._heard = {key: some for key, some in self._heard.items() if key in set(keys)}
 
     def gone(self) -> list[str]:
-        """Return the members of which their supervisors have had no process for a while."""
+        """Return the members of which their supervisors have had no process for a while.
+
+        Where all end since their allocation does, its end says why: that is waited for.
+        """
         now = self._clock()
+        left_after = 2 * self._config.runs.grace_seconds + _LEFT_AFTER_SECONDS
         return [
             key
-            for some in self._heard.values()
-            for each in some.values()
+            for nodes in self._heard.values()
+            for each in nodes.values()
             for key, since in each.missing.items()
-            if now - since >= _GONE_AFTER_SECONDS
+            if now - since >= (left_after if each.is_leaving else _GONE_AFTER_SECONDS)
+            and not any(key in other.said.held for other in nodes.values())
         ]
 
     async def work(self, identity: JobIdentity, said: Work) -> Orders:
@@ -134,8 +141,9 @@ class Desk:
             or allocation.terminate_at is not None
             or allocation.pool not in self._config.pools
         )
-        members = self._members(db, allocation, said)
-        if not (is_leaving or said.is_leaving):
+        takes_more = not (is_leaving or said.is_leaving)
+        members = self._members(db, allocation, said, takes_more=takes_more)
+        if takes_more:
             members += self._assigned(db, allocation, said, room=said.slots - len(members))
         held = set(said.held)
         return (
@@ -159,18 +167,32 @@ class Desk:
             source="node",
         )
 
-    def _members(self, db: Database, allocation: Worker, said: Work) -> list[Worker]:
-        """Return who lives on this node; one that is to end and has not begun never will."""
+    def _members(
+        self, db: Database, allocation: Worker, said: Work, *, takes_more: bool
+    ) -> list[Worker]:
+        """Return who lives on this node; what is not to begin here any more never will."""
         living = []
         for each in workers.in_pack(db, allocation.key):
+            member = self._placed(db, each, said)
             # One that has begun by an old assignment: nobody knows on which node.
-            if (each.pool_node or 0) != said.node:
+            if (member.pool_node or 0) != said.node:
                 continue
-            if each.terminate_at is not None and not each.is_claimed and each.key not in said.held:
-                self._give_back(db, each.key, "asked to end before it began")
-                continue
-            living.append(each)
+            if not member.is_claimed and member.key not in said.held:
+                if member.terminate_at is not None:
+                    self._give_back(db, member.key, "asked to end before it began")
+                    continue
+                if not takes_more:
+                    self._give_back(db, member.key, f"{allocation.key} takes nothing more")
+                    continue
+            living.append(member)
         return living
+
+    def _placed(self, db: Database, member: Worker, said: Work) -> Worker:
+        """Note the node that a member lives on: an assignment to another one may be older."""
+        if member.pool_node == said.node or not member.is_claimed or member.key not in said.held:
+            return member
+        now = self._clock()
+        return workers.change(db, member.key, now=now, source="supervisor", pool_node=said.node)
 
     def _give_back(self, db: Database, key: str, words: str) -> None:
         now = self._clock()

@@ -156,6 +156,12 @@ def supervisors(db: Database, key: str) -> list[Supervisor]:
     ]
 
 
+def host_of(db: Database, member: Worker) -> str:
+    """Return the name of the node that a member lives on, "" where it is not known."""
+    said = {each.node: each.hostname for each in supervisors(db, str(member.pack_key))}
+    return "" if member.pool_node is None else said.get(member.pool_node, "")
+
+
 def keep_template(
     db: Database,
     pool: str,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from hpc_agent.jobs.exit_record import ExitRecord
 from hpc_agent.slurm.scheduler import JobRecord, is_called
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store.jobs import Job
@@ -224,20 +225,26 @@ def assigned_to_none(member: Worker, now: float, words: str) -> Change:
     return Change(phase=back.phase, worker={**back.worker, **changes})
 
 
-def observe_gone(member: Worker, now: float) -> Change:
+def observe_gone(member: Worker, record: ExitRecord | None, now: float) -> Change:
     """Say what it changes that the supervisor of an allocation has no process of a member.
+
+    ``record`` is what it has left behind, as far as that does not say how it ended.
 
     One that has claimed its work, and was gone before it told its start, has begun nothing of it.
     """
     if member.phase.is_final or not member.is_claimed or member.pack_key is None:
         return NOTHING
+    words = f"its process in allocation {member.pack_key}"
+    if record is None:
+        words += " is gone, and it left no exit record"
+    else:
+        words += f" was ended by {record.ended_on or 'a signal'}, and nobody says why"
     return Change(
         phase=Phase.ENDED,
         worker={
             "outcome": JobState.LAUNCH_FAILED if member.started_at is None else JobState.FAILED,
             "ended_at": now,
-            "message": f"its process in allocation {member.pack_key} is gone, and it left no exit "
-            "record",
+            "message": words,
         },
     )
 

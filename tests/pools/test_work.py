@@ -225,6 +225,88 @@ async def test_one_that_claimed_and_told_no_start_is_begun_again(pooling: Poolin
     assert (member.phase, member.state) == (Phase.ENDED, JobState.LAUNCH_FAILED)
 
 
+async def test_what_has_not_begun_leaves_an_allocation_that_ends(pooling: Pooling) -> None:
+    """At once; what its supervisor holds may have begun, and stays."""
+    await pooling.wants(1)
+    await pooling.wants(2)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    orders = await pooling.work(key, held=[run(1)], is_leaving=True)
+    assert orders["start"] == []
+    assert (await pooling.bench.job(run(1))).phase is Phase.QUEUED
+    assert (await pooling.bench.job(run(2))).phase is Phase.INTENT
+
+
+async def test_end_of_its_allocation_says_why_a_member_was_ended(pooling: Pooling) -> None:
+    """Though a neighbour takes its time to end, and Slurm tells nothing before that."""
+    await pooling.wants(1)
+    await pooling.wants(2)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await start(pooling, 1)
+    await start(pooling, 2)
+    terminated = {"outcome": "terminated", "signal": 15, "ended_on": "SIGTERM", "ended_at": 1.0}
+    await report(pooling, 1, "exited", exit=terminated)
+    left_behind(pooling, 1, terminated)
+    pooling.bench.clock.now += 1
+    await pooling.work(key, held=[run(2)], is_leaving=True)
+    pooling.bench.clock.now += 50
+    await pooling.loop.step()
+    assert (await pooling.bench.job(run(1))).phase is Phase.RUNNING
+    preempted = {"outcome": JobState.PREEMPTED, "ended_at": pooling.bench.clock()}
+    await pooling.bench.context.changes.apply(
+        key, lambda *_: Change(phase=Phase.ENDED, worker=preempted), source="test"
+    )
+    for number in (1, 2):
+        assert (await pooling.bench.job(run(number))).state is JobState.PREEMPTED
+
+
+async def test_member_that_somebody_has_ended_is_over(pooling: Pooling) -> None:
+    """By hand, in an allocation that goes on."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await start(pooling, 1)
+    left_behind(pooling, 1, {"outcome": "terminated", "ended_on": "SIGTERM", "ended_at": 1.0})
+    pooling.bench.clock.now += 1
+    await pooling.work(key)
+    pooling.bench.clock.now += 25
+    await pooling.loop.step()
+    member = await pooling.bench.job(run(1))
+    assert (member.phase, member.state) == (Phase.ENDED, JobState.FAILED)
+    assert member.message.endswith("was ended by SIGTERM, and nobody says why")
+
+
+async def test_member_lives_where_it_is_held(pooling: Pooling) -> None:
+    """It was given to the second node, back, to the first one, and began on the second."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    second = {"node": 1, "hostname": "c2"}
+    await pooling.work(key, **second)
+    pooling.bench.clock.now += 31
+    await pooling.loop.step()
+    assert (await pooling.work(key))["start"] == [run(1)]
+    await start(pooling, 1)
+    await pooling.work(key, held=[run(1)], **second)
+    pooling.bench.clock.now += 1
+    await pooling.work(key)
+    pooling.bench.clock.now += 30
+    # The first node could not start it, and says so late.
+    await report(pooling, 1, "exited", exit={"outcome": "not_started", "hostname": "c1"})
+    await pooling.loop.step()
+    assert (await pooling.bench.job(run(1))).phase is Phase.RUNNING
+    await pooling.bench.context.termination.end(run(1), "Enough.", source="test")
+    assert (await pooling.work(key))["end"] == []
+    assert (await pooling.work(key, held=[run(1)], **second))["end"] == [[run(1), "INT"]]
+
+
+def left_behind(pooling: Pooling, number: int, record: dict[str, object]) -> None:
+    """Let a member have left an exit record."""
+    directory = pooling.bench.context.preparation.work.of(run(number))
+    directory.mkdir()
+    (directory / "exit.json").write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize("settings", [pool_settings(slot={"seconds": 60})])
 async def test_one_that_takes_too_long_is_told_as_by_a_time_limit(pooling: Pooling) -> None:
     """So its policy for time limits decides what follows."""
