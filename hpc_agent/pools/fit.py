@@ -31,7 +31,10 @@ class Fit:
 
     def has_time_for(self, db: Database, worker: Worker) -> bool:
         """Whether a run or step can end before the allocation does, as far as that is known."""
-        needed = seconds_needed(db, self.pool, worker)
+        return self.has_time(seconds_needed(db, self.pool, worker))
+
+    def has_time(self, needed: float | None) -> bool:
+        """Whether what takes so many seconds at most, or nobody knows how many, can end in it."""
         if needed is None:
             needed = min(self.pool.handover_seconds, _known_total(self.allocation) / 2)
         return self.left > needed + _MARGIN_SECONDS

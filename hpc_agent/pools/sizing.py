@@ -46,6 +46,8 @@ class Allocation:
 class Standing:
     """All that decides on a pool; ``backlog`` is what waits and could begin in an allocation.
 
+    ``too_late`` is how much of it could only begin in one that is not there yet: of none that there
+    is, its time limit leaves the time.
     ``failed_starts`` counts the last allocations as far as none of them started, the last of which
     failed ``failed_ago`` seconds ago. An allocation is to have a successor when it has no more than
     ``handover_seconds`` left.
@@ -53,6 +55,7 @@ class Standing:
 
     backlog: int
     allocations: Sequence[Allocation]
+    too_late: int = 0
     slots_expected: int = 1
     failed_starts: int = 0
     last_failure: str = ""
@@ -92,11 +95,14 @@ def decide(pool: Pool, now: Standing) -> Decision:
     lasting = [each for each in staying if each.left > now.handover_seconds]
     wanted, why = _wanted(pool, now, staying)
     withdraw = _withdrawn(pool, now, lasting, wanted)
-    start = 0 if _is_to_rest(now) else max(0, wanted - len(lasting))
+    fresh = min(_for_what_is_too_late(now), pool.max - len(lasting))
+    start = 0 if _is_to_rest(now) else max(0, wanted - len(lasting), fresh)
     # Each may have a successor beside it, and no more, however short its time limit is.
     start = max(0, min(start, 2 * pool.max - len(now.allocations)))
     words = [f"{key} takes nothing more: {reason}" for key, reason in leaving]
     words += [f"{key} is withdrawn from the queue: nothing waits for it" for key in withdraw]
+    if start and start == fresh:
+        why = f"{now.too_late} wait for which no allocation has the time any more"
     if start:
         words.append(f"{start} more: {why}")
     return Decision(start=start, leave=[key for key, _ in leaving], withdraw=withdraw, words=words)
@@ -107,9 +113,19 @@ def _is_to_rest(now: Standing) -> bool:
     return bool(now.failed_starts) and now.failed_ago < _REST_SECONDS * 2 ** (now.failed_starts - 1)
 
 
+def _room(now: Standing) -> int:
+    """Return the slots that an allocation has, or is thought to get."""
+    return max((each.slots for each in now.allocations), default=now.slots_expected)
+
+
+def _for_what_is_too_late(now: Standing) -> int:
+    """Return how many fresh allocations it takes: the free slots of those there are do not help."""
+    return math.ceil(now.too_late / _room(now))
+
+
 def _wanted(pool: Pool, now: Standing, staying: Sequence[Allocation]) -> tuple[int, str]:
     """Return how many allocations are to last, and why."""
-    room = max((each.slots for each in now.allocations), default=now.slots_expected)
+    room = _room(now)
     busy = sum(each.busy for each in staying)
     needed = math.ceil((busy + now.backlog) / room)
     wanted = min(max(needed, pool.min), pool.max)
@@ -137,10 +153,14 @@ def _leaving(pool: Pool, now: Standing) -> list[tuple[str, str]]:
     fresh = [each for each in running if each.left > now.handover_seconds]
     old = [each for each in running if each.left <= now.handover_seconds and fresh]
     found = [(each.key, "its time limit is near, and another one runs") for each in old]
+    helps = now.backlog > now.too_late
+    if now.too_late and not helps and len(fresh) >= pool.max:
+        useless = [each for each in fresh if not each.busy]
+        found += [(each.key, "it has not the time for what waits") for each in useless[:1]]
     gone = {key for key, _ in found}
     room = spare - len(found)
     for each in idle:
-        if each.key not in gone and room > 0 and not now.backlog:
+        if each.key not in gone and room > 0 and not helps:
             found.append((each.key, f"idle for {each.idle:.0f} s"))
             room -= 1
     return found

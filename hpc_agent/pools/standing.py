@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from hpc_agent.pools.allocation import Offer
 from hpc_agent.pools.desk import Heard
-from hpc_agent.pools.fit import seconds_needed
+from hpc_agent.pools.fit import Fit, seconds_needed
 from hpc_agent.pools.sizing import Allocation, Standing
 from hpc_agent.store import pools, workers
 from hpc_agent.store.phases import Phase
@@ -41,9 +41,17 @@ def look(db: Database, offer: Offer, heard: Callable[[str], Sequence[Heard]], no
     allocations = pools.allocations(db, offer.name)
     failed = _failed_in_a_row(db, offer.name)
     stop = pools.stopped(db, offer.name)
-    unfit = {each.key: words for each in waiting if (words := _why_unfit(db, offer, each))}
+    needed = {each.key: seconds_needed(db, offer.pool, each) for each in waiting}
+    unfit = {key: words for key, most in needed.items() if (words := _why_unfit(offer, most))}
+    taking = [Fit(offer.pool, each, now) for each in allocations if not each.is_leaving]
+    late = [
+        key
+        for key, most in needed.items()
+        if key not in unfit and taking and not any(each.has_time(most) for each in taking)
+    ]
     standing = Standing(
         backlog=len(waiting) - len(unfit),
+        too_late=len(late),
         allocations=[_as_it_stands(db, offer, each, heard(each.key), now) for each in allocations],
         slots_expected=offer.slots,
         handover_seconds=min(offer.pool.handover_seconds, offer.seconds / _OLD_FROM_PART),
@@ -62,8 +70,7 @@ def look(db: Database, offer: Offer, heard: Callable[[str], Sequence[Heard]], no
     )
 
 
-def _why_unfit(db: Database, offer: Offer, worker: Worker) -> str:
-    needed = seconds_needed(db, offer.pool, worker)
+def _why_unfit(offer: Offer, needed: float | None) -> str:
     if needed is None or needed < offer.seconds:
         return ""
     return (

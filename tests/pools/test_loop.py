@@ -179,6 +179,34 @@ async def test_an_old_allocation_takes_nothing_that_may_outlive_it(pooling: Pool
     assert len(await pooling.allocations()) == 2
 
 
+async def test_idle_allocation_without_the_time_blocks_nothing(pooling: Pooling) -> None:
+    """A run of up to 55 minutes waits for none that has 50 left: another one is started."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await pooling.change(run(1), phase=Phase.ENDED)
+    worker = await pooling.wants(2)
+    launch = RunToLaunch(
+        run_id=str(worker.run_id),
+        job_name="j",
+        location="here",
+        tags={"dagster/max_runtime": "3300"},
+        code_origin={},
+    )
+
+    def write(db: Database) -> None:
+        launches.keep(db, launch, "prod")
+        db.execute("UPDATE jobs SET deadline_at = ?", [pooling.bench.clock() + 3000])
+
+    await pooling.bench.context.store.run(write)
+    assert (await pooling.work(key))["start"] == []
+    await pooling.loop.step()
+    assert len(await pooling.allocations()) == 2
+    assert (await pooling.decisions())[-1] == (
+        "1 more: 1 wait for which no allocation has the time any more"
+    )
+
+
 async def test_nothing_waits_for_a_pool_that_agent_yaml_has_no_more(pooling: Pooling) -> None:
     """Its runs get jobs, and its allocation takes nothing more."""
     await pooling.wants(1)
