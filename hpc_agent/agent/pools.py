@@ -12,7 +12,15 @@ from hpc_agent.agent.context import Context
 from hpc_agent.errors import ConfigError, SchedulerError, TemplateError
 from hpc_agent.isolation import for_each
 from hpc_agent.pools import sizing
-from hpc_agent.pools.allocation import Offer, intent_of, let_go, offer_of, plan_allocation
+from hpc_agent.pools.allocation import (
+    Offer,
+    intent_of,
+    is_outdated,
+    let_go,
+    made_of,
+    offer_of,
+    plan_allocation,
+)
 from hpc_agent.pools.desk import Desk
 from hpc_agent.pools.patience import Patience
 from hpc_agent.pools.sizing import Decision
@@ -28,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
+_OUTDATED = "its options, slots or environment have changed since it was started"
 
 
 class SupervisorsLoop:
@@ -101,16 +110,32 @@ class PoolsLoop:
     async def _take_care(self, name: str) -> list[str]:
         """Look at a pool and do what it needs; return the keys of its allocations."""
         offer, now = offer_of(self._context.config, name), self._context.clock()
+        made = await asyncio.to_thread(made_of, self._context.config, name)
+        await self._renew(name, made)
         scene = await self._context.store.run(lambda db: look(db, offer, self._desk.heard, now))
         self._patience.look(name, (*scene.waiting, *scene.assigned), now)
-        await self._carry_out(name, sizing.decide(offer.pool, scene.standing))
+        await self._carry_out(name, sizing.decide(offer.pool, scene.standing), made)
         await self._take_back(offer, scene)
         for worker in scene.waiting:
             if reason := self._patience.end_of(offer, scene, worker, now):
                 await self._fall_back(worker.key, reason)
         return [each.key for each in scene.allocations]
 
-    async def _carry_out(self, name: str, decision: Decision) -> None:
+    async def _renew(self, name: str, made: str) -> None:
+        """Let those go that were started with what is in agent.yaml, or an archive, no more."""
+        changes, now = self._context.changes, self._context.clock()
+
+        def write(db: Database) -> list[str]:
+            outdated = [each.key for each in pools.allocations(db, name) if is_outdated(each, made)]
+            for key in outdated:
+                let_go(db, changes, key, now=now, source="agent")
+                pools.note(db, name, f"{key} takes nothing more: {_OUTDATED}", now=now)
+            return outdated
+
+        for key in await self._context.store.run(write):
+            log.info("pool %s: %s takes nothing more: %s", name, key, _OUTDATED)
+
+    async def _carry_out(self, name: str, decision: Decision, made: str) -> None:
         if not decision:
             return
         context, now = self._context, self._context.clock()
@@ -127,9 +152,9 @@ class PoolsLoop:
             log.info("pool %s: %s", name, words)
         await context.store.run(write)
         for _ in range(decision.start):
-            await self._start(name)
+            await self._start(name, made)
 
-    async def _start(self, name: str) -> None:
+    async def _start(self, name: str, made: str) -> None:
         context = self._context
         try:
             facts = await context.partitions.facts() if context.partitions is not None else None
@@ -141,7 +166,7 @@ class PoolsLoop:
         except (ConfigError, TemplateError) as error:
             await self._stop(name, str(error))
             return
-        worker = intent_of(name, plan, now=context.clock())
+        worker = intent_of(name, plan, made, now=context.clock())
         await context.store.run(lambda db: workers.insert(db, worker))
 
     async def _stop(self, name: str, reason: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlite_utils import Database
 
@@ -86,7 +90,40 @@ def plan_allocation(
     )
 
 
-def intent_of(name: str, plan: JobPlan, *, now: float) -> Worker:
+def made_of(config: AgentConfig, name: str) -> str:
+    """Return a digest of all that an allocation of a pool is started with. Raises ConfigError.
+
+    Of the archive of its environment counts what tells its versions apart on a node.
+    """
+    environment = config.environment_of_pool(name)
+    content = [
+        [(setting.option, setting.value) for setting in _settings(config, name)],
+        config.pools[name].slot.model_dump(mode="json"),
+        environment.model_dump(mode="json"),
+        None if config.has_files_elsewhere else _version(environment.packed),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _version(archive: str | None) -> list[int] | None:
+    if archive is None:
+        return None
+    with contextlib.suppress(OSError):
+        found = Path(archive).stat()
+        return [found.st_mtime_ns, found.st_size, found.st_ino]
+    return None
+
+
+def is_outdated(allocation: Worker, made: str) -> bool:
+    """Whether an allocation that could take more was started with something else."""
+    return (
+        allocation.made_of not in {"", made}
+        and not allocation.is_leaving
+        and allocation.terminate_at is None
+    )
+
+
+def intent_of(name: str, plan: JobPlan, made: str, *, now: float) -> Worker:
     """Return the allocation as it begins."""
     return Worker(
         key=plan.spec.key,
@@ -95,6 +132,7 @@ def intent_of(name: str, plan: JobPlan, *, now: float) -> Worker:
         deployment="",
         location=None,
         pool=name,
+        made_of=made,
         created_at=now,
         settings=options.to_json(plan.settings),
     )

@@ -348,3 +348,9 @@ def pools(db: Database) -> None:
         "CREATE TABLE pool_stops (pool TEXT PRIMARY KEY, since REAL NOT NULL, reason TEXT)",
     ):
         db.execute(statement)
+
+
+@MIGRATIONS()
+def allocations_made_of(db: Database) -> None:
+    """What an allocation of a pool was started with: it goes when that is no more so."""
+    db.execute("ALTER TABLE workers ADD COLUMN made_of TEXT NOT NULL DEFAULT ''")

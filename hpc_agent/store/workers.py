@@ -66,7 +66,8 @@ class Worker:
     ``pack_key`` say where its processes live; ``pack_options`` are the options that the servers of
     a pack share. ``pool`` is the pool of an allocation, or in which a worker is to run; then
     ``pack_key`` and ``pool_node`` say in which allocation, and on which of its nodes.
-    ``is_leaving``: nothing more comes into its job. ``attempt`` counts a run's workers from 1;
+    ``is_leaving``: nothing more comes into its job. ``made_of`` is a digest of what an allocation
+    was started with. ``attempt`` counts a run's workers from 1;
     ``overrides`` are the Slurm options (JSON) in which an attempt differs from the first.
     ``measured_at`` is when its use of resources was told. Workers of one ``likeness`` may be tasks
     of one job array; ``array_key`` and ``array_index`` say which task one is, from before sbatch is
@@ -99,6 +100,7 @@ class Worker:
     pool: str | None = None
     pool_node: int | None = None
     is_leaving: bool = False
+    made_of: str = ""
     attempt: int = 1
     overrides: str = ""
     settings: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
@@ -222,6 +223,47 @@ async def test_nothing_waits_for_a_pool_that_agent_yaml_has_no_more(pooling: Poo
     for number in (1, 2):
         member = await pooling.bench.job(run(number))
         assert (member.phase, member.placement) == (Phase.INTENT, Placement.JOB)
+
+
+@pytest.mark.parametrize("settings", [pool_settings(min=1)])
+async def test_allocation_goes_when_it_is_not_what_agent_yaml_says(pooling: Pooling) -> None:
+    """Its runs end in it, and another one takes what waits."""
+    await pooling.wants(1)
+    key = await pooling.allocation()
+    await pooling.work(key)
+    await pooling.wants(2)
+    await (await pooling.restarted(pooling.bench.context.config)).loop.step()
+    assert not (await pooling.bench.job(key)).is_leaving
+    environment = pooling.bench.context.config.environment
+    changed = environment.model_copy(update={"variables": {"OMP_NUM_THREADS": "1"}})
+    config = pooling.bench.context.config.model_copy(update={"environment": changed})
+    await (await pooling.restarted(config)).loop.step()
+    assert (await pooling.bench.job(key)).is_leaving
+    assert len(await pooling.allocations()) == 2
+    first, *_ = (await pooling.decisions())[1:]
+    assert first == (
+        f"{key} takes nothing more: its options, slots or environment have changed since it was "
+        "started"
+    )
+
+
+async def test_allocation_goes_when_there_is_another_archive(
+    pooling: Pooling, tmp_path: Path
+) -> None:
+    """It has unpacked the older one, which the code that is deployed next does not fit."""
+    archive = tmp_path / "env.tar"
+    archive.write_text("old")
+    packed = pooling.bench.context.config.environment.model_copy(update={"packed": str(archive)})
+    config = pooling.bench.context.config.model_copy(update={"environment": packed})
+    restarted = await pooling.restarted(config)
+    await pooling.wants(1)
+    key = await restarted.allocation()
+    await restarted.work(key)
+    await restarted.loop.step()
+    assert not (await pooling.bench.job(key)).is_leaving
+    archive.write_text("newer")
+    await restarted.loop.step()
+    assert (await pooling.bench.job(key)).is_leaving
 
 
 async def test_an_operator_lets_an_allocation_go(pooling: Pooling) -> None:
