@@ -54,6 +54,7 @@ class ConcludeLoop:
                 planner=planner,
                 preparation=context.preparation,
                 partitions=context.partitions,
+                pools=context.config.pools,
                 clock=context.clock,
             )
             for kind, planner in context.planners.items()

@@ -12,16 +12,25 @@ from sqlite_utils import Database
 
 from hpc_agent.cluster.partition_book import PartitionBook
 from hpc_agent.config import AgentConfig, Retries
+from hpc_agent.config.pools import Pool, Slot
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
 from hpc_agent.jobs.preparation import JobPlan, JobPreparation
 from hpc_agent.runs.planning import overrides_of, plan_attempt
-from hpc_agent.runs.recovery import Asked, NextAttempt, NoMore, cause_of, decide, policies_of
+from hpc_agent.runs.recovery import (
+    Asked,
+    NextAttempt,
+    NoMore,
+    cause_of,
+    decide,
+    policies_of,
+    slurm_time,
+)
 from hpc_agent.store import launches, workers
 from hpc_agent.store.database import Store
 from hpc_agent.store.phases import Phase
-from hpc_agent.store.workers import Worker
+from hpc_agent.store.workers import Placement, Worker
 from hpc_agent.workers import run_log
 
 log = logging.getLogger(__name__)
@@ -102,9 +111,11 @@ class Attempts:
         planner: Planner,
         preparation: JobPreparation,
         partitions: PartitionBook | None,
+        pools: Mapping[str, Pool],
         clock: Callable[[], float],
     ) -> None:
         self._planner = planner
+        self._pools = pools
         self._preparation = preparation
         self._partitions = partitions
         self._clock = clock
@@ -163,10 +174,11 @@ class Attempts:
         plan = await self._planner.plan(
             worker, attempt=worker.attempt, overrides=overrides_of(worker)
         )
-        asked = Asked(
-            options={setting.option: setting.value for setting in plan.settings},
-            time_limit_seconds=_time_limit(worker),
-        )
+        had = {setting.option: setting.value for setting in plan.settings}
+        pool = self._pools.get(worker.pool or "") if worker.placement is Placement.POOL else None
+        if pool is not None:
+            had = _of_slot(had, pool.slot)
+        asked = Asked(options=had, time_limit_seconds=_time_limit(worker))
         return decide(worker, policies, asked)
 
     def _intent(self, worker: Worker, plan: JobPlan, decision: NextAttempt) -> Worker:
@@ -187,6 +199,20 @@ class Attempts:
             pool=plan.pool,
             settings=options.to_json(plan.settings),
         )
+
+
+def _of_slot(asked: Mapping[str, str], slot: Slot) -> dict[str, str]:
+    """Return what one in a pool had, in place of what a job of its own would have asked for.
+
+    Its time ended with its slot's, or with the allocation's, which the worker's job tells.
+    """
+    had = {name: value for name, value in asked.items() if name != "time"}
+    if slot.seconds is not None:
+        had["time"] = slurm_time(slot.seconds)
+    if slot.memory_mb is not None:
+        had.pop("mem-per-cpu", None)
+        had["mem"] = f"{slot.memory_mb}M"
+    return had
 
 
 def _time_limit(worker: Worker) -> float | None:

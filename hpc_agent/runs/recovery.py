@@ -218,9 +218,9 @@ def _more_time(policy: RetryWithTime, asked: Asked) -> Change | NoMore:
     new = new if longest is None else min(new, longest)
     if new <= seconds:
         return NoMore(
-            reason=f"no attempt with more time: {_time_text(seconds)} is the most it may have"
+            reason=f"no attempt with more time: {slurm_time(seconds)} is the most it may have"
         )
-    return Change(option="time", old=text or _time_text(seconds), new=_time_text(new))
+    return Change(option="time", old=text or slurm_time(seconds), new=slurm_time(new))
 
 
 def _memory_text(size: int) -> str:
@@ -229,7 +229,7 @@ def _memory_text(size: int) -> str:
     return f"{mebibytes // 1024}G" if mebibytes % 1024 == 0 else f"{mebibytes}M"
 
 
-def _time_text(seconds: float) -> str:
+def slurm_time(seconds: float) -> str:
     """Return ``hours:minutes:seconds``; Slurm counts whole minutes."""
     minutes = -(-int(seconds) // 60)
     return f"{minutes // 60:02}:{minutes % 60:02}:00"

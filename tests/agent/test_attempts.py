@@ -17,6 +17,7 @@ from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.slurm.state import JobState
 from hpc_agent.store import launches, workers
 from hpc_agent.store.phases import Phase
+from hpc_agent.store.workers import Placement
 from tests.agent.conftest import Bench
 
 RUN_ID = "r1"
@@ -122,6 +123,41 @@ def _second_ends(db: Any) -> None:
     for phase in (Phase.QUEUED, Phase.RUNNING, Phase.ENDED):
         changes = {"outcome": JobState.OUT_OF_MEMORY, "ended_at": 1000.0}
         workers.change(db, SECOND, now=2.0, source="t", phase=phase, **changes)
+
+
+SLOT = {"cpus": 1, "memory_mb": 6144, "seconds": 5400}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "pools": {"short": {"options": {"cpus-per-task": 4, "time": "8:00:00"}, "slot": SLOT}},
+            "locations": {"here": {"pool": "short"}},
+            "runs": {"options": {"mem-per-cpu": "1G", "time": "1:00:00"}},
+        }
+    ],
+)
+@pytest.mark.parametrize(
+    ("state", "policy", "more"),
+    [
+        (JobState.OUT_OF_MEMORY, "dagster-hpc/on-out-of-memory", {"mem": "12G"}),
+        (JobState.TIMEOUT, "dagster-hpc/on-timeout", {"time": "03:00:00"}),
+    ],
+)
+async def test_attempt_after_a_slot_asks_for_more_than_the_slot_had(
+    story: Story, bench: Bench, state: JobState, policy: str, more: dict[str, str]
+) -> None:
+    """And not than a job would have had, which may be less."""
+    ended = OUT_OF_MEMORY | {"state": state, "placement": Placement.POOL, "pool": "short"}
+    await story.job(tags={policy: "resubmit"}, **ended)
+    story.run_is("STARTED")
+    await story.loop.step()
+    second = await bench.job(SECOND)
+    assert json.loads(second.overrides) == more
+    script = bench.context.preparation.work.script_of(SECOND).read_text()
+    assert all(f"#SBATCH --{name}={value}" in script for name, value in more.items())
+    assert (second.placement, "mem-per-cpu" in script) == (Placement.JOB, "mem" not in more)
 
 
 async def test_run_fails_when_attempts_are_used_up(story: Story) -> None:
