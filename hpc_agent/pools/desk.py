@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -152,11 +153,20 @@ class Desk:
                     each.key for each in members if not each.is_claimed and each.key not in held
                 ],
                 end=[(each.key, sent) for each in members if (sent := self._signal(each))],
-                templates=pools.templates(db, str(allocation.pool), _TEMPLATES_AT_MOST),
+                templates=self._templates(db, str(allocation.pool)),
                 is_leaving=is_leaving,
             ),
             members,
         )
+
+    def _templates(self, db: Database, pool: str) -> list[dict[str, Any]]:
+        """Return what is to be warm: of none that has left the pool, or is to start cold."""
+        locations = [
+            name
+            for name, location in self._config.locations.items()
+            if location.pool == pool and location.warm != "off"
+        ]
+        return pools.templates(db, pool, locations, now=self._clock(), limit=_TEMPLATES_AT_MOST)
 
     def _started(self, db: Database, allocation: Worker, said: Work) -> Worker:
         job_id, now = str(allocation.job_id), self._clock()

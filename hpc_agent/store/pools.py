@@ -14,6 +14,8 @@ from hpc_agent.store.phases import FINAL, LIVE, Phase
 from hpc_agent.store.workers import Placement, Worker, WorkerKind
 
 _DECISIONS_KEPT = 500
+# A code location that has executed nothing for so long may be gone, as branch deployments are.
+_TEMPLATES_KEPT_SECONDS = 7 * 86400.0
 _WAITING = (
     f"w.phase = '{Phase.INTENT.value}' AND w.placement = '{Placement.POOL.value}' AND w.pool = ?"
 )
@@ -172,6 +174,7 @@ def keep_template(
     now: float,
 ) -> None:
     """Keep what warms the pool for a code location: that of its last run."""
+    db.execute("DELETE FROM pool_templates WHERE used_at < ?", [now - _TEMPLATES_KEPT_SECONDS])
     db.execute(
         "INSERT OR REPLACE INTO pool_templates (pool, deployment, location, content, used_at) "
         "VALUES (?, ?, ?, ?, ?)",
@@ -179,11 +182,15 @@ def keep_template(
     )
 
 
-def templates(db: Database, pool: str, limit: int) -> list[dict[str, Any]]:
-    """Return what warms a pool, the last used first."""
+def templates(
+    db: Database, pool: str, locations: Sequence[str], *, now: float, limit: int
+) -> list[dict[str, Any]]:
+    """Return what warms a pool for these code locations, the last used first."""
+    marks = ", ".join("?" * len(locations))
     found = db.execute(
-        "SELECT content FROM pool_templates WHERE pool = ? ORDER BY used_at DESC LIMIT ?",
-        [pool, limit],
+        f"SELECT content FROM pool_templates WHERE pool = ? AND location IN ({marks}) "  # noqa: S608
+        "AND used_at >= ? ORDER BY used_at DESC LIMIT ?",
+        [pool, *locations, now - _TEMPLATES_KEPT_SECONDS, limit],
     )
     return [json.loads(content) for (content,) in found]
 

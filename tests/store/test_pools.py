@@ -29,3 +29,27 @@ def test_occupancy_counts_slots_members_and_what_waits(db: Database) -> None:
 
     assert pools.occupancy(db, "warm") == Occupancy(allocations=2, slots=8, busy=2, waiting=1)
     assert pools.occupancy(db, "other") == Occupancy(allocations=0, slots=0, busy=0, waiting=1)
+
+
+def test_templates_are_those_of_the_locations_that_use_the_pool(db: Database) -> None:
+    """Not of one that was renamed, nor of a branch that nobody has used for a week."""
+    week = 7 * 86400.0
+
+    def keep(deployment: str, location: str, at: float) -> None:
+        content = {"id": f"{deployment} {location}"}
+        pools.keep_template(
+            db, "warm", deployment=deployment, location=location, content=content, now=at
+        )
+
+    def ids(now: float) -> list[str]:
+        found = pools.templates(db, "warm", ["here", "there"], now=now, limit=20)
+        return [each["id"] for each in found]
+
+    keep("prod", "here", 10.0)
+    keep("branch", "here", 5.0)
+    keep("prod", "renamed", 11.0)
+    keep("prod", "there", 12.0)
+    assert ids(13.0) == ["prod there", "prod here", "branch here"]
+    assert ids(week + 8) == ["prod there", "prod here"]
+    keep("prod", "there", week + 11.5)
+    assert db.execute("SELECT count(*) FROM pool_templates").fetchone() == (1,)
