@@ -10,14 +10,17 @@ from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.events import EventSpecificData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
-from dagster._time import datetime_from_timestamp
 from dagster_shared.error import SerializableErrorInfo
 
+from hpc_agent.control_plane.interrupted_writes import complete, newest_of, set_status
 from hpc_agent.control_plane.received import received, refusing
 from hpc_agent.control_plane.store.idempotency import IdempotencyKeys, Seen
 from hpc_agent.inbound.json_text import loads_object
 from hpc_agent.metrics.gateway import EVENT_WRITES, EVENTS_STORED
 from hpc_agent.metrics.meter import SILENT, Meter, timed
+
+_OF_CANCELLATION = frozenset({DagsterEventType.RUN_CANCELING, DagsterEventType.RUN_CANCELED})
+_ENDS = {DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE}
 
 
 class EventWriter:
@@ -47,10 +50,10 @@ class EventWriter:
 
     def _store(self, entries: Sequence[EventLogEntry], *, again: bool = False) -> None:
         for entry in entries:
-            if not (again and self._is_stored(entry)):
+            if not (again and complete(self._instance, entry)):
                 self._store_one(entry)
-            if entry.dagster_event_type is DagsterEventType.RUN_CANCELED:
-                self._keep_failure(entry.run_id)
+            if entry.dagster_event_type in _OF_CANCELLATION:
+                self._keep_end(entry.run_id)
 
     def _store_one(self, entry: EventLogEntry) -> None:
         if self._instance.should_store_event(entry):
@@ -60,26 +63,17 @@ class EventWriter:
             self._instance.event_log_storage.store_event(entry)
         self._meter.count(EVENTS_STORED)
 
-    def _keep_failure(self, run_id: str) -> None:
-        """Let a run that has failed stay so: its worker said "canceled" after it.
+    def _keep_end(self, run_id: str) -> None:
+        """Let a run that has succeeded or failed stay so, whatever is said of its cancellation.
 
-        A worker that is ended looks whether the run is being canceled, and says so. The monitor
-        that ends a run after its maximum runtime says "failed" as soon as the termination is
-        sent: in between, or before, or after. Looked for when both statuses may be written, and
-        the monitor writes its event first: whatever the order, the run has failed.
+        A worker that is ended looks whether the run is being canceled, and says so; an agent ends
+        what it takes for running. The monitor that ends a run after its maximum runtime says
+        "failed" as soon as the termination is sent: in between, or before, or after. Looked for
+        when both statuses may be written, and each writes its event first: whatever the order, the
+        end stays that it had.
         """
-        failed = self._instance.event_log_storage.get_records_for_run(
-            run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1
-        )
-        for entry in (record.event_log_entry for record in failed.records):
-            self._instance.run_storage.handle_run_event(
-                run_id, entry.get_dagster_event(), datetime_from_timestamp(entry.timestamp)
-            )
-
-    def _is_stored(self, entry: EventLogEntry) -> bool:
-        event_type = entry.dagster_event_type
-        logs = self._instance.all_logs(entry.run_id, {event_type} if event_type else None)
-        return entry in logs
+        if (end := newest_of(self._instance, run_id, _ENDS)) is not None:
+            set_status(self._instance, end)
 
 
 def decode_entry(record: Mapping[str, Any]) -> EventLogEntry:

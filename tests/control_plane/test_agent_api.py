@@ -233,6 +233,20 @@ async def test_run_that_has_failed_is_not_canceled_by_its_worker(
     assert entry in instance.all_logs(run.run_id)
 
 
+@pytest.mark.parametrize("kind", [DagsterEventType.RUN_CANCELING, DagsterEventType.RUN_CANCELED])
+async def test_run_that_has_succeeded_is_not_canceled(
+    api: AgentApi, gateway: Gateway, kind: DagsterEventType
+) -> None:
+    """An agent ends its job, which hangs."""
+    instance: DagsterInstance = gateway.services.instance
+    run = new_run(instance, dg.DagsterRunStatus.STARTED)
+    await store(api, of_run(run.run_id, DagsterEventType.RUN_SUCCESS), "success")
+    await store(api, of_run(run.run_id, kind), "cancellation")
+    stored = instance.get_run_by_id(run.run_id)
+    assert stored
+    assert stored.status is dg.DagsterRunStatus.SUCCESS
+
+
 async def test_events_may_come_as_an_upload(api: AgentApi, gateway: Gateway) -> None:
     """``/store_events`` takes a compressed batch, and honours the key too."""
     run = new_run(gateway.services.instance, dg.DagsterRunStatus.STARTED)
