@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,8 +13,9 @@ from sqlite_utils import Database
 from hpc_agent.agent.adopt import adopt
 from hpc_agent.agent.context import Context
 from hpc_agent.agent.purge import collect_garbage
+from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.doorbell import UNHEARD_SECONDS
-from hpc_agent.errors import HpcAgentError, UsageError
+from hpc_agent.errors import ControlPlaneError, HpcAgentError, UsageError
 from hpc_agent.hints import did_you_mean
 from hpc_agent.jobs.wording import describe
 from hpc_agent.pools.allocation import let_go
@@ -28,6 +30,8 @@ from hpc_agent.workers.change import NOTHING, Change
 
 log = logging.getLogger(__name__)
 
+# For the status of a run: the control plane may be away, and the operator waits.
+_STATUS_SECONDS = 5.0
 # What is held back or finished meanwhile is no change that a bell tells of.
 _HELD_BACK_SECONDS = 2.0
 
@@ -98,10 +102,29 @@ class CommandsLoop:
             )
         if worker.phase.is_final:
             return f"run {worker.run_id} has no job that goes on: {describe(worker)}"
+        status = await self._status_of(worker)
+        is_over = status in agent_calls.FINISHED_STATUSES
+        if is_over:
+            what = f"run {worker.run_id} is {status}; its job"
+            words = f"An operator of the cluster ends the job of the run, which is {status}."
+        else:
+            what = f"run {worker.run_id}"
+            words = "An operator of the cluster ends the run (hpc-agent cancel)."
         ended = await self._context.termination.end(
-            key, "An operator of the cluster ends the run (hpc-agent cancel).", source="operator"
+            key, words, is_canceling=is_over, source="operator"
         )
-        return f"run {ended.run_id} is asked to end: {describe(ended)}"
+        return f"{what} is asked to end: {describe(ended)}"
+
+    async def _status_of(self, worker: Worker) -> str | None:
+        """Return how a worker's run stands, None where that is not to be had now."""
+        try:
+            async with asyncio.timeout(_STATUS_SECONDS):
+                return await agent_calls.run_status(
+                    self._context.api, str(worker.run_id), deployment=worker.deployment
+                )
+        except (ControlPlaneError, TimeoutError) as error:
+            log.warning("how run %s stands is not known: %r", worker.run_id, error)
+            return None
 
     async def _let_go(self, worker: Worker) -> str:
         """An allocation takes nothing more, and ends with its last run; one that waits goes now."""

@@ -42,7 +42,7 @@ class Termination:
     ) -> Worker:
         """Write down that a worker is to end, and tell its run in these words; once.
 
-        ``is_canceling`` says that the control plane has told the run already.
+        ``is_canceling`` says that the control plane has told the run already, or that it is over.
         """
         now, wall = self.clock(), self.wall()
 
@@ -72,10 +72,13 @@ class Termination:
         except SchedulerError as error:
             log.warning("job %s could not be signalled: %s", worker.own_job_id, error)
 
-    async def end(self, key: str, words: str, *, source: str) -> Worker:
-        """Ask one worker to end. Raises KeyError when there is none."""
-        worker = await self.store.run(
-            lambda db: self.note(db, workers.get(db, key), words, is_canceling=False, source=source)
-        )
+    async def end(self, key: str, words: str, *, is_canceling: bool = False, source: str) -> Worker:
+        """Ask one worker to end; see ``note``. Raises KeyError when there is none."""
+
+        def write(db: Database) -> Worker:
+            worker = workers.get(db, key)
+            return self.note(db, worker, words, is_canceling=is_canceling, source=source)
+
+        worker = await self.store.run(write)
         await self.signal(worker)
         return worker

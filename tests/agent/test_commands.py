@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -68,6 +69,28 @@ async def test_run_that_waits_is_withdrawn(bench: Bench, loop: CommandsLoop) -> 
     await bench.add("run-1")
     await asked(bench, loop, CommandKind.CANCEL, key="run-1")
     assert (await bench.job()).phase is Phase.WITHDRAWN
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kinds"),
+    [
+        ("STARTED", "run r is asked to end: job 7", {"PIPELINE_CANCELING"}),
+        ("SUCCESS", "run r is SUCCESS; its job is asked to end: job 7", set()),
+    ],
+)
+async def test_run_that_is_over_is_not_canceled_with_its_job(
+    bench: Bench, loop: CommandsLoop, status: str, said: str, kinds: set[str]
+) -> None:
+    """Its job hangs as it ends."""
+    run = json.dumps({"status": {"__enum__": f"DagsterRunStatus.{status}"}})
+    bench.control_plane.answer = {"data": {"runs": {"getRunById": run}}}
+    await bench.add("run-1", phase=Phase.RUNNING, job_id="7", run_id="r")
+    assert (await asked(bench, loop, CommandKind.CANCEL, key="run-1")).startswith(said)
+    assert bench.scheduler.signalled == [("7", "INT")]
+    assert (await bench.job()).terminate_at is not None
+    events = [json.loads(payload)["dagsterEvent"] for payload in await bench.messages("event")]
+    told = {each["eventTypeValue"] for each in events} - {"ENGINE_EVENT"}
+    assert told == kinds
 
 
 async def test_step_is_canceled_by_an_operator(bench: Bench, loop: CommandsLoop) -> None:
