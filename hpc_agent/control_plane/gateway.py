@@ -21,11 +21,13 @@ from hpc_agent.control_plane.services import Services, build_services
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.locations import Location
 from hpc_agent.control_plane.store.postgresql import listen
+from hpc_agent.control_plane.store.requests import Request
 from hpc_agent.control_plane.store.sessions import Sessions
 from hpc_agent.control_plane.tls import ServerTls
 from hpc_agent.control_plane.updates import write_updates
 from hpc_agent.control_plane.workspace import write_workspace
 from hpc_agent.inbound.limits import Limits
+from hpc_agent.isolation import for_each
 from hpc_agent.metrics.meter import SILENT, Meter
 from hpc_agent.traces.tracer import SILENT as UNTRACED
 from hpc_agent.traces.tracer import Tracer
@@ -102,12 +104,22 @@ class Gateway:
             try:
                 await self.services.queue.share_presence()
                 await self.services.queue.recover_leases()
-                for request in await self.services.queue.abandoned():
-                    await self.services.runs.settle(request)
+                await self.settle_abandoned()
                 for request in await self.services.queue.launches_in_wait():
                     await self.services.runs.tell_wait(request)
             except Exception:
                 logger.exception("cannot check the leases of requests; trying again")
+
+    async def settle_abandoned(self) -> None:
+        """Act on answers for which nobody waits; one that cannot be acted on holds up no other."""
+        queue, runs = self.services.queue, self.services.runs
+
+        async def settle(request: Request) -> None:
+            await runs.settle(request)
+            await queue.acted_on(request)
+
+        abandoned = await queue.abandoned()
+        await for_each("abandoned answer", abandoned, settle, name=lambda each: each.request_id)
 
     async def listen(self) -> None:
         """Hear what other gateways over the same database tell."""

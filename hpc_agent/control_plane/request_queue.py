@@ -31,6 +31,7 @@ DATABASE_POLL_SECONDS = 1.0
 
 REDELIVER_AFTER_SECONDS = 60.0
 ABANDONED_AFTER_SECONDS = 5.0
+_SETTLED_WITHIN_SECONDS = 60.0
 """How long after its time a waiter may still act on its answer."""
 
 WAIT_TOLD_AFTER_SECONDS = 20.0
@@ -155,13 +156,24 @@ class RequestQueue:
         await asyncio.to_thread(self._requests.await_answer, request_id, until)
         request = await self.wait_for_answer(request_id, seconds)
         if request is not None:
-            await asyncio.to_thread(self._requests.await_answer, request_id, None)
+            await self.acted_on(request)
         return request
 
     async def abandoned(self) -> list[Request]:
-        """Return the answered requests on which nobody acted who said so; each one once."""
-        limit = time.time() - ABANDONED_AFTER_SECONDS
-        return await asyncio.to_thread(self._requests.take_abandoned, limit)
+        """Return the answered requests on which nobody acted who said so; see ``acted_on``.
+
+        Each comes again after a while, here or in another gateway, until somebody has acted.
+        """
+        now = time.time()
+        return await asyncio.to_thread(
+            self._requests.take_abandoned,
+            now - ABANDONED_AFTER_SECONDS,
+            now + _SETTLED_WITHIN_SECONDS,
+        )
+
+    async def acted_on(self, request: Request) -> None:
+        """Note that somebody has acted on an answer."""
+        await asyncio.to_thread(self._requests.await_answer, request.request_id, None)
 
     async def launches_in_wait(self) -> list[Request]:
         """Return the launches that no agent has taken for a while; each one once."""

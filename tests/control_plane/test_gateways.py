@@ -28,6 +28,7 @@ from hpc_agent.control_plane.request_queue import Ask, RequestQueue
 from hpc_agent.control_plane.store.database import Database
 from hpc_agent.control_plane.store.postgresql import listen
 from hpc_agent.control_plane.store.requests import Request, Requests, Serves
+from hpc_agent.control_plane.store.schema import requests
 from hpc_agent.control_plane.store.settings import Settings
 from hpc_agent.control_plane.store.sightings import Sightings
 from tests.control_plane.conftest import listening, postgres_home
@@ -182,6 +183,37 @@ async def test_answer_whose_caller_was_killed_is_settled_once(
     found = two.services.instance.get_run_by_id(run.run_id)
     assert found is not None
     assert found.status is dg.DagsterRunStatus.FAILURE
+
+
+async def test_answer_that_nobody_can_act_on_now_is_settled_later(
+    gateways: tuple[Gateway, Gateway],
+) -> None:
+    """And holds up none behind it."""
+    one, _ = gateways
+    runs = [new_run(one.services.instance, dg.DagsterRunStatus.STARTING) for _ in range(2)]
+    answers = {}
+    for run, answer in zip(runs, ("nonsense", refusal()), strict=True):
+        ask = Ask(api=LAUNCH, args=None, deployment="prod", run_id=run.run_id)
+        request_id = await one.services.queue.enqueue(ask)
+        await take_launch(one)
+        await one.services.queue.answer(request_id, answer)
+        answers[request_id] = run.run_id
+
+    async def look_again() -> list[dg.DagsterRunStatus]:
+        for request_id in answers:
+            one.services.requests.await_answer(request_id, 1.0)  # long ago
+        await one.settle_abandoned()
+        found = [one.services.instance.get_run_by_id(run.run_id) for run in runs]
+        return [run.status for run in found if run]
+
+    assert await look_again() == [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.FAILURE]
+    first, _ = answers
+    with one.services.database.write() as connection:
+        mended = sa.update(requests).where(requests.c.request_id == first)
+        connection.execute(mended.values(response=refusal()))
+    assert await look_again() == [dg.DagsterRunStatus.FAILURE] * 2
+    await one.settle_abandoned()
+    assert await one.services.queue.abandoned() == []
 
 
 async def awaited(url: str, request_id: str) -> None:

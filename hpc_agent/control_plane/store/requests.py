@@ -183,10 +183,11 @@ class Requests:
                 .values(awaited_until=until)
             )
 
-    def take_abandoned(self, before: float) -> list[Request]:
-        """Return, once, the answered requests whose waiter should have acted by then and has not.
+    def take_abandoned(self, before: float, until: float) -> list[Request]:
+        """Return the answered requests whose waiter should have acted by then and has not.
 
-        Its gateway was killed, or the caller went away just before the answer came.
+        Its gateway was killed, or the caller went away just before the answer came. Whoever takes
+        them has until then to act, and says so by ``await_answer``; no other gets them meanwhile.
         """
         query = sa.select(requests).where(
             requests.c.state == RequestState.ANSWERED, requests.c.awaited_until < before
@@ -200,7 +201,7 @@ class Requests:
             connection.execute(
                 sa.update(requests)
                 .where(requests.c.request_id.in_([request.request_id for request in found]))
-                .values(awaited_until=None)
+                .values(awaited_until=until)
             )
         return found
 
