@@ -44,10 +44,13 @@ async def open_relay(
 ) -> AsyncIterator[OpenedRelay]:
     """Yield the relay of an agent. Raises what Relay raises at its start."""
 
-    def spooled(run_id: str) -> bool:
+    def holds_events_of(run_id: str) -> bool:
         return relay.holds_events_of(run_id)
 
-    reports = JobReports(context, tokens, spooled=spooled)
+    def keeps_events_of(run_id: str) -> bool:
+        return relay.keeps_events_of(run_id)
+
+    reports = JobReports(context, tokens, spooled=holds_events_of)
     run_events = RunEvents()
     desk = Desk(
         config=context.config,
@@ -56,7 +59,7 @@ async def open_relay(
         partitions=context.partitions,
         ending=context.step_ending,
         run_events=run_events,
-        spooled=spooled,
+        spooled=keeps_events_of,
         clock=context.clock,
     )
     pools = Pools(

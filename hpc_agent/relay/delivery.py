@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 
@@ -32,6 +35,7 @@ class Delivery:
         self._upstream = upstream
         self._spool = spool
         self._work = asyncio.Event()
+        self._sending: dict[str, list[float]] = {}
         self._drain = Drain(
             "event spool",
             spool,
@@ -55,18 +59,35 @@ class Delivery:
 
         Raises ControlPlaneRefusedError, or StoreError (SpoolFullError) when it is neither.
         """
-        if self._may_go_straight_on(write):
-            verdict, answer = await self._try(write)
-            self._drain.note(verdict)
-            if verdict.fate is Fate.SENT:
-                return answer
-            if verdict.fate is Fate.NEVER:
-                raise ControlPlaneRefusedError(verdict.words)
+        with self._noted(write.stream):
+            if self._may_go_straight_on(write):
+                verdict, answer = await self._try(write)
+                self._drain.note(verdict)
+                if verdict.fate is Fate.SENT:
+                    return answer
+                if verdict.fate is Fate.NEVER:
+                    raise ControlPlaneRefusedError(verdict.words)
+            try:
+                await self._spool.put(write)
+            finally:
+                self._work.set()
+            return None
+
+    def is_sending(self, stream: str, *, for_seconds: float = 0.0) -> bool:
+        """Whether a write of a stream has been on its way for so long, and is not in the spool."""
+        latest = time.monotonic() - for_seconds
+        return any(since <= latest for since in self._sending.get(stream, ()))
+
+    @contextmanager
+    def _noted(self, stream: str) -> Iterator[None]:
+        since = time.monotonic()
+        self._sending.setdefault(stream, []).append(since)
         try:
-            await self._spool.put(write)
+            yield
         finally:
-            self._work.set()
-        return None
+            self._sending[stream].remove(since)
+            if not self._sending[stream]:
+                del self._sending[stream]
 
     async def run(self) -> None:
         """Drain the spool whenever it holds something; ends only by cancellation."""

@@ -38,6 +38,9 @@ from hpc_agent.tls import server_context
 
 log = logging.getLogger(__name__)
 
+# Far longer than a write takes.
+_SENT_SECONDS = 0.5
+
 
 class Relay:
     """Listens for the agent's jobs: ``async with Relay(…) as relay``.
@@ -95,8 +98,14 @@ class Relay:
         return self._spool.pending
 
     def holds_events_of(self, run_id: str) -> bool:
-        """Whether event writes of a run wait for the control plane."""
-        return self._spool.holds(run_id)
+        """Whether event writes of a run wait for the control plane, or are on their way to it."""
+        return self._spool.holds(run_id) or self._delivery.is_sending(run_id)
+
+    def keeps_events_of(self, run_id: str) -> bool:
+        """Whether they do so for long: writes follow one another while a run executes."""
+        return self._spool.holds(run_id) or self._delivery.is_sending(
+            run_id, for_seconds=_SENT_SECONDS
+        )
 
     async def backlog(self) -> Backlog:
         """Return how many event writes wait or are set aside, and since when the oldest waits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from dataclasses import replace
 
 import httpx
@@ -69,6 +70,25 @@ async def test_later_writes_queue_behind_spooled_ones(
             await _store(client, number)
         await until(lambda: relay.spooled == 0)
     assert list(control_plane.stored) == [f"key-{number}" for number in range(20)]
+
+
+async def test_write_that_is_on_its_way_is_one_of_the_run_s(
+    cluster: Cluster, control_plane: FakeControlPlane
+) -> None:
+    """Its worker may be dead when it arrives: nobody is to have the last word before."""
+    job = cluster.job(argv=python(WAITING))
+    arrives = threading.Event()
+    control_plane.script = lambda _: Reply(hold=arrives)
+    async with cluster.relay() as relay, cluster.loopback(job) as client:
+        writing = asyncio.create_task(_store(client, 0))
+        await until(lambda: relay.holds_events_of("run-id-1"))
+        assert relay.spooled == 0
+        # A run that executes always writes: whoever follows its steps waits for what hangs alone.
+        await until(lambda: relay.keeps_events_of("run-id-1"))
+        assert not relay.holds_events_of("run-id-2")
+        arrives.set()
+        await writing
+        assert not relay.holds_events_of("run-id-1")
 
 
 async def test_a_refused_write_is_moved_aside(
