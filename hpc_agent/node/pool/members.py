@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Sequence, Set, Tuple
 
@@ -16,6 +17,9 @@ from .slot import SlotProgram
 
 Offer = Callable[[Message], Message]
 
+# Before a member is tried again that could not be started, or ended before its claim.
+_PAUSE_SECONDS = 5.0
+
 
 @dataclass
 class _Member:
@@ -26,7 +30,7 @@ class _Member:
 
 
 class Members:
-    """Starts each member once, and ends it when it is told to."""
+    """Starts each member until it has claimed its job, and ends it when it is told to."""
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Members:
         self._look_seconds = look_seconds
         self._members: Dict[str, _Member] = {}
         self._started: Set[str] = set()
+        self._not_before: Dict[str, float] = {}
 
     @property
     def held(self) -> List[str]:
@@ -50,16 +55,17 @@ class Members:
         return sorted(self._members)
 
     def start(self, key: str) -> None:
-        """Start a member, unless that was done before."""
-        if key in self._started:
+        """Start a member, unless that was done before, or was tried a moment ago."""
+        if key in self._started or time.monotonic() < self._not_before.get(key, 0.0):
             return
         cpus = self._free_shares[-1] if self._free_shares else ()
         directory = os.path.join(self._jobs_directory, key)
         program = SlotProgram(directory, self._slot, cpus, self._environment)
         try:
             pid, ask = program.start(self._look_seconds)
-        except OSError as error:  # the agent says it again, or gives it to another node
+        except OSError as error:  # as long as the agent wants it here, it is tried again
             log("member %s cannot be started: %s" % (key, error))
+            self._not_before[key] = time.monotonic() + _PAUSE_SECONDS
             return
         self._started.add(key)
         del self._free_shares[-1:]
@@ -100,5 +106,16 @@ class Members:
                 if member.cpus:
                     self._free_shares.append(member.cpus)
                 del self._members[key]
+                if not self._has_claim(key):
+                    self._let_start_again(key)
                 return True
         return False
+
+    def _has_claim(self, key: str) -> bool:
+        return os.path.lexists(os.path.join(self._jobs_directory, key, "claim"))
+
+    def _let_start_again(self, key: str) -> None:
+        """It may have any number of starts: whichever has the claim runs it."""
+        log("member %s had not claimed its job: it may be started again" % key)
+        self._started.discard(key)
+        self._not_before[key] = time.monotonic() + _PAUSE_SECONDS

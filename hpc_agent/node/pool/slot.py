@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import traceback
@@ -71,7 +72,8 @@ class SlotProgram:
         try:
             spec = read_spec(self._job_dir)
             if self._cpus:
-                os.sched_setaffinity(0, self._cpus)
+                with contextlib.suppress(OSError):  # taken from the allocation meanwhile
+                    os.sched_setaffinity(0, self._cpus)
             memory = spec.memory_limit_mb or self._slot.memory_mb
             return NodeProgram(
                 self._job_dir,

@@ -95,6 +95,7 @@ class _Turns:
         self._work = work
         self._stay = stay
         self._told = told
+        self._wanted: List[str] = []
 
     def run(self) -> str:
         """Return why it ended, once the last member is over."""
@@ -107,6 +108,7 @@ class _Turns:
             self._collect()
             for answer in self._answers():
                 self._follow(answer)
+            self._start()
             held = self._members.held
             self._members.answer(self._offer)
             self._templates.turn(self._told["slots"] - len(held))
@@ -137,13 +139,18 @@ class _Turns:
             self._stay.note_answer(answer)
             if "templates" in answer:
                 self._templates.follow([template_of(each) for each in answer["templates"]])
-            for key in answer.get("start", ()):
-                if _KEY.match(key) and not self._stay.is_over:
-                    self._members.start(key)
+            self._wanted = [key for key in answer.get("start", ()) if _KEY.match(key)]
+            self._start()
             for key, name in answer.get("end", ()):
                 self._members.end(key, name)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             log("this is no answer of the agent: %r" % error)
+
+    def _start(self) -> None:
+        """Start what the latest answer names: the agent repeats only what has changed."""
+        for key in self._wanted:
+            if not self._stay.is_over:
+                self._members.start(key)
 
     def _offer(self, asked: Message) -> Message:
         return self._templates.offer(template_of(asked["template"]))

@@ -158,7 +158,7 @@ class RunningPool:
 
     def _directory(self, key: str, spec: Mapping[str, Any]) -> Path:
         directory = self.root / "jobs" / key
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         common = {"version": 2, "key": key, "grace_seconds": 10, "relay_timeout_seconds": 20}
         (directory / "spec.json").write_text(json.dumps({**common, **spec}))
         (directory / "token").write_text(f"{key}:secret")

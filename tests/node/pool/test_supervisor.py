@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,11 @@ def reason(pool: RunningPool) -> str:
     assert pool.process.wait(LIMIT_SECONDS) == 0
     record = json.loads((pool.directory / "exit.json").read_text())
     return str(record["reason"])
+
+
+def supervisor_log(pool: RunningPool) -> str:
+    """Return what the supervisor has said."""
+    return (pool.root / "log").read_text()
 
 
 def test_idle_allocation_ends(start: Start) -> None:
@@ -111,6 +117,25 @@ def test_member_is_started_once(start: Start) -> None:
     pool.member(2, ["/bin/true"]).exit_record()
     assert member.stdout == "x\n"
     wait_until(lambda: pool.events(member) == ["started", "exited"], "its end is not reported")
+
+
+def test_member_that_ended_before_its_claim_is_tried_again(start: Start, tmp_path: Path) -> None:
+    """After a pause, as long as the agent wants it; its CPUs are free meanwhile, and once."""
+    pool = start(slots=4)
+    blocked = tmp_path / "pool" / "jobs" / "run-1" / "slurm.out"
+    blocked.mkdir(parents=True)
+    member = pool.member(1, ["/bin/sh", "-c", "echo x"])
+    wait_until(lambda: "run-1 had not claimed its job" in supervisor_log(pool), "it has not ended")
+    blocked.rmdir()
+    assert member.exit_record()["exit_code"] == 0
+    assert member.stdout == "x\n"
+    assert supervisor_log(pool).count("member run-1 is process") == 2
+    wait_until(lambda: pool.agent.orders.said["held"] == [], "it is held")
+    allowed = ["/bin/sh", "-c", "grep Cpus_allowed_list /proc/self/status; exec sleep 300"]
+    members = [pool.member(number, allowed) for number in (2, 3)]
+    wait_until(lambda: all(each.stdout for each in members), "they do not start")
+    cpus = len(os.sched_getaffinity(0))
+    assert len({each.stdout for each in members}) == min(2, cpus)
 
 
 def test_hostile_answers_start_nothing(start: Start, tmp_path: Path) -> None:
