@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Set
+from typing import Any, Collection, Iterator, List
 
 from .descriptors import can_be_shared, opened
 
@@ -47,7 +47,7 @@ def watched_imports() -> Iterator[ThreadWatch]:
         watch.look()
 
 
-def obstacle(watch: ThreadWatch, before: Set[int]) -> str:
+def obstacle(watch: ThreadWatch, before: Collection[int]) -> str:
     """Return in words what forbids to fork after the user's imports, "" where nothing does.
 
     ``before`` are the descriptors that were open before them.

@@ -18,14 +18,14 @@ import signal
 import socket
 import traceback
 from functools import partial
-from typing import Any, Collection, Dict, List, NoReturn, Optional
+from typing import Any, Dict, List, NoReturn, Optional
 
 from .. import signals
 from ..child import death_with
 from ..spec import SPARE
 from . import worker
-from .descriptors import opened
 from .guardian import end_with, guard
+from .imported import Before, Imported
 from .mark import room
 from .messages import Closed, Message, receive, send
 from .obstacles import obstacle, watched_imports
@@ -60,15 +60,15 @@ def run(path: str) -> int:
 
 
 def _fork_for_each(link: socket.socket, listener: socket.socket, settings: Dict[str, Any]) -> None:
-    before = set(opened())
+    before = Before()
     gc.disable()  # what is freed before the fork leaves holes in pages that workers share
     with watched_imports() as watch:
         told = _warmed(settings)
     if told["state"] == READY:
-        words = obstacle(watch, before)
+        words = obstacle(watch, before.descriptors)
         if words:
             told = {"state": NOT_FORKABLE, "words": words}
-    kept = set(opened()) - before
+    imported = before.imported()
     gc.collect()
     gc.freeze()
     send(link, told)
@@ -85,18 +85,18 @@ def _fork_for_each(link: socket.socket, listener: socket.socket, settings: Dict[
             link.close()
             listener.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            end_with(partial(guard, connection, partial(_forked, kept=kept)))
+            end_with(partial(guard, connection, partial(_forked, imported=imported)))
         connection.close()
 
 
-def _forked(order: Message, output: List[int], kept: Collection[int]) -> int:
+def _forked(order: Message, output: List[int], imported: Imported) -> int:
     """Fork a worker of this process, which is its guardian."""
     die_with = death_with(os.getpid())
     pid = os.fork()
     if pid == 0:
         die_with()
         gc.enable()
-        worker.run(order, output, kept)
+        worker.run(order, output, imported)
     return pid
 
 
@@ -142,14 +142,14 @@ class _Spare:
 
     def _be_worker(self) -> NoReturn:
         try:
-            before = set(opened())
+            before = Before()
             told = _warmed(self._settings)
-            kept = set(opened()) - before
+            imported = before.imported()
             send(self._outer, told)
             order, output = receive(self._outer)
         except Closed:
             os._exit(0)
-        worker.run(order, output, kept)
+        worker.run(order, output, imported)
 
 
 def _warmed(settings: Dict[str, Any]) -> Message:

@@ -16,6 +16,7 @@ from typing import Any, Collection, List, NoReturn, Sequence
 
 from .. import signals
 from .descriptors import take_over
+from .imported import Imported
 from .mark import leave_mark
 from .messages import Message
 
@@ -23,14 +24,14 @@ from .messages import Message
 _OOM_SCORE = "500"
 
 
-def run(order: Message, output: Sequence[int], kept: Collection[int]) -> NoReturn:
+def run(order: Message, output: Sequence[int], imported: Imported) -> NoReturn:
     """Become the worker that an order describes, printing into two descriptors; never returns.
 
-    Descriptors in ``kept`` stay open: the user's modules have opened them.
+    What the user's modules have opened stays open, and the variables that they set are set.
     """
     try:
-        _begin(output, kept)
-        _settle(order)
+        _begin(output, imported.descriptors)
+        _settle(order, imported)
         code = _execute(list(order["argv"]))
     except BaseException:  # noqa: BLE001  (whatever it is, this process ends with it)
         traceback.print_exc()
@@ -47,12 +48,13 @@ def _begin(output: Sequence[int], kept: Collection[int]) -> None:
     signals.unblock()
 
 
-def _settle(order: Message) -> None:
+def _settle(order: Message, imported: Imported) -> None:
     """Take the member's directory, variables and share of the machine."""
     if order["directory"]:
         os.chdir(order["directory"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    imported.carry_over(os.environ)
     leave_mark(order["environment"])
     time.tzset()
     os.nice(order["nice"])

@@ -23,6 +23,16 @@ Ticker(target=time.sleep, args=(300,), daemon=True).start()
 """
 _FILE = "opened = open(__file__)\n"
 _CHANNEL = "import grpc\nchannel = grpc.insecure_channel('127.0.0.1:9')\n"
+_VARIABLES = """
+import os
+for name in ("SET", "CHANGED", "OWN", "HPC_AGENT_JOB_TOKEN", "HPC_AGENT_OF_IMPORT", "DAGSTER_HOME"):
+    os.environ[name] = "imported"
+for name in ("GIVEN", "NOT_GIVEN"):
+    os.environ.setdefault(name, "imported")
+for name in ("REMOVED", "REMOVED_ELSEWHERE"):
+    del os.environ[name]
+"""
+_SAY_VARIABLES = "import json, os\nprint(json.dumps(dict(os.environ)), flush=True)\n"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +96,39 @@ def test_location_may_choose_spares(pool: RunningPool, tmp_path: Path) -> None:
     made = template(project(tmp_path, ("definitions.py", _PLAIN)), start="spare")
     assert pool.warm(made, "spares")["words"] == ""
     assert probe(pool, made).stdout.split()[1] == "True"
+
+
+@pytest.mark.parametrize("start", ["fork", "spare"])
+def test_variables_of_imports_are_those_of_workers(
+    pool: RunningPool, tmp_path: Path, start: str
+) -> None:
+    """As if each had imported by itself; what its member was given otherwise is the member's."""
+    given = {"CHANGED": "a", "OWN": "a", "REMOVED": "a", "REMOVED_ELSEWHERE": "a"}
+    directory = project(
+        tmp_path, ("definitions.py", _VARIABLES + _PLAIN), ("variables.py", _SAY_VARIABLES)
+    )
+    made = template(directory, start=start, environment=given)
+    pool.warm(made, "ready", "spares")
+    member = pool.member(
+        next(_NUMBERS),
+        [sys.executable, "-m", "variables"],
+        made,
+        working_directory=str(tmp_path),
+        environment={**given, "OWN": "b", "GIVEN": "b", "REMOVED_ELSEWHERE": "b"},
+    )
+    variables = member.said()
+    assert "warm start" in member.log
+    assert variables["SET"] == "imported"
+    assert variables["CHANGED"] == "imported"
+    assert variables["OWN"] == "b"
+    assert variables["GIVEN"] == "b"
+    assert variables["NOT_GIVEN"] == "imported"
+    assert "REMOVED" not in variables
+    assert variables["REMOVED_ELSEWHERE"] == "b"
+    assert variables["HPC_AGENT_JOB_TOKEN"] == f"{member.key}:secret"
+    assert "HPC_AGENT_OF_IMPORT" not in variables
+    assert "DAGSTER_HOME" not in variables
+    member.exit_record()
 
 
 def test_failing_import_means_cold_starts(pool: RunningPool, tmp_path: Path) -> None:
