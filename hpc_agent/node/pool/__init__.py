@@ -12,7 +12,7 @@ forked              the slot program's side of a warm child
 ==================  =========================================================================
 
 In the user's Python (3.9 or newer) run ``template`` (warms, forks), ``warming``, ``definitions``,
-``obstacles`` (to forking), ``imported`` (what workers take over), ``guardian`` (parent of one
-worker) and ``worker``. They import nothing but the standard library and, by name, what the user has
-installed.
+``obstacles`` (to forking), ``removals`` (one of them), ``imported`` (what workers take over),
+``guardian`` (parent of one worker) and ``worker``. They import nothing but the standard library
+and, by name, what the user has installed.
 """

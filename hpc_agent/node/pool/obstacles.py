@@ -1,4 +1,4 @@
-"""What keeps a process from being forked: threads, and descriptors that workers would share."""
+"""What keeps a process from being forked: threads, and what workers would share to their harm."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Collection, Iterator, List
 
 from .descriptors import can_be_shared, opened
+from .removals import RemovalWatch
 
 _TASKS = "/proc/self/task"
 
@@ -35,19 +36,28 @@ class ThreadWatch:
         self._number = number
 
 
+class Watch:
+    """What is seen of imports while they go on."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadWatch()
+        self.removals = RemovalWatch()
+
+
 @contextmanager
-def watched_imports() -> Iterator[ThreadWatch]:
-    """Watch the imports of a block for threads."""
-    watch = ThreadWatch()
-    sys.meta_path.insert(0, watch)
+def watched_imports() -> Iterator[Watch]:
+    """Watch the imports of a block for what cannot be seen after it."""
+    watch = Watch()
+    sys.meta_path.insert(0, watch.threads)
     try:
-        yield watch
+        with watch.removals.watching():
+            yield watch
     finally:
-        sys.meta_path.remove(watch)
-        watch.look()
+        sys.meta_path.remove(watch.threads)
+        watch.threads.look()
 
 
-def obstacle(watch: ThreadWatch, before: Collection[int]) -> str:
+def obstacle(watch: Watch, before: Collection[int]) -> str:
     """Return in words what forbids to fork after the user's imports, "" where nothing does.
 
     ``before`` are the descriptors that were open before them.
@@ -56,7 +66,7 @@ def obstacle(watch: ThreadWatch, before: Collection[int]) -> str:
     if _threads() > 1:
         _fork_once()
     if _threads() > 1:
-        return _words_of_threads(watch)
+        return _words_of_threads(watch.threads)
     shared = [
         "descriptor %d (%s)" % (number, what)
         for number, what in sorted(opened().items())
@@ -64,6 +74,9 @@ def obstacle(watch: ThreadWatch, before: Collection[int]) -> str:
     ]
     if shared:
         return "its imports opened what workers cannot share: " + ", ".join(shared)
+    removals = watch.removals.found()
+    if removals:
+        return "its imports have each process remove files at its end: " + "; ".join(removals)
     if _has_channel():
         return "its imports opened a gRPC channel"
     return ""

@@ -10,12 +10,14 @@ takes one connection, and becomes its worker itself.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import select
 import signal
 import socket
+import sys
 import traceback
 from functools import partial
 from typing import Any, Dict, List, NoReturn, Optional
@@ -36,6 +38,8 @@ FAILED = "failed"
 NOT_FORKABLE = "not_forkable"
 TAKEN = "taken"
 _LONGEST_WORDS = 2000
+# For the exit handlers of a spare that is not wanted any more.
+_END_SECONDS = 20
 
 
 def run(path: str) -> int:
@@ -64,16 +68,21 @@ def _fork_for_each(link: socket.socket, listener: socket.socket, settings: Dict[
     gc.disable()  # what is freed before the fork leaves holes in pages that workers share
     with watched_imports() as watch:
         told = _warmed(settings)
+    gc.collect()
     if told["state"] == READY:
         words = obstacle(watch, before.descriptors)
         if words:
             told = {"state": NOT_FORKABLE, "words": words}
     imported = before.imported()
-    gc.collect()
     gc.freeze()
     send(link, told)
-    if told["state"] != READY:
-        return
+    if told["state"] == READY:
+        # What its imports have made is its workers': it takes nothing of that along.
+        end_with(partial(_serve, link, listener, imported))
+
+
+def _serve(link: socket.socket, listener: socket.socket, imported: Imported) -> None:
+    """Fork a guardian for each connection."""
     # Of signals to the whole job each worker gets its own; guardians are collected by the kernel.
     signals.block()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -87,6 +96,9 @@ def _fork_for_each(link: socket.socket, listener: socket.socket, settings: Dict[
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             end_with(partial(guard, connection, partial(_forked, imported=imported)))
         connection.close()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def _forked(order: Message, output: List[int], imported: Imported) -> int:
@@ -123,6 +135,15 @@ class _Spare:
                 sock.close()
             self._be_worker()
         self._outer.close()
+        try:
+            self._serve()
+        finally:
+            # What has had no order ends by itself then.
+            self._inner.close()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+
+    def _serve(self) -> None:
         told, _ = receive(self._inner)
         send(self._link, told)
         if told["state"] != READY:
@@ -148,6 +169,8 @@ class _Spare:
             send(self._outer, told)
             order, output = receive(self._outer)
         except Closed:
+            signal.alarm(_END_SECONDS)
+            worker.run_exit_handlers()  # they remove what the imports have made
             os._exit(0)
         worker.run(order, output, imported)
 

@@ -91,6 +91,12 @@ def _code(given: Any) -> int:
     return 1
 
 
+def run_exit_handlers() -> None:
+    """Do what has been registered by atexit."""
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
+
+
 def _exit(code: int) -> NoReturn:
     """End as an interpreter does, but for the taking apart of all modules, which takes long.
 
@@ -98,8 +104,7 @@ def _exit(code: int) -> NoReturn:
     """
     with contextlib.suppress(Exception):  # as multiprocessing does
         threading._shutdown()  # type: ignore[attr-defined]
-    with contextlib.suppress(Exception):
-        atexit._run_exitfuncs()
+    run_exit_handlers()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -22,6 +22,13 @@ class Ticker(threading.Thread):
 Ticker(target=time.sleep, args=(300,), daemon=True).start()
 """
 _FILE = "opened = open(__file__)\n"
+_DIRECTORY = "import tempfile\nscratch = tempfile.TemporaryDirectory()\n"
+_HANDLER = """
+import atexit, functools, os, tempfile
+descriptor, path = tempfile.mkstemp()
+os.close(descriptor)
+atexit.register(functools.partial(os.unlink, path))
+"""
 _CHANNEL = "import grpc\nchannel = grpc.insecure_channel('127.0.0.1:9')\n"
 _VARIABLES = """
 import os
@@ -63,14 +70,23 @@ def probe(pool: RunningPool, made: dict[str, Any]) -> Member:
     return member
 
 
+def another_spare(pool: RunningPool, made: dict[str, Any], pid: int) -> dict[str, Any]:
+    """Wait until another than that one is ready, and return what is told of it."""
+    wait_until(lambda: pool.told(made)["pid"] not in (None, pid), "no other spare")
+    wait_until(lambda: pool.told(made)["state"] == "spares", "it is not ready")
+    return pool.told(made)
+
+
 @pytest.mark.parametrize(
     ("culprit", "words"),
     [
         (_THREAD, "started 1 threads, in ticking (time.sleep)"),
         (_FILE, "opened what workers cannot share: descriptor"),
         (_CHANNEL, "gRPC channel|threads, in "),
+        (_DIRECTORY, "remove files at its end: tempfile.TemporaryDirectory._cleanup("),
+        (_HANDLER, "remove files at its end: posix.unlink('/"),
     ],
-    ids=["thread", "file", "channel"],
+    ids=["thread", "file", "channel", "directory", "handler"],
 )
 def test_template_that_cannot_be_forked_has_spares(
     pool: RunningPool, tmp_path: Path, culprit: str, words: str
@@ -84,11 +100,34 @@ def test_template_that_cannot_be_forked_has_spares(
     assert any(each in told["words"] for each in words.split("|")), told["words"]
     first = probe(pool, made)
     assert first.stdout.split()[1] == "True"
-    wait_until(lambda: pool.told(made)["pid"] not in (None, told["pid"]), "no other spare")
-    wait_until(lambda: pool.told(made)["state"] == "spares", "it is not ready")
+    another_spare(pool, made, told["pid"])
     second = probe(pool, made)
     assert second.stdout.split()[1] == "True"
     assert first.stdout != second.stdout
+
+
+def test_what_imports_remove_at_the_end_is_there_for_each_member(
+    pool: RunningPool, tmp_path: Path
+) -> None:
+    """Each has its own; a spare that nobody has used leaves none behind."""
+    made_in = tmp_path / "scratch"
+    made_in.mkdir()
+    make = f"import tempfile\nscratch = tempfile.TemporaryDirectory(dir={str(made_in)!r})\n"
+    say = "import os, definitions\nprint(os.path.isdir(definitions.scratch.name), flush=True)\n"
+    directory = project(tmp_path, ("definitions.py", make + _PLAIN), ("say.py", say))
+    made = template(directory)
+    told = pool.warm(made, "spares", "failed")
+    assert "in definitions" in told["words"]
+    argv = [sys.executable, "-m", "say"]
+    for _ in range(2):
+        member = pool.member(next(_NUMBERS), argv, made, working_directory=str(directory))
+        assert member.exit_record()["exit_code"] == 0, member.stderr
+        assert "warm start" in member.log
+        assert member.stdout == "True\n"
+        told = another_spare(pool, made, told["pid"])
+    assert len(list(made_in.iterdir())) == 1
+    pool.agent.change(templates=[])
+    wait_until(lambda: not list(made_in.iterdir()), "directories are left")
 
 
 def test_location_may_choose_spares(pool: RunningPool, tmp_path: Path) -> None:
@@ -185,8 +224,7 @@ def test_spare_that_was_killed_is_replaced(pool: RunningPool, tmp_path: Path) ->
     pid = pool.warm(made, "spares")["pid"]
     (imported,) = psutil.Process(pid).children()
     imported.kill()
-    wait_until(lambda: pool.told(made)["pid"] not in (None, pid), "no other spare")
-    wait_until(lambda: pool.told(made)["state"] == "spares", "it is not ready")
+    another_spare(pool, made, pid)
     assert probe(pool, made).stdout.split()[1] == "True"
 
 

@@ -17,6 +17,17 @@ from .running import Member, RunningPool, is_alive, template, wait_until
 
 Template = dict[str, Any]
 _NUMBERS = itertools.count(1)
+_HANDLER = """
+import atexit, dagster as dg, os
+atexit.register(lambda: print(os.getpid(), file=open("ended", "a")))
+defs = dg.Definitions()
+"""
+_WAIT = """
+import os, time
+print(os.getpid(), flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.05)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +201,23 @@ def test_drained_template_gives_no_more_workers(
     assert not member.has_ended
     go.touch()
     assert member.exit_record()["exit_code"] == 0
+
+
+def test_exit_handlers_are_run_by_workers_alone(pool: RunningPool, tmp_path: Path) -> None:
+    """A drained template would take away what its workers still use."""
+    (tmp_path / "definitions.py").write_text(_HANDLER)
+    (tmp_path / "member.py").write_text(_WAIT)
+    made = template(tmp_path)
+    pid = pool.warm(made)["pid"]
+    argv = [sys.executable, "-m", "member"]
+    member = pool.member(next(_NUMBERS), argv, made, working_directory=str(tmp_path))
+    wait_until(lambda: member.stdout, "it does not start")
+    pool.agent.change(templates=[])
+    wait_until(lambda: not is_alive(pid), "the template lives")
+    (tmp_path / "go").touch()
+    assert member.exit_record()["exit_code"] == 0
+    assert "warm start" in member.log
+    assert (tmp_path / "ended").read_text() == member.stdout
 
 
 def _slot_program(pool: RunningPool, member: Member) -> int:
