@@ -150,7 +150,10 @@ def test_hostile_answers_start_nothing(start: Start, tmp_path: Path) -> None:
 
 
 def test_greedy_members_harm_no_neighbour(start: Start, code: Path) -> None:
-    """One that eats memory and one that multiplies are ended; the third does not notice."""
+    """One that eats memory and one that multiplies are ended; others do not notice.
+
+    One of them has 150 MiB in common with four children, which it has once.
+    """
     pool = start(memory_mb=300)
     made = template(code)
     pool.warm(made)
@@ -159,6 +162,7 @@ def test_greedy_members_harm_no_neighbour(start: Start, code: Path) -> None:
         return pool.member(number, [sys.executable, "-m", "member", what], made)
 
     neighbour, eater, bomb = member(1, "stay"), member(2, "eat"), member(3, "multiply")
+    forking = member(4, "fork")
     assert eater.exit_record()["outcome"] == "out_of_memory"
     assert "its limit is 300 MiB" in eater.exit_record()["reason"]
     assert "and its limit is 512" in bomb.exit_record()["reason"]
@@ -166,5 +170,7 @@ def test_greedy_members_harm_no_neighbour(start: Start, code: Path) -> None:
     assert bomb.exit_record()["signal"] == signal.SIGKILL
     assert not neighbour.has_ended
     assert is_alive(neighbour.said()["pid"])
+    wait_until(lambda: forking.stdout.count("\n") == 2 or forking.has_ended, "it does not fork")
+    assert not forking.has_ended, forking.exit_record()["reason"]
     score = Path(f"/proc/{neighbour.said()['pid']}/oom_score_adj").read_text()
     assert score == "500\n"

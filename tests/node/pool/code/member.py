@@ -41,6 +41,20 @@ def say() -> None:
     print(json.dumps(said), flush=True)
 
 
+def take_memory(what: str) -> None:
+    if what == "eat":
+        eaten = bytearray(400 << 20)
+        eaten[:: 1 << 12] = b"x" * len(eaten[:: 1 << 12])
+    if what == "fork":  # as multiprocessing and data loaders do
+        common = b"x" * (150 << 20)
+        for _ in range(4):
+            if os.fork() == 0:
+                time.sleep(300)
+        time.sleep(3)
+        print(len(common), flush=True)
+    time.sleep(300)
+
+
 def main() -> None:
     say()
     what = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -61,10 +75,8 @@ def main() -> None:
             print(parent.stdout.readline(), end="", flush=True)
     if what == "stay":
         time.sleep(300)
-    if what == "eat":
-        eaten = bytearray(400 << 20)
-        eaten[:: 1 << 12] = b"x" * len(eaten[:: 1 << 12])
-        time.sleep(300)
+    if what in ("eat", "fork"):
+        take_memory(what)
     if what == "multiply":
         subprocess.run(["/bin/bash", "-c", _TREE], check=False)
     if what == "thread":
