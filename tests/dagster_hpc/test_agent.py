@@ -157,6 +157,22 @@ def test_jobs_outlive_their_run_worker(agent: FakeAgent, there: Bench) -> None:
     assert agent.submitted == {"long_job": 1}
 
 
+def test_a_group_outlives_its_run_worker(agent: FakeAgent, there: Bench) -> None:
+    """The next one knows by the run's log which job executes a step: nothing runs twice."""
+    worker = there.start("group_waits")
+    poll(lambda: there.words("second_waits"))
+    worker.kill()
+    worker.communicate()
+    again = there.start("group_waits", resume=True)
+    poll(lambda: "Checking on status" in there.of().messages("second_waits"))
+    (there.directory / "go").touch()
+    output, _ = again.communicate(timeout=60)
+    assert there.of().status == "SUCCESS", output
+    ran = {name: len(there.words(name)) for name in ("first", "second_waits", "third")}
+    assert ran == {"first": 1, "second_waits": 1, "third": 1}
+    assert agent.submitted == {"first": 1}
+
+
 def test_a_refused_step_fails_with_the_agents_words(agent: FakeAgent, there: Bench) -> None:
     """Without another attempt, and the others go on; an agent that is away delays them only."""
     agent.away = 3

@@ -129,6 +129,19 @@ def group() -> None:
     after(third(second(first()), here()))
 
 
+@op(tags=GROUP)
+def second_waits(context: OpExecutionContext, value: int) -> int:
+    note(context)
+    while not (BESIDE / "go").exists():
+        time.sleep(0.05)
+    return value
+
+
+@job(executor_def=slurm_executor)
+def group_waits() -> None:
+    third(second_waits(first()), here())
+
+
 @op(tags=PROCESS)
 def between(context: OpExecutionContext, value: int) -> int:
     return value

@@ -23,7 +23,7 @@ from dagster_hpc.steps.arguments import arguments_of, needed_by
 from dagster_hpc.steps.events import StepEvents, is_end
 from dagster_hpc.steps.failure import fail
 from dagster_hpc.steps.places import GROUP_TAG, Place, place_of, srun_words
-from dagster_hpc.steps.progress import tell_change, tell_launched
+from dagster_hpc.steps.progress import launched, tell_change, tell_launched
 from dagster_hpc.steps.step_jobs import Cargo, Carrier, StepJobs, refused
 
 _MOST_LINES = 4
@@ -57,7 +57,8 @@ class Dispatch:
         self._jobs = StepJobs(launcher, local, self._tell)
         self._events = StepEvents()
         self._ready: list[str] = []
-        self._found: Mapping[JobName, JobStatus] | None = None
+        self._launched: dict[str, JobName] = {}
+        self._has_taken_up = False
         self._active: ActiveExecution | None = None
 
     @property
@@ -82,18 +83,11 @@ class Dispatch:
 
     def find_again(self, step: str) -> bool:
         """Take up a step that an earlier run worker has launched; False if it has no job."""
-        if self._found is None:
-            self._found = {each.job: each for each in self._launcher.changes(0)}
+        if not self._has_taken_up:
+            self._take_up()
+            self._has_taken_up = True
         self._events.launch(step)
-        job = self._name(step)
-        if self._jobs.carries(step):
-            return True
-        if status := self._found.get(job):
-            group = self._tags(step).get(GROUP_TAG)
-            members = [step, *(self._pending(group) if group else ())]
-            self._jobs.enter(Place.JOB, members, status)
-            return True
-        return False
+        return self._jobs.carries(step)
 
     def depart(self) -> bool:
         """Send off what is ready; whether a step was executed here meanwhile."""
@@ -108,7 +102,9 @@ class Dispatch:
 
     def replay(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
         """Return what an earlier run worker has seen, as the state machine takes it."""
-        return self._events.replay(events)
+        found = list(events)
+        self._launched = launched(found)
+        return self._events.replay(found)
 
     def note(self, statuses: Iterable[JobStatus]) -> None:
         """Take in how jobs stand."""
@@ -144,6 +140,19 @@ class Dispatch:
     def cancel(self) -> None:
         """End all jobs. Raises JobError."""
         self._jobs.cancel()
+
+    def _take_up(self) -> None:
+        """Enter the jobs of an earlier run worker, each with the steps that it has left."""
+        steps_of: dict[JobName, list[str]] = {}
+        for step, job in self._launched.items():
+            steps_of.setdefault(job, []).append(step)
+        if not steps_of:
+            return
+        # An agent that is away has no changes, and is waited for here: what is not found is begun.
+        self._launcher.status(next(iter(steps_of)))
+        for status in self._launcher.changes(0):
+            if steps := steps_of.get(status.job):
+                self._jobs.enter(Place.JOB, steps, status)
 
     def _loads(self) -> list[Sequence[str]]:
         """Return the steps of each job that could go now; those of a group may have to wait."""
@@ -194,7 +203,7 @@ class Dispatch:
         except JobError as error:
             self._jobs.enter(place, list(steps), refused(lead, str(error)))
             return None
-        tell_launched(self._context(steps[0]), place, list(steps))
+        tell_launched(self._context(steps[0]), place, list(steps), lead.attempt)
         request = JobRequest(
             job=lead,
             steps=[(step, _ours(self._tags(step))) for step in steps],
@@ -215,7 +224,7 @@ class Dispatch:
                 self._ready += steps[number:]
                 break
             step = self.active.get_step_by_key(key)
-            tell_launched(self._context(key), Place.IN_PROCESS, [key])
+            tell_launched(self._context(key), Place.IN_PROCESS, [key], self._name(key).attempt)
             message = in_process.execute(
                 step,
                 plan_context=self._run,

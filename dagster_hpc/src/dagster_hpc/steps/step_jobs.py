@@ -34,11 +34,15 @@ class Carrier:
     place: Place
     steps: list[str]
     status: JobStatus
-    lead: str
     is_here: bool
     changed: float = field(default_factory=time.monotonic)
     looks: int = 0
     lines: int = 0
+
+    @property
+    def lead(self) -> str:
+        """The step that it is named after, and executes first."""
+        return self.status.job.name
 
     @property
     def is_group(self) -> bool:
@@ -122,7 +126,7 @@ class StepJobs:
     def enter(self, place: Place, steps: list[str], status: JobStatus) -> None:
         """Enter a job into the books."""
         is_here = place is not Place.JOB or self._launcher is self._local
-        self._carriers[status.job] = Carrier(place, list(steps), status, steps[0], is_here)
+        self._carriers[status.job] = Carrier(place, list(steps), status, is_here)
 
     def note(self, statuses: Iterable[JobStatus]) -> None:
         """Take in how jobs stand; of others than those of steps, nothing."""
