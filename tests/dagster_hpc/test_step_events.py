@@ -34,6 +34,10 @@ def events() -> list[DagsterEvent]:
     return list(whole.execute_in_process().all_events)
 
 
+def kinds_of(events: list[DagsterEvent]) -> list[str]:
+    return [each.event_type_value for each in events]
+
+
 def kinds(events: list[DagsterEvent], step: str) -> list[str]:
     """Return the kinds of a step's events that move a run on."""
     moving = ("STEP_START", "STEP_OUTPUT", "STEP_SUCCESS", "STEP_SKIPPED")
@@ -69,6 +73,17 @@ def test_a_repeated_job_counts_once(events: list[DagsterEvent]) -> None:
     keys = [each.step_output_data.step_output_handle.mapping_key for each in outputs]
     assert keys == ["0", "1", "2"]
     assert kinds(passed, "parts").count("STEP_SUCCESS") == 1
+
+
+def test_what_has_no_end_waits_for_its_step(events: list[DagsterEvent]) -> None:
+    """The next run worker takes it in when it has found the step's job, or begins it anew."""
+    order = StepEvents()
+    of_it = [each for each in events if each.step_key == "parts"]
+    half = of_it[: kinds_of(of_it).index("STEP_SUCCESS")]
+    assert kinds(order.replay(half), "parts") == []
+    order.launch("parts")
+    assert kinds(order.due(), "parts") == ["STEP_START", *["STEP_OUTPUT"] * 3]
+    assert kinds(order.sort(of_it, lambda _: False), "parts") == ["STEP_START", "STEP_SUCCESS"]
 
 
 def test_a_new_run_worker_reads_the_same(events: list[DagsterEvent]) -> None:

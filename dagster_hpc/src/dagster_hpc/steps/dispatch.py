@@ -20,10 +20,10 @@ from dagster_hpc.launchers.local import LocalLauncher
 from dagster_hpc.options import TAG_PREFIX
 from dagster_hpc.steps import groups, in_process
 from dagster_hpc.steps.arguments import arguments_of, needed_by
-from dagster_hpc.steps.events import StepEvents, is_end
+from dagster_hpc.steps.events import StepEvents, is_end, launched
 from dagster_hpc.steps.failure import fail
 from dagster_hpc.steps.places import GROUP_TAG, Place, place_of, srun_words
-from dagster_hpc.steps.progress import launched, tell_change, tell_launched
+from dagster_hpc.steps.progress import tell_change, tell_launched
 from dagster_hpc.steps.step_jobs import Cargo, Carrier, StepJobs, refused
 
 _MOST_LINES = 4

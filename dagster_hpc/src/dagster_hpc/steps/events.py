@@ -7,8 +7,13 @@ its events wait. A job that has been repeated tells twice: the second time is pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
+from dagster import DagsterEventType
 from dagster._core.events import DagsterEvent
+from dagster._core.execution.plan.objects import StepRetryData
+
+from dagster_hpc.jobs import JobName
 
 
 class StepEvents:
@@ -67,24 +72,32 @@ class StepEvents:
         self._begun.discard(step)
         self._over.discard(step)
 
-    def replay(self, events: Iterable[DagsterEvent]) -> list[DagsterEvent]:
-        """Return the events of an earlier run worker: of what was told twice, the first.
+    def replay(self, events: Sequence[DagsterEvent]) -> list[DagsterEvent]:
+        """Return what an earlier run worker has seen of attempts that have ended, each event once.
 
-        Without skipped steps: the state machine finds them by itself, and minds to be told.
+        What was told of the others waits until their step is launched or found again. Without
+        skipped steps: the state machine finds them by itself, and minds to be told.
         """
         found = []
-        ended: set[str | None] = set()
-        for event in events:
+        going = launched(events)
+        ends = {event.step_key: at for at, event in enumerate(events) if is_end(event)}
+        over: set[str | None] = set()
+        for at, event in enumerate(events):
             step = event.step_key
-            if event.is_step_skipped or (_moves(event) and step in ended):
+            if event.is_step_skipped or (_moves(event) and step in over):
+                continue
+            if step is not None and _moves(event) and at > ends.get(step, -1):
+                if not event.is_resource_init_failure:
+                    self._waiting.setdefault(step, []).append(event)
                 continue
             if step is not None and self._is_repeated(step, event):
                 continue
-            found.append(event)
+            is_past = event.is_step_up_for_retry and (step in going or at < ends[step])
+            found.append(_without_delay(event) if is_past else event)
             if step is not None and is_end(event):
                 self._forget_outputs(step)
                 if not event.is_step_up_for_retry:
-                    ended.add(step)
+                    over.add(step)
         return found
 
     def _taken(self, events: Sequence[DagsterEvent]) -> list[DagsterEvent]:
@@ -122,6 +135,22 @@ class StepEvents:
             self._over.add(step)
 
 
+def launched(events: Iterable[DagsterEvent]) -> dict[str, JobName]:
+    """Return the steps that have been launched and have not ended since, each with its job."""
+    found: dict[str, JobName] = {}
+    for event in events:
+        if event.step_key is None:
+            continue
+        if event.event_type is DagsterEventType.STEP_WORKER_STARTING:
+            metadata = event.engine_event_data.metadata
+            if "steps" in metadata:
+                job = JobName(event.step_key, int(str(metadata["attempt"].value)))
+                found |= dict.fromkeys(cast("list[str]", metadata["steps"].value), job)
+        elif is_end(event):
+            found.pop(event.step_key, None)
+    return found
+
+
 def is_end(event: DagsterEvent) -> bool:
     """Whether the event ends an attempt of a step."""
     return event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
@@ -135,3 +164,9 @@ def _moves(event: DagsterEvent) -> bool:
         or event.is_step_start
         or event.is_resource_init_failure
     )
+
+
+def _without_delay(retry: DagsterEvent) -> DagsterEvent:
+    """Return a retry that is over: another delay would be counted from now on."""
+    data = StepRetryData(error=retry.step_retry_data.error)  # type: ignore[no-untyped-call]
+    return retry._replace(event_specific_data=data)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 from dagster import (
@@ -41,6 +42,7 @@ from dagster_hpc.launchers.launcher import launcher_of_run
 from dagster_hpc.launchers.local import LocalLauncher
 from dagster_hpc.steps import groups
 from dagster_hpc.steps.dispatch import Dispatch
+from dagster_hpc.steps.execution import Execution
 from dagster_hpc.steps.news import News
 from dagster_hpc.steps.places import AUTO, Place, place_of
 from dagster_hpc.unwanted import are_unwanted
@@ -125,7 +127,7 @@ class SlurmExecutor(StepDelegatingExecutor):
         _check(execution_plan, self._default)
         self._must_replay = plan_context.resume_from_failure
         with self._dispatching(plan_context):
-            yield from super().execute(plan_context, execution_plan)
+            yield from _loop(self, plan_context, execution_plan)
 
     @contextmanager
     def _dispatching(self, run: PlanOrchestrationContext) -> Iterator[None]:
@@ -243,6 +245,13 @@ class SlurmExecutor(StepDelegatingExecutor):
             ),
             dagster_run=plan_context.dagster_run,
         )
+
+
+# Dagster's loop makes its state machine itself, and has no other way to be given one.
+_loop: Callable[..., Iterator[DagsterEvent]] = FunctionType(
+    StepDelegatingExecutor.execute.__code__,
+    {**StepDelegatingExecutor.execute.__globals__, "ActiveExecution": Execution},
+)
 
 
 @executor(

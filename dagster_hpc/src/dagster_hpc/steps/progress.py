@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
-
-from dagster import DagsterEventType, MetadataValue
+from dagster import MetadataValue
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.context.system import IStepContext
 
-from dagster_hpc.jobs import JobName, JobStatus, Phase
-from dagster_hpc.steps.events import is_end
+from dagster_hpc.jobs import JobStatus, Phase
 from dagster_hpc.steps.places import Place
 
 _WAITS_IN_THE_CHART = "step_process_start"
@@ -35,22 +31,6 @@ def tell_launched(context: IStepContext, place: Place, steps: list[str], attempt
         f"Step {context.step.key} will run {_WORDS[place]}{together}.",
         metadata={"steps": steps, "attempt": attempt},
     )
-
-
-def launched(events: Iterable[DagsterEvent]) -> dict[str, JobName]:
-    """Return the steps that have been launched and have not ended since, each with its job."""
-    found: dict[str, JobName] = {}
-    for event in events:
-        if event.step_key is None:
-            continue
-        if event.event_type is DagsterEventType.STEP_WORKER_STARTING:
-            metadata = event.engine_event_data.metadata
-            if "steps" in metadata:
-                job = JobName(event.step_key, int(str(metadata["attempt"].value)))
-                found |= dict.fromkeys(cast("list[str]", metadata["steps"].value), job)
-        elif is_end(event):
-            found.pop(event.step_key, None)
-    return found
 
 
 def tell_change(
