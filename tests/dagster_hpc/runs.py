@@ -28,7 +28,7 @@ class Bench:
     environment: Mapping[str, str]
 
     def start(
-        self, job: str, run_id: str = RUN, *, resume: bool = False, **config: int
+        self, job: str, run_id: str = RUN, *, resume: bool = False, **config: int | str
     ) -> subprocess.Popen[str]:
         """Start a run worker, the process that executes a run."""
         words = ["resume" if resume else "run", job, run_id, repr(config)]
@@ -41,7 +41,7 @@ class Bench:
             text=True,
         )
 
-    def run(self, job: str, run_id: str = RUN, **config: int) -> Run:
+    def run(self, job: str, run_id: str = RUN, **config: int | str) -> Run:
         """Execute a run, and return what has come of it."""
         worker = self.start(job, run_id, resume=False, **config)
         output, _ = worker.communicate(timeout=110)

@@ -87,6 +87,13 @@ def test_steps_of_a_group_share_a_process(here: Bench) -> None:
     assert run.steps("STEP_WORKER_STARTING") == ["here", "first", "after"]
 
 
+def test_a_group_in_the_run_worker_is_executed_whole(here: Bench) -> None:
+    """Steps of it that are ready together, and those that need them."""
+    run = here.run("group_of_two", default="in_process")
+    assert run.status == "SUCCESS", run.messages()
+    assert set(run.steps("STEP_SUCCESS")) == {"one_first", "other_first", "second"}
+
+
 def test_a_group_that_dies_fails_the_step_it_was_at(here: Bench) -> None:
     """And no other one."""
     run = here.run("group_dies")

@@ -129,6 +129,12 @@ def group() -> None:
     after(third(second(first()), here()))
 
 
+@job(executor_def=slurm_executor)
+def group_of_two() -> None:
+    second(first.alias("one_first")())
+    first.alias("other_first")()
+
+
 @op(tags=GROUP)
 def second_waits(context: OpExecutionContext, value: int) -> int:
     note(context)

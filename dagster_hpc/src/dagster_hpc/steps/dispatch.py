@@ -95,8 +95,15 @@ class Dispatch:
         if not loads:
             return False
         known = self.active.get_known_state()
-        here = [load[0] for load in loads if self._place(load) is Place.IN_PROCESS]
         others = [load for load in loads if self._place(load) is not Place.IN_PROCESS]
+        # Of a group those that are ready: the others are executed when it is their turn.
+        here = [
+            step
+            for load in loads
+            if self._place(load) is Place.IN_PROCESS
+            for step in load
+            if step in self._events.in_flight
+        ]
         self._jobs.start([each for load in others if (each := self._cargo(load, known))])
         return self._execute(here, known)
 
