@@ -87,6 +87,21 @@ def test_steps_of_a_group_share_a_process(here: Bench) -> None:
     assert run.steps("STEP_WORKER_STARTING") == ["here", "first", "after"]
 
 
+def test_a_group_that_fills_the_limit_departs_in_parts(here: Bench) -> None:
+    """It would wait for a step that cannot start before it."""
+    run = here.run("group", max_concurrent=1)
+    assert run.status == "SUCCESS", run.messages()
+    assert here.words("first") == here.words("second") != here.words("third")
+    assert run.steps("STEP_WORKER_STARTING") == ["first", "here", "third", "after"]
+
+
+def test_groups_do_not_wait_for_each_other(here: Bench) -> None:
+    """Each needs a step of the other: one of them departs in parts."""
+    run = here.run("groups_across")
+    assert run.status == "SUCCESS", run.messages()
+    assert len(run.steps("STEP_WORKER_STARTING")) == 3
+
+
 def test_a_group_in_the_run_worker_is_executed_whole(here: Bench) -> None:
     """Steps of it that are ready together, and those that need them."""
     run = here.run("group_of_two", default="in_process")

@@ -74,6 +74,12 @@ def test_a_group_departs_when_it_needs_nothing_from_outside() -> None:
     assert groups.cargo(["a"], pending, {"outside"}) == ["a", "b", "d"]
 
 
+def test_a_group_can_depart_in_parts() -> None:
+    """Without what waits for others, and what needs that."""
+    pending = {"b": {"a"}, "d": {"b", "outside"}, "e": {"d"}, "c": {"b"}}
+    assert groups.part(["a"], pending, set()) == ["a", "b", "c"]
+
+
 def test_a_mapped_step_is_told_of_itself_alone() -> None:
     """A collecting one of all: of a thousand siblings, a thousand jobs would be told otherwise."""
     keys = [str(number) for number in range(1000)]

@@ -135,6 +135,16 @@ def group_of_two() -> None:
     first.alias("other_first")()
 
 
+@job(executor_def=slurm_executor)
+def groups_across() -> None:
+    """Two groups, each of which needs a step of the other one."""
+    other = {"dagster-hpc/group": "other"}
+    one = first.alias("one_first")()
+    two = first.alias("other_first").tag(other)()
+    second.alias("one_second")(two)
+    second.alias("other_second").tag(other)(one)
+
+
 @op(tags=GROUP)
 def second_waits(context: OpExecutionContext, value: int) -> int:
     note(context)

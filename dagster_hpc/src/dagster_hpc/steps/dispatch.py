@@ -179,7 +179,20 @@ class Dispatch:
                 self._ready += steps
             else:
                 loads.append(load)
+        if of_groups and not loads and self._is_stuck():
+            group, steps = next(iter(of_groups.items()))
+            self._ready = [step for step in self._ready if step not in steps]
+            loads.append(groups.part(steps, self._pending(group), self._resolved()))
         return loads
+
+    def _is_stuck(self) -> bool:
+        """Whether groups wait for what cannot start: they fill a limit, or wait for each other."""
+        active = self.active
+        if not self._events.in_flight <= set(self._ready) or active._waiting_to_retry:
+            return False
+        most = active._max_concurrent
+        is_full = most is not None and len(active._in_flight) >= most
+        return is_full or bool(active._tag_concurrency_limits) or not active._executable
 
     def _within_bounds(self, loads: list[Sequence[str]]) -> list[Sequence[str]]:
         if self._max_jobs is None:

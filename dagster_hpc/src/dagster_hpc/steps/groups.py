@@ -49,6 +49,17 @@ def cargo(ready: Sequence[str], pending: Dependencies, resolved: Set[str]) -> Se
     return None
 
 
+def part(ready: Sequence[str], pending: Dependencies, resolved: Set[str]) -> Sequence[str]:
+    """Return the steps that a job of a group can execute without what is missing from outside."""
+    steps, inside = dict.fromkeys(ready), set(ready) | resolved
+    border = set(ready)
+    while border:
+        border = {step for step, needed in pending.items() if needed <= inside} - inside
+        inside |= border
+        steps |= {step: None for step in pending if step in border}
+    return list(steps)
+
+
 def _needs_itself(members: Set[str], needs: Dependencies) -> str | None:
     """Return a step outside that needs a member, and that a member needs; None without one."""
     above = _reachable(members, needs)
