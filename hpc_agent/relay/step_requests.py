@@ -20,9 +20,9 @@ from hpc_agent.inbound.json_text import loads_object
 
 LONGEST_WAIT_SECONDS = 30.0
 _MOST_JOBS = 1000
-_MOST_STEPS = 1000
+MOST_STEPS = 1000
 # A word of a command and a variable are one string to the kernel (MAX_ARG_STRLEN, execve(2)).
-_LONGEST_WORD = 128 * 1024 - 200
+LONGEST_WORD = 128 * 1024 - 200
 _LONGEST_FAULT = 500
 
 
@@ -30,8 +30,8 @@ def _is_text(text: str) -> str:
     """No NUL, which ends a string of the kernel's, and nothing that UTF-8 cannot spell."""
     if "\0" in text:
         raise ValueError("holds a NUL character")
-    if len(text.encode("utf-8", "surrogatepass")) > _LONGEST_WORD:
-        raise ValueError(f"is longer than {_LONGEST_WORD} bytes, and the kernel takes no more")
+    if len(text.encode("utf-8", "surrogatepass")) > LONGEST_WORD:
+        raise ValueError(f"is longer than {LONGEST_WORD} bytes, and the kernel takes no more")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -85,7 +85,7 @@ class AskedJob(JobName):
     execute_step`` (dagster/_cli/api.py). ``working_directory`` None is the code location's.
     """
 
-    steps: Annotated[list[AskedStep], Field(min_length=1, max_length=_MOST_STEPS)]
+    steps: Annotated[list[AskedStep], Field(min_length=1, max_length=MOST_STEPS)]
     arguments: Annotated[_Word, StringConstraints(pattern=r"^[A-Za-z0-9+/=]+$")] | None = None
     command: Annotated[list[_Word], Field(max_length=10_000)] = []
     environment: Annotated[dict[_Variable, _Word], Field(max_length=1000)] = {}

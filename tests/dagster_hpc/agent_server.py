@@ -58,7 +58,9 @@ class FakeAgent:
             self._changed.notify_all()
 
     def submit(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer POST /_hpc/steps."""
+        """Answer POST /_hpc/steps. Raises ValueError when one of the jobs has no form."""
+        if any(len(job["steps"]) > 1000 for job in body["jobs"]):
+            raise ValueError("jobs.1.steps: List should have at most 1000 items")
         return {"jobs": [_shown(self._submit(job)) for job in body["jobs"]]}
 
     def changes(self, after: int, events: int, wait: float) -> dict[str, Any]:
@@ -142,7 +144,10 @@ def served(agent: FakeAgent) -> Iterator[str]:
                 agent.away -= 1
                 self._send(503, {"error": "away"})
             else:
-                self._send(200, answer())
+                try:
+                    self._send(200, answer())
+                except ValueError as error:
+                    self._send(400, {"errors": [{"message": str(error)}]})
 
         def _send(self, status: int, content: Any) -> None:
             data = json.dumps(content).encode()

@@ -12,6 +12,9 @@ import psutil
 import pytest
 from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
 from dagster_hpc.launchers.agent import AgentLauncher
+from dagster_hpc.launchers.local import LocalLauncher
+from dagster_hpc.steps.places import Place
+from dagster_hpc.steps.step_jobs import Cargo, StepJobs
 
 from tests.dagster_hpc.agent_server import TOKEN, FakeAgent, served
 from tests.dagster_hpc.runs import RUN, Bench, bench, poll
@@ -123,6 +126,40 @@ def test_many_jobs_are_few_calls(agent: FakeAgent, url: str) -> None:
     long = replace(command("long", "x", partition="closed"), arguments="x" * 100_000)
     launcher.submit([replace(long, job=JobName(f"l{number}")) for number in range(100)])
     assert agent.calls["POST /_hpc/steps"] == 4
+
+
+def test_a_job_that_is_not_understood_is_refused_alone(agent: FakeAgent, url: str) -> None:
+    """The others of the call are taken, each once."""
+    launcher = AgentLauncher(url, TOKEN)
+    large = replace(command("large", "true"), steps=[(f"m{n}", {}) for n in range(1001)])
+    asked = [command("a", "true"), large, command("b", "true"), command("c", "true")]
+    statuses = launcher.submit(asked)
+    assert [each.job.name for each in statuses] == ["a", "large", "b", "c"]
+    refused = [each for each in statuses if each.state == "REFUSED"]
+    assert [each.job.name for each in refused] == ["large"]
+    assert "at most 1000 items" in refused[0].message
+    assert agent.submitted == {"a": 1, "b": 1, "c": 1}
+
+
+def test_jobs_wait_for_an_agent_that_does_not_answer(agent: FakeAgent, url: str) -> None:
+    """They are asked for again, and no step is failed by it."""
+    told: list[str] = []
+    local = LocalLauncher(RUN)
+    jobs = StepJobs(
+        AgentLauncher(url, TOKEN, patience=0),
+        local,
+        lambda carrier, _: told.append(carrier.status.phase.value),
+    )
+    agent.away = 2
+    jobs.start([Cargo(command("a", "true"), Place.JOB, ["a"])])
+    jobs.ask()
+    assert not told
+    assert not jobs.has_unexplained
+    jobs.ask()
+    jobs.ask()
+    assert agent.submitted == {"a": 1}
+    assert jobs.carries("a")
+    local.close()
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
-from dagster_hpc.steps import groups
+from dagster_hpc.steps import arguments, groups
 from dagster_hpc.steps.arguments import needed_by
 from dagster_hpc.steps.places import Place, place_of, srun_words
 
+from hpc_agent.relay import step_requests
 from tests.dagster_hpc.user_code import GROUP, JOB, fan
 
 DIAMOND = {"a": set[str](), "b": {"a"}, "c": {"a"}, "d": {"b", "c"}}
@@ -70,8 +71,19 @@ def test_a_group_is_refused_when_a_step_between_is_not_in_it() -> None:
 def test_a_group_departs_when_it_needs_nothing_from_outside() -> None:
     """Until then its ready steps wait."""
     pending = {"b": {"a"}, "d": {"b", "outside"}}
-    assert groups.cargo(["a"], pending, set()) is None
-    assert groups.cargo(["a"], pending, {"outside"}) == ["a", "b", "d"]
+    assert groups.loads(["a"], pending, set()) == []
+    assert groups.loads(["a"], pending, {"outside"}) == [["a", "b", "d"]]
+
+
+def test_a_group_that_is_too_large_is_several_jobs() -> None:
+    """The agent takes so many steps in one, and so long a word with what they are told."""
+    assert groups.MOST_STEPS == step_requests.MOST_STEPS
+    assert arguments.LONGEST == step_requests.LONGEST_WORD
+    ready = [f"m{number}" for number in range(1500)]
+    pending = {f"n{number}": {f"m{number}"} for number in range(1500)}
+    assert groups.loads(ready, pending, set()) == [ready[:1000], ready[1000:]]
+    (load,) = groups.loads(ready[:800], dict(list(pending.items())[:800]), set())
+    assert load == [*ready[:800], *list(pending)[:200]]
 
 
 def test_a_group_can_depart_in_parts() -> None:

@@ -14,6 +14,10 @@ class JobError(Exception):
     """A job could not be asked for, or nobody can be asked; the message says what to do."""
 
 
+class NotAnsweredError(JobError):
+    """Nobody answers for the time being: the same can be asked again later."""
+
+
 class Phase(enum.Enum):
     """Where a job is on its way. WAITING: not submitted yet, ``reason`` says why."""
 
@@ -103,7 +107,7 @@ class Launcher(Protocol):
     def submit(self, requests: Sequence[JobRequest]) -> Sequence[JobStatus]:
         """Ask for jobs. One that is known already is left alone; one that is refused has ENDED.
 
-        Raises JobError when nobody can be asked.
+        Raises JobError when nobody can be asked, NotAnsweredError where that may pass.
         """
 
     def changes(self, seconds: float) -> Sequence[JobStatus]:

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
+from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, NotAnsweredError, Phase
 
 _PATH = "/_hpc/steps"
 _TOKEN_HEADER = "Dagster-Cloud-Api-Token"  # noqa: S105  (the name of a header)
@@ -54,10 +54,10 @@ class AgentLauncher:
 
     def submit(self, requests: Sequence[JobRequest]) -> Sequence[JobStatus]:
         """Ask for jobs, in as few calls as the agent takes. Raises JobError."""
+        self._open |= {each.job: each for each in requests}
         found: list[JobStatus] = []
         for batch in _batches([_request(each) for each in requests]):
-            found += _statuses(self._call("POST", _PATH, {"jobs": batch}))
-        self._open |= {each.job: each for each in requests}
+            found += self._ask(batch)
         self._forget(found)
         return found
 
@@ -104,8 +104,21 @@ class AgentLauncher:
         if self._cursor < before:
             # The agent's database is an older one, which may not know what was asked for since.
             # What it knows it leaves alone; what is in the queue all the same keeps its claim.
-            found += self.submit(list(self._open.values()))
+            try:
+                found += self.submit(list(self._open.values()))
+            except NotAnsweredError:
+                self._cursor = before  # so that the next answer is another reason to ask
         return found
+
+    def _ask(self, jobs: Sequence[Mapping[str, Any]]) -> list[JobStatus]:
+        """Ask for the jobs of one call; what the agent does not understand it refuses alone."""
+        try:
+            return _statuses(self._call("POST", _PATH, {"jobs": jobs}))
+        except _NotUnderstoodError as error:
+            if len(jobs) == 1:
+                return [_refused(jobs[0], str(error))]
+            half = len(jobs) // 2
+            return self._ask(jobs[:half]) + self._ask(jobs[half:])
 
     def _forget(self, found: Sequence[JobStatus]) -> None:
         for each in found:
@@ -119,7 +132,7 @@ class AgentLauncher:
                 return self._once(method, path, body, _CALL_SECONDS)
             except _AwayError as away:
                 if time.monotonic() + away.pause > until:
-                    raise JobError(
+                    raise NotAnsweredError(
                         f"the agent has not answered for {self._patience:.0f} s: {away}"
                     ) from away
                 self._closed.wait(away.pause)
@@ -150,6 +163,10 @@ class _AwayError(Exception):
         self.pause = min(max(pause, 0.1), _LONGEST_PAUSE)
 
 
+class _NotUnderstoodError(JobError):
+    """The agent takes no such request: it has a field of another form, or is too large."""
+
+
 def _error_of(error: urllib.error.HTTPError) -> Exception:
     text = error.read(64 * 1024).decode(errors="replace")
     if error.code in {429, 502, 503, 504}:
@@ -159,7 +176,8 @@ def _error_of(error: urllib.error.HTTPError) -> Exception:
         content = json.loads(text)
     except ValueError:
         content = {}
-    return JobError(_words_of(content) or f"the agent answers {error.code}: {text[:500]}")
+    kind = _NotUnderstoodError if error.code in {400, 413} else JobError
+    return kind(_words_of(content) or f"the agent answers {error.code}: {text[:500]}")
 
 
 def _words_of(refusal: object) -> str:
@@ -193,6 +211,11 @@ def _request(request: JobRequest) -> dict[str, Any]:
         "environment": dict(request.environment),
         "working_directory": request.working_directory,
     }
+
+
+def _refused(job: Mapping[str, Any], message: str) -> JobStatus:
+    name = JobName(job["name"], job["attempt"])
+    return JobStatus(name, Phase.ENDED, state="REFUSED", message=message)
 
 
 def _batches(jobs: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

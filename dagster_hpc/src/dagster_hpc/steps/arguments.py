@@ -13,8 +13,8 @@ from dagster._grpc.types import ExecuteStepArgs
 
 from dagster_hpc.jobs import JobError
 
-_LONGEST = 128 * 1024 - 64
-"""MAX_ARG_STRLEN of Linux, for "NAME=VALUE" in an environment (execve(2))."""
+LONGEST = 128 * 1024 - 200
+"""What the agent takes, for Linux bounds "NAME=VALUE" (MAX_ARG_STRLEN, execve(2))."""
 
 DynamicMappings = Mapping[str, Mapping[str, "Sequence[str] | None"]]
 
@@ -42,7 +42,7 @@ def arguments_of(
     )
     (variable,) = arguments.get_command_env()
     value = variable["value"]
-    if len(value) > _LONGEST:
+    if len(value) > LONGEST:
         raise JobError(
             f"step {steps[0].key} would be told {len(value) // 1024} KiB of the run's state, and "
             "an environment variable takes 128: it needs the outputs of too many steps. Collect "

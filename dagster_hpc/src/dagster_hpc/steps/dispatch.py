@@ -91,6 +91,7 @@ class Dispatch:
 
     def depart(self) -> bool:
         """Send off what is ready; whether a step was executed here meanwhile."""
+        self._jobs.ask()
         loads = self._within_bounds(self._loads())
         if not loads:
             return False
@@ -174,15 +175,15 @@ class Dispatch:
             else:
                 loads.append([step])
         for group, steps in of_groups.items():
-            load = groups.cargo(steps, self._pending(group), self._resolved())
-            if load is None:
+            found = groups.loads(steps, self._pending(group), self._resolved())
+            loads += found
+            if not found:
                 self._ready += steps
-            else:
-                loads.append(load)
         if of_groups and not loads and self._is_stuck():
             group, steps = next(iter(of_groups.items()))
-            self._ready = [step for step in self._ready if step not in steps]
-            loads.append(groups.part(steps, self._pending(group), self._resolved()))
+            load = groups.part(steps, self._pending(group), self._resolved())
+            self._ready = [step for step in self._ready if step not in load]
+            loads.append(load)
         return loads
 
     def _is_stuck(self) -> bool:

@@ -7,6 +7,9 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dagster_hpc.jobs import Tags
 from dagster_hpc.steps.places import GROUP_TAG, STEP_TAG
 
+MOST_STEPS = 1000
+"""Of one job: the agent takes no more."""
+
 Dependencies = Mapping[str, Set[str]]
 """Keys of steps, each with the keys of those it needs."""
 
@@ -37,16 +40,23 @@ def errors(tags: Mapping[str, Tags], needs: Dependencies, pooled: Collection[str
     return found
 
 
-def cargo(ready: Sequence[str], pending: Dependencies, resolved: Set[str]) -> Sequence[str] | None:
-    """Return the steps of a job of a group; None as long as one of them needs a step outside.
+def loads(
+    ready: Sequence[str], pending: Dependencies, resolved: Set[str]
+) -> Sequence[Sequence[str]]:
+    """Return the steps of the jobs of a group; none as long as one of them needs a step outside.
 
-    ``ready`` can start at once, ``pending`` are the other members that have not.
+    ``ready`` can start at once, ``pending`` are the other members that have not. It is one job,
+    unless there are too many steps for it: then some of the pending ones are left for later.
     """
     steps = [*ready, *(step for step in pending if step not in ready)]
     inside = set(steps) | resolved
-    if all(needed <= inside for step, needed in pending.items() if step not in ready):
-        return steps
-    return None
+    if not all(needed <= inside for step, needed in pending.items() if step not in ready):
+        return []
+    if len(steps) <= MOST_STEPS:
+        return [steps]
+    if len(ready) < MOST_STEPS:
+        return [part(ready, pending, resolved)]
+    return [ready[first : first + MOST_STEPS] for first in range(0, len(ready), MOST_STEPS)]
 
 
 def part(ready: Sequence[str], pending: Dependencies, resolved: Set[str]) -> Sequence[str]:
@@ -57,7 +67,7 @@ def part(ready: Sequence[str], pending: Dependencies, resolved: Set[str]) -> Seq
         border = {step for step, needed in pending.items() if needed <= inside} - inside
         inside |= border
         steps |= {step: None for step in pending if step in border}
-    return list(steps)
+    return list(steps)[:MOST_STEPS]
 
 
 def _needs_itself(members: Set[str], needs: Dependencies) -> str | None:

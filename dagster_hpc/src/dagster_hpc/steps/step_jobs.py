@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Launcher, Phase
+from dagster_hpc.jobs import (
+    JobError,
+    JobName,
+    JobRequest,
+    JobStatus,
+    Launcher,
+    NotAnsweredError,
+    Phase,
+)
 from dagster_hpc.launchers.local import LocalLauncher
 from dagster_hpc.steps.places import Place
 
@@ -78,6 +87,8 @@ class Lost:
     is_lead: bool
 
 
+_log = logging.getLogger(__name__)
+
 Told = Callable[[Carrier, JobStatus], None]
 
 
@@ -92,6 +103,7 @@ class StepJobs:
         self._local = local
         self._tell = tell
         self._carriers: dict[JobName, Carrier] = {}
+        self._unanswered: list[JobRequest] = []
 
     @property
     def going(self) -> int:
@@ -113,15 +125,26 @@ class StepJobs:
         """Ask for jobs, all those of one launcher in one call."""
         for each in cargoes:
             self.enter(each.place, each.steps, JobStatus(each.request.job, Phase.WAITING))
-        jobs = [each.request for each in cargoes if each.place is Place.JOB]
-        if jobs:
-            try:
-                self.note(self._launcher.submit(jobs))
-            except JobError as error:
-                self.note(refused(request.job, str(error)) for request in jobs)
+        self._unanswered += [each.request for each in cargoes if each.place is Place.JOB]
+        self.ask()
         beside = [(each.request, each.prefix) for each in cargoes if each.place is not Place.JOB]
         if beside:
             self.note(self._local.start(beside))
+
+    def ask(self) -> None:
+        """Ask for the jobs of which nothing has been heard: those wait while nobody answers."""
+        jobs = self._unanswered
+        if not jobs:
+            return
+        try:
+            statuses = self._launcher.submit(jobs)
+        except NotAnsweredError as error:
+            _log.warning("jobs of %d steps are asked for again: %s", len(jobs), error)
+            return
+        except JobError as error:
+            statuses = [refused(request.job, str(error)) for request in jobs]
+        self._unanswered = []
+        self.note(statuses)
 
     def enter(self, place: Place, steps: list[str], status: JobStatus) -> None:
         """Enter a job into the books."""
