@@ -21,6 +21,7 @@ TOKEN = "token-of-the-run"
 class FakeAgent:
     """What an agent knows of the jobs of a run. ``away`` is how many calls it answers with 503.
 
+    ``spools``: events of the run wait with it for the control plane, and it has no news meanwhile.
     Jobs of whose steps one asks for the partition ``closed`` are refused, and all that are new in
     the words of ``refusal``.
     """
@@ -29,6 +30,7 @@ class FakeAgent:
         self.local = LocalLauncher(run_id, at_once=4, grace=2)
         self.away = 0
         self.refusal = ""
+        self.spools = False
         self.events = 0
         self.calls: Counter[str] = Counter()
         self.submitted: Counter[str] = Counter()
@@ -66,6 +68,10 @@ class FakeAgent:
     def changes(self, after: int, events: int, wait: float) -> dict[str, Any]:
         """Answer GET /_hpc/steps."""
         with self._changed:
+            if after and self.spools:
+                self._changed.wait_for(lambda: not self.spools, timeout=wait)
+            if after and self.spools:
+                return {"cursor": after, "events": events, "jobs": []}
             # An agent whose database is older says so by a number that is lower.
             self._changed.wait_for(
                 lambda: self._cursor != after or self.events != events, timeout=wait

@@ -162,6 +162,21 @@ def test_jobs_wait_for_an_agent_that_does_not_answer(agent: FakeAgent, url: str)
     local.close()
 
 
+def test_an_end_beside_is_not_judged_while_the_agent_spools(agent: FakeAgent, url: str) -> None:
+    """The success of the step may be among the events that wait for the control plane."""
+    local = LocalLauncher(RUN)
+    jobs = StepJobs(AgentLauncher(url, TOKEN), local, lambda *_: None)
+    agent.spools = True
+    jobs.start([Cargo(command("a", "false"), Place.PROCESS, ["a"])])
+    while not jobs.has_unexplained:
+        jobs.note(local.changes(1))
+    assert [lost for _ in range(3) for lost in jobs.looked()] == []
+    agent.spools = False
+    assert list(jobs.looked()) == []  # what was kept is read after this
+    assert [lost.step for lost in jobs.looked()] == ["a"]
+    local.close()
+
+
 @pytest.fixture
 def there(tmp_path: Path, url: str) -> Iterator[Bench]:
     """Runs whose jobs are the agent's."""

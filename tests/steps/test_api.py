@@ -142,9 +142,12 @@ async def test_end_is_told_after_the_events_before_it(asking: Asking) -> None:
     before = await asking.changes()
     asked = {"after": before["cursor"], "events": before["events"]}
     await asking.change("fit", phase=Phase.QUEUED)
+    other = {"after": 1, "events": before["events"] + 1}
     asking.spooled.add(RUN_ID)
     assert await asking.changes(**asked) == before | {"jobs": []}
+    assert (await asking.changes(**other))["events"] == other["events"]
     asking.spooled.clear()
+    assert (await asking.changes(**other))["events"] == before["events"]
     assert [job["name"] for job in (await asking.changes(**asked))["jobs"]] == ["fit"]
 
 

@@ -22,6 +22,8 @@ _PATIENCE = 900.0
 """An agent that starts again on another login node is back before that."""
 _MOST_JOBS = 1000
 _MOST_BYTES = 7 * 1024 * 1024
+_NO_COUNT = (1 << 53) - 1
+"""A number of events that no run has."""
 _LARGEST_ANSWER = 64 * 1024 * 1024
 
 
@@ -82,6 +84,17 @@ class AgentLauncher:
         """Return how a job of the run stands. Raises JobError."""
         answer = self._call("GET", f"{_PATH}?after=0&events=0&wait=0", None)
         return next((each for each in _statuses(answer) if each.job == job), None)
+
+    def has_all_events(self) -> bool:
+        """Return whether nothing that jobs of the run have written is on its way; False: ask again.
+
+        While the agent keeps events for the control plane, it answers what it was asked with.
+        """
+        path = f"{_PATH}?after={max(self._cursor, 1)}&events={_NO_COUNT}&wait=0"
+        try:
+            return self._once("GET", path, None, _CALL_SECONDS).get("events") != _NO_COUNT
+        except _AwayError:
+            return False
 
     def cancel(self, jobs: Sequence[JobName]) -> None:
         """End jobs. Raises JobError."""

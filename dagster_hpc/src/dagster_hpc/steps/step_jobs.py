@@ -16,6 +16,7 @@ from dagster_hpc.jobs import (
     NotAnsweredError,
     Phase,
 )
+from dagster_hpc.launchers.agent import AgentLauncher
 from dagster_hpc.launchers.local import LocalLauncher
 from dagster_hpc.steps.places import Place
 
@@ -37,7 +38,8 @@ class Cargo:
 class Carrier:
     """A job that was asked for. ``steps`` are those of whose end nothing is known yet.
 
-    ``is_here``: it runs on this machine, and no event of it is on its way when it has ended.
+    ``is_here``: it runs on this machine, and what it has written is with the agent when it ends, or
+    where it is read.
     """
 
     place: Place
@@ -170,14 +172,25 @@ class StepJobs:
 
         ``finish`` takes them from the books.
         """
+        are_told = self._are_told()
         for job, carrier in list(self._carriers.items()):
             if carrier.has_ended and not carrier.steps:
                 del self._carriers[job]
             elif carrier.is_judged:
                 for step in list(carrier.steps):
                     yield Lost(step, carrier.status, is_lead=step == carrier.lead)
-            elif carrier.has_ended:
+            elif carrier.has_ended and (are_told or not carrier.is_here):
                 carrier.looks += 1
+
+    def _are_told(self) -> bool:
+        """Whether the events of what has ended here can be read.
+
+        Of jobs elsewhere the agent tells the end after their events; here it has to be asked.
+        """
+        has_any = any(each.is_here and each.has_ended for each in self._carriers.values())
+        if has_any and isinstance(self._launcher, AgentLauncher):
+            return self._launcher.has_all_events()
+        return True
 
     def cancel(self) -> None:
         """End all that have not ended. Raises JobError."""
