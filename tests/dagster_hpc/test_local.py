@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from dagster_hpc.jobs import JobName, JobRequest, JobStatus, Phase
-from dagster_hpc.launchers.local import LocalLauncher
+from dagster_hpc.launchers.local import LocalLauncher, cores, cpus_of_allocation
 
 Found = TypeVar("Found")
 
@@ -96,6 +96,32 @@ def test_no_more_at_once_than_told(launcher: LocalLauncher) -> None:
     launcher.cancel([JobName("a")])
     cancelled = wait_for(launcher, "a", has_ended)
     assert (cancelled.state, cancelled.signal) == ("CANCELLED", signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("told", "cpus"), [("4", 4), ("72(x2),36", 180), ("1(x10)", 10), ("", cores())]
+)
+def test_an_allocation_has_the_cpus_of_all_its_nodes(told: str, cpus: int) -> None:
+    """Without one, this process has its cores."""
+    assert cpus_of_allocation({"SLURM_JOB_CPUS_PER_NODE": told} if told else {}) == cpus
+
+
+def test_steps_of_srun_are_not_bounded_by_this_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run on any node of the allocation, and a process beside them all the same."""
+    monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "1(x2)")
+    launcher = LocalLauncher(str(uuid4()), at_once=1, grace=1)
+    launcher.start(
+        [
+            *((command(name, "sleep", "600"), ("env",)) for name in "abc"),
+            *((command(name, "sleep", "600"), ()) for name in "de"),
+        ]
+    )
+    for name in "abd":
+        wait_for(launcher, name, is_running)
+    waiting = [launcher.status(JobName(name)) for name in "ce"]
+    assert [each and each.phase for each in waiting] == [Phase.WAITING] * 2
+    launcher.cancel([JobName(name) for name in "abcde"])
+    launcher.close()
 
 
 def test_what_minds_no_signal_is_killed(launcher: LocalLauncher) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dagster_hpc.jobs import JobName, JobRequest, JobStatus, Phase
@@ -26,24 +27,33 @@ ARGUMENTS = "DAGSTER_COMPRESSED_EXECUTE_STEP_ARGS"
 """Where `dagster api execute_step` looks for its arguments."""
 
 
+@dataclass
+class _Lane:
+    """Requests of which so many run at once; the others wait."""
+
+    at_once: int
+    waiting: deque[tuple[JobRequest, Sequence[str]]] = field(default_factory=deque)
+    busy: int = 0
+
+
 class LocalLauncher:
     """Starts jobs as child processes, as many at once as there are cores for this process.
 
-    They end with this process. Slurm options are not looked at.
+    Steps of srun, which run on any node, are as many as the allocation has CPUs. All end with this
+    process. Slurm options are not looked at.
     """
 
     is_looked_after = False
 
     def __init__(self, run_id: str, *, at_once: int | None = None, grace: float = _GRACE) -> None:
         self._run_id = run_id
-        self._at_once = at_once or cores()
+        self._beside = _Lane(at_once or cores())
+        self._srun = _Lane(cpus_of_allocation(os.environ))
         self._grace = grace
         self._changed = threading.Condition()
         self._statuses: dict[JobName, JobStatus] = {}
         self._news: set[JobName] = set()
-        self._waiting: deque[tuple[JobRequest, Sequence[str]]] = deque()
         self._children: dict[JobName, subprocess.Popen[bytes]] = {}
-        self._busy = 0
         self._ending: set[JobName] = set()
 
     def directory(self, job: JobName) -> str:
@@ -61,18 +71,19 @@ class LocalLauncher:
                 if request.job in self._statuses:
                     continue
                 self._set(JobStatus(request.job, Phase.WAITING, submitted_at=time.time()))
-                self._waiting.append((request, prefix))
-                if self._busy < self._at_once:
-                    self._busy += 1
-                    threading.Thread(target=self._work, daemon=True).start()
+                lane = self._srun if prefix else self._beside
+                lane.waiting.append((request, prefix))
+                if lane.busy < lane.at_once:
+                    lane.busy += 1
+                    threading.Thread(target=self._work, args=[lane], daemon=True).start()
             return [self._statuses[request.job] for request, _ in requests]
 
     def changes(self, seconds: float) -> Sequence[JobStatus]:
         """Wait for a process to start or end, half a second at most."""
         with self._changed:
             if not self._news:
-                is_busy = bool(self._waiting or self._children)
-                self._changed.wait(min(seconds, _LONGEST_WAIT) if is_busy else seconds)
+                is_idle = self._is_idle()
+                self._changed.wait(seconds if is_idle else min(seconds, _LONGEST_WAIT))
             found = [self._statuses[job] for job in self._news]
             self._news.clear()
             return found
@@ -87,10 +98,11 @@ class LocalLauncher:
         with self._changed:
             ending = set(jobs)
             self._ending |= ending
-            for request, _ in self._waiting:
-                if request.job in ending:
-                    self._set(_cancelled(self._statuses[request.job]))
-            self._waiting = deque(each for each in self._waiting if each[0].job not in ending)
+            for lane in (self._beside, self._srun):
+                for request, _ in lane.waiting:
+                    if request.job in ending:
+                        self._set(_cancelled(self._statuses[request.job]))
+                lane.waiting = deque(each for each in lane.waiting if each[0].job not in ending)
             children = [self._children[job] for job in ending if job in self._children]
             for child in children:
                 # srun wants two SIGINT within a second; SIGTERM it hands on.
@@ -113,14 +125,14 @@ class LocalLauncher:
             shutil.rmtree(self.directory(job), ignore_errors=True)
         _remove_empty(scratch() / self._run_id)
 
-    def _work(self) -> None:
+    def _work(self, lane: _Lane) -> None:
         """Run what waits, one after the other; the kernel ends a child with this very thread."""
         while True:
             with self._changed:
-                if not self._waiting:
-                    self._busy -= 1
+                if not lane.waiting:
+                    lane.busy -= 1
                     return
-                request, prefix = self._waiting.popleft()
+                request, prefix = lane.waiting.popleft()
             self._run(request, prefix)
 
     def _run(self, request: JobRequest, prefix: Sequence[str]) -> None:
@@ -196,7 +208,7 @@ class LocalLauncher:
                 _signal(self._children[job], signal.SIGKILL)
 
     def _is_idle(self) -> bool:
-        return not self._waiting and not self._children
+        return not (self._beside.waiting or self._srun.waiting or self._children)
 
     def _set(self, status: JobStatus) -> None:
         self._statuses[status.job] = status
@@ -209,6 +221,15 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpus_of_allocation(environment: Mapping[str, str]) -> int:
+    """Return how many CPUs a Slurm job has on all its nodes, without one those of this process.
+
+    They are told as in ``72(x2),36`` (SLURM_JOB_CPUS_PER_NODE, sbatch(1)).
+    """
+    told = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    return sum(int(cpus) * int(nodes or 1) for cpus, nodes in told) or cores()
 
 
 def command_of(request: JobRequest) -> list[str]:

@@ -187,8 +187,8 @@ class StepJobs:
 
         Of jobs elsewhere the agent tells the end after their events; here it has to be asked.
         """
-        has_any = any(each.is_here and each.has_ended for each in self._carriers.values())
-        if has_any and isinstance(self._launcher, AgentLauncher):
+        ended = (each for each in self._carriers.values() if each.has_ended and each.steps)
+        if any(each.is_here for each in ended) and isinstance(self._launcher, AgentLauncher):
             return self._launcher.has_all_events()
         return True
 
