@@ -104,6 +104,7 @@ class NodeSpec:
     relay_timeout_seconds: float = 600
     resume_argv: Sequence[Word] = ()
     leave_open_on: Sequence[str] = ()
+    warning_seconds: float | None = None
     memory_limit_mb: int | None = None
     nice: int = 0
     idle_seconds: float = 60
@@ -128,6 +129,7 @@ class NodeSpec:
                 "relay_timeout_seconds": self.relay_timeout_seconds,
                 "resume_argv": [_word(word) for word in self.resume_argv],
                 "leave_open_on": list(self.leave_open_on),
+                "warning_seconds": self.warning_seconds,
                 "memory_limit_mb": self.memory_limit_mb,
                 "nice": self.nice,
                 "idle_seconds": self.idle_seconds,

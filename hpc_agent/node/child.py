@@ -116,13 +116,15 @@ def supervise(
     grace_seconds: float,
     limits: Limits,
     leave_open_on: Sequence[str] = (),
+    warning_seconds: Optional[float] = None,
 ) -> Optional[int]:
     """Wait for the child's end, passing signals on; return the signal that asked us to end it.
 
     A run worker closes its run on SIGTERM, and a closed run cannot go on in another attempt: on the
     signals of ``leave_open_on`` (``SIGTERM``) the child is killed outright instead.
-    After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group. A child
-    that exceeds a limit is ended as well, and the limits say so.
+    After SIGTERM the child has ``grace_seconds``; then SIGKILL goes to its whole group. After the
+    walltime warning it has ``warning_seconds``, where they are given: that much is left of its
+    time. A child that exceeds a limit is ended as well, and the limits say so.
     """
     asked: Optional[int] = None
     deadline: Optional[float] = None
@@ -130,7 +132,7 @@ def supervise(
     while child.poll() is None:
         remaining = pause if deadline is None else min(pause, deadline - time.monotonic())
         if remaining <= 0:
-            log("the child outlived its %g s of grace: killing its process group" % grace_seconds)
+            log("the child outlived its time to end: killing its process group")
             child.signal_group(signal.SIGKILL)
             deadline = None
             continue
@@ -140,16 +142,22 @@ def supervise(
             _end(child, limits)
         if received == signal.SIGCONT:
             child.signal_group(signal.SIGCONT)
-        elif received in signals.TERMINATING and asked is None:
+        elif received not in signals.TERMINATING:
+            continue
+        elif asked is None:
             name = signal.Signals(received).name
             asked = received
             if name in leave_open_on:
                 log("received %s: killing the child, another attempt goes on" % name)
                 child.signal_group(signal.SIGKILL)
                 continue
-            deadline = time.monotonic() + grace_seconds
+            left = warning_seconds if received == signal.SIGUSR1 else None
+            deadline = time.monotonic() + max(grace_seconds, left or 0.0)
             log("received %s: terminating the child" % name)
             child.terminate()
+        elif received != asked and deadline is not None:
+            # Whoever ends it in the time that the warning has left it does not wait for all that.
+            deadline = min(deadline, time.monotonic() + grace_seconds)
     child.end_all()
     return asked
 

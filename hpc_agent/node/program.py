@@ -149,7 +149,13 @@ class NodeProgram:
         proxy.start()
         logs = self._carry_logs(tmp)
         tunnels = self._serve_code(server_socket) if self._spec.kind == CODE_SERVER else None
-        asked = supervise(child, self._spec.grace_seconds, self._limits, self._spec.leave_open_on)
+        asked = supervise(
+            child,
+            self._spec.grace_seconds,
+            self._limits,
+            self._spec.leave_open_on,
+            self._spec.warning_seconds,
+        )
         if tunnels is not None:
             tunnels.stop()
         proxy.finish(LAST_REQUESTS_SECONDS)

@@ -84,6 +84,7 @@ class Spec:
     grace_seconds: float
     resume_argv: Words
     leave_open_on: Tuple[str, ...]
+    warning_seconds: Optional[float]
     parked_connections: int
     relay_timeout_seconds: float
     memory_limit_mb: Optional[int]
@@ -176,6 +177,7 @@ def _parse(document: Dict[str, Any]) -> Spec:
         grace_seconds=float(document.get("grace_seconds", 30)),
         resume_argv=tuple(_word(word) for word in document.get("resume_argv", ())),
         leave_open_on=tuple(str(name) for name in document.get("leave_open_on", ())),
+        warning_seconds=_seconds(document.get("warning_seconds")),
         parked_connections=int(document.get("parked_connections", 2)),
         relay_timeout_seconds=float(document.get("relay_timeout_seconds", 600)),
         memory_limit_mb=document.get("memory_limit_mb"),
@@ -206,6 +208,10 @@ def template_of(document: Dict[str, Any]) -> TemplateSpec:
         working_directory=document.get("working_directory"),
         dagster_yaml=document.get("dagster_yaml"),
     )
+
+
+def _seconds(number: Any) -> Optional[float]:
+    return None if number is None else float(number)
 
 
 def _slot(document: Dict[str, Any]) -> Slot:

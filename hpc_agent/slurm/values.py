@@ -32,6 +32,8 @@ _LONGEST_NUMBER = 18
 _LONGEST_DURATION = 100 * 366 * 86400
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]*)?|\.[0-9]+)([KMGTP]?)")
+_WARNING = re.compile(r"(?:[BR]+:)?(?:(?:SIG)?USR1|10)(?:@(?P<seconds>[0-9]{1,9}))?")
+_WARNING_SECONDS = 60  # sbatch(1), --signal
 _DURATION = re.compile(
     r"(?:(?P<days>[0-9]{1,9})-)?(?P<clock>[0-9]{1,12}(?::[0-9]{1,9}){0,2})(?:\.[0-9]+)?"
 )
@@ -134,6 +136,15 @@ def duration_or_none(text: str) -> int | None:
     except ValueError:
         return None
     return seconds if seconds is not None and seconds <= _LONGEST_DURATION else None
+
+
+def parse_warning(text: str) -> int | None:
+    """Return how many seconds before the time limit ``--signal`` sends SIGUSR1, None if it doesn't.
+
+    It may come up to 60 s earlier than that (sbatch(1)).
+    """
+    match = _WARNING.fullmatch(text.strip().upper())
+    return int(match["seconds"] or _WARNING_SECONDS) if match else None
 
 
 def parse_size(text: str) -> int | None:

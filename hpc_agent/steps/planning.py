@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpc_agent.cluster.partition_book import PartitionBook
@@ -13,6 +13,7 @@ from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError
 from hpc_agent.jobs.directory import NodeSpec
 from hpc_agent.jobs.layers import choose_partition, settle, step_layers
+from hpc_agent.jobs.options import Setting
 from hpc_agent.jobs.preparation import JobPlan
 from hpc_agent.jobs.step_options import StepTags
 from hpc_agent.relay.step_requests import AskedJob
@@ -23,6 +24,7 @@ from hpc_agent.runs.surroundings import surroundings_of
 from hpc_agent.runs.template import template_of
 from hpc_agent.runs.worker_plan import overriding, with_warning
 from hpc_agent.slurm.partition_facts import PartitionFacts
+from hpc_agent.slurm.values import parse_warning
 from hpc_agent.store import code_servers
 from hpc_agent.store.code_servers import CodeServer
 from hpc_agent.store.database import Store
@@ -127,6 +129,11 @@ def _plan(
         raise ConfigError(f"step {asked.name}: {error}") from None
     is_warm = pool is not None and asked.arguments is not None
     version = server.version if server else ""
+    layers += overriding(attempt, overrides)
+    settings = settle(config, layers, deployment=step.deployment)
+    if partitions is not None:
+        settings = choose_partition(config, settings, partitions, deployment=step.deployment)
+    warned = with_warning(settings, config)
     spec = NodeSpec(
         key=step_key(run.run_id, asked.name, asked.attempt, attempt),
         kind=WorkerKind.STEP,
@@ -134,7 +141,9 @@ def _plan(
         environment=variables,
         working_directory=directory,
         grace_seconds=config.runs.grace_seconds,
-        leave_open_on=signals_left_open(policies, attempt),
+        # A command closes no run: it may end in good order whatever follows, in all its time.
+        leave_open_on=() if asked.command else signals_left_open(policies, attempt),
+        warning_seconds=_warning(warned) if asked.command and pool is None else None,
         # A command of user code captures nothing: what it prints is in its directory.
         compute_logs=surroundings.compute_logs if asked.arguments is not None else None,
         artifacts_directory=surroundings.artifacts_directory,
@@ -143,18 +152,20 @@ def _plan(
         if is_warm
         else None,
     )
-    layers += overriding(attempt, overrides)
-    settings = settle(config, layers, deployment=step.deployment)
-    if partitions is not None:
-        settings = choose_partition(config, settings, partitions, deployment=step.deployment)
     return JobPlan(
         spec=spec,
         title=f"Step {asked} of Dagster run {run.run_id} of {run.job_name}",
-        settings=(*with_warning(settings, config), *surroundings.container_settings()),
+        settings=(*warned, *surroundings.container_settings()),
         environment=surroundings.environment,
         requeue=policies.lets_slurm_requeue,
         pool=pool,
     )
+
+
+def _warning(settings: Sequence[Setting]) -> int | None:
+    """Return how long before the time limit the job is warned, None where it is not."""
+    chosen = {setting.option: setting.value for setting in settings}
+    return parse_warning(chosen["signal"]) if "signal" in chosen else None
 
 
 def _only(steps: StepTags) -> Mapping[str, str]:

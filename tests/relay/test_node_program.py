@@ -164,6 +164,43 @@ async def test_a_stubborn_child_is_killed_with_its_group_after_the_grace(cluster
     await until(lambda: not _alive(grandchild))
 
 
+SAVING = """
+import signal, sys, time
+def save(*_):
+    print('saving', flush=True)
+    time.sleep(float(sys.argv[1]))
+    sys.exit(85)
+signal.signal(signal.SIGTERM, save)
+print('up', flush=True)
+time.sleep(600)
+"""
+
+
+async def test_warned_child_has_the_time_that_is_left(cluster: Cluster) -> None:
+    """Writing a checkpoint takes longer than the grace, which is for those that are ended."""
+    argv = [*python(SAVING), "3"]
+    job = cluster.job(argv=argv, grace_seconds=1, warning_seconds=25)
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        node.process.send_signal(signal.SIGUSR1)
+        assert await node.wait() == 85
+    assert node.exit_record()["ended_on"] == "SIGUSR1"
+
+
+async def test_warned_child_that_is_ended_has_the_grace_alone(cluster: Cluster) -> None:
+    """Whoever terminates the run does not wait for the end of its time."""
+    argv = [*python(SAVING), "600"]
+    job = cluster.job(argv=argv, grace_seconds=1, warning_seconds=600)
+    async with cluster.relay():
+        node = await cluster.start(job)
+        await until(lambda: "up" in node.child_output())
+        node.process.send_signal(signal.SIGUSR1)
+        await until(lambda: "saving" in node.child_output())
+        node.process.send_signal(signal.SIGINT)
+        assert await node.wait() == 128 + signal.SIGKILL
+
+
 async def test_the_child_dies_with_a_killed_node_program(cluster: Cluster) -> None:
     """SIGKILL to the node program alone does not leave the child running."""
     job = cluster.job(argv=python(SLEEP))

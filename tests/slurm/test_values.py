@@ -12,6 +12,7 @@ from hpc_agent.slurm.values import (
     parse_exit_code,
     parse_text,
     parse_time,
+    parse_warning,
 )
 
 
@@ -87,3 +88,20 @@ def test_exit_codes(text: str, expected: tuple[int | None, int | None]) -> None:
 def test_absent_texts_are_empty() -> None:
     """Slurm's null is not a text."""
     assert [parse_text(text) for text in ("(null)", "None", "N/A", "x")] == ["", "", "", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("B:USR1@600", 600),
+        ("b:sigusr1", 60),
+        ("BR:10@5", 5),
+        ("USR1@30", 30),
+        ("B:USR2@600", None),
+        ("B:TERM@600", None),
+        ("", None),
+    ],
+)
+def test_warning_is_that_of_usr1(text: str, seconds: int | None) -> None:
+    """Without seconds it comes a minute before the limit (sbatch(1), --signal)."""
+    assert parse_warning(text) == seconds

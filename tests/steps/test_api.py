@@ -67,6 +67,21 @@ async def test_alike_steps_are_one_array(asking: Asking) -> None:
     assert (await asking.step("part[49]")).job_id == "20_49"
 
 
+async def test_command_writes_its_checkpoint_before_another_attempt(asking: Asking) -> None:
+    """It closes no run, as a step would that is to go on: it has all the time of its warning."""
+    tags = {"dagster-hpc/on-timeout": "resubmit", "dagster-hpc/signal": "B:USR1@600"}
+    await asking.submit(
+        a_command("./train", steps=[{"key": "solve", "tags": tags}]), a_step(tags=tags)
+    )
+    work = asking.bench.context.preparation.work
+    command, step = [
+        json.loads((work.of((await asking.step(name)).key) / "spec.json").read_text())
+        for name in ("solve", "fit")
+    ]
+    assert (command["leave_open_on"], command["warning_seconds"]) == ([], 600)
+    assert (step["leave_open_on"], step["warning_seconds"]) == (["SIGUSR1"], None)
+
+
 async def test_command_runs_where_it_is_asked_to(asking: Asking) -> None:
     """With its own variables, and nothing captured: it prints into its directory."""
     variables = {"DAGSTER_PIPES_CONTEXT": "x"}
