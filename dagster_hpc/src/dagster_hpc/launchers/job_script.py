@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dagster_hpc.jobs import JobName, JobRequest
 from dagster_hpc.launchers.local import command_of, environment_of
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOBODY = "nobody"
 # `mkdir` claims the job for one of two that sbatch may have made; Slurm's requeue keeps the number.
 _SCRIPT = """\
 #!/bin/bash
@@ -66,7 +68,7 @@ def sbatch_argv(directory: Path, name: str, options: Mapping[str, str]) -> Seque
         for option, value in options.items()
         if value != "false"
     ]
-    requeue = [] if "requeue" in options else ["--no-requeue"]
+    requeue = [] if options.get("requeue") == "true" else ["--no-requeue"]
     return [
         "sbatch",
         "--parsable",
@@ -100,10 +102,29 @@ def remembered(directory: Path) -> tuple[JobName, str] | None:
 
 def job_id_of(directory: Path) -> str:
     """Return the number of the job that holds the claim, "" before there is one."""
+    holder = _holder(directory)
+    return "" if holder == _NOBODY else holder
+
+
+def withhold(directory: Path) -> bool:
+    """Take the claim, so that a job does nothing which comes after all; False if one has it."""
     try:
-        return (directory / "claim" / "job").read_text().strip()
+        (directory / "claim").mkdir()
+        (directory / "claim" / "job").write_text(f"{_NOBODY}\n")
     except OSError:
-        return ""
+        return is_withheld(directory)
+    return True
+
+
+def is_withheld(directory: Path) -> bool:
+    """Whether no job that was submitted until now may do anything."""
+    return _holder(directory) == _NOBODY
+
+
+def give_back(directory: Path) -> None:
+    """Let the next job have the claim that was withheld."""
+    if is_withheld(directory):
+        shutil.rmtree(directory / "claim", ignore_errors=True)
 
 
 def exit_code_of(directory: Path) -> int | None:
@@ -112,6 +133,13 @@ def exit_code_of(directory: Path) -> int | None:
         return int((directory / "exit").read_text())
     except (OSError, ValueError):
         return None
+
+
+def _holder(directory: Path) -> str:
+    try:
+        return (directory / "claim" / "job").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _literal(path: Path) -> str:

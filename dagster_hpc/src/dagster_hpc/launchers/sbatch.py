@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
@@ -15,21 +16,29 @@ from dagster_hpc.launchers import queue
 from dagster_hpc.launchers.folders import folder, last_lines, private
 from dagster_hpc.launchers.job_script import (
     exit_code_of,
+    give_back,
+    is_withheld,
     job_id_of,
     job_name,
     remember,
     remembered,
     sbatch_argv,
+    withhold,
     write,
 )
+from dagster_hpc.launchers.slurm_commands import leaves_open, output
 from dagster_hpc.options import options_of
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 1.0
 _FIRST_LOOK, _SELDOM_LOOK = 2.0, 15.0
 _LOST_AFTER = 300.0
 """Seconds of absence under a queue that answers; Slurm shows what has ended for as long."""
 _LAST_SECONDS = 15.0
-_CALL_SECONDS = 120
+_PAUSE = 1.0
+_CALL_SECONDS = 120.0
+_PATIENCE = 60.0
 
 DIRECTORY = "DAGSTER_HPC_DIRECTORY"
 
@@ -45,15 +54,26 @@ class _Job:
 class SbatchLauncher:
     """Calls sbatch for each job, one squeue for all, and scancel.
 
-    ``directory`` is shared with the compute nodes; DAGSTER_HPC_DIRECTORY, else below HOME.
+    ``directory`` is shared with the compute nodes; DAGSTER_HPC_DIRECTORY, else below HOME. A call
+    of Slurm may take ``call_seconds``. A job that sbatch may have made is looked for in the queue,
+    and a queue that cannot be looked at is looked at again, for ``patience`` seconds.
     """
 
     is_looked_after = False
 
-    def __init__(self, run_id: str, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        directory: Path | None = None,
+        *,
+        call_seconds: float = _CALL_SECONDS,
+        patience: float = _PATIENCE,
+    ) -> None:
         named = os.environ.get(DIRECTORY)
         self._base = directory or (Path(named) if named else Path.home() / ".dagster-hpc")
         self._run_id = run_id
+        self._output = partial(output, seconds=call_seconds)
+        self._patience = patience
         self._lock = threading.Lock()
         self._jobs: dict[JobName, _Job] = {}
         self._asked_here: set[JobName] = set()
@@ -79,9 +99,9 @@ class SbatchLauncher:
         self._closed.wait(min(seconds, _LONGEST_WAIT))
         with self._lock:
             if not self._has_read:
-                self._has_read = True
                 for job in self._of_earlier_processes():
                     self._find_again(job)
+                self._has_read = True
             self._look_if_due()
             found = [self._jobs[job].status for job in self._news]
             self._news.clear()
@@ -102,7 +122,7 @@ class SbatchLauncher:
             ids = [each.status.job_id for each in self._going() if each.status.job in asked]
             argv = ["scancel", *(job_id for job_id in ids if job_id)]
             if len(argv) > 1:
-                _output(argv)
+                self._output(argv)
                 self._look_after = _FIRST_LOOK
 
     def close(self) -> None:
@@ -116,13 +136,20 @@ class SbatchLauncher:
             with self._lock:
                 self._look()
         self._closed.set()
-        self.cancel(list(self._asked_here))
+        try:
+            self.cancel(list(self._asked_here))
+        except JobError as error:
+            _log.warning(
+                "whether the jobs of run %s have ended is not known: %s", self._run_id, error
+            )
 
     def _submit(self, request: JobRequest) -> JobStatus:
-        if request.job not in self._jobs and not self._find_again(request.job):
+        if request.job not in self._jobs:
             try:
-                self._call_sbatch(request)
+                if not self._find_again(request.job):
+                    self._call_sbatch(request)
             except JobError as error:
+                withhold(Path(self.directory(request.job)))
                 refused = JobStatus(request.job, Phase.ENDED, state="REFUSED", message=str(error))
                 self._note(refused)
         return self._jobs[request.job].status
@@ -136,32 +163,65 @@ class SbatchLauncher:
         name = job_name(self._run_id, request.job)
         # The directory knows the name before sbatch does: its answer may be lost.
         remember(directory, request.job, "")
+        give_back(directory)
         try:
-            answer = _output(sbatch_argv(directory, name, options))
-        except subprocess.TimeoutExpired:
-            if self._find_again(request.job):
+            answer = self._output(sbatch_argv(directory, name, options))
+        except JobError as error:
+            if not leaves_open(error):
+                raise
+            if self._appears(request.job, directory):
                 return
-            raise JobError(
-                "sbatch has not answered in time, and no such job is in the queue"
-            ) from None
+            words = "no such job is in the queue, and one that still comes does nothing"
+            raise JobError(f"{error}; {words}") from None
         job_id = answer.partition(";")[0].strip()
         remember(directory, request.job, job_id)
         self._note(_queued(request.job, job_id))
 
+    def _appears(self, job: JobName, directory: Path) -> bool:
+        """Take up a job that sbatch may have made; one that comes after False does nothing."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                if self._find_again(job):
+                    return True
+            except JobError as error:
+                _log.info("job %s of run %s is not found yet: %s", job.name, self._run_id, error)
+            if time.monotonic() >= until:
+                break
+            self._closed.wait(_PAUSE)
+        if withhold(directory):
+            return False
+        self._closed.wait(_PAUSE)  # who has the claim is about to say so
+        return self._find_again(job)
+
     def _find_again(self, job: JobName) -> bool:
-        """Take up a job that was submitted before, by what its directory and the queue say."""
+        """Take up a job that was submitted before, by what its directory and the queue say.
+
+        Raises JobError when the queue cannot be looked at.
+        """
         directory = Path(self.directory(job))
         known = remembered(directory)
-        if known is None:
+        if known is None or is_withheld(directory):
             return False
         job_id = known[1] or job_id_of(directory)
         if not job_id:
             name = job_name(self._run_id, job)
-            job_id = next((each.job_id for each in queue.look(_output) if each.name == name), "")
+            job_id = next((each.job_id for each in self._queue() if each.name == name), "")
         if not job_id:
             return False
         self._note(_queued(job, job_id))
         return True
+
+    def _queue(self) -> list[queue.Entry]:
+        """Return the queue, as soon as it can be looked at. Raises JobError."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return queue.look(self._output)
+            except JobError:
+                if time.monotonic() >= until:
+                    raise
+            self._closed.wait(_PAUSE)
 
     def _of_earlier_processes(self) -> list[JobName]:
         found = [remembered(each) for each in (self._base / self._run_id).glob("*")]
@@ -184,8 +244,8 @@ class SbatchLauncher:
         if not going:
             return
         try:
-            seen = {each.job_id: each for each in queue.look(_output)}
-        except (JobError, subprocess.TimeoutExpired):
+            seen = {each.job_id: each for each in queue.look(self._output)}
+        except JobError:
             return
         before = len(self._news)
         for job_id, job in going.items():
@@ -195,6 +255,11 @@ class SbatchLauncher:
 
     def _judge(self, job: _Job, seen: queue.Entry | None) -> None:
         directory = Path(self.directory(job.status.job))
+        holder = job_id_of(directory)
+        if holder and holder != job.status.job_id:
+            # sbatch has made two: the other one was first, and this one does nothing.
+            self._note(replace(job.status, job_id=holder))
+            return
         code = exit_code_of(directory)
         if seen is not None and not seen.has_ended:
             job.absent_since = None
@@ -232,30 +297,3 @@ def _ended(status: JobStatus, state: str, code: int | None, directory: Path) -> 
         message=message,
         ended_at=time.time(),
     )
-
-
-def _output(argv: Sequence[str]) -> str:
-    """Run a command of Slurm. Raises JobError with what it says, and TimeoutExpired."""
-    environment: Mapping[str, str] = {
-        # Nothing of an allocation that this process is in, and English words.
-        **{name: value for name, value in os.environ.items() if not _is_of_a_job(name)},
-        "LC_ALL": "C",
-    }
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_CALL_SECONDS,
-            env=environment,
-        )
-    except OSError as error:
-        raise JobError(f"{argv[0]}: {error.strerror}; is this a login node of Slurm?") from error
-    if done.returncode != 0:
-        raise JobError(f"{argv[0]}: {done.stderr.strip()[-2000:]}")
-    return done.stdout
-
-
-def _is_of_a_job(name: str) -> bool:
-    return name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"
