@@ -164,6 +164,8 @@ class ConcludeLoop:
             workers.change(db, worker.key, now=now, source="agent", concluded_at=now)
             if worker.kind is WorkerKind.STEP:
                 steps.forget_request(db, worker.key)
+                # Its process was killed, or it would have ended them: a retry begins its own.
+                return self._ending.note(db, steps.asked_by(db, worker))
             if worker.kind is not WorkerKind.RUN_WORKER:
                 return []
             return self._ending.note_rest(db, str(worker.run_id))

@@ -74,17 +74,17 @@ class Desk:
         async with self._of_run.setdefault(run_id, asyncio.Lock()):
             for first in range(0, len(jobs), _TAKEN_AT_ONCE):
                 some = jobs[first : first + _TAKEN_AT_ONCE]
-                statuses += await self._take(run, identity.deployment, some)
+                statuses += await self._take(run, identity, some)
         return statuses
 
     async def _take(
-        self, run: RunToLaunch, deployment: str, jobs: Sequence[AskedJob]
+        self, run: RunToLaunch, identity: JobIdentity, jobs: Sequence[AskedJob]
     ) -> list[StepStatus]:
         run_id = run.run_id
         new = await self.store.run(lambda db: self._admitted(db, run_id, jobs))
         outcomes = await asyncio.gather(
             *(
-                self._prepared(Step(run=run, asked=job, deployment=deployment))
+                self._prepared(Step(run=run, asked=job, deployment=identity.deployment))
                 for job in new.values()
             ),
             return_exceptions=True,
@@ -95,7 +95,7 @@ class Desk:
             if steps.may_ask(db, run_id):
                 for each in prepared.values():
                     if isinstance(each, _Intent) and workers.insert(db, each.worker):
-                        steps.keep_request(db, each.worker.key, each.content)
+                        steps.keep_request(db, each.worker.key, each.content, asked_by=identity.key)
                         keep_template(db, each.worker, each.template, now=self.clock())
             return [self._standing(db, run_id, job, prepared.get(_name(job))) for job in jobs]
 

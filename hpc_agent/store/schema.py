@@ -354,3 +354,13 @@ def pools(db: Database) -> None:
 def allocations_made_of(db: Database) -> None:
     """What an allocation of a pool was started with: it goes when that is no more so."""
     db.execute("ALTER TABLE workers ADD COLUMN made_of TEXT NOT NULL DEFAULT ''")
+
+
+@MIGRATIONS()
+def asked_by(db: Database) -> None:
+    """Which job has asked for another one: nobody waits for that any more once it is over."""
+    for statement in (
+        "ALTER TABLE step_requests ADD COLUMN asked_by TEXT",
+        "CREATE INDEX step_requests_asked_by ON step_requests (asked_by)",
+    ):
+        db.execute(statement)

@@ -83,9 +83,25 @@ def count(db: Database, run_id: str) -> int:
     return int(found.fetchone()[0])
 
 
-def keep_request(db: Database, key: str, content: str) -> None:
-    """Keep what was asked for, from which a further attempt is planned."""
-    db.execute("INSERT OR REPLACE INTO step_requests (key, content) VALUES (?, ?)", [key, content])
+def asked_by(db: Database, worker: Worker) -> list[Worker]:
+    """Return the open jobs that a step has asked for, in whichever attempt of the agent's."""
+    return list(
+        workers.select(
+            db,
+            "w.key IN (SELECT r.key FROM workers AS asker CROSS JOIN step_requests AS r "
+            "ON r.asked_by = asker.key "
+            "WHERE asker.run_id = ? AND asker.step = ? AND asker.step_attempt = ?)",
+            [worker.run_id, worker.step, worker.step_attempt],
+        )
+    )
+
+
+def keep_request(db: Database, key: str, content: str, *, asked_by: str | None = None) -> None:
+    """Keep what was asked for, from which a further attempt is planned, and by which job."""
+    db.execute(
+        "INSERT OR REPLACE INTO step_requests (key, content, asked_by) VALUES (?, ?, ?)",
+        [key, content, asked_by],
+    )
 
 
 def request(db: Database, key: str) -> str | None:

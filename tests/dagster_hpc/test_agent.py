@@ -234,3 +234,24 @@ def test_a_refused_step_fails_with_the_agents_words(agent: FakeAgent, there: Ben
     assert "alone" in run.steps("STEP_SUCCESS")
     assert agent.submitted == {"on_closed": 1, "alone": 1}
     assert agent.local.status(JobName("alone")) is not None
+
+
+def test_command_of_a_killed_step_has_ended_before_its_retry_begins_another(
+    agent: FakeAgent, there: Bench
+) -> None:
+    """Both would write into the same directory."""
+    run = there.run("solved_twice")
+    assert run.status == "SUCCESS", run.messages("solving")
+    assert run.steps("STEP_UP_FOR_RETRY") == ["solving"]
+    first = agent.local.status(JobName("solving.command-1"))
+    assert first is not None
+    assert first.state == "CANCELLED"
+    assert (there.directory / "solver.alone").exists()
+
+
+def test_command_ends_when_dagster_refuses_what_was_yielded(agent: FakeAgent, there: Bench) -> None:
+    """Its op stands still for ever then, and nobody looks at the command any more."""
+    run = there.run("rejected")
+    assert run.steps("STEP_FAILURE") == ["rejecting"]
+    (command,) = [each for each in agent.submitted if ".command-" in each]
+    poll(lambda: (status := agent.local.status(JobName(command))) and status.phase is Phase.ENDED)

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dagster import (
     DynamicOut,
@@ -21,7 +24,7 @@ from dagster import (
     op,
 )
 
-from dagster_hpc import SlurmOptions, slurm_executor
+from dagster_hpc import PipesSlurmClient, SlurmOptions, slurm_executor
 
 JOB = SlurmOptions(cpus_per_task=1, mem="1G").tags()
 HERE = {"dagster-hpc/step": "in_process"}
@@ -300,3 +303,49 @@ def one() -> int:
 def refused() -> None:
     on_closed()
     alone(one())
+
+
+SOLVER = """
+if [ "$DAGSTER_RETRY_NUMBER" = 0 ]; then
+  trap 'sleep 1; exit 0' INT
+  echo $$ >"$TEST_DIRECTORY/solver.ran"
+  sleep 60 & wait
+fi
+! kill -0 "$(cat "$TEST_DIRECTORY/solver.ran")" && touch "$TEST_DIRECTORY/solver.alone"
+"""
+
+
+def die_while_it_solves() -> None:
+    while not times("solver"):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@op(tags=JOB, retry_policy=RetryPolicy(max_retries=1))
+def solving(context: OpExecutionContext) -> None:
+    if context.retry_number == 0:
+        threading.Thread(target=die_while_it_solves).start()
+    PipesSlurmClient().run(context=context, command=["bash", "-c", SOLVER])
+
+
+@job(executor_def=slurm_executor)
+def solved_twice() -> None:
+    solving()
+
+
+@op(tags=HERE, out=Out(int))
+def rejecting(context: OpExecutionContext) -> Iterator[Any]:
+    """Yield what Dagster refuses, while a program goes on."""
+    program = 'echo $$ >"$TEST_DIRECTORY/refused.ran"; sleep 60'
+    for _ in PipesSlurmClient().stream(
+        context=context, command=["bash", "-c", MATERIALIZES + program]
+    ):
+        yield Output("no number")
+
+
+MATERIALIZES = '. "$DAGSTER_HPC_PIPES_SH"; DAGSTER_ASSET_KEY=made dagster_materialize rows:int=1; '
+
+
+@job(executor_def=slurm_executor)
+def rejected() -> None:
+    rejecting()

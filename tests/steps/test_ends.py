@@ -99,6 +99,36 @@ async def test_step_is_explained_with_its_own_attempts(asking: Asking) -> None:
     assert (await asyncio.to_thread(explain, config, second))[0].notes == []
 
 
+async def test_commands_of_a_step_end_with_it(asking: Asking) -> None:
+    """Its process was killed, or it would have ended them; those of other steps go on."""
+    await asking.submit(a_step(), a_step("other", tags={"dagster-hpc/mem": "1G"}))
+    await asking.submitted("11", "12")
+    for name in ("fit", "other"):
+        asked = a_command("./solve", name=f"{name}.command-1")
+        await asking.submit(asked, key=(await asking.step(name)).key)
+    await asking.change("fit", phase=Phase.RUNNING, started_at=995.0)
+    await asking.change("fit", phase=Phase.ENDED, outcome=JobState.TIMEOUT, ended_at=999.0)
+    await asking.conclude.step()
+    assert (await asking.step("fit.command-1")).phase is Phase.WITHDRAWN
+    assert (await asking.step("other.command-1")).terminate_at is None
+
+
+async def test_step_that_is_begun_again_keeps_its_commands(asking: Asking) -> None:
+    """Its next process finds them by name; they end with the last one."""
+    await asking.submit(a_step(tags={"dagster-hpc/on-preempt": "resubmit"}))
+    await asking.submitted("11")
+    asked = a_command("./solve", name="fit.command-1")
+    await asking.submit(asked, key=(await asking.step("fit")).key)
+    await asking.change("fit", phase=Phase.RUNNING, started_at=995.0)
+    await asking.change("fit", phase=Phase.ENDED, outcome=JobState.PREEMPTED, ended_at=999.0)
+    await asking.conclude.step()
+    assert (await asking.step("fit")).attempt == 2
+    assert (await asking.step("fit.command-1")).phase is Phase.INTENT
+    await asking.change("fit", phase=Phase.WITHDRAWN)
+    await asking.conclude.step()
+    assert (await asking.step("fit.command-1")).phase is Phase.WITHDRAWN
+
+
 async def test_step_of_a_run_that_goes_on_is_not_forgotten(asking: Asking) -> None:
     """It would be executed a second time, and its directory is that of later attempts too."""
     await preempted(asking)

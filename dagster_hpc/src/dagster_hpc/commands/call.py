@@ -12,6 +12,7 @@ from dagster._core.pipes.context import build_external_execution_context_data
 
 from dagster_hpc.commands.checkpoint import VARIABLE, Checkpoint
 from dagster_hpc.commands.command_job import Command, CommandJob
+from dagster_hpc.commands.earlier import end_earlier
 from dagster_hpc.commands.messages import Reported, subject_of
 from dagster_hpc.commands.stored import (
     MARKER,
@@ -66,6 +67,7 @@ class Call:
             environment = {VARIABLE: directory, **command.environment}
             tags = self._checkpoint.tags(command.tags)
             command = replace(command, environment=environment, tags=tags)
+        end_earlier(self._op, self._launcher, self._name)
         for number in range(limit + 1):
             job = self._job_of(number)
             for _ in job.follow(command, self.session.context_data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _LONGEST_END = 300.0
 """Seconds that a job is given to end once it was told to: the grace period and a busy Slurm."""
 
 _REFUSED = "REFUSED"
+_INTERRUPTS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ class CommandJob:
         """Run the command to its end; yield each time that something may have been reported.
 
         The job is ended when an exception leaves this before, unless it is an interrupt that asks
-        for no end, or nobody goes on with this, which an interrupt leads to as well. Raises Failure
-        when it takes longer than it may, JobError when it cannot be asked for or followed.
+        for no end, or nobody goes on with this, which an interrupt leads to as well: then it is
+        ended where Dagster has refused what was yielded. Raises Failure when it takes longer than
+        it may, JobError when it cannot be asked for or followed.
         """
         before = self.exchange.prepare(pipes_context)
         logged = self._stored.look(before) if before is not None else Counter[str]()
@@ -85,8 +88,9 @@ class CommandJob:
         try:
             try:
                 yield from self._until_end(command, watch, messages, output)
-            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt, GeneratorExit):
-                if self._is_unwanted():
+            except (*_INTERRUPTS, GeneratorExit):
+                # At the end of the interpreter _abandon was called, and threads stand still.
+                if not sys.is_finalizing() and self._is_unwanted():
                     self._end(watch, messages, output)
                 raise
             except BaseException:
@@ -168,6 +172,9 @@ class CommandJob:
                 self._launcher.cancel([self._job])
 
     def _is_unwanted(self) -> bool:
+        error = self._context.get_step_execution_context().step_exception
+        if error is not None and not isinstance(error, _INTERRUPTS):
+            return True  # the step has failed while it stood still between two results
         return are_unwanted(self._launcher, self._context.instance, self._context.run_id)
 
     def _pass_on_the_rest(self, messages: Messages, output: Output) -> None:

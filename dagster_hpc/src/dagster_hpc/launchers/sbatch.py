@@ -102,6 +102,7 @@ class SbatchLauncher:
                 for job in self._of_earlier_processes():
                     self._find_again(job)
                 self._has_read = True
+                self._look()
             self._look_if_due()
             found = [self._jobs[job].status for job in self._news]
             self._news.clear()
