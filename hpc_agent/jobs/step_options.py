@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hpc_agent.errors import ConfigError
-from hpc_agent.jobs.options import Source, from_tags, settings_of
+from hpc_agent.jobs.options import EXTRA_OPTION, Source, from_tags, settings_of
 from hpc_agent.jobs.options_demand import seconds, size
-from hpc_agent.jobs.options_table import ONE_OF
+from hpc_agent.jobs.options_table import ONE_OF, OPTIONS
 
 StepTags = Sequence[tuple[str, Mapping[str, str]]]
 """Keys of steps and their tags; a step without tags of ours counts too, with the defaults."""
@@ -49,7 +49,8 @@ def covering(
         decision = _decide(option, values, default)
         if decision is not None:
             deciding, value = decision
-            found.append(Source(deciding, {option: value}, by_user=True))
+            options = {option: value} if option in OPTIONS else {EXTRA_OPTION: {option: value}}
+            found.append(Source(deciding, options, by_user=True))
     return found
 
 

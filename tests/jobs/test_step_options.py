@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.jobs.options import merge
 from hpc_agent.jobs.step_options import covering
 
 
@@ -91,3 +92,10 @@ def test_wrong_value_names_its_step() -> None:
 def test_steps_of_any_number_have_a_short_name() -> None:
     found = covered(*[{"partition": "a"}] * 6)
     assert found["partition"] == ("a", "steps a, b, c and 3 more")
+
+
+def test_rarer_options_of_a_step_are_taken() -> None:
+    """They come in ``extra``, and have the same place among those of the job."""
+    tag = '{"hint": "nomultithread", "contiguous": true}'
+    sources = covering([("a", {"dagster-hpc/extra": tag})], defaults={})
+    assert [each.directive for each in merge(sources)] == ["--contiguous", "--hint=nomultithread"]
