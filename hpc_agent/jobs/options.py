@@ -160,7 +160,9 @@ def _text(source: str, option: Option, value: object) -> str:
         if option.is_switch and text.lower() in {_TRUE, _FALSE}:
             return text.lower()
         if not isinstance(value, bool) and option.pattern and re.fullmatch(option.pattern, text):
-            return text.upper() if option.form.startswith("megabytes") else text
+            # Older versions of sbatch know G, and not GB.
+            is_size = option.form.startswith("megabytes")
+            return text.upper().removesuffix("B") if is_size else text
     raise ConfigError(
         f"{source}: Slurm option {option.name}: {_shown(value)} is not a value sbatch takes; it "
         f"must be {option.form}, such as {option.example}"

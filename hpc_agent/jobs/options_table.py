@@ -12,9 +12,11 @@ from dataclasses import dataclass
 _WORD = r"[A-Za-z0-9_.+-]+"
 _WORDS = rf"{_WORD}(,{_WORD})*"
 _NUMBER = r"[0-9]+"
-_SIZE = r"[0-9]+[KMGTkmgt]?"
+_SIZE = r"[0-9]+([KMGTkmgt][Bb]?)?"
 _SIZES = "megabytes, or a number with K, M, G or T"
 _TRES = r"[A-Za-z0-9_.:/=+-]+(,[A-Za-z0-9_.:/=+-]+)*"
+_LICENSES = r"[A-Za-z0-9_.:/=@+-]+(,[A-Za-z0-9_.:/=@+-]+)*"
+_ADDRESS = r"[A-Za-z0-9_.+-]+(@[A-Za-z0-9.-]+)?"
 _GPUS = rf"({_WORD}:)?[0-9]+(,{_WORD}:[0-9]+)*"
 _GPU_FORM = "a number, or TYPE:NUMBER"
 _HOSTS = r"[A-Za-z0-9_.,\[\]-]+"
@@ -63,9 +65,14 @@ _TABLE = (
     _option("gpus-per-socket", _GPUS, _GPU_FORM, "1"),
     _option("gpus-per-task", _GPUS, _GPU_FORM, "1"),
     _option("gres", _TRES, "NAME[:TYPE][:NUMBER], for each node", "gpu:a100:2"),
-    _option("licenses", _TRES, "NAME[:NUMBER], separated by commas", "matlab:1"),
+    _option("licenses", _LICENSES, "NAME[@SERVER][:NUMBER], separated by commas", "matlab:1"),
     _option("mail-type", r"[A-Z_0-9]+(,[A-Z_0-9]+)*", "events", "FAIL,TIME_LIMIT_80"),
-    _option("mail-user", r"[A-Za-z0-9_.+-]+(@[A-Za-z0-9.-]+)?", "an address", "me@example.org"),
+    _option(
+        "mail-user",
+        rf"{_ADDRESS}(,{_ADDRESS})*",
+        "addresses, separated by commas",
+        "me@example.org",
+    ),
     _option("mem", _SIZE, f"{_SIZES}; of each node", "32G"),
     _option("mem-per-cpu", _SIZE, _SIZES, "4G"),
     _option("mem-per-gpu", _SIZE, _SIZES, "64G"),
@@ -81,7 +88,7 @@ _TABLE = (
     _option("signal", r"([BR]{1,2}:)?[A-Za-z0-9]+(@[0-9]+)?", "[B:]SIGNAL[@SECONDS]", "B:USR1@60"),
     _option(
         "time",
-        r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}|infinite|unlimited",
+        r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}|(?i:infinite|unlimited)",
         "minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS",
         "1-12:00:00",
     ),
@@ -144,6 +151,7 @@ EXTRA = frozenset(
         "cpu-freq",
         "delay-boot",
         "distribution",
+        "extra",
         "extra-node-info",
         "gpu-bind",
         "gpu-freq",

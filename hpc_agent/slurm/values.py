@@ -154,8 +154,13 @@ def parse_size(text: str) -> int | None:
 
 
 def parse_memory(text: str) -> int | None:
-    """Return the bytes of ``--mem``, which counts megabytes without a unit; None for no size."""
-    return parse_size(text.upper() if text[-1:].isalpha() else f"{text}M")
+    """Return the bytes of ``--mem``, which counts megabytes without a unit; None for no size.
+
+    A B may follow the unit, which makes no difference (str_to_mbytes() of Slurm).
+    """
+    if not text[-1:].isalpha():
+        return parse_size(f"{text}M")
+    return parse_size(re.sub("(?<=[KMGTP])B$", "", text.upper()))
 
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:

@@ -76,6 +76,24 @@ echo begins
 
 
 @pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("--mem=8GB", SlurmOptions(mem="8G")),
+        ("--mem-per-cpu 500mb --tmp=1tB", SlurmOptions(mem_per_cpu="500M", tmp="1T")),
+        ("--time=UNLIMITED", SlurmOptions(time="UNLIMITED")),
+        ("-t Infinite", SlurmOptions(time="Infinite")),
+        ("-L matlab@server:10,ansys", SlurmOptions(licenses="matlab@server:10,ansys")),
+        ("--mail-user=a@x.org,b@y.org", SlurmOptions(mail_user="a@x.org,b@y.org")),
+        ("--extra=fast", SlurmOptions(extra={"extra": "fast"})),
+        ("--extra-node=2", SlurmOptions(extra={"extra-node-info": "2"})),
+    ],
+)
+def test_values_are_those_that_sbatch_takes(line: str, options: SlurmOptions) -> None:
+    """One that it takes must not keep a code location from loading."""
+    assert SlurmScript(script(f"#!/bin/sh\n#SBATCH {line}\n")).options.tags() == options.tags()
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         ("--array=1-10", "--array cannot be set: partitions, or steps that are mapped"),

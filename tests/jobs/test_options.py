@@ -80,6 +80,11 @@ def test_broken_json_tag_is_told(tag: str, text: str) -> None:
     [
         ([{"mem": "4g"}], ["--mem=4G"]),
         ([{"mem": 4000}], ["--mem=4000"]),
+        ([{"mem": "8GB"}, {"tmp": "100mb"}], ["--mem=8G", "--tmp=100M"]),
+        ([{"time": "UNLIMITED"}], ["--time=UNLIMITED"]),
+        ([{"licenses": "matlab@server:10,ansys"}], ["--licenses=matlab@server:10,ansys"]),
+        ([{"mail-user": "a@x.org,b"}], ["--mail-user=a@x.org,b"]),
+        ([{"extra": {"extra": "fast=1"}}], ["--extra=fast=1"]),
         ([{"mem": "4G"}, {"mem-per-cpu": "1G"}], ["--mem-per-cpu=1G"]),
         ([{"cpus-per-task": 2}, {"cpus-per-gpu": "4"}], ["--cpus-per-gpu=4"]),
         ([{"exclusive": True}], ["--exclusive"]),

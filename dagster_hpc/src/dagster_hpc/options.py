@@ -121,7 +121,8 @@ def _text(name: str, value: object) -> str:
             return text.lower()
         is_word = isinstance(value, str | int) and not isinstance(value, bool)
         if is_word and option.pattern and re.fullmatch(option.pattern, text):
-            return text.upper() if option.form.startswith("megabytes") else text
+            is_size = option.form.startswith("megabytes")
+            return text.upper().removesuffix("B") if is_size else text
     raise ValueError(
         f"Slurm option {name}: {value!r} is not a value that sbatch takes; it must be "
         f"{option.form}, such as {option.example}"

@@ -88,17 +88,25 @@ OPTIONS: Mapping[str, Option] = {
         "gpu:a100:2",
     ),
     "licenses": Option(
-        "[A-Za-z0-9_.:/=+-]+(,[A-Za-z0-9_.:/=+-]+)*",
-        "NAME[:NUMBER], separated by commas",
+        "[A-Za-z0-9_.:/=@+-]+(,[A-Za-z0-9_.:/=@+-]+)*",
+        "NAME[@SERVER][:NUMBER], separated by commas",
         "matlab:1",
     ),
     "mail-type": Option("[A-Z_0-9]+(,[A-Z_0-9]+)*", "events", "FAIL,TIME_LIMIT_80"),
-    "mail-user": Option("[A-Za-z0-9_.+-]+(@[A-Za-z0-9.-]+)?", "an address", "me@example.org"),
-    "mem": Option(
-        "[0-9]+[KMGTkmgt]?", "megabytes, or a number with K, M, G or T; of each node", "32G"
+    "mail-user": Option(
+        "[A-Za-z0-9_.+-]+(@[A-Za-z0-9.-]+)?(,[A-Za-z0-9_.+-]+(@[A-Za-z0-9.-]+)?)*",
+        "addresses, separated by commas",
+        "me@example.org",
     ),
-    "mem-per-cpu": Option("[0-9]+[KMGTkmgt]?", "megabytes, or a number with K, M, G or T", "4G"),
-    "mem-per-gpu": Option("[0-9]+[KMGTkmgt]?", "megabytes, or a number with K, M, G or T", "64G"),
+    "mem": Option(
+        "[0-9]+([KMGTkmgt][Bb]?)?", "megabytes, or a number with K, M, G or T; of each node", "32G"
+    ),
+    "mem-per-cpu": Option(
+        "[0-9]+([KMGTkmgt][Bb]?)?", "megabytes, or a number with K, M, G or T", "4G"
+    ),
+    "mem-per-gpu": Option(
+        "[0-9]+([KMGTkmgt][Bb]?)?", "megabytes, or a number with K, M, G or T", "64G"
+    ),
     "nice": Option("-?[0-9]+", "a number; higher is later", "100"),
     "nodelist": Option("[A-Za-z0-9_.,\\[\\]-]+", "names of nodes", "n[01-04]"),
     "nodes": Option("[0-9]+(-[0-9]+)?", "a number, or LEAST-MOST", "2"),
@@ -114,11 +122,11 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "signal": Option("([BR]{1,2}:)?[A-Za-z0-9]+(@[0-9]+)?", "[B:]SIGNAL[@SECONDS]", "B:USR1@60"),
     "time": Option(
-        "([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}|infinite|unlimited",
+        "([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}|(?i:infinite|unlimited)",
         "minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS",
         "1-12:00:00",
     ),
-    "tmp": Option("[0-9]+[KMGTkmgt]?", "megabytes, or a number with K, M, G or T", "100G"),
+    "tmp": Option("[0-9]+([KMGTkmgt][Bb]?)?", "megabytes, or a number with K, M, G or T", "100G"),
 }
 
 ONE_OF: tuple[frozenset[str], ...] = (
@@ -165,6 +173,7 @@ EXTRA = frozenset(
         "cpu-freq",
         "delay-boot",
         "distribution",
+        "extra",
         "extra-node-info",
         "gpu-bind",
         "gpu-freq",
