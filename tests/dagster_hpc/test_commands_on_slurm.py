@@ -21,6 +21,7 @@ CODE = Path(__file__).with_name("cluster_code.py")
 SCRIPT = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks=2
 #SBATCH --job-name=solve --output=solve-%j.out
+cd / && cd "$SLURM_SUBMIT_DIR"
 srun bash -c 'echo $SLURMD_NODENAME' | sort >nodes.txt
 """
 

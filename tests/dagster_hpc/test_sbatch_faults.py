@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dagster_hpc.jobs import JobError, JobName, JobRequest, Phase
-from dagster_hpc.launchers.job_script import is_withheld, sbatch_argv
+from dagster_hpc.launchers.job_script import is_withheld, sbatch_argv, write
 from dagster_hpc.launchers.sbatch import SbatchLauncher
 from dagster_hpc.launchers.slurm_commands import leaves_open
 from dagster_hpc.options import SlurmOptions, options_of_tags
@@ -144,6 +144,20 @@ def test_job_is_requeued_only_if_that_is_asked_for(
     options = options_of_tags(SlurmOptions(requeue=requeue).tags())
     argv = sbatch_argv(tmp_path, "name", options)
     assert [word for word in argv if word.endswith("requeue")] == [expected]
+
+
+def test_job_has_variables_of_slurm_that_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the process that submits it are of another job, or of none."""
+    monkeypatch.setenv("SLURM_SUBMIT_DIR", "/agent")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    write(
+        tmp_path,
+        JobRequest(SOLVE, [], command=["true"], environment={"SLURM_SUBMIT_DIR": "/my work"}),
+    )
+    lines = (tmp_path / "environment").read_text().splitlines()
+    assert [each for each in lines if "SLURM_" in each] == ["export SLURM_SUBMIT_DIR='/my work'"]
 
 
 def begin(directory: Path, job_id: str) -> int:

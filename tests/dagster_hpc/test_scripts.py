@@ -6,6 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_hpc.commands.asked import Asked
+from dagster_hpc.commands.pipes import PipesSlurmClient
 from dagster_hpc.commands.sbatch_lines import ScriptError
 from dagster_hpc.commands.script_assets import slurm_script_asset
 from dagster_hpc.commands.scripts import SlurmScript
@@ -191,3 +193,31 @@ def test_ignored_lines_are_told(instance: dg.DagsterInstance) -> None:
     assert any(
         "without effect here: --output" in each for each in messages(instance, result.run_id)
     )
+
+
+@pytest.mark.parametrize("working_directory", [None, "work"])
+def test_script_finds_its_way_to_where_it_was_submitted(
+    instance: dg.DagsterInstance,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    working_directory: str | None,
+) -> None:
+    """The variable says where the op's job was submitted, or is not set at all."""
+    monkeypatch.setenv("SLURM_SUBMIT_DIR", "/agent")
+    for name in ("work", "elsewhere"):
+        Path(name).mkdir()
+    path = script('#!/bin/sh\n#SBATCH --chdir=elsewhere\ncd "$SLURM_SUBMIT_DIR" && touch here\n')
+
+    @dg.op
+    def solve(context: dg.OpExecutionContext) -> None:
+        asked: Asked = {"script": path}
+        if working_directory:
+            asked["working_directory"] = working_directory
+        PipesSlurmClient().run(context=context, **asked)
+
+    @dg.job
+    def solving() -> None:
+        solve()
+
+    assert solving.execute_in_process(instance=instance).success
+    assert (directory / (working_directory or "") / "here").exists()

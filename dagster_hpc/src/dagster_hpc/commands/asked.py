@@ -67,7 +67,11 @@ def command_of(context: dg.OpExecutionContext, asked: Asked, defaults: Tags) -> 
     return Command(
         argv=argv,
         tags=tags,
-        environment={**variables_of(context), **asked.get("environment", {})},
+        environment={
+            **(_as_submitted(asked) if script is not None else {}),
+            **variables_of(context),
+            **asked.get("environment", {}),
+        },
         working_directory=str(Path(directory).absolute()) if directory else None,
         time_out=asked.get("time_out"),
     )
@@ -92,6 +96,14 @@ def merged(*layers: Tags) -> dict[str, str]:
         found |= tags
         extra |= json.loads(tags.get(_EXTRA_TAG, "{}"))
     return {**found, _EXTRA_TAG: json.dumps(extra, sort_keys=True)} if extra else found
+
+
+def _as_submitted(asked: Asked) -> dict[str, str]:
+    """Return what a script knows of where sbatch was called: Slurm's own word is of another job.
+
+    ``--chdir`` does not change it (22.05).
+    """
+    return {"SLURM_SUBMIT_DIR": str(Path(asked.get("working_directory", "")).absolute())}
 
 
 def _script(asked: Asked) -> SlurmScript | None:

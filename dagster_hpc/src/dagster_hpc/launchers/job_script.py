@@ -46,11 +46,15 @@ def job_name(run_id: str, job: JobName) -> str:
 
 def write(directory: Path, request: JobRequest) -> None:
     """Write the script, and the environment beside it: no secret is in sbatch's arguments."""
-    environment = environment_of(request, os.environ)
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SBATCH_"))
+    }
     lines = [
         f"export {name}={shlex.quote(value)}"
-        for name, value in environment.items()
-        if _NAME.fullmatch(name) and not name.startswith(("SLURM_", "SBATCH_"))
+        for name, value in environment_of(request, inherited).items()
+        if _NAME.fullmatch(name)
     ]
     _write(directory / "environment", "\n".join(lines) + "\n")
     script = _SCRIPT.format(
