@@ -116,7 +116,7 @@ def test_steps_of_srun_are_not_bounded_by_this_node(monkeypatch: pytest.MonkeyPa
             *((command(name, "sleep", "600"), ()) for name in "de"),
         ]
     )
-    for name in "abd":
+    for name in ("a", "b", "d"):
         wait_for(launcher, name, is_running)
     waiting = [launcher.status(JobName(name)) for name in "ce"]
     assert [each and each.phase for each in waiting] == [Phase.WAITING] * 2
