@@ -210,6 +210,10 @@ class RequestQueue:
         )
         return found[0] if found else None
 
+    async def last_launch(self, run_id: str, *, deployment: str) -> Request | None:
+        """Return the last launch of a run, for a week after its answer."""
+        return await asyncio.to_thread(self._requests.last_launch, run_id, deployment=deployment)
+
     async def check_workspace(
         self, deployment: str, queues: Collection[str | None], *, is_branch: bool = False
     ) -> None:

@@ -84,10 +84,13 @@ class RunRequests:
         )
         if pending is None:
             args = TerminateRunArgs(dagster_run=named(run, view.name))
+            launched = await self._queue.last_launch(run_id, deployment=view.deployment)
+            # Its location may have moved to another queue since: those agents know nothing of it.
+            queue = view.agent_queue if launched is None else launched.agent_queue
             await self._queue.enqueue(
                 Ask(
                     api=terminate, args=args, deployment=view.deployment,
-                    is_branch=view.is_branch, agent_queue=view.agent_queue, run_id=run_id,
+                    is_branch=view.is_branch, agent_queue=queue, run_id=run_id,
                 )
             )  # fmt: skip
         return _canceled(success=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest_asyncio
+import sqlalchemy as sa
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 from dagster._core.remote_representation.external_data import (
     JobDataSnap,
@@ -27,6 +28,7 @@ from dagster._grpc.types import (
     StartRunResult,
 )
 from dagster_cloud.api.dagster_cloud_api import (
+    DagsterCloudApi,
     DagsterCloudApiErrorResponse,
     DagsterCloudApiGrpcResponse,
     DagsterCloudApiRequest,
@@ -39,8 +41,10 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 from hpc_agent.control_plane.faces.agent_calls import PARTITION_NAMES, AgentCaller
 from hpc_agent.control_plane.gateway import Gateway
 from hpc_agent.control_plane.home import Home
+from hpc_agent.control_plane.request_queue import Ask
 from hpc_agent.control_plane.store.agents import Agent, CodeServer
 from hpc_agent.control_plane.store.requests import Request, Serves
+from hpc_agent.control_plane.store.schema import requests
 from tests.control_plane.conftest import AgentApi, on_both_databases
 from tests.control_plane.definitions import (
     deploy,
@@ -352,6 +356,32 @@ async def test_cancel_of_a_launched_run_asks_the_agent_once(gateway: Gateway, lo
     assert (await take_request(gateway)).api == "TERMINATE_RUN"
     popped = services.requests.pop(owner="o", serves=Serves(deployments=["prod"]), limit=10)
     assert popped == []
+
+
+async def test_run_is_canceled_where_it_was_launched(gateway: Gateway, loaded: Face) -> None:
+    """Its location has moved to the agents of another queue, which know nothing of it."""
+    services = gateway.services
+    run = new_run(services.instance, dg.DagsterRunStatus.STARTED)
+    launch = Ask(
+        api=DagsterCloudApi.LAUNCH_RUN, args=None, deployment="prod", run_id=run.run_id,
+        agent_queue="cluster-a",
+    )  # fmt: skip
+    await services.queue.enqueue(launch)
+    there = Serves(deployments=["prod"], queues=["cluster-a"])
+    (launched,) = services.requests.pop(owner="a", serves=there, limit=10)
+    services.requests.answer(launched.request_id, "null")
+    with services.database.write() as connection:  # two days ago
+        answered = sa.update(requests).where(requests.c.request_id == launched.request_id)
+        connection.execute(answered.values(answered_at=time.time() - 2 * 86400))
+    services.requests.sweep()
+    kept = services.requests.get(launched.request_id)
+    assert kept
+    assert (kept.body, kept.response) == ("", None)
+
+    assert (await cancel(loaded, run.run_id)).success
+
+    popped = services.requests.pop(owner="a", serves=there, limit=10)
+    assert [request.api for request in popped] == ["TERMINATE_RUN"]
 
 
 async def test_finished_run_is_neither_started_nor_canceled(gateway: Gateway, loaded: Face) -> None:

@@ -26,6 +26,10 @@ from hpc_agent.control_plane.store.postgresql import notify
 from hpc_agent.control_plane.store.schema import bump, keep_others_out, requests
 
 ANSWERED_KEPT_SECONDS = 24 * 3600
+LAUNCHES_KEPT_SECONDS = 7 * 24 * 3600
+"""Without what was asked and answered: whose they were alone."""
+
+_LAUNCH = "LAUNCH_RUN"  # DagsterCloudApi
 
 ENQUEUED = "requests"
 """The topic of the notice that a request waits for an agent."""
@@ -124,6 +128,22 @@ class Requests:
         )
         with self._database.read() as connection:
             return [_request(row) for row in connection.execute(query).mappings()]
+
+    def last_launch(self, run_id: str, *, deployment: str) -> Request | None:
+        """Return the last launch of a run, as long as it is kept."""
+        query = (
+            sa.select(requests)
+            .where(
+                requests.c.api == _LAUNCH,
+                requests.c.deployment == deployment,
+                requests.c.run_id == run_id,
+            )
+            .order_by(requests.c.created_at.desc())
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _request(row)
 
     def pop(self, *, owner: str, serves: Serves, limit: int) -> list[Request]:
         """Lease the oldest waiting requests to an agent."""
@@ -256,16 +276,33 @@ class Requests:
             bump(connection, ENQUEUED)
 
     def sweep(self) -> None:
-        """Expire what nobody waits for and forget what was settled a day ago."""
+        """Expire what nobody waits for and forget what was settled a day ago.
+
+        Of launches it is known for longer which agents had them.
+        """
         now = time.time()
         settled = now - ANSWERED_KEPT_SECONDS
+        old_launch = sa.and_(requests.c.api == _LAUNCH, requests.c.answered_at < settled)
         with self._database.write() as connection:
             connection.execute(
                 sa.update(requests)
                 .where(requests.c.state == RequestState.QUEUED, requests.c.expires_at < now)
                 .values(state=RequestState.EXPIRED, answered_at=now)
             )
-            connection.execute(sa.delete(requests).where(requests.c.answered_at < settled))
+            connection.execute(
+                sa.delete(requests).where(
+                    requests.c.answered_at < settled,
+                    sa.or_(
+                        requests.c.api != _LAUNCH,
+                        requests.c.answered_at < now - LAUNCHES_KEPT_SECONDS,
+                    ),
+                )
+            )
+            connection.execute(
+                sa.update(requests)
+                .where(old_launch, requests.c.body != "")
+                .values(body="", response=None)
+            )
             connection.execute(
                 sa.delete(requests).where(
                     requests.c.state == RequestState.LEASED, requests.c.expires_at < settled
