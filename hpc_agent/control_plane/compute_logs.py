@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from dagster._core.storage.local_compute_log_manager import (
 
 from hpc_agent.errors import ConfigError
 from hpc_agent.inbound.log_key import LogKey
+
+_UPLOADED = ".upload-"
+# Into a file of an upload that goes on something was written since.
+_CUT_OFF_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,8 @@ class ComputeLogStore:
         """Open a temporary file next to where the log belongs, for ``finish`` to put in place."""
         directory = self._path(upload).parent
         directory.mkdir(parents=True, exist_ok=True)
-        return tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)
+        _remove_cut_off(directory)
+        return tempfile.NamedTemporaryFile(dir=directory, prefix=_UPLOADED, delete=False)
 
     def finish(self, upload: LogUpload, file: IO[bytes]) -> None:
         """Put a complete upload in place, unless it was overtaken by one that has more."""
@@ -105,6 +111,15 @@ class ComputeLogStore:
     def _final_mark(self, upload: LogUpload) -> Path:
         """Return the empty file that says: this log has all that there will be."""
         return self._path(upload, ".final")
+
+
+def _remove_cut_off(directory: Path) -> None:
+    """Remove what gateways that were killed have left here; each upload is repeated as a whole."""
+    limit = time.time() - _CUT_OFF_SECONDS
+    for path in directory.glob(f"{_UPLOADED}*"):
+        with contextlib.suppress(OSError):  # another gateway was faster
+            if path.stat().st_mtime < limit:
+                path.unlink()
 
 
 @contextlib.contextmanager

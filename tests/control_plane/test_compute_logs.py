@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,18 @@ def test_open_page_follows_what_is_uploaded(
             poll(lambda text=text: b"".join(seen) == text.encode(), f"{text!r} on the page", 60)  # type: ignore[misc]
     finally:
         subscription.dispose()
+
+
+def test_upload_that_a_killed_gateway_left_is_removed_a_day_later(
+    gateways: tuple[ComputeLogStore, ComputeLogStore], manager: LocalComputeLogManager
+) -> None:
+    """By the next upload of its run, whoever takes it; one that goes on stays."""
+    killed, other = gateways
+    upload = LogUpload(log_key=KEY, io_type=OUT, partial=True)
+    old, young = killed.spool(upload), killed.spool(upload)
+    day_before = time.time() - 86401
+    os.utime(old.name, (day_before, day_before))
+    put(other, "all of it")
+    assert not Path(old.name).exists()
+    assert Path(young.name).exists()
+    assert stored(manager) == "all of it"
