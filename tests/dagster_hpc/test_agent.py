@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -209,20 +210,26 @@ def test_jobs_outlive_their_run_worker(agent: FakeAgent, there: Bench) -> None:
     assert agent.submitted == {"long_job": 1}
 
 
-def test_a_group_outlives_its_run_worker(agent: FakeAgent, there: Bench) -> None:
+@pytest.mark.parametrize(
+    ("most", "asked"), [(9, {"first": 1}), (1, {"first": 1, "third": 1})], ids=["whole", "in parts"]
+)
+def test_a_group_outlives_its_run_worker(
+    agent: FakeAgent, there: Bench, most: int, asked: dict[str, int]
+) -> None:
     """The next one knows by the run's log which job executes a step: nothing runs twice."""
-    worker = there.start("group_waits")
+    worker = there.start("group_waits", max_concurrent=most)
     poll(lambda: there.words("second_waits"))
     worker.kill()
     worker.communicate()
-    again = there.start("group_waits", resume=True)
-    poll(lambda: "Checking on status" in there.of().messages("second_waits"))
+    again = there.start("group_waits", resume=True, max_concurrent=most)
+    poll(lambda: "Resuming execution" in there.of().messages())
     (there.directory / "go").touch()
     output, _ = again.communicate(timeout=60)
     assert there.of().status == "SUCCESS", output
     ran = {name: len(there.words(name)) for name in ("first", "second_waits", "third")}
     assert ran == {"first": 1, "second_waits": 1, "third": 1}
-    assert agent.submitted == {"first": 1}
+    assert agent.submitted == asked
+    assert Counter(there.of().steps("STEP_SUCCESS")) == Counter([*ran, "here", "other_first"])
 
 
 def test_a_refused_step_fails_with_the_agents_words(agent: FakeAgent, there: Bench) -> None:

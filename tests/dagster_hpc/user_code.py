@@ -159,6 +159,7 @@ def second_waits(context: OpExecutionContext, value: int) -> int:
 @job(executor_def=slurm_executor)
 def group_waits() -> None:
     third(second_waits(first()), here())
+    first.alias("other_first")()
 
 
 @op(tags=PROCESS)
