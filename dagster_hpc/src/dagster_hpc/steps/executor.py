@@ -59,6 +59,8 @@ _LONGEST_TROUBLE = 24 * 3600.0
 _TROUBLE_PAUSE = 5.0
 _NEVER = 10**9
 
+Loop = Callable[..., Iterator[DagsterEvent]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -247,11 +249,17 @@ class SlurmExecutor(StepDelegatingExecutor):
         )
 
 
-# Dagster's loop makes its state machine itself, and has no other way to be given one.
-_loop: Callable[..., Iterator[DagsterEvent]] = FunctionType(
-    StepDelegatingExecutor.execute.__code__,
-    {**StepDelegatingExecutor.execute.__globals__, "ActiveExecution": Execution},
-)
+def _with_execution(loop: Loop) -> Loop:
+    """Return Dagster's loop with ``Execution``: it makes its state machine itself, by this name.
+
+    A loop of another form is left as it is: runs with it resume as far as Dagster's own do.
+    """
+    if not isinstance(loop, FunctionType) or loop.__closure__ or loop.__defaults__:
+        return loop
+    return FunctionType(loop.__code__, {**loop.__globals__, "ActiveExecution": Execution})
+
+
+_loop = _with_execution(StepDelegatingExecutor.execute)
 
 
 @executor(
