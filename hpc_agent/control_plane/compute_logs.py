@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,6 @@ from dagster._core.storage.local_compute_log_manager import (
 
 from hpc_agent.errors import ConfigError
 from hpc_agent.inbound.log_key import LogKey
-
-_UPLOADED = ".upload-"
-# Into a file of an upload that goes on something was written since.
-_CUT_OFF_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +56,24 @@ class ComputeLogStore:
         """Open a temporary file next to where the log belongs, for ``finish`` to put in place."""
         directory = self._path(upload).parent
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_cut_off(directory)
-        return tempfile.NamedTemporaryFile(dir=directory, prefix=_UPLOADED, delete=False)
+        with _alone_in(directory):
+            prefix = _prefix(self._path(upload))
+            file = tempfile.NamedTemporaryFile(dir=directory, prefix=prefix, delete=False)  # noqa: SIM115
+            fcntl.flock(file, fcntl.LOCK_EX)  # as long as somebody writes into it
+        return file
 
     def finish(self, upload: LogUpload, file: IO[bytes]) -> None:
         """Put a complete upload in place, unless it was overtaken by one that has more."""
-        file.close()
         path = self._path(upload)
         with _alone_in(path.parent):
+            file.close()  # not before: what nobody writes into was left behind
             if self._is_overtaken(upload, path, Path(file.name).stat().st_size):
                 Path(file.name).unlink()
                 return
             os.replace(file.name, path)  # noqa: PTH105 the name comes from tempfile
             if not upload.partial:
                 self._final_mark(upload).touch()
+                _remove_cut_off(path)
         if self._remote is not None:
             self._remote.upload_to_cloud_storage(
                 upload.log_key.parts, upload.io_type, partial=upload.partial
@@ -113,13 +113,16 @@ class ComputeLogStore:
         return self._path(upload, ".final")
 
 
-def _remove_cut_off(directory: Path) -> None:
-    """Remove what gateways that were killed have left here; each upload is repeated as a whole."""
-    limit = time.time() - _CUT_OFF_SECONDS
-    for path in directory.glob(f"{_UPLOADED}*"):
-        with contextlib.suppress(OSError):  # another gateway was faster
-            if path.stat().st_mtime < limit:
-                path.unlink()
+def _prefix(log: Path) -> str:
+    return f".upload-{log.name}-"
+
+
+def _remove_cut_off(log: Path) -> None:
+    """Remove uploads of a log that gateways have not ended, since they were killed meanwhile."""
+    for path in log.parent.glob(f"{glob.escape(_prefix(log))}*"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 @contextlib.contextmanager

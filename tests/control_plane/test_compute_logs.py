@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,16 +110,20 @@ def test_open_page_follows_what_is_uploaded(
         subscription.dispose()
 
 
-def test_upload_that_a_killed_gateway_left_is_removed_a_day_later(
+def test_upload_that_a_killed_gateway_left_is_removed_with_the_next_whole_one(
     gateways: tuple[ComputeLogStore, ComputeLogStore], manager: LocalComputeLogManager
 ) -> None:
-    """By the next upload of its run, whoever takes it; one that goes on stays."""
-    killed, other = gateways
-    upload = LogUpload(log_key=KEY, io_type=OUT, partial=True)
-    old, young = killed.spool(upload), killed.spool(upload)
-    day_before = time.time() - 86401
-    os.utime(old.name, (day_before, day_before))
+    """One that goes on in another process stays, and so do those of other logs."""
+    going_on, other = gateways
+    part = LogUpload(log_key=KEY, io_type=OUT, partial=True)
+    young, elsewhere = going_on.spool(part), going_on.spool(replace(part, io_type=ERR))
+    left = Path(young.name).with_name(f"{Path(young.name).name}left")
+    for path in (left, Path(f"{elsewhere.name}left")):
+        path.touch()
+    put(other, "some", partial=True)
+    assert left.exists()
     put(other, "all of it")
-    assert not Path(old.name).exists()
-    assert Path(young.name).exists()
+    assert not left.exists()
+    assert Path(f"{elsewhere.name}left").exists()
+    going_on.finish(part, young)
     assert stored(manager) == "all of it"
