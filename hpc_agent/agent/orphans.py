@@ -1,19 +1,21 @@
 """The orphans loop: jobs whose runs are over in the control plane, or deleted, are ended.
 
 Whoever marks a run as canceled while its job waits in the queue (the UI offers nothing else for a
-run that is starting) or lets a monitor fail it, sends no request about it.
+run that is starting) or lets a monitor fail it, sends no request about it. And an agent that drains
+takes none: it asks for the runs that are to end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sqlite_utils import Database
 
 from hpc_agent.agent.context import Context
 from hpc_agent.dagster_plus import agent_calls
 from hpc_agent.isolation import for_each
+from hpc_agent.runs.termination import TERMINATION_REQUESTED
 from hpc_agent.store import tracking, workers
 from hpc_agent.store.phases import Phase
 from hpc_agent.store.tracking import LiveRun
@@ -22,12 +24,17 @@ from hpc_agent.workers import intents, run_log
 
 log = logging.getLogger(__name__)
 
+_CANCELING = "CANCELING"
 _INTERVAL_SECONDS = 10.0
 _RUNS_AT_ONCE = 200
 # Far longer than any grace period.
 _FORGET_SECONDS = 24 * 3600.0
 # A run that was deleted stays so; an answer that lacks one may be wrong once.
 _GONE_SECONDS = 30.0
+
+# A run of ours, and how it stands in the control plane.
+_Found = tuple[LiveRun, str]
+_Work = Callable[[_Found], Awaitable[None]]
 
 
 class OrphansLoop:
@@ -55,23 +62,31 @@ class OrphansLoop:
 
         async def ask(deployment: str) -> None:
             mine = {each.run_id: each for each in asked if each.deployment == deployment}
-            over = await agent_calls.finished_runs(context.api, list(mine), deployment=deployment)
-            ending = [
-                (mine[run_id], status)
-                for run_id, status in over.items()
-                if run_id in mine and not self._may_end_by_itself(mine[run_id])
-            ]
-            ending += [(mine[run_id], "deleted") for run_id in await self._gone(deployment, mine)]
-            await for_each(
-                "orphans",
-                ending,
-                self._end,
-                name=lambda each: each[0].key,
-                fields=lambda each: each[0].log_fields,
+            found = await agent_calls.runs_in(
+                context.api, list(mine), self._statuses(), deployment=deployment
             )
+            known = [(mine[run_id], status) for run_id, status in found.items() if run_id in mine]
+            await self._for_each([each for each in known if each[1] == _CANCELING], self._terminate)
+            over = [each for each in known if each[1] != _CANCELING]
+            ending = [each for each in over if not self._may_end_by_itself(each[0])]
+            ending += [(mine[run_id], "deleted") for run_id in await self._gone(deployment, mine)]
+            await self._for_each(ending, self._end)
 
         await for_each("orphans", deployments, ask, name=str)
         return _INTERVAL_SECONDS
+
+    async def _for_each(self, some: Sequence[_Found], work: _Work) -> None:
+        await for_each(
+            "orphans",
+            some,
+            work,
+            name=lambda each: each[0].key,
+            fields=lambda each: each[0].log_fields,
+        )
+
+    def _statuses(self) -> Sequence[str]:
+        is_draining = self._context.drain.is_on
+        return (*agent_calls.FINISHED_STATUSES, *[_CANCELING] * is_draining)
 
     async def _gone(self, deployment: str, asked: Mapping[str, LiveRun]) -> list[str]:
         """Return the runs that the control plane has not had for a while, and does not have now.
@@ -112,7 +127,15 @@ class OrphansLoop:
         first_seen = self._seen_over.setdefault(run.run_id, now)
         return now - first_seen < self._context.config.runs.grace_seconds
 
-    async def _end(self, over: tuple[LiveRun, str]) -> None:
+    async def _terminate(self, found: _Found) -> None:
+        """Do what the request would that waits in the control plane meanwhile."""
+        run, _ = found
+        await self._context.termination.end(
+            run.key, TERMINATION_REQUESTED, is_canceling=True, source="control plane"
+        )
+        log.info("%s: its run is to end, and so is its job", run.key)
+
+    async def _end(self, over: _Found) -> None:
         run, status = over
         context, now = self._context, self._context.clock()
 

@@ -108,8 +108,8 @@ def drain(
 ) -> None:
     """Let the agent finish what it has taken, and take nothing new: before maintenance, or a move.
 
-    What the control plane asks for meanwhile waits there, or is for another agent. An agent that is
-    started again goes on draining.
+    What the control plane asks for meanwhile waits there, or is for another agent; only runs that
+    are terminated are ended all the same. An agent that is started again goes on draining.
     """
     from hpc_agent.config import load_config
     from hpc_agent.inspection.operate import carry_out, read_left_to_finish

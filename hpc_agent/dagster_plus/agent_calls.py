@@ -294,10 +294,17 @@ async def finished_runs(
     api: AgentApi, run_ids: Sequence[str], *, deployment: str
 ) -> dict[str, str]:
     """Return those of these runs that are over, with their statuses."""
+    return await runs_in(api, run_ids, FINISHED_STATUSES, deployment=deployment)
+
+
+async def runs_in(
+    api: AgentApi, run_ids: Sequence[str], statuses: Sequence[str], *, deployment: str
+) -> dict[str, str]:
+    """Return those of these runs that have one of these statuses, with it."""
     data = await api.graphql(
         _RUNS,
         {
-            "filters": {"runIds": list(run_ids), "statuses": list(FINISHED_STATUSES)},
+            "filters": {"runIds": list(run_ids), "statuses": list(statuses)},
             "limit": len(run_ids),
         },
         deployment=deployment,

@@ -26,7 +26,7 @@ from hpc_agent.runs.planning import plan_attempt
 from hpc_agent.runs.step_needs import StepNeeds
 from hpc_agent.runs.tags import strange_tags
 from hpc_agent.runs.template import keep_template
-from hpc_agent.runs.termination import Termination
+from hpc_agent.runs.termination import TERMINATION_REQUESTED, Termination
 from hpc_agent.runs.worker_plan import run_key
 from hpc_agent.store import inbox, launches, workers
 from hpc_agent.store.database import Store
@@ -159,7 +159,7 @@ class RunRequests:
             return self.termination.note(
                 db,
                 worker,
-                "Termination requested; ending the run's job.",
+                TERMINATION_REQUESTED,
                 is_canceling=run.status == "CANCELING",
                 source="request",
             )

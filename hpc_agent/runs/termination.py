@@ -22,6 +22,7 @@ from hpc_agent.workers.changes import Changes
 
 log = logging.getLogger(__name__)
 
+TERMINATION_REQUESTED = "Termination requested; ending the run's job."
 # More than the node program's own grace: it closes the run and goes by itself.
 _MARGIN_SECONDS = 5.0
 
