@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _FAST_SECONDS = 2.0
 _FAST_FOR_SECONDS = 30.0
+# A job that leaves does so in a moment; with an Epilog that hangs it takes hours.
+_LEAVES_FOR_SECONDS = 60.0
 _IDLE_SECONDS = 300.0
 _QUIET_SECONDS = 60.0
 _LOOK_INTO_QUEUE_AFTER_SECONDS = 1.0
@@ -46,6 +48,7 @@ class WatchLoop:
         self._context = context
         self._quiet_looks = 0
         self._tracked: Tracked | None = None
+        self._leaving: dict[int, float] = {}
         self._settled: dict[int, JobRecord] = {}
         self._strangers: dict[str, JobRecord] = {}
         self._unreadable = Unreadable(context.store)
@@ -138,10 +141,13 @@ class WatchLoop:
         """
         if not tracked:
             return _IDLE_SECONDS
-        age = self._context.clock() - tracked.youngest
+        now = self._context.clock()
+        age = now - tracked.youngest
+        self._leaving = {job: self._leaving.get(job, now) for job in tracked.leaving}
+        is_any_leaving = any(now - at < _LEAVES_FOR_SECONDS for at in self._leaving.values())
         if age < _LOOK_INTO_QUEUE_AFTER_SECONDS:
             return _LOOK_INTO_QUEUE_AFTER_SECONDS
-        if tracked.is_any_leaving or (tracked.is_any_waiting and age < _FAST_FOR_SECONDS):
+        if is_any_leaving or (tracked.is_any_waiting and age < _FAST_FOR_SECONDS):
             return _FAST_SECONDS
         poll_seconds = self._context.config.scheduler.poll_seconds
         slowed: float = poll_seconds * 2 ** min(self._quiet_looks, 8)

@@ -19,6 +19,8 @@ from hpc_agent.store.workers import Placement, Worker, WorkerKind
 # A worker that is over has told its end; its job leaves the queue a moment later.
 STRAY_SECONDS = 120.0
 _CANCEL_AGAIN_SECONDS = 30.0
+# Slurm ends it already, and waits for its node, or for an Epilog that hangs for hours.
+_CANCEL_LEAVING_AGAIN_SECONDS = 600.0
 _LONGEST_HOLD_SECONDS = 60.0
 _LONGEST_DRAIN_SECONDS = 600.0
 
@@ -30,16 +32,17 @@ class Tracked:
     """The jobs that the scheduler has, and what decides when to look at them again.
 
     ``rows`` are their rows by job id, more than one where an id was reused. ``in_packs`` are the
-    workers that live in the jobs of others. ``youngest`` is when the last of the jobs became known.
-    ``change`` is the number of the last change that this takes into account.
+    workers that live in the jobs of others. ``leaving`` are the rows of jobs that are completing.
+    ``youngest`` is when the last of the jobs became known. ``change`` is the number of the last
+    change that this takes into account.
     """
 
     change: tuple[int, int]
     rows: dict[str, tuple[int, ...]]
     in_packs: tuple[str, ...]
+    leaving: tuple[int, ...]
     youngest: float
     is_any_waiting: bool
-    is_any_leaving: bool
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.in_packs)
@@ -97,9 +100,9 @@ def tracked(db: Database, known: Tracked | None) -> Tracked:
     by_id: dict[str, tuple[int, ...]] = {}
     for job_id, identity in db.execute(f"SELECT job_id, id {live}"):
         by_id[job_id] = (*by_id.get(job_id, ()), identity)
-    youngest, is_any_waiting, is_any_leaving = db.execute(
-        f"SELECT max(submitted_at), max(started_at IS NULL), max(state = ?) {live}",
-        [JobState.COMPLETING.value],
+    leaving = db.execute(f"SELECT id {live} AND state = ?", [JobState.COMPLETING.value])
+    youngest, is_any_waiting = db.execute(
+        f"SELECT max(submitted_at), max(started_at IS NULL) {live}"
     ).fetchone()
     packed = db.execute(
         "SELECT key FROM workers "
@@ -110,25 +113,33 @@ def tracked(db: Database, known: Tracked | None) -> Tracked:
         change=change,
         rows=by_id,
         in_packs=tuple(key for (key,) in packed),
+        leaving=tuple(identity for (identity,) in leaving),
         youngest=youngest or 0.0,
         is_any_waiting=bool(is_any_waiting),
-        is_any_leaving=bool(is_any_leaving),
     )
 
 
 def to_cancel(db: Database, now: float) -> list[ToCancel]:
     """Return the jobs that must end: of workers asked to, of workers that are over, duplicates.
 
-    One that scancel has not ended is cancelled again after a while.
+    One that scancel has not ended is cancelled again after a while, a longer one where it is
+    completing.
     """
     found = db.execute(
         "SELECT j.id, w.key, w.is_claimed AND w.current_job != j.id FROM jobs AS j "  # noqa: S608
         "JOIN workers AS w ON w.key = j.worker_key WHERE NOT j.is_over "
-        "AND (j.cancelled_at IS NULL OR j.cancelled_at <= ?) AND ("
+        "AND (j.cancelled_at IS NULL OR j.cancelled_at <= CASE j.state WHEN ? THEN ? ELSE ? END) "
+        "AND ("
         f"(w.terminate_at IS NOT NULL AND (w.terminate_at <= ? OR w.phase IN ({_FINAL}))) "
         f"OR (w.phase IN ({_FINAL}) AND w.ended_at <= ?) "
         "OR (w.is_claimed AND w.current_job != j.id))",
-        [now - _CANCEL_AGAIN_SECONDS, now, now - STRAY_SECONDS],
+        [
+            JobState.COMPLETING.value,
+            now - _CANCEL_LEAVING_AGAIN_SECONDS,
+            now - _CANCEL_AGAIN_SECONDS,
+            now,
+            now - STRAY_SECONDS,
+        ],
     ).fetchall()
     return [
         ToCancel(worker=workers.get(db, key), job=jobs.get(db, identity), is_duplicate=bool(other))

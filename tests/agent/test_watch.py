@@ -337,6 +337,22 @@ async def test_job_that_a_node_cancels_before_it_runs_makes_the_node_suspect(ben
     assert suspects == ["c1"]
 
 
+async def test_job_that_does_not_get_away_is_looked_at_and_cancelled_seldom(bench: Bench) -> None:
+    """It stays COMPLETING for hours where an Epilog hangs, and scancel does not help."""
+    leaving = {"submitted_at": 900.0, "state": JobState.COMPLETING, "terminate_at": 1000.0}
+    await bench.add(**STARTED | leaving)
+    bench.scheduler.queued = [record(JobState.COMPLETING)]
+    watch, cancel = WatchLoop(bench.context), CancelLoop(bench.context)
+    waits = []
+    for _ in range(60):
+        waits.append(await watch.step())
+        await cancel.step()
+        bench.clock.now += 10
+    assert waits[:6] == [2.0] * 6
+    assert min(waits[6:]) >= bench.context.config.scheduler.poll_seconds
+    assert bench.scheduler.cancelled == ["7"]
+
+
 async def test_what_an_op_submits_by_itself_is_no_duplicate(bench: Bench) -> None:
     """It may come from the job directory; it has neither our name nor our script."""
     await bench.add(**STARTED)

@@ -13,6 +13,7 @@ import pytest
 from sqlite_utils import Database
 
 from hpc_agent.errors import LeaseHeldError, StoreError
+from hpc_agent.slurm.state import JobState
 from hpc_agent.store import inbox, jobs, launches, meta, outbox, tracking, workers
 from hpc_agent.store.database import Store, read_only
 from hpc_agent.store.filesystem import filesystem_type
@@ -41,6 +42,13 @@ def a_run_worker(key: str = "run-1", **changes: Any) -> Worker:
         "created_at": 100.0,
     }
     return a_worker(**(values | changes))
+
+
+COMPLETING: dict[str, Any] = {
+    "phase": Phase.RUNNING,
+    "job_id": "7",
+    "state": JobState.COMPLETING,
+}
 
 
 def pid_of_the_dead() -> int:
@@ -138,6 +146,9 @@ async def test_history_keeps_every_change_of_state_and_no_other(store: Store) ->
         ({"phase": Phase.SUBMITTING, "terminate_at": 850.0}, False),
         ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 1.0, "cancelled_at": 890.0}, False),
         ({"phase": Phase.QUEUED, "job_id": "7", "terminate_at": 1.0, "cancelled_at": 800.0}, True),
+        ({**COMPLETING, "terminate_at": 850.0}, True),
+        ({**COMPLETING, "terminate_at": 1.0, "cancelled_at": 800.0}, False),
+        ({**COMPLETING, "terminate_at": 1.0, "cancelled_at": 299.0}, True),
     ],
 )
 async def test_jobs_to_cancel(store: Store, changes: dict[str, Any], due: bool) -> None:

@@ -35,7 +35,7 @@ def test_tracked_jobs_are_read_again_only_after_a_change(db: Database) -> None:
     jobs.change(db, job_of(before).id, state=JobState.COMPLETING)
     workers.note(db, before, now=9.0, source="test")
     second = tracking.tracked(db, first)
-    assert (first.is_any_leaving, second.is_any_leaving) == (False, True)
+    assert (first.leaving, second.leaving) == ((), (job_of(before).id,))
     jobs.insert(db, "run-1", "2", now=10.0)
     assert tracking.tracked(db, second).rows.keys() == {"1", "2"}
 
