@@ -13,6 +13,7 @@ from hpc_agent.slurm.rest_values import (
     job_state,
     moment,
     number,
+    small_number,
     text,
 )
 from hpc_agent.slurm.sacct import last_attempts, script_in
@@ -88,7 +89,7 @@ def controller_records(job: Json) -> list[JobRecord]:
         end_time=moment(job.get("end_time")) if state.is_final else None,
         expected_start=start if state.is_waiting else None,
         time_limit_seconds=minutes * 60 if minutes is not None else None,
-        restarts=number(job.get("restart_cnt")) or 0,
+        restarts=small_number(job.get("restart_cnt")) or 0,
         script=text(job.get("command")),
         working_directory=text(job.get("current_working_directory")),
     )

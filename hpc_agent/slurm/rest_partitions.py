@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpc_agent.slurm.partition_facts import Association, Names, PartitionLimits
-from hpc_agent.slurm.rest_values import number, text, words
+from hpc_agent.slurm.rest_values import number, small_number, text, words
 from hpc_agent.slurm.scontrol_partition import names, preempts
 
 Json = Mapping[str, Any]
@@ -27,7 +27,7 @@ def limits_of_22_05(content: Json) -> PartitionLimits:
         accounts=_names(content.get("allowed_accounts"), content.get("denied_accounts")),
         qos=_names(content.get("allowed_qos"), content.get("denied_qos")),
         groups=_names(content.get("allowed_groups")),
-        priority_tier=number(content.get("priority_tier")) or 0,
+        priority_tier=small_number(content.get("priority_tier")) or 0,
         is_preemptible=any(preempts(mode) for mode in words(content.get("preemption_mode"))),
         is_hidden="hidden" in flags,
         is_for_root="root_only" in flags,
@@ -51,7 +51,7 @@ def limits_of_data_parser(content: Json) -> PartitionLimits:
         accounts=_allowed_in(content, "accounts"),
         qos=_allowed_in(content, "qos"),
         groups=_allowed_in(content, "groups"),
-        priority_tier=number(_group(content, "priority").get("tier")) or 0,
+        priority_tier=small_number(_group(content, "priority").get("tier")) or 0,
         is_preemptible=any(preempts(mode) for mode in words(content.get("preempt_mode"))),
         is_hidden="HIDDEN" in flags,
         is_for_root="ROOT_ONLY" in flags,

@@ -7,17 +7,19 @@ Up to v0.0.38 a number is a number, or null; since v0.0.39 it is mostly an objec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from hpc_agent.slurm.state import JobState
 from hpc_agent.slurm.values import parse_exit_code
 
-# "No value" and "infinite" of 16, 32 and 64 bits where they are sent as plain numbers (slurm.h).
+# NO_VAL and INFINITE of slurm.h, of 32 and 64 bits, and NO_CONSUME_VAL64, where they are sent as
+# plain numbers. Those of 16 bits are ids of jobs and users elsewhere.
 _NO_NUMBER = frozenset(
-    size - offset for size in (1 << 16, 1 << 32, 1 << 64) for offset in (1, 2, 3)
+    {*((1 << size) - offset for size in (32, 64) for offset in (1, 2)), (1 << 64) - 3}
 )
+_NO_SMALL_NUMBER = frozenset({(1 << 16) - 1, (1 << 16) - 2})
 
 
 NOT_AS_DOCUMENTED = (
@@ -32,13 +34,23 @@ NOT_AS_DOCUMENTED = (
 
 
 def number(value: Any) -> int | None:
-    """Return a number; None for one that is not set, or infinite."""
+    """Return a number, or the id of a job or user; None for one that is not set, or infinite."""
+    return _number(value, _NO_NUMBER)
+
+
+def small_number(value: Any) -> int | None:
+    """Return a number that has 16 bits in slurm.h, where it may be "no value" of so many bits."""
+    return _number(value, _NO_NUMBER | _NO_SMALL_NUMBER)
+
+
+def _number(value: Any, none: Collection[int]) -> int | None:
     if isinstance(value, Mapping):
         is_set = value.get("set") is True and value.get("infinite") is not True
-        return number(value.get("number")) if is_set else None
+        # What is said to be set is no "no value", whatever its size.
+        return _number(value.get("number"), ()) if is_set else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return None if value in _NO_NUMBER else int(value)
+    return None if value in none else int(value)
 
 
 def moment(value: Any) -> datetime | None:
@@ -76,4 +88,4 @@ def exit_code(value: Any) -> tuple[int | None, int | None]:
     signal = value.get("signal")
     if isinstance(signal, Mapping):
         signal = signal.get("id", signal.get("signal_id"))
-    return number(value.get("return_code")) or 0, number(signal) or None
+    return number(value.get("return_code")) or 0, small_number(signal) or None

@@ -20,7 +20,7 @@ from hpc_agent.slurm.rest_options import (
     work_out_22_05,
 )
 from hpc_agent.slurm.rest_partitions import limits_of_22_05, limits_of_data_parser
-from hpc_agent.slurm.rest_values import number, text, words
+from hpc_agent.slurm.rest_values import number, small_number, text, words
 from hpc_agent.slurm.scheduler import NodeInfo, PartitionInfo
 
 Json = Mapping[str, Any]
@@ -79,7 +79,7 @@ def node(content: Json) -> NodeInfo:
     return NodeInfo(
         name=text(content.get("name")),
         state="+".join(state.lower() for state in states),
-        cpus=number(content.get("cpus")) or 0,
+        cpus=small_number(content.get("cpus")) or 0,
         memory_mb=number(content.get("real_memory")) or 0,
         partitions=tuple(words(content.get("partitions"))),
         gres=text(content.get("gres")),

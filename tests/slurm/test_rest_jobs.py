@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_agent.slurm import rest_jobs
-from hpc_agent.slurm.rest_submission import body
+from hpc_agent.slurm.rest_client import Answer
+from hpc_agent.slurm.rest_submission import body, job_id_in
 from hpc_agent.slurm.rest_versions import DIALECTS
 from hpc_agent.slurm.scheduler import Usage
 from hpc_agent.slurm.state import JobState
@@ -109,6 +110,46 @@ def test_a_user_whose_name_is_not_known_is_known_by_his_number() -> None:
     assert look.is_complete
     alone = rest_jobs.of_queue([stranger], user="jane")
     assert (alone.records, alone.is_complete) == ((), False)
+
+
+def of_any_size(value: int) -> Any:
+    return {"set": True, "infinite": False, "number": value}
+
+
+@pytest.mark.parametrize("as_sent", [int, of_any_size])
+@pytest.mark.parametrize("number", [65533, 65534, 65535])
+def test_ids_that_are_no_number_of_16_bits_are_ids(
+    number: int, as_sent: Callable[[int], Any]
+) -> None:
+    """Both dialects: as plain numbers, and as objects. A task that seems absent would be LOST."""
+    array = {"job_id": as_sent(number), "task_id": as_sent(3)}
+    task = {"job_id": number, "array_job_id": array["job_id"], "array_task_id": array["task_id"]}
+    (queued,) = rest_jobs.controller_records({**QUEUED, **task})
+    (ended,) = rest_jobs.of_accounting([{**ACCOUNTED, "array": array}]).records
+    assert (queued.job_id, ended.job_id) == (f"{number}_3", f"{number}_3")
+
+
+@pytest.mark.parametrize("number", [65533, 65534, 65535])
+def test_user_may_have_an_id_that_is_no_number_of_16_bits(number: int) -> None:
+    """And so may the job that was just submitted."""
+    mine = {**QUEUED, "user_id": number}
+    look = rest_jobs.of_queue([mine, {**mine, "user_name": None, "job_id": 18}], user="jane")
+    assert [job.job_id for job in look.records] == ["17", "18"]
+    assert job_id_in(Answer(status=200, content={"job_id": number})) == str(number)
+
+
+@pytest.mark.parametrize("number", [65534, 65535, 4294967294, 4294967295, (1 << 64) - 2])
+def test_plain_number_of_16_bits_may_be_none(number: int) -> None:
+    """The count of restarts has 16 bits."""
+    (job,) = rest_jobs.controller_records({**QUEUED, "restart_cnt": number})
+    assert job.restarts == 0
+
+
+@pytest.mark.parametrize("number", [4294967294, 4294967295, (1 << 64) - 1])
+def test_array_may_be_none(number: int) -> None:
+    """As plain numbers, "no value" of 32 bits and more is no id."""
+    (job,) = rest_jobs.controller_records({**QUEUED, "array_job_id": number})
+    assert job.job_id == "17"
 
 
 def test_exclude_is_added_to_that_of_the_script() -> None:
