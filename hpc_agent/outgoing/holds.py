@@ -132,8 +132,8 @@ class Holds:
         """Let a stream wait; return how its message stands.
 
         Only what lies between two doubtful answers counts: while the control plane is away or the
-        agent is down the clock stands still. An answer that does not come is doubtful when others
-        have come since the last attempt.
+        agent is down the clock stands still. An answer that does not come, or is not the control
+        plane's, is doubtful when others have been taken since the last attempt.
         """
         now = self._clock()
         held = self._of(waiting)
@@ -142,7 +142,7 @@ class Holds:
         held.doubted = max(held.doubted, waiting.doubted)
         others_went = held.pause.failures > 0 and held.taken != self._taken
         held.taken = self._taken
-        in_doubt = verdict.fate is Fate.DOUBT or (verdict.is_broken and others_went)
+        in_doubt = verdict.fate is Fate.DOUBT or (verdict.is_suspect and others_went)
         if in_doubt and held.doubted_at is not None:
             held.doubted += now - held.doubted_at
         held.doubted_at = now if in_doubt else None

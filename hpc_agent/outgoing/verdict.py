@@ -28,6 +28,8 @@ _WORDS = 2000
 # About the caller, its token, its account or its haste; about a lock; never about the message.
 # 402 is the account's (payment), 407 the proxy's, 409 a copy of the same message that is at work.
 _ABOUT_THE_CALLER = frozenset({401, 402, 403, 407, 408, 409, 421, 423, 425, 429})
+# Where it is not in JSON, as the agent API answers, a firewall before it may dislike this message.
+_OF_A_FIREWALL = frozenset({401, 403})
 # The control plane's own fault (500), or an address that it does not serve (for now).
 _OWN_FAULT = frozenset({500, 501})
 # A load balancer without a backend says them as well, and of every message: believed of the agent
@@ -59,14 +61,14 @@ class Fate(Enum):
 class Verdict:
     """A fate, in words that a person can act on; ``retry_after`` is what was asked for, or 0.
 
-    ``is_broken``: the message was on its way and no whole answer came. That may be its own fault,
-    if others are answered meanwhile.
+    ``is_suspect``: the message was on its way and no whole answer came, or something before the
+    control plane refuses it. That may be its own fault, if others are taken meanwhile.
     """
 
     fate: Fate
     words: str = ""
     retry_after: float = 0.0
-    is_broken: bool = False
+    is_suspect: bool = False
 
 
 SENT = Verdict(Fate.SENT)
@@ -89,7 +91,7 @@ def of_error(error: Exception) -> Verdict:
     if any(isinstance(each, httpx.LocalProtocolError) for each in kinds):
         return Verdict(Fate.DOUBT, words)
     is_broken = any(isinstance(each, _BROKEN_OFF) for each in kinds)
-    return Verdict(Fate.LATER, words, is_broken=is_broken)
+    return Verdict(Fate.LATER, words, is_suspect=is_broken)
 
 
 def of_graphql(answer: httpx.Response, results: Iterable[Path]) -> Verdict:
@@ -115,7 +117,8 @@ def _of_status(answer: httpx.Response) -> Verdict | None:
     if status < 400:
         return later(f"sent elsewhere, to {answer.headers.get('Location', 'nowhere')}: {words}")
     if status in _ABOUT_THE_CALLER or status > 501:
-        return Verdict(Fate.LATER, words, _retry_after(answer))
+        is_suspect = status in _OF_A_FIREWALL and json_object(answer) is None
+        return Verdict(Fate.LATER, words, _retry_after(answer), is_suspect=is_suspect)
     if status in _OWN_FAULT or (status in _ABOUT_THE_ADDRESS and json_object(answer) is None):
         return Verdict(Fate.DOUBT, words, _retry_after(answer))
     return never(words)

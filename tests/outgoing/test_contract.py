@@ -53,6 +53,13 @@ IN_DOUBT = {
     "not an object": Reply(content=b"[]"),
     "no such page of a balancer": Reply(status=404, content=b"default backend - 404"),
 }
+DOUBTED_WHEN_OTHERS_GO = {
+    "broken off": Reply(cut=True),
+    "forbidden by a firewall": Reply(
+        status=403, content=HTML, headers={"Content-Type": "text/html"}
+    ),
+    "not authorized by a proxy": Reply(status=401, content=b""),
+}
 REFUSED = {str(status): Reply(status=status) for status in (400, 404, 410, 413, 414, 422, 431)}
 
 
@@ -222,22 +229,40 @@ async def test_an_absent_control_plane_is_not_run_over(
     assert not side.drain.is_away
 
 
-async def test_a_message_whose_answer_never_comes_is_given_up_when_others_go(
-    side: Side, control_plane: FakeControlPlane
+@pytest.mark.parametrize("name", DOUBTED_WHEN_OTHERS_GO)
+async def test_a_message_that_alone_does_not_get_through_is_given_up(
+    side: Side, control_plane: FakeControlPlane, name: str
 ) -> None:
-    """It may be what ends the process over there; while nothing goes, that is an absence."""
-    cut = Reply(cut=True)
-    control_plane.script = lambda received: cut if "bad-0" in str(received.headers) else None
+    """It may be its own fault when others go; while nothing goes, that is an absence."""
+    reply = DOUBTED_WHEN_OTHERS_GO[name]
+    control_plane.script = lambda _received: reply
     await side.put("bad", 0)
     await side.put("bad", 1)
+    await side.put("good", 0)
     await drain(side, attempts=150)
-    assert await side.queue.count() == Counts(2, 0)
-    for number in range(130):
+    assert await side.queue.count() == Counts(3, 0)
+    control_plane.script = lambda received: reply if "bad-0" in str(received.headers) else None
+    for number in range(1, 130):
         await side.drain.until_idle()
         await side.put("good", number)
         await drain(side)
     assert await side.queue.count() == Counts(0, 1)
     assert stored(control_plane, "bad") == [1]
+    assert stored(control_plane, "good") == list(range(130))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_message_that_the_control_plane_forbids_waits(
+    side: Side, control_plane: FakeControlPlane, status: int
+) -> None:
+    """In its own words that is about the token, also when those of another deployment go."""
+    forbidden = Reply(status=status, content=b'{"error": "no such token"}')
+    control_plane.script = for_stream("bad", forbidden)
+    await side.put("bad", 0)
+    for number in range(130):
+        await side.put("good", number)
+        await drain(side)
+    assert await side.queue.count() == Counts(1, 0)
 
 
 async def test_retry_after_is_kept(side: Side, control_plane: FakeControlPlane) -> None:
