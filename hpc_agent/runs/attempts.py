@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sqlite_utils import Database
@@ -16,6 +17,7 @@ from hpc_agent.config.pools import Pool, Slot
 from hpc_agent.dagster_plus.requests import RunToLaunch
 from hpc_agent.errors import ConfigError, TemplateError
 from hpc_agent.jobs import options
+from hpc_agent.jobs.options_demand import Amount, Demand
 from hpc_agent.jobs.preparation import JobPlan, JobPreparation
 from hpc_agent.runs.planning import overrides_of, plan_attempt
 from hpc_agent.runs.recovery import (
@@ -174,11 +176,13 @@ class Attempts:
         plan = await self._planner.plan(
             worker, attempt=worker.attempt, overrides=overrides_of(worker)
         )
-        had = {setting.option: setting.value for setting in plan.settings}
+        asked = Asked(
+            options={setting.option: setting.value for setting in plan.settings},
+            time_limit_seconds=_time_limit(worker),
+        )
         pool = self._pools.get(worker.pool or "") if worker.placement is Placement.POOL else None
         if pool is not None:
-            had = _of_slot(had, pool.slot)
-        asked = Asked(options=had, time_limit_seconds=_time_limit(worker))
+            asked = _of_slot(asked, pool.slot, Demand(plan.settings))
         return decide(worker, policies, asked)
 
     def _intent(self, worker: Worker, plan: JobPlan, decision: NextAttempt) -> Worker:
@@ -201,18 +205,29 @@ class Attempts:
         )
 
 
-def _of_slot(asked: Mapping[str, str], slot: Slot) -> dict[str, str]:
-    """Return what one in a pool had, in place of what a job of its own would have asked for.
+def _of_slot(asked: Asked, slot: Slot, own: Demand) -> Asked:
+    """Return what one in a pool had; ``own`` is what a job of its own asks for.
 
     Its time ended with its slot's, or with the allocation's, which the worker's job tells.
     """
-    had = {name: value for name, value in asked.items() if name != "time"}
+    had = {name: value for name, value in asked.options.items() if name != "time"}
     if slot.seconds is not None:
         had["time"] = slurm_time(slot.seconds)
     if slot.memory_mb is not None:
         had.pop("mem-per-cpu", None)
         had["mem"] = f"{slot.memory_mb}M"
-    return had
+    return replace(
+        asked, options=had, least_memory=_finite(own.mem), least_seconds=_finite(own.time)
+    )
+
+
+def _finite(amount: Callable[[], Amount | None]) -> float:
+    """Return an amount, 0 where it has no number."""
+    try:
+        found = amount()
+    except ValueError:
+        return 0.0
+    return found.value if found is not None and math.isfinite(found.value) else 0.0
 
 
 def _time_limit(worker: Worker) -> float | None:

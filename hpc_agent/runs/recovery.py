@@ -81,10 +81,16 @@ class NoMore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the job that ended had asked Slurm for."""
+    """What the job that ended had asked Slurm for.
+
+    A further attempt gets no less than ``least_memory`` (bytes) and ``least_seconds`` where it gets
+    more: a slot of a pool may have had much less than a job of its own asks for.
+    """
 
     options: Mapping[str, str] = field(default_factory=dict)
     time_limit_seconds: float | None = None
+    least_memory: float = 0.0
+    least_seconds: float = 0.0
 
 
 def cause_of(worker: Worker) -> Cause | None:
@@ -201,7 +207,7 @@ def _more_memory(policy: RetryWithMemory, asked: Asked) -> Change | NoMore:
             reason="no attempt with more memory: the job named no amount that could be multiplied; "
             "set dagster-hpc/mem"
         )
-    new = int(size * policy.mem_factor)
+    new = int(max(size * policy.mem_factor, asked.least_memory))
     new = new if policy.max is None else min(new, parse_memory(policy.max) or new)
     if new <= size:
         return NoMore(reason=f"no attempt with more memory: {old} is the most it may have")
@@ -213,7 +219,7 @@ def _more_time(policy: RetryWithTime, asked: Asked) -> Change | NoMore:
     seconds = (duration_or_none(text) if text else None) or asked.time_limit_seconds
     if not seconds:
         return NoMore(reason="no attempt with more time: the job's time limit is not known")
-    new = seconds * policy.time_factor
+    new = max(seconds * policy.time_factor, asked.least_seconds)
     longest = duration_or_none(policy.max) if policy.max else None
     new = new if longest is None else min(new, longest)
     if new <= seconds:

@@ -128,36 +128,41 @@ def _second_ends(db: Any) -> None:
 SLOT = {"cpus": 1, "memory_mb": 6144, "seconds": 5400}
 
 
+def with_slots(**options: str) -> dict[str, Any]:
+    """Return a pool with that slot, and what jobs of their own ask for."""
+    return {
+        "pools": {"short": {"options": {"cpus-per-task": 4, "time": "8:00:00"}, "slot": SLOT}},
+        "locations": {"here": {"pool": "short"}},
+        "runs": {"options": options},
+    }
+
+
+SMALL, LARGE = {"mem-per-cpu": "1G", "time": "1:00:00"}, {"mem": "64G", "time": "4:00:00"}
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "state", "policy", "more"),
     [
-        {
-            "pools": {"short": {"options": {"cpus-per-task": 4, "time": "8:00:00"}, "slot": SLOT}},
-            "locations": {"here": {"pool": "short"}},
-            "runs": {"options": {"mem-per-cpu": "1G", "time": "1:00:00"}},
-        }
-    ],
-)
-@pytest.mark.parametrize(
-    ("state", "policy", "more"),
-    [
-        (JobState.OUT_OF_MEMORY, "dagster-hpc/on-out-of-memory", {"mem": "12G"}),
-        (JobState.TIMEOUT, "dagster-hpc/on-timeout", {"time": "03:00:00"}),
+        (with_slots(**SMALL), JobState.OUT_OF_MEMORY, "on-out-of-memory", {"mem": "12G"}),
+        (with_slots(**SMALL), JobState.TIMEOUT, "on-timeout", {"time": "03:00:00"}),
+        (with_slots(**LARGE), JobState.OUT_OF_MEMORY, "on-out-of-memory", {"mem": "64G"}),
+        (with_slots(**LARGE), JobState.TIMEOUT, "on-timeout", {"time": "04:00:00"}),
     ],
 )
 async def test_attempt_after_a_slot_asks_for_more_than_the_slot_had(
     story: Story, bench: Bench, state: JobState, policy: str, more: dict[str, str]
 ) -> None:
-    """And not than a job would have had, which may be less."""
+    """And for no less than a job of its own does, which may be more or less than the slot."""
     ended = OUT_OF_MEMORY | {"state": state, "placement": Placement.POOL, "pool": "short"}
-    await story.job(tags={policy: "resubmit"}, **ended)
+    await story.job(tags={f"dagster-hpc/{policy}": "resubmit"}, **ended)
     story.run_is("STARTED")
     await story.loop.step()
     second = await bench.job(SECOND)
     assert json.loads(second.overrides) == more
     script = bench.context.preparation.work.script_of(SECOND).read_text()
     assert all(f"#SBATCH --{name}={value}" in script for name, value in more.items())
-    assert (second.placement, "mem-per-cpu" in script) == (Placement.JOB, "mem" not in more)
+    assert second.placement is Placement.JOB
+    assert "mem" not in more or "mem-per-cpu" not in script
 
 
 async def test_run_fails_when_attempts_are_used_up(story: Story) -> None:
