@@ -26,6 +26,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
+    AssetEventTagsTable,
     AssetKeyTable,
     SqlEventLogStorageTable,
 )
@@ -34,6 +35,7 @@ from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (  # type:
     auto_reexecution_should_retry_run,
 )
 from dagster._time import datetime_from_timestamp
+from dagster_shared import check
 from dagster_shared.serdes import serialize_value
 
 _OF_STATUS = frozenset(EVENT_TYPE_TO_PIPELINE_RUN_STATUS)
@@ -51,14 +53,15 @@ def complete(instance: DagsterInstance, entry: EventLogEntry) -> bool:
     if row is None:
         return False
     kind = entry.dagster_event_type
-    if kind in _INDEXED:
-        if log.is_run_sharded:
-            row = _indexed(log, entry)
-        elif kind in ASSET_EVENTS and not _knows_asset(log, entry):
+    if kind in _INDEXED and log.is_run_sharded:
+        row = _indexed(log, entry)
+    if kind in ASSET_EVENTS and entry.get_dagster_event().asset_key is not None:
+        if not _has_tags(log, row):
             log.store_asset_event_tags([entry], [row])
+        if not _knows_asset(log, entry, row):
             log.store_asset_event(entry, row)
-        if kind in ASSET_CHECK_EVENTS and not _knows_check(log, row):
-            log.store_asset_check_event(entry, row)
+    if kind in ASSET_CHECK_EVENTS and not _knows_check(log, entry):
+        log.store_asset_check_event(entry, row)
     if kind in _OF_STATUS:
         _complete_status(instance, entry)
     return True
@@ -89,40 +92,47 @@ def _row_of(entry: EventLogEntry) -> sa.Select[tuple[int]]:
 
 def _indexed(log: SqlEventLogStorage, entry: EventLogEntry) -> int:
     """Return the row of an event in the file across runs, made if it was not there."""
-    with log.index_transaction() as connection:
+    with log.index_connection() as connection:
         row = connection.scalar(_row_of(entry))
         if row is None:
             inserted = connection.execute(log.prepare_insert_event(entry))
-            row = int(inserted.inserted_primary_key[0])  # type: ignore[index]
-            if entry.dagster_event_type in ASSET_EVENTS:
-                log._store_asset_event_tags(connection, [entry], [row])
-                log._store_asset_event(connection, entry, row)
+            row = inserted.inserted_primary_key[0]  # type: ignore[index]
         return int(row)
 
 
-def _knows_asset(log: SqlEventLogStorage, entry: EventLogEntry) -> bool:
-    """Whether this event of an asset, or a later one, has reached the catalogue."""
-    key = entry.get_dagster_event().asset_key
-    if key is None:
-        return True
-    table = AssetKeyTable.c
-    query = sa.select(table.last_materialization_timestamp).where(
-        table.asset_key == key.to_string()
-    )
-    with log.index_connection() as connection:
-        last: datetime | None = connection.scalar(query)
-    return last is not None and _seconds(last) >= entry.timestamp
-
-
-def _seconds(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _knows_check(log: SqlEventLogStorage, row: int) -> bool:
-    table = AssetCheckExecutionsTable.c
-    query = sa.select(table.id).where(table.evaluation_event_storage_id == row).limit(1)
+def _has_tags(log: SqlEventLogStorage, row: int) -> bool:
+    table = AssetEventTagsTable.c
+    query = sa.select(table.event_id).where(table.event_id == row).limit(1)
     with log.index_connection() as connection:
         return connection.scalar(query) is not None
+
+
+def _knows_asset(log: SqlEventLogStorage, entry: EventLogEntry, row: int) -> bool:
+    """Whether this event of an asset, or a later one of its kind, has reached the catalogue."""
+    key = entry.get_dagster_event().asset_key
+    if entry.dagster_event_type is DagsterEventType.ASSET_MATERIALIZATION:
+        known = next(iter(log.get_asset_records([check.not_none(key)])), None)
+        last = known.asset_entry.last_materialization_record if known is not None else None
+        return last is not None and last.storage_id >= row
+    table = AssetKeyTable.c
+    query = sa.select(table.last_materialization_timestamp).where(
+        table.asset_key == check.not_none(key).to_string()
+    )
+    with log.index_connection() as connection:
+        moment: datetime | None = connection.scalar(query)
+    if moment is None:
+        return False
+    # As it was written: no float compares with it.
+    written = datetime_from_timestamp(entry.timestamp)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) >= written
+
+
+def _knows_check(log: SqlEventLogStorage, entry: EventLogEntry) -> bool:
+    """Whether its own row is there; not every release of Dagster names the event's in it."""
+    table = AssetCheckExecutionsTable.c
+    same = (table.run_id == entry.run_id, table.evaluation_event == serialize_value(entry))
+    with log.index_connection() as connection:
+        return connection.scalar(sa.select(table.id).where(*same).limit(1)) is not None
 
 
 def _complete_status(instance: DagsterInstance, entry: EventLogEntry) -> None:

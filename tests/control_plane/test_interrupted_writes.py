@@ -12,7 +12,13 @@ import pytest
 import sqlalchemy as sa
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
-from dagster._core.events import JobFailureData, RunFailureReason, StepMaterializationData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    JobFailureData,
+    RunFailureReason,
+    StepMaterializationData,
+)
 from dagster._core.events.log import EventLogEntry
 from sqlalchemy.exc import DBAPIError
 
@@ -36,6 +42,10 @@ DATA: dict[DagsterEventType, Any] = {
     ),
     DagsterEventType.ASSET_MATERIALIZATION: StepMaterializationData(
         dg.AssetMaterialization(KEY, tags={"dagster/data_version": "1"})
+    ),
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED: AssetMaterializationPlannedData(KEY),
+    DagsterEventType.ASSET_OBSERVATION: AssetObservationData(
+        dg.AssetObservation(KEY, tags={"dagster/data_version": "1"})
     ),
     DagsterEventType.ASSET_CHECK_EVALUATION: CHECK,
 }
@@ -76,6 +86,8 @@ def without(instance: DagsterInstance, part: str, table: str, column: str) -> It
         (DagsterEventType.RUN_FAILURE, ("runs", "runs", "run_body")),
         (DagsterEventType.ASSET_MATERIALIZATION, ("events", "event_logs", "event")),
         (DagsterEventType.ASSET_MATERIALIZATION, ("events", "asset_keys", "last_run_id")),
+        (DagsterEventType.ASSET_MATERIALIZATION_PLANNED, ("events", "event_logs", "event")),
+        (DagsterEventType.ASSET_OBSERVATION, ("events", "asset_keys", "asset_key")),
         (DagsterEventType.ASSET_CHECK_EVALUATION, ("events", "event_logs", "event")),
         (
             DagsterEventType.ASSET_CHECK_EVALUATION,
@@ -115,6 +127,27 @@ async def test_write_whose_end_alone_was_lost_changes_nothing(
     assert seen(instance, run.run_id, kind) == WHOLE[kind]
 
 
+async def test_materialization_is_completed_after_later_events_of_its_asset(
+    gateway: Gateway, database: Database
+) -> None:
+    """Another run is about to materialize it: that says nothing of what it was last."""
+    instance: DagsterInstance = gateway.services.instance
+    runs = [new_run(instance, dg.DagsterRunStatus.STARTED) for _ in range(2)]
+    entry = entry_of(runs[0].run_id, DagsterEventType.ASSET_MATERIALIZATION)
+    writer = EventWriter(instance, IdempotencyKeys(database))
+    with (
+        without(instance, "events", "asset_keys", "last_run_id"),
+        pytest.raises(DBAPIError),
+    ):
+        writer.write([entry], "k")
+    writer.write([entry_of(runs[1].run_id, DagsterEventType.ASSET_MATERIALIZATION_PLANNED)], "l")
+    writer.write([entry], "k")
+    (record,) = instance.get_asset_records([KEY])
+    assert record.asset_entry.last_materialization == entry
+    assert seen(instance, runs[0].run_id, DagsterEventType.ASSET_MATERIALIZATION)[0] is True
+    assert tags_stored(instance) == 1
+
+
 async def test_completed_write_undoes_no_later_status(gateway: Gateway, database: Database) -> None:
     """A monitor has failed the run meanwhile."""
     instance: DagsterInstance = gateway.services.instance
@@ -130,13 +163,22 @@ async def test_completed_write_undoes_no_later_status(gateway: Gateway, database
     assert stored.status is dg.DagsterRunStatus.FAILURE
 
 
+def tags_stored(instance: DagsterInstance) -> int:
+    events: Any = instance.event_log_storage
+    with events.index_connection() as connection:
+        return int(connection.scalar(sa.text("SELECT count(*) FROM asset_event_tags")))
+
+
 def seen(instance: DagsterInstance, run_id: str, kind: DagsterEventType) -> list[Any]:
     """Return what Dagster tells of an event beyond the log of its run."""
     log = instance.event_log_storage
     if kind is DagsterEventType.ASSET_MATERIALIZATION:
         records = instance.fetch_materializations(KEY, limit=10).records
         tags = log.get_event_tags_for_asset(KEY)
+        assert tags_stored(instance) == 1
         return [log.has_asset_key(KEY), len(records), [dict(each) for each in tags]]
+    if kind in {DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_OBSERVATION}:
+        return [log.has_asset_key(KEY), tags_stored(instance)]
     if kind is DagsterEventType.ASSET_CHECK_EVALUATION:
         history = log.get_asset_check_execution_history(CHECK.asset_check_key, limit=10)
         return [each.status.name for each in history]
@@ -151,5 +193,7 @@ WHOLE: dict[DagsterEventType, list[Any]] = {
     DagsterEventType.RUN_SUCCESS: ["SUCCESS", 1, None],
     DagsterEventType.RUN_FAILURE: ["FAILURE", 1, "false"],
     DagsterEventType.ASSET_MATERIALIZATION: [True, 1, [{"dagster/data_version": "1"}]],
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED: [True, 0],
+    DagsterEventType.ASSET_OBSERVATION: [True, 1],
     DagsterEventType.ASSET_CHECK_EVALUATION: ["SUCCEEDED"],
 }
