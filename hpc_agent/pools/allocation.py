@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -93,31 +92,31 @@ def plan_allocation(
 def made_of(config: AgentConfig, name: str) -> str:
     """Return a digest of all that an allocation of a pool is started with. Raises ConfigError.
 
-    Of the archive of its environment counts what tells its versions apart on a node.
+    Of the archive of its environment counts what tells its versions apart on a node; "" when it
+    cannot be looked at, which says nothing of it.
     """
     environment = config.environment_of_pool(name)
+    version: list[int] = []
+    if environment.packed is not None and not config.has_files_elsewhere:
+        try:
+            found = Path(environment.packed).stat()
+        except OSError:
+            return ""
+        version = [found.st_mtime_ns, found.st_size, found.st_ino]
     content = [
         [(setting.option, setting.value) for setting in _settings(config, name)],
         config.pools[name].slot.model_dump(mode="json"),
         environment.model_dump(mode="json"),
-        None if config.has_files_elsewhere else _version(environment.packed),
+        version,
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _version(archive: str | None) -> list[int] | None:
-    if archive is None:
-        return None
-    with contextlib.suppress(OSError):
-        found = Path(archive).stat()
-        return [found.st_mtime_ns, found.st_size, found.st_ino]
-    return None
 
 
 def is_outdated(allocation: Worker, made: str) -> bool:
     """Whether an allocation that could take more was started with something else."""
     return (
-        allocation.made_of not in {"", made}
+        "" not in {allocation.made_of, made}
+        and allocation.made_of != made
         and not allocation.is_leaving
         and allocation.terminate_at is None
     )

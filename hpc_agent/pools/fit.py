@@ -13,6 +13,8 @@ from hpc_agent.store.workers import Worker
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"  # dagster/_core/storage/tags.py
 _MARGIN_SECONDS = 15.0
+# From Slurm's start of an allocation until its supervisor takes work: a part of its time at most.
+_START_SECONDS, _START_PART = 60.0, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,15 @@ class Fit:
         if needed is None:
             needed = min(self.pool.handover_seconds, _known_total(self.allocation) / 2)
         return self.left > needed + _MARGIN_SECONDS
+
+
+def fits_a_fresh_one(needed: float, total: float) -> bool:
+    """Whether what takes so many seconds fits into an allocation of ``total`` that has just begun.
+
+    Or else allocations would come and go for it, each a moment too old.
+    """
+    start = min(_START_SECONDS, total / _START_PART)
+    return needed + start + _MARGIN_SECONDS < total
 
 
 def seconds_needed(db: Database, pool: Pool, worker: Worker) -> float | None:

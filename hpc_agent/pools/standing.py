@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from hpc_agent.pools.allocation import Offer
 from hpc_agent.pools.desk import Heard
-from hpc_agent.pools.fit import Fit, seconds_needed
+from hpc_agent.pools.fit import Fit, fits_a_fresh_one, seconds_needed
 from hpc_agent.pools.sizing import Allocation, Standing
 from hpc_agent.store import pools, workers
 from hpc_agent.store.phases import Phase
@@ -71,7 +71,7 @@ def look(db: Database, offer: Offer, heard: Callable[[str], Sequence[Heard]], no
 
 
 def _why_unfit(offer: Offer, needed: float | None) -> str:
-    if needed is None or needed < offer.seconds:
+    if needed is None or fits_a_fresh_one(needed, offer.seconds):
         return ""
     return (
         f"it may take {needed:.0f} s, and the allocations of pool {offer.name} have "

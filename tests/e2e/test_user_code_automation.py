@@ -125,7 +125,7 @@ def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
 def run_with(stack: Stack, tag: str, value: str) -> str:
     """Wait for a run with a tag, and return its id."""
     found = poll(
-        lambda: stack.webserver.runs(tags=[{"key": tag, "value": value}]), f"{tag}={value}", 120
+        lambda: stack.webserver.runs(tags=[{"key": tag, "value": value}]), f"{tag}={value}", 240
     )
     return str(found[0]["runId"])
 

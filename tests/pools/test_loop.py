@@ -148,14 +148,15 @@ async def told(pooling: Pooling, kind: CommandKind) -> None:
     await CommandsLoop(context).step()
 
 
-async def test_nothing_is_started_for_what_takes_too_long(pooling: Pooling) -> None:
-    """A run of two hours fits into no allocation of one."""
+@pytest.mark.parametrize("seconds", [7200, 3590, 3540])
+async def test_nothing_is_started_for_what_takes_too_long(pooling: Pooling, seconds: int) -> None:
+    """A run of two hours fits into no allocation of one, nor one of nearly an hour."""
     worker = await pooling.wants(1)
     launch = RunToLaunch(
         run_id=str(worker.run_id),
         job_name="j",
         location="here",
-        tags={"dagster/max_runtime": "7200"},
+        tags={"dagster/max_runtime": str(seconds)},
         code_origin={},
     )
     await pooling.bench.context.store.run(lambda db: launches.keep(db, launch, "prod"))
@@ -261,6 +262,10 @@ async def test_allocation_goes_when_there_is_another_archive(
     await restarted.work(key)
     await restarted.loop.step()
     assert not (await pooling.bench.job(key)).is_leaving
+    away = archive.rename(tmp_path / "away")
+    await restarted.loop.step()
+    assert not (await pooling.bench.job(key)).is_leaving
+    away.rename(archive)
     archive.write_text("newer")
     await restarted.loop.step()
     assert (await pooling.bench.job(key)).is_leaving
