@@ -34,10 +34,12 @@ class Tracked:
     ``rows`` are their rows by job id, more than one where an id was reused. ``in_packs`` are the
     workers that live in the jobs of others. ``leaving`` are the rows of jobs that are completing.
     ``youngest`` is when the last of the jobs became known. ``change`` is the number of the last
-    change that this takes into account.
+    change that this takes into account, and ``there`` how many jobs are tracked and completing: a
+    job may be so and go when its worker is over, and nothing of that changes any more.
     """
 
     change: tuple[int, int]
+    there: tuple[int, int]
     rows: dict[str, tuple[int, ...]]
     in_packs: tuple[str, ...]
     leaving: tuple[int, ...]
@@ -94,9 +96,13 @@ def changed_since(db: Database, change: tuple[int, int]) -> set[str]:
 def tracked(db: Database, known: Tracked | None) -> Tracked:
     """Return the jobs that the scheduler has; ``known`` itself when nothing has changed since."""
     change = last_change(db)
-    if known is not None and known.change == change:
-        return known
     live = "FROM jobs INDEXED BY jobs_tracked WHERE NOT is_over"
+    number, completing = db.execute(
+        f"SELECT count(*), coalesce(sum(state = ?), 0) {live}", [JobState.COMPLETING.value]
+    ).fetchone()
+    there = (int(number), int(completing))
+    if known is not None and (known.change, known.there) == (change, there):
+        return known
     by_id: dict[str, tuple[int, ...]] = {}
     for job_id, identity in db.execute(f"SELECT job_id, id {live}"):
         by_id[job_id] = (*by_id.get(job_id, ()), identity)
@@ -111,6 +117,7 @@ def tracked(db: Database, known: Tracked | None) -> Tracked:
     )
     return Tracked(
         change=change,
+        there=there,
         rows=by_id,
         in_packs=tuple(key for (key,) in packed),
         leaving=tuple(identity for (identity,) in leaving),

@@ -225,8 +225,22 @@ def insert(db: Database, worker: Worker) -> bool:
 def change(
     db: Database, key: str, *, now: float, source: str, phase: Phase | None = None, **changes: Any
 ) -> Worker:
-    """Change a worker and write its history: the one function that does."""
+    """Change a worker and write its history."""
     before = get(db, key)
+    return change_from(db, before, now=now, source=source, phase=phase, **changes)
+
+
+def change_from(
+    db: Database,
+    before: Worker,
+    *,
+    now: float,
+    source: str,
+    phase: Phase | None = None,
+    **changes: Any,
+) -> Worker:
+    """Do so for a worker as it was before its job was changed: the one function that does."""
+    key = before.key
     if phase is not None:
         move(db, key, phase)
     rows.update(db, "workers", "key", key, changes)

@@ -86,13 +86,12 @@ class Changes:
             return before if change is NOTHING else self._make(db, before, change, source)
 
     def _make(self, db: Database, before: Worker, change: Change, source: str) -> Worker:
-        key = before.key
         now = self._clock()
         if change.job_id is not None:
             self._change_job(db, before, change, now)
         if change.phase is not None or change.worker:
-            after = workers.change(
-                db, key, now=now, source=source, phase=change.phase, **dict(change.worker)
+            after = workers.change_from(
+                db, before, now=now, source=source, phase=change.phase, **dict(change.worker)
             )
         else:
             after = workers.note(db, before, now=now, source=source)
@@ -154,8 +153,8 @@ class Changes:
         before = workers.get(db, key)
         change = evidence.observe_pack(before, pack, now)
         if change is not NOTHING:
-            after = workers.change(
-                db, key, now=now, source=source, phase=change.phase, **dict(change.worker)
+            after = workers.change_from(
+                db, before, now=now, source=source, phase=change.phase, **dict(change.worker)
             )
             measure(self._meter, before, after)
 

@@ -40,6 +40,19 @@ def test_tracked_jobs_are_read_again_only_after_a_change(db: Database) -> None:
     assert tracking.tracked(db, second).rows.keys() == {"1", "2"}
 
 
+def test_job_that_goes_after_its_worker_is_not_tracked_any_more(db: Database) -> None:
+    """Nothing of the worker changes then, and an idle agent would ask for it for ever."""
+    worker = add(db, "run-1", phase=Phase.RUNNING)
+    add(db, "run-2")
+    workers.change(db, "run-1", now=9.0, source="test", phase=Phase.ENDED, ended_at=9.0)
+    first = tracking.tracked(db, None)
+    jobs.change(db, job_of(worker).id, state=JobState.COMPLETING)
+    second = tracking.tracked(db, first)
+    assert (first.leaving, second.leaving) == ((), (job_of(worker).id,))
+    jobs.change(db, job_of(worker).id, is_over=True)
+    assert tracking.tracked(db, second).rows.keys() == {"2"}
+
+
 def test_tracked_are_those_that_the_scheduler_has(db: Database) -> None:
     """By job id; what lives in another job is apart, what has no id is searched for elsewhere."""
     first = add(db, "run-1", submitted_at=7.0)
