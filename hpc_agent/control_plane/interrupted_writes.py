@@ -23,6 +23,7 @@ from dagster._core.events import (
     RunFailureReason,
 )
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
@@ -31,9 +32,6 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, WILL_RETRY_TAG
-from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (  # type: ignore[attr-defined]
-    auto_reexecution_should_retry_run,
-)
 from dagster._time import datetime_from_timestamp
 from dagster_shared import check
 from dagster_shared.serdes import serialize_value
