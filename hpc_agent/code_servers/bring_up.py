@@ -52,9 +52,11 @@ class BringUp:
     async def run(self, server: CodeServer) -> None:
         """Bring a server up. Ends when it serves, has failed, or is not wanted any more."""
         retry = _RETRY_SECONDS
+        # While no agent was there, no server could answer it.
+        heard_at = self._began
         while await self._still_starting(server):
             if not self._tunnels.connected(server.key):
-                if await self._is_too_late(server):
+                if await self._is_too_late(server, heard_at):
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
@@ -65,7 +67,10 @@ class BringUp:
                     await self.tell_error(server, error.serialized_error)
             except (ControlPlaneError, CodeServerError) as error:
                 log.warning("%s/%s: %s (trying again)", server.deployment, server.location, error)
-                if await self._is_too_late(server):
+                if isinstance(error, ControlPlaneError):
+                    heard_at = self._clock()  # its definitions were read: it has answered
+                    self._life.note_refusal(server, str(error))
+                elif await self._is_too_late(server, heard_at):
                     return
                 await asyncio.sleep(retry)
                 retry = min(retry * 2, _LONGEST_RETRY_SECONDS)
@@ -98,9 +103,9 @@ class BringUp:
         current = await self._store.run(lambda db: code_servers.find(db, server.key))
         return current is not None and current.status is ServerStatus.STARTING
 
-    async def _is_too_late(self, server: CodeServer) -> bool:
+    async def _is_too_late(self, server: CodeServer, heard_at: float) -> bool:
         worker = await self._store.run(lambda db: workers.get(db, server.key))
-        problem = self._lateness(worker)
+        problem = self._lateness(worker, heard_at)
         if problem is None:
             return False
         serialized = dumps(error_info(problem))
@@ -108,14 +113,13 @@ class BringUp:
             await self.tell_error(server, serialized)
         return True
 
-    def _lateness(self, worker: Worker) -> str | None:
-        """Two clocks: time in the queue, and time since the job runs."""
+    def _lateness(self, worker: Worker, heard_at: float) -> str | None:
+        """Two clocks: time in the queue, and time since the job runs or the last answer."""
         now = self._clock()
         queue_limit = self._settings.queue_timeout_seconds
         if worker.phase is Phase.RUNNING and worker.started_at is not None:
             limit = self._settings.startup_timeout_seconds
-            # While no agent was there, no server could answer it.
-            if now - max(worker.started_at, self._began) > limit:
+            if now - max(worker.started_at, heard_at) > limit:
                 return f"The code server did not answer within {limit:.0f} s ({describe(worker)})"
         waited = now - (worker.submitted_at or now)
         if worker.phase is Phase.QUEUED and queue_limit is not None and waited > queue_limit:

@@ -61,7 +61,7 @@ class ServerLife:
         self._restarts = restarts
         self._clock = clock
         self._changed = asyncio.Condition()
-        # Why the server before the newest was given up, until that one serves.
+        # Why the newest server does not serve yet, or why the one before it was given up.
         self.notes: dict[Place, str] = {}
 
     async def mark_serving(self, server: CodeServer) -> None:
@@ -85,6 +85,10 @@ class ServerLife:
         """The definitions of a serving location were uploaded again."""
         self._demand.uploaded(place_of(server))
 
+    def note_refusal(self, server: CodeServer, words: str) -> None:
+        """The server has answered, and the control plane does not take its definitions."""
+        self.notes[place_of(server)] = f"its definitions cannot be uploaded: {words}"
+
     async def mark_failed(
         self, server: CodeServer, serialized_error: str, *, restart: bool = True
     ) -> bool:
@@ -93,6 +97,7 @@ class ServerLife:
         ``restart`` False: user code itself is at fault; a new server comes with the next deploy.
         A successor that fails leaves the location to the server before it.
         """
+        self.notes.pop(place_of(server), None)
         if await self._has_incumbent(server):
             log.warning(
                 "%s/%s: the successor of its code server failed", server.deployment, server.location

@@ -17,7 +17,7 @@ class LocationState:
 
     ``incumbent`` is the worker of the server that serves the same version while that one starts,
     ``predecessor`` that of one that serves the version before it.
-    ``note`` says why the server before it was given up, until the new one serves.
+    ``note`` says why it does not serve yet, or why the server before it was given up.
     """
 
     place: Place

@@ -125,6 +125,31 @@ async def test_time_without_an_agent_is_not_held_against_a_server(
         assert (await at.server()).status is ServerStatus.SERVING
 
 
+async def test_server_that_has_answered_waits_for_the_control_plane(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """However long that is away: neither it nor the version before it is ended."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        old = await at.harbour.serve(A)
+        await at.harbour.reconcile(deployment("prod", entry("a", version=2.0)))
+        new = await at.server()
+        await at.harbour.let_run(new.key, started_at=bench.clock.now, job_id="7")
+        bench.clock.now += 301
+        at.plane.failures = 1
+        bringing = asyncio.create_task(at.bring_up.run(new))
+        done, _ = await asyncio.wait([bringing], timeout=1)
+        assert not done
+        found = {each.key: each.status for each in await at.harbour.servers()}
+        assert found == {old.key: ServerStatus.SERVING, new.key: ServerStatus.STARTING}
+        assert "cannot be uploaded: " in at.harbour.life.notes[A]
+        at.harbour.tunnels.socket, socket = None, at.harbour.tunnels.socket
+        await asyncio.wait([bringing], timeout=3)
+        at.harbour.tunnels.socket = socket
+        await bringing
+        assert (await at.server()).status is ServerStatus.SERVING
+        assert A not in at.harbour.life.notes
+
+
 async def test_error_that_the_control_plane_shows_of_a_serving_location_is_corrected(
     bench: Bench, tmp_path: Path
 ) -> None:
