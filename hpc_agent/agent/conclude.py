@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -87,7 +88,14 @@ class ConcludeLoop:
             return
         if worker.kind is WorkerKind.CODE_SERVER:
             await self._life.worker_over(worker)
+            await self._withdraw_order(worker)
         await self._close(worker, LastWord(run_end=RunEnd.NOTHING))
+
+    async def _withdraw_order(self, worker: Worker) -> None:
+        """Take back the order of a server that has ended by itself in its pack."""
+        if worker.pack_key is not None:
+            work = self._context.preparation.work
+            await asyncio.to_thread(work.withdraw_order, worker.pack_key, worker.key)
 
     async def _conclude_run(self, worker: Worker) -> None:
         run_id = str(worker.run_id)

@@ -45,7 +45,8 @@ class Pack:
         reason = "no server was ordered for %g s" % self._spec.idle_seconds
         while not self._is_idle(idle_since):
             orders = self._orders()
-            if self._servers or orders:
+            # Orders of servers that have ended may stay.
+            if self._servers or not self._seen.issuperset(orders):
                 idle_since = time.monotonic()
             self._follow(orders)
             received = signals.wait(_LOOK_SECONDS)

@@ -135,3 +135,14 @@ def test_pack_without_orders_ends_by_itself(tmp_path: Path) -> None:
         running.close()
     record = json.loads((running.directory / "exit.json").read_text())
     assert record["reason"] == "no server was ordered for 1 s"
+
+
+def test_pack_whose_server_has_crashed_ends_by_itself(tmp_path: Path) -> None:
+    """An order that nobody takes back asks for nothing any more."""
+    running = RunningPack(tmp_path, idle_seconds=1.0)
+    try:
+        broken = running.order("srv-1", "echo x > starts; exit 3")
+        assert running.process.wait(LIMIT_SECONDS) == 0
+        assert (broken / "starts").exists()
+    finally:
+        running.close()
