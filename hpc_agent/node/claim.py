@@ -55,6 +55,11 @@ def claim(
             os.unlink(os.path.join(job_dir, stale))
 
 
+def claimant(job_dir: str) -> Optional[Dict[str, Any]]:
+    """Return the claim of a job; None for one that says nothing. Raises OSError."""
+    return _read(os.path.join(job_dir, "claim"))
+
+
 def _wait_for_claim(path: str, seconds: float) -> Optional[Dict[str, Any]]:
     """Return what the claim says; None when it has said nothing for that long."""
     deadline = time.monotonic() + seconds

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from typing import Dict, List, Set
 
 from . import records, signals
-from .child import before_exec
-from .job_files import open_output
 from .journal import log
+from .packed_server import PackedServer
 from .records import Ending, exit_record, note, start_record
 from .spec import Spec
 
 ORDERS = "servers"
 _LOOK_SECONDS = 1.0
-_BASH = "/bin/bash"
 
 
 class Pack:
@@ -32,9 +29,8 @@ class Pack:
         self._job_dir = job_dir
         self._spec = spec
         self._context = records.current_context(spec.key)
-        self._servers: Dict[str, "subprocess.Popen[bytes]"] = {}
+        self._servers: Dict[str, PackedServer] = {}
         self._seen: Set[str] = set()
-        self._ending: Set[str] = set()
 
     def run(self) -> int:
         """Serve orders until a signal asks for the end, or nobody orders anything any more."""
@@ -45,10 +41,10 @@ class Pack:
         reason = "no server was ordered for %g s" % self._spec.idle_seconds
         while not self._is_idle(idle_since):
             orders = self._orders()
-            # Orders of servers that have ended may stay.
-            if self._servers or not self._seen.issuperset(orders):
-                idle_since = time.monotonic()
             self._follow(orders)
+            # The orders of servers that have ended may stay.
+            if not all(server.is_over for server in self._servers.values()):
+                idle_since = time.monotonic()
             received = signals.wait(_LOOK_SECONDS)
             if received in signals.TERMINATING:
                 reason = "ended on %s" % signal.Signals(received).name
@@ -74,45 +70,18 @@ class Pack:
             return list(self._servers)
 
     def _follow(self, orders: List[str]) -> None:
-        for key in list(self._servers):
-            status = self._servers[key].poll()
-            if status is not None:
-                log("server %s ended with status %d" % (key, status))
-                del self._servers[key]
-            elif key not in orders:
-                self._end(key)
         for key in orders:
             if key not in self._seen:
-                self._start(key)
-
-    def _start(self, key: str) -> None:
-        """Start a server once: one that has ended is not started again under the same key."""
-        self._seen.add(key)
-        directory = os.path.join(os.path.dirname(self._job_dir), key)
-        try:
-            with os.fdopen(open_output(os.path.join(directory, "slurm.out")), "ab") as output:
-                self._servers[key] = subprocess.Popen(
-                    [_BASH, os.path.join(directory, "job.sh")],
-                    cwd=directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    preexec_fn=before_exec(),  # noqa: PLW1509  (one thread)
-                )
-        except OSError as error:
-            log("cannot start server %s: %s" % (key, error))
-            return
-        log("started server %s as process %d" % (key, self._servers[key].pid))
-
-    def _end(self, key: str) -> None:
-        if key not in self._ending:
-            self._ending.add(key)
-            log("ending server %s" % key)
-            self._servers[key].send_signal(signal.SIGTERM)
+                self._seen.add(key)
+                directory = os.path.join(os.path.dirname(self._job_dir), key)
+                self._servers[key] = PackedServer(directory, key)
+        for key, server in list(self._servers.items()):
+            if not server.follow(key in orders):
+                del self._servers[key]
 
     def _end_all(self) -> None:
         """Ask all to end; each gives its own child the grace that its own specification says."""
-        for key in self._servers:
-            self._end(key)
-        while any(server.poll() is None for server in self._servers.values()):
+        for server in self._servers.values():
+            server.end()
+        while any(server.runs() for server in self._servers.values()):
             signals.wait(_LOOK_SECONDS)

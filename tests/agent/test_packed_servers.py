@@ -12,6 +12,7 @@ from hpc_agent.agent.watch import WatchLoop
 from hpc_agent.jobs.directory import ORDERS
 from hpc_agent.slurm.scheduler import JobRecord
 from hpc_agent.slurm.state import JobState
+from hpc_agent.store.code_servers import ServerStatus
 from hpc_agent.store.phases import Phase
 from tests.agent.conftest import Bench
 from tests.code_servers.conftest import Harbour, deployment, entry, make_harbour
@@ -47,6 +48,29 @@ async def crashed_server(bench: Bench) -> tuple[Harbour, str, str]:
     return harbour, server.key, pack
 
 
+async def conclude(bench: Bench, harbour: Harbour) -> None:
+    """Let the last word be said."""
+    loop = ConcludeLoop(bench.context, harbour.life, spooled=lambda _: False, revoke=lambda _: None)
+    await loop.step()
+
+
+@pytest.mark.parametrize("settings", PACKED)
+async def test_server_that_could_not_tell_its_end_fails_with_the_words_of_its_script(
+    bench: Bench,
+) -> None:
+    """Its pack has noted it, and goes on."""
+    harbour, key, pack = await crashed_server(bench)
+    assert (await bench.job(key)).phase is Phase.RUNNING
+    await WatchLoop(bench.context).step()
+    worker = await bench.job(key)
+    assert (worker.phase, worker.exit_code, worker.message) == (Phase.ENDED, 3, NO_MODULE)
+    await conclude(bench, harbour)
+    (server,) = await harbour.servers()
+    assert server.status is ServerStatus.FAILED
+    assert "module: command not found" in str(server.error)
+    assert (await bench.job(pack)).phase is Phase.RUNNING
+
+
 @pytest.mark.parametrize("settings", PACKED)
 async def test_order_of_a_server_that_has_crashed_is_taken_back(bench: Bench) -> None:
     """Its pack would have it for ever."""
@@ -54,7 +78,6 @@ async def test_order_of_a_server_that_has_crashed_is_taken_back(bench: Bench) ->
     order = bench.context.preparation.work.of(pack) / ORDERS / key
     assert order.exists()
     await WatchLoop(bench.context).step()
-    loop = ConcludeLoop(bench.context, harbour.life, spooled=lambda _: False, revoke=lambda _: None)
-    await loop.step()
+    await conclude(bench, harbour)
     assert not order.exists()
     assert (await bench.job(pack)).phase is Phase.RUNNING

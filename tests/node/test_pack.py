@@ -59,6 +59,10 @@ class RunningPack:
         """Take an order back."""
         (self.directory / "servers" / key).unlink()
 
+    def said(self) -> str:
+        """Return what it has logged."""
+        return Path(self.log.name).read_text()
+
     def close(self) -> None:
         """End what still runs."""
         if self.process.poll() is None:
@@ -100,6 +104,43 @@ def test_server_that_crashes_is_not_started_again(pack: RunningPack) -> None:
     wait_until(lambda: lives(third))
     assert (broken / "starts").read_text() == "x\n"
     assert lives(neighbour)
+
+
+def test_end_of_a_script_without_a_report_is_noted(pack: RunningPack) -> None:
+    """Its node program has not come to that: nobody else can tell the agent."""
+    broken = pack.order("srv-2", "echo module: command not found; exit 3")
+    wait_until((broken / "exit.json").exists)
+    record = json.loads((broken / "exit.json").read_text())
+    assert (record["key"], record["outcome"], record["exit_code"]) == ("srv-2", "exited", 3)
+    assert record["stderr_tail"] == "module: command not found\nits script ended with status 3"
+
+
+def test_report_of_the_server_itself_is_left_as_it_is(pack: RunningPack) -> None:
+    """It knows more."""
+    first = pack.order("srv-1", "echo its own > exit.json; exit 3")
+    second = pack.order("srv-2", "exit 3")
+    wait_until((second / "exit.json").exists)
+    assert (first / "exit.json").read_text() == "its own\n"
+
+
+def test_server_that_lives_in_another_job_is_not_said_to_have_ended(pack: RunningPack) -> None:
+    """Of a pack that was submitted twice, one job has the claims."""
+    claim = '{"slurm_job_id": "7", "restart_count": 0}'
+    elsewhere = pack.order("srv-1", f"echo '{claim}' > claim; exit 0")
+    here = pack.order("srv-2", "exit 3")
+    wait_until((here / "exit.json").exists)
+    wait_until(lambda: "server srv-1 ended" in pack.said())
+    assert not (elsewhere / "exit.json").exists()
+
+
+def test_server_whose_directory_is_refused_for_a_while_is_started(pack: RunningPack) -> None:
+    """The disk may be away, or full."""
+    late = pack.jobs / "srv-1"
+    (pack.directory / "servers" / "srv-1").touch()
+    wait_until(lambda: "cannot start" in pack.said())
+    late.mkdir()
+    (late / "job.sh").write_text(SCRIPT)
+    wait_until(lambda: lives(late))
 
 
 def test_end_of_the_pack_is_passed_on(pack: RunningPack) -> None:
