@@ -64,18 +64,29 @@ class ServerLife:
         # Why the newest server does not serve yet, or why the one before it was given up.
         self.notes: dict[Place, str] = {}
 
-    async def mark_serving(self, server: CodeServer) -> None:
-        """The server has answered and its definitions are uploaded: older ones may go."""
+    async def mark_serving(self, server: CodeServer) -> bool:
+        """The server has answered and its definitions are uploaded: older ones may go.
+
+        False where it was given up or replaced meanwhile: that stays so.
+        """
         now = self._clock()
-        await self._store.run(
-            lambda db: code_servers.change(
-                db, server.key, status=ServerStatus.SERVING, ready_at=now, error=None
+        is_first = await self._store.run(
+            lambda db: code_servers.change_from(
+                db,
+                server.key,
+                ServerStatus.STARTING,
+                status=ServerStatus.SERVING,
+                ready_at=now,
+                error=None,
             )
         )
+        if not is_first:
+            return False
         self.notes.pop(place_of(server), None)
         self._demand.uploaded(place_of(server))
         await self._retire_others(server)
         await self.announce()
+        return True
 
     def keep_notes(self, places: Collection[Place]) -> None:
         """Forget what was said of code locations that are gone."""
@@ -85,9 +96,10 @@ class ServerLife:
         """The definitions of a serving location were uploaded again."""
         self._demand.uploaded(place_of(server))
 
-    def note_refusal(self, server: CodeServer, words: str) -> None:
+    async def note_refusal(self, server: CodeServer, words: str) -> None:
         """The server has answered, and the control plane does not take its definitions."""
-        self.notes[place_of(server)] = f"its definitions cannot be uploaded: {words}"
+        if await self.is_still(server, ServerStatus.STARTING):
+            self.notes[place_of(server)] = f"its definitions cannot be uploaded: {words}"
 
     async def mark_failed(
         self, server: CodeServer, serialized_error: str, *, restart: bool = True
@@ -95,25 +107,38 @@ class ServerLife:
         """The server cannot serve, and its job is ended; return whether its location fails with it.
 
         ``restart`` False: user code itself is at fault; a new server comes with the next deploy.
-        A successor that fails leaves the location to the server before it.
+        A successor that fails leaves the location to the server before it. One that does not start
+        any more is left as it is.
         """
-        self.notes.pop(place_of(server), None)
-        if await self._has_incumbent(server):
-            log.warning(
-                "%s/%s: the successor of its code server failed", server.deployment, server.location
-            )
-            self._restarts.failed(server)
-            await self._end(server, ServerStatus.RETIRED, error=None)
+        if not await self.is_still(server, ServerStatus.STARTING):
             return False
-        if restart:
+        is_successor = await self._has_incumbent(server)
+        if restart or is_successor:
             self._restarts.failed(server)
         else:
             self._restarts.never(server)
+        if not await self._end(
+            server,
+            ServerStatus.RETIRED if is_successor else ServerStatus.FAILED,
+            error=None if is_successor else serialized_error,
+            was=ServerStatus.STARTING,
+        ):
+            return False
+        self.notes.pop(place_of(server), None)
+        if is_successor:
+            log.warning(
+                "%s/%s: the successor of its code server failed", server.deployment, server.location
+            )
+            return False
         self._demand.uploaded(place_of(server))
-        await self._end(server, ServerStatus.FAILED, error=serialized_error)
         await self._retire_others(server)
         await self.announce()
         return True
+
+    async def is_still(self, server: CodeServer, *statuses: ServerStatus) -> bool:
+        """Whether the status of a server is one of these."""
+        current = await self._store.run(lambda db: code_servers.find(db, server.key))
+        return current is not None and current.status in statuses
 
     async def retire(self, server: CodeServer) -> None:
         """End a server that is not needed any more, after the calls it is working on."""
@@ -151,13 +176,14 @@ class ServerLife:
         log.warning(
             "%s/%s: its code server's %s", server.deployment, server.location, describe(worker)
         )
-        if server.status is ServerStatus.SERVING:
+        if server.status is ServerStatus.STARTING:
+            message = f"The code server's {describe(worker)}"
+            await self.mark_failed(server, dumps(error_info(message)))
+        # It may have begun to serve just now.
+        if await self.is_still(server, ServerStatus.SERVING):
             if worker.state not in _NOT_ITS_FAULT:
                 self._count_short_life(server, _SHORT_LIFE_SECONDS)
             await self._end(server, ServerStatus.RETIRED, error=None)
-        else:
-            message = f"The code server's {describe(worker)}"
-            await self.mark_failed(server, dumps(error_info(message)))
 
     async def end_of(
         self, key: str, client: CodeServerClient, *, wait_seconds: float
@@ -215,17 +241,25 @@ class ServerLife:
         *,
         error: str | None,
         drain_seconds: float = DRAIN_SECONDS,
-    ) -> None:
+        was: ServerStatus | None = None,
+    ) -> bool:
+        """End a server; False where its status is not what it must have been."""
         now = self._clock()
 
-        def write(db: Database) -> None:
-            code_servers.change(db, server.key, status=status, error=error)
+        def write(db: Database) -> bool:
+            if was is None:
+                code_servers.change(db, server.key, status=status, error=error)
+            elif not code_servers.change_from(db, server.key, was, status=status, error=error):
+                return False
             self._ask_to_end(db, server.key, now, at=now + drain_seconds)
+            return True
 
-        await self._store.run(write)
+        if not await self._store.run(write):
+            return False
         # Only now: whoever found the server in the store before is using it by the time we go on.
         if not self._channels.in_use(server.key):
             await self._store.run(lambda db: self._ask_to_end(db, server.key, now, at=now))
+        return True
 
     def _ask_to_end(self, db: Database, key: str, now: float, *, at: float) -> None:
         self._changes.within(

@@ -24,6 +24,7 @@ _JOBS_AT_ONCE = 4
 _LONGEST_WORDS = 2000
 
 Result = TypeVar("Result")
+IsWanted = Callable[[], Awaitable[bool]]
 
 
 class Scheme(Protocol):
@@ -55,16 +56,19 @@ class Uploads:
             DirectUpload(api) if settings.snapshot_uploads == "direct" else self._legacy
         )
 
-    async def definitions(self, server: CodeServer, client: CodeServerClient) -> str:
+    async def definitions(
+        self, server: CodeServer, client: CodeServerClient, *, is_wanted: IsWanted | None = None
+    ) -> str | None:
         """Send the definitions of a code location; return what the control plane says of it.
 
-        Raises CodeLocationLoadError when the code does not load (``error`` tells that),
-        CodeServerError and ControlPlaneError.
+        ``is_wanted`` is asked before each sending; None is returned where it says no. Raises
+        CodeLocationLoadError when the code does not load (``error`` tells that), CodeServerError
+        and ControlPlaneError.
         """
         found = await read_definitions(
             client, location=server.location, deploy_data=server.deploy_data
         )
-        return await self._known(lambda scheme: _upload(scheme, server, client, found))
+        return await self._known(lambda scheme: _upload(scheme, server, client, found, is_wanted))
 
     async def error(self, server: CodeServer, serialized_error: str) -> None:
         """Tell the control plane why a code location does not load. Raises ControlPlaneError."""
@@ -88,12 +92,20 @@ class Uploads:
 
 
 async def _upload(
-    scheme: Scheme, server: CodeServer, client: CodeServerClient, definitions: Definitions
-) -> str:
+    scheme: Scheme,
+    server: CodeServer,
+    client: CodeServerClient,
+    definitions: Definitions,
+    is_wanted: IsWanted | None,
+) -> str | None:
     message = await scheme.pack(server.deployment, definitions)
+    if is_wanted is not None and not await is_wanted():
+        return None
     answer = await scheme.send(server.deployment, message)
     if not answer.get("updated"):
         await _upload_jobs(scheme, server, client, _missing(answer))
+        if is_wanted is not None and not await is_wanted():
+            return None
         answer = await scheme.send(server.deployment, message)
     if not answer.get("updated"):
         raise ControlPlaneError(

@@ -45,6 +45,8 @@ class CodeServer:
         return {"key": self.key, "location": self.location, "deployment": self.deployment}
 
 
+# No more servers of one location start at the same time.
+_NEWEST = 10
 _COLUMNS = tuple(field.name for field in fields(CodeServer))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM code_servers"  # noqa: S608 - our own column names
 
@@ -69,6 +71,15 @@ def change(db: Database, key: str, **changes: Any) -> CodeServer:
     return _server(db.execute(f"{_SELECT} WHERE key = ?", [key]).fetchone())
 
 
+def change_from(db: Database, key: str, was: ServerStatus, **changes: Any) -> bool:
+    """Change a server whose status this is; return whether it was."""
+    server = find(db, key)
+    if server is None or server.status is not was:
+        return False
+    change(db, key, **changes)
+    return True
+
+
 def find(db: Database, key: str) -> CodeServer | None:
     """Return one server."""
     row = db.execute(f"{_SELECT} WHERE key = ?", [key]).fetchone()
@@ -82,6 +93,16 @@ def newest_of(db: Database, deployment: str, location: str) -> CodeServer | None
         [deployment, location],
     ).fetchone()
     return _server(row) if row else None
+
+
+def has_begun_to_serve(db: Database, server: CodeServer, *, since: float) -> bool:
+    """Return whether another server of its location, of the newest, has begun to serve since."""
+    rows = db.execute(
+        "SELECT key, ready_at FROM code_servers WHERE deployment = ? AND location = ? "
+        "ORDER BY created_at DESC LIMIT ?",
+        [server.deployment, server.location, _NEWEST],
+    ).fetchall()
+    return any(key != server.key and (ready_at or 0.0) >= since for key, ready_at in rows)
 
 
 def locations(db: Database) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,25 @@ class Berthing:
 
     async def server(self) -> CodeServer:
         return (await self.harbour.fleet.servers_of(A))[-1]
+
+    async def deploy(self, python_file: str, *, version: float) -> CodeServer:
+        """Let another version of the location come, whose server dials in at once."""
+        metadata = json.dumps({"__class__": "CodeDeploymentMetadata", "python_file": python_file})
+        new = entry("a", version=version, serializedDeploymentMetadata=metadata)
+        await self.harbour.reconcile(deployment("prod", new))
+        return await self.server()
+
+    async def status(self, server: CodeServer) -> ServerStatus:
+        """Return how a server stands, also when it counts no more."""
+        found = await self.bench.context.store.run(lambda db: code_servers.find(db, server.key))
+        assert found is not None
+        return found.status
+
+
+def in_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], object]:
+    """Return what lets a thread do it in this loop, and wait for it."""
+    loop = asyncio.get_running_loop()
+    return lambda: asyncio.run_coroutine_threadsafe(work(), loop).result(10)
 
 
 @asynccontextmanager
@@ -206,3 +227,79 @@ async def test_server_that_is_not_wanted_any_more_is_not_brought_up(
         found = await bench.context.store.run(lambda db: code_servers.find(db, server.key))
         assert found == replace(server, status=ServerStatus.RETIRED)
         assert at.plane.results == []
+
+
+async def test_server_that_is_replaced_while_it_uploads_stays_so(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Its definitions came last: those of its successor are sent once more."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        old = await at.deploy("old.py", version=2.0)
+        bench.clock.now += 1
+        new = await at.deploy("new.py", version=3.0)
+        at.plane.meanwhile = {2: in_loop(lambda: at.harbour.life.mark_serving(new))}
+        await at.bring_up.run(old)
+        assert await at.status(old) is ServerStatus.RETIRED
+        assert await at.status(new) is ServerStatus.SERVING
+        assert "old.py" in at.plane.results[1]
+        assert "new.py" in at.plane.results[2]
+        assert len(at.plane.results) == 3
+
+
+async def test_server_that_is_replaced_before_it_has_sent_all_sends_no_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The control plane has not taken its definitions, so nothing is to be mended."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        old = await at.deploy("old.py", version=2.0)
+        bench.clock.now += 1
+        new = await at.deploy("new.py", version=3.0)
+        at.plane.meanwhile = {1: in_loop(lambda: at.harbour.life.mark_serving(new))}
+        await at.bring_up.run(old)
+        assert await at.status(old) is ServerStatus.RETIRED
+        assert len(at.plane.results) == 1
+
+
+async def test_of_two_servers_that_upload_at_once_the_newer_one_has_the_last_word(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Also where the older one was the first to be done: its definitions may have come last."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        old = await at.deploy("old.py", version=2.0)
+        bench.clock.now += 1
+        new = await at.deploy("new.py", version=3.0)
+        at.plane.meanwhile = {2: in_loop(lambda: at.bring_up.run(old))}
+        await at.bring_up.run(new)
+        assert await at.status(old) is ServerStatus.RETIRED
+        assert await at.status(new) is ServerStatus.SERVING
+        assert [("new.py" in each) for each in at.plane.results] == [True, True, False, True]
+
+
+async def test_error_of_a_server_that_was_replaced_is_told_no_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It would take the place of the definitions of its successor."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        server = await at.server()
+        await at.harbour.life.mark_failed(server, ERROR, restart=False)
+        at.plane.failures = 1
+        telling = asyncio.create_task(at.bring_up.tell_error(server, ERROR))
+        done, _ = await asyncio.wait([telling], timeout=1)
+        assert not done
+        await at.harbour.life.retire(server)
+        async with asyncio.timeout(30):
+            await telling
+        assert at.plane.results == []
+
+
+async def test_server_whose_job_ends_as_it_begins_to_serve_is_replaced(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Whichever of the two is noted first."""
+    async with berthing(bench, tmp_path, UserCode()) as at:
+        server = await at.server()
+        worker = await bench.job(server.key)
+        await asyncio.gather(
+            at.harbour.life.worker_over(worker), at.harbour.life.mark_serving(server)
+        )
+        assert await at.status(server) in {ServerStatus.RETIRED, ServerStatus.FAILED}

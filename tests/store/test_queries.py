@@ -104,6 +104,9 @@ ASKED_ABOUT_ONE: dict[str, Ask] = {
     ),
     "server": lambda db: code_servers.find(db, "live-server-1"),
     "server of a location": lambda db: code_servers.newest_of(db, "prod", "location 1"),
+    "servers at once": lambda db: code_servers.has_begun_to_serve(
+        db, code_servers.not_retired(db)[0], since=NOW
+    ),
     "outbox": lambda db: outbox.has_waiting(db, "run:live-due-1"),
     "by run id": lambda db: workers.named(db, "id of live-running-1"),
     "by job id": lambda db: workers.named(db, "live 7"),
