@@ -11,7 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dagster_hpc.jobs import JobError, JobName, JobRequest, JobStatus, Phase
+from dagster_hpc.jobs import (
+    JobError,
+    JobName,
+    JobRequest,
+    JobStatus,
+    NotAnsweredError,
+    Phase,
+)
 from dagster_hpc.launchers.agent import AgentLauncher
 from dagster_hpc.launchers.local import LocalLauncher
 from dagster_hpc.steps.places import Place
@@ -19,6 +26,7 @@ from dagster_hpc.steps.step_jobs import Cargo, StepJobs
 
 from tests.dagster_hpc.agent_server import TOKEN, FakeAgent, served
 from tests.dagster_hpc.runs import RUN, Bench, bench, poll
+from tests.hostile_server import always, hostile_server
 
 
 @pytest.fixture
@@ -64,6 +72,33 @@ def test_an_agent_that_is_away_is_asked_again(agent: FakeAgent, url: str) -> Non
     assert gone.changes(0) == ()
     with pytest.raises(JobError, match="has not answered for 1 s"):
         gone.submit([command("a", "true")])
+
+
+# An end that http.client takes for the end of the answer, and one that it does not.
+CUT = ("Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n64\r\n{")
+
+
+@pytest.mark.parametrize("cut", CUT, ids=["length", "chunks"])
+def test_an_answer_that_is_cut_is_asked_for_again(cut: str) -> None:
+    """As that of an agent that stops while it answers."""
+    content = f"HTTP/1.1 503 Away\r\nRetry-After: 0\r\n{cut}".encode()
+    with hostile_server(always(content)) as server:
+        launcher = AgentLauncher(server.url, TOKEN, patience=1)
+        assert launcher.changes(0) == ()
+        assert not launcher.has_all_events()
+        with pytest.raises(NotAnsweredError, match="has not answered for 1 s: 503"):
+            launcher.cancel([JobName("a")])
+        assert len(server.heads) > 3
+
+
+@pytest.mark.parametrize("cut", CUT, ids=["length", "chunks"])
+def test_a_refusal_that_is_cut_is_one(cut: str) -> None:
+    """Its code says so."""
+    with (
+        hostile_server(always(f"HTTP/1.1 403 No\r\n{cut}".encode())) as server,
+        pytest.raises(JobError, match="the agent answers 403"),
+    ):
+        AgentLauncher(server.url, TOKEN).changes(1)
 
 
 def test_a_refusal_is_in_the_agents_words(url: str) -> None:

@@ -32,7 +32,7 @@ class Watch:
     def wait(self, known: JobStatus, seconds: float) -> JobStatus:
         """Return how the job stands as soon as that has changed, or after so many seconds.
 
-        Raises JobError when nobody can be asked any more.
+        Raises JobError when nobody can be asked any more, for whatever reason.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._news.status != known, seconds)
@@ -50,6 +50,9 @@ class Watch:
                 found = [each for each in self._launcher.changes(_LONGEST_WAIT) if each.job == job]
             except JobError as error:
                 self._tell(_News(trouble=error))
+                return
+            except Exception as error:  # noqa: BLE001  (whatever it is, the step is told)
+                self._tell(_News(trouble=JobError(repr(error))))
                 return
             if found:
                 self._tell(_News(found[-1]))

@@ -181,7 +181,7 @@ class _NotUnderstoodError(JobError):
 
 
 def _error_of(error: urllib.error.HTTPError) -> Exception:
-    text = error.read(64 * 1024).decode(errors="replace")
+    text = _text_of(error)
     if error.code in {429, 502, 503, 504}:
         after = error.headers.get("Retry-After", "")
         return _AwayError(f"{error.code}: {text}", pause=float(after) if after.isdigit() else 1.0)
@@ -191,6 +191,13 @@ def _error_of(error: urllib.error.HTTPError) -> Exception:
         content = {}
     kind = _NotUnderstoodError if error.code in {400, 413} else JobError
     return kind(_words_of(content) or f"the agent answers {error.code}: {text[:500]}")
+
+
+def _text_of(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(64 * 1024).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""  # an answer that was cut: its code says enough
 
 
 def _words_of(refusal: object) -> str:

@@ -61,6 +61,6 @@ class News:
         while not self._stopped.is_set():
             try:
                 self._queue.put(launcher.changes(_LONGEST_POLL))
-            except JobError as error:
-                self._queue.put(error)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the run is told)
+                self._queue.put(error if isinstance(error, JobError) else JobError(repr(error)))
                 self._stopped.wait(_PAUSE)
