@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
 from pathlib import Path
 
 import pytest
 from dagster_hpc.commands.output import Output
 from dagster_hpc.commands.tail import Line, LineTail, Tail, TailError
+
+from tests.dagster_hpc.leases import leased
 
 
 def written(path: Path, content: bytes) -> None:
@@ -80,3 +85,55 @@ def test_output_of_a_job_that_was_begun_again_comes_behind(
         pass
     printed = capsys.readouterr().out
     assert printed == "by the first\nand its last words\nby the second\n"
+
+
+def test_file_that_cannot_be_opened_for_a_while_is_read_later(tmp_path: Path) -> None:
+    """From where it was; so is one whose directory has gone with its mount."""
+    path = tmp_path / "mount" / "lines"
+    path.parent.mkdir()
+    path.write_bytes(b"one\n")
+    tail = Tail(str(path))
+    assert tail.read() == b"one\n"
+    written(path, b"two\n")
+    with leased(path):
+        assert tail.read() == b""
+        assert tail.trouble is not None
+    path.parent.rename(tmp_path / "away")
+    assert tail.read() == b""
+    assert tail.trouble is not None
+    (tmp_path / "away").rename(path.parent)
+    assert tail.read() == b"two\n"
+    assert tail.trouble is None
+
+
+def test_file_that_cannot_be_read_for_a_while_is_no_other_one() -> None:
+    """EIO, as a server gives it that is away. Nothing is at the first address of a process."""
+    tail = Tail(f"/proc/{os.getpid()}/mem")
+    assert tail.read() == b""
+    assert tail.trouble is not None
+    assert tail.trouble.errno == errno.EIO
+
+
+def test_file_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
+    """A job that has not begun prints nothing; one that is a link never will."""
+    tail = Tail(str(tmp_path / "stdout"))
+    assert tail.read() == b""
+    assert tail.trouble is None
+    (tmp_path / "stdout").symlink_to("/etc/passwd")
+    with pytest.raises(TailError, match="cannot be read: Too many levels"):
+        tail.read()
+
+
+def test_output_that_stays_unreadable_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the log of the step, where it would be."""
+    (tmp_path / "stdout").write_text("first\n")
+    (tmp_path / "stderr").write_text("other\n")
+    output = Output()
+    output.pass_on_the_rest(tmp_path / "never begun", time.monotonic() + 3600)
+    with leased(tmp_path / "stdout"):
+        output.pass_on_the_rest(tmp_path, time.monotonic())
+    printed = capsys.readouterr()
+    assert "[output of the job: the rest cannot be read: [Errno 11]" in printed.out
+    assert printed.err == "other\n"

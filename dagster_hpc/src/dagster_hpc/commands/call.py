@@ -73,7 +73,7 @@ class Call:
             for _ in job.follow(command, self.session.context_data):
                 yield from self._news()
             if number == 0:
-                self._began = job.exchange.prepared_at()
+                self._began = job.exchange.prepared_at
             if job.status.has_succeeded:
                 return
             if self._checkpoint is None or job.status.exit_code != self._checkpoint.exit_code:

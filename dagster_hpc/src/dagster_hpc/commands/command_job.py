@@ -33,6 +33,9 @@ While something comes, the pause between two chunks is the shorter one.
 _LONGEST_END = 300.0
 """Seconds that a job is given to end once it was told to: the grace period and a busy Slurm."""
 
+_PATIENCE = 300.0
+"""Seconds after a job's end in which the file system may still refuse what it has said."""
+
 _REFUSED = "REFUSED"
 _INTERRUPTS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
 
@@ -74,7 +77,8 @@ class CommandJob:
         The job is ended when an exception leaves this before, unless it is an interrupt that asks
         for no end, or nobody goes on with this, which an interrupt leads to as well: then it is
         ended where Dagster has refused what was yielded. Raises Failure when it takes longer than
-        it may, JobError when it cannot be asked for or followed.
+        it may and when what it has said cannot be read in the end, JobError when it cannot be asked
+        for or followed.
         """
         before = self.exchange.prepare(pipes_context)
         logged = self._stored.look(before) if before is not None else Counter[str]()
@@ -99,8 +103,10 @@ class CommandJob:
         finally:
             watch.close()
             atexit.unregister(self._abandon)
-        self._pass_on_the_rest(messages, output)
+        is_all = self._pass_on_the_rest(messages, output, _PATIENCE)
         yield
+        if not is_all:
+            raise self.failure(f"{_end_of(self.status)}; what it has reported cannot be read")
 
     def failure(self, words: str = "") -> dg.Failure:
         """Return what the step is to fail with; ``words`` instead of how the job ended."""
@@ -139,13 +145,12 @@ class CommandJob:
     def _until_end(
         self, command: Command, watch: Watch, messages: Messages, output: Output
     ) -> Iterator[None]:
-        asked_at = self.exchange.delivered().created
         pause = _POLL_SECONDS
         while not self._has_ended():
             has_news = any([messages.pass_on(), output.pass_on(self._directory)])
             pause = _POLL_SECONDS if has_news else min(pause * 1.2, _LONGEST_POLL_SECONDS)
             yield
-            if command.time_out is not None and time.time() > asked_at + command.time_out:
+            if command.time_out is not None and time.time() > messages.asked_at + command.time_out:
                 raise self.failure(f"was ended after {command.time_out:g} s, the time that it had")
             self._learn(watch.wait(self.status, pause))
 
@@ -163,7 +168,7 @@ class CommandJob:
                 self._learn(watch.wait(self.status, _POLL_SECONDS))
         except JobError as error:
             self._context.log.warning("whether the job has ended is not known: %s", error)
-        self._pass_on_the_rest(messages, output)
+        self._pass_on_the_rest(messages, output, 0)
 
     def _abandon(self) -> None:
         """Have the job ended by somebody else: this process is about to be gone."""
@@ -177,10 +182,12 @@ class CommandJob:
             return True  # the step has failed while it stood still between two results
         return are_unwanted(self._launcher, self._context.instance, self._context.run_id)
 
-    def _pass_on_the_rest(self, messages: Messages, output: Output) -> None:
-        messages.pass_on_the_rest()
-        while output.pass_on(self._directory):
-            pass
+    def _pass_on_the_rest(self, messages: Messages, output: Output, patience: float) -> bool:
+        """Return whether that was all that the job has reported."""
+        until = time.monotonic() + patience
+        is_all = messages.pass_on_the_rest(until)
+        output.pass_on_the_rest(self._directory, until)
+        return is_all
 
     @property
     def _directory(self) -> Path:

@@ -39,7 +39,10 @@ class Delivered:
 
 
 class Exchange:
-    """A job's files: its context, its messages, and what was delivered of them."""
+    """A job's files: its context, its messages, and what was delivered of them.
+
+    ``prepared_at`` is when the job could begin at the earliest, by the clock of the file system.
+    """
 
     def __init__(self, directory: str) -> None:
         self.directory = Path(directory)
@@ -47,6 +50,7 @@ class Exchange:
         self.messages = str(self._files / "messages.jsonl")
         self._context = self._files / "context.json"
         self._delivered = self._files / "delivered.json"
+        self.prepared_at = 0.0
 
     def prepare(self, context: Mapping[str, Any]) -> Delivered | None:
         """Write what the job reads, unless that was done before: then return what was delivered.
@@ -66,6 +70,7 @@ class Exchange:
                 Path(self.messages).touch(mode=0o600)
                 now = time.time()
                 self.store(Delivered(created=now, at=now))
+            self.prepared_at = self._context.stat().st_mtime
         except OSError as error:
             raise JobError(f"no exchange of files with the job: {error}") from None
         return before
@@ -93,12 +98,11 @@ class Exchange:
             raise JobError(f"{self._delivered} is of no use: {error}") from None
 
     def store(self, delivered: Delivered) -> None:
-        """Say how far the messages are delivered; a process that comes after this goes on there."""
-        self._replace(self._delivered, json.dumps(asdict(delivered)))
+        """Say how far the messages are delivered; a process that comes after this goes on there.
 
-    def prepared_at(self) -> float:
-        """Return when the job could begin at the earliest, by the clock of the file system."""
-        return self._context.stat().st_mtime
+        Raises OSError.
+        """
+        self._replace(self._delivered, json.dumps(asdict(delivered)))
 
     def _replace(self, path: Path, text: str) -> None:
         unfinished = path.with_suffix(".unfinished")

@@ -16,7 +16,7 @@ from dagster._check import CheckError
 from dagster._core.errors import DagsterError, DagsterPipesExecutionError  # type: ignore[attr-defined]
 
 from dagster_hpc.commands.exchange import Exchange
-from dagster_hpc.commands.tail import Line, LineTail, TailError
+from dagster_hpc.commands.tail import PAUSE, Line, LineTail, TailError
 
 _LEVELS = frozenset({"debug", "info", "warning", "warn", "error", "critical", "fatal"})
 _SHOWN = 200
@@ -88,6 +88,7 @@ class Messages:
 
     Log messages are given to Dagster at once, and not again by a process that comes later;
     everything else is read again by each process, since ``Reported`` is to have it.
+    A file system that refuses to be read or written for a while loses nothing and ends nothing.
     """
 
     def __init__(
@@ -105,8 +106,14 @@ class Messages:
         self._name = name
         self._logged = logged
         self._lines = LineTail(exchange.messages)
-        self._delivered = exchange.delivered()
+        self._delivered = self._written = exchange.delivered()
+        self._is_refused = False
         self._is_over = False
+
+    @property
+    def asked_at(self) -> float:
+        """When the job was first asked for."""
+        return self._delivered.created
 
     def pass_on(self) -> bool:
         """Hand on what a chunk of the file says; return whether there was anything."""
@@ -121,17 +128,32 @@ class Messages:
         for line in lines or ():
             self._hand_on(line)
         if lines:
-            self._write_down(lines[-1].end)
+            self._note(lines[-1].end)
+        self._write_down()
         return lines is not None
 
-    def pass_on_the_rest(self) -> None:
-        """Hand on all that is left after the job's end, a last line without an end too."""
-        while self.pass_on():
-            pass
+    def pass_on_the_rest(self, until: float) -> bool:
+        """Hand on all that is left after the job's end, a last line without an end too.
+
+        False when the file system has refused that up to ``until``, of ``time.monotonic``.
+        """
+        told = ""
+        while self.pass_on() or self._lines.trouble is not None:
+            if self._lines.trouble is None:
+                continue
+            words = f"what the job has reported cannot be read: {self._lines.trouble}"
+            if words != told:
+                self._context.log.warning(words)
+                told = words
+            if time.monotonic() >= until:
+                return False
+            time.sleep(PAUSE)
         last = None if self._is_over else self._lines.last()
         if last is not None:
             self._hand_on(last)
-            self._write_down(last.end)
+            self._note(last.end)
+            self._write_down()
+        return True
 
     def _hand_on(self, line: Line) -> None:
         try:
@@ -164,10 +186,25 @@ class Messages:
         stream = sys.stderr if params.get("stream") == "stderr" else sys.stdout
         stream.write(params["text"])
 
-    def _write_down(self, offset: int) -> None:
+    def _note(self, offset: int) -> None:
         if offset > self._delivered.offset:
             self._delivered = replace(self._delivered, offset=offset, at=time.time())
+
+    def _write_down(self) -> None:
+        """Write how far the messages have come; what is refused is written the next time."""
+        if self._written == self._delivered:
+            return
+        try:
             self._exchange.store(self._delivered)
+        except OSError as error:
+            if not self._is_refused:
+                self._context.log.warning(
+                    "how far messages are read is not written down: %s", error
+                )
+            self._is_refused = True
+        else:
+            self._written = self._delivered
+            self._is_refused = False
 
 
 def _message(line: Line) -> dict[str, Any]:

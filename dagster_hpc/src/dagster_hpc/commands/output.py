@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import sys
+import time
 from pathlib import Path
 from typing import TextIO
 
-from dagster_hpc.commands.tail import Tail, TailError
+from dagster_hpc.commands.tail import PAUSE, Tail, TailError
 
 LIMIT = 256 << 20
 """Bytes of each stream that are passed on; all of it is in the job's directory."""
@@ -37,6 +38,15 @@ class Output:
             ]
         return self._pass_on()
 
+    def pass_on_the_rest(self, directory: Path, until: float) -> None:
+        """Pass on all that is left, and say so where the file system has refused it up to then."""
+        while self.pass_on(directory) or any(each.trouble for each in self._streams):
+            for each in self._streams:
+                if each.trouble and time.monotonic() >= until:
+                    each.give_up()
+            if any(each.trouble for each in self._streams):
+                time.sleep(PAUSE)
+
     def _pass_on(self) -> bool:
         passed_on = [each.pass_on() for each in self._streams]
         return any(passed_on)
@@ -62,6 +72,19 @@ class _Stream:
         if self._tail.offset > LIMIT:
             self._end(f"more than {LIMIT >> 20} MiB; all of it is in {self._tail.path}")
         return bool(content)
+
+    @property
+    def trouble(self) -> OSError | None:
+        """Why nothing has come, when the file system is to blame and may recover.
+
+        A directory that is not there is none: an attempt that never began may have none.
+        """
+        trouble = self._tail.trouble
+        return None if self._is_over or isinstance(trouble, FileNotFoundError) else trouble
+
+    def give_up(self) -> None:
+        """Wait for the file system no longer."""
+        self._end(f"the rest cannot be read: {self.trouble}")
 
     def _end(self, words: str) -> None:
         self._is_over = True

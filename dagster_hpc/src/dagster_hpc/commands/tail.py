@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 CHUNK = 1 << 20
 """Bytes that are read at a time: what a hostile writer may cost in memory."""
@@ -13,41 +15,72 @@ CHUNK = 1 << 20
 LONGEST_LINE = 4 << 20
 """Bytes of a line; a longer one is skipped."""
 
+PAUSE = 1.0
+"""Seconds between two looks at a file that the file system refuses for the moment."""
+
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ESTALE", "EIO", "EREMOTEIO", "ENODEV", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "EAGAIN", "EMFILE", "ENFILE", "ENOMEM"),
+    )
+    if hasattr(errno, name)  # macOS has no EREMOTEIO
+)
+"""What a file system says that comes back: the file in it is as it was."""
+
 
 class TailError(Exception):
     """The file is none that can be followed any more; what has been read of it stays read."""
 
 
 class Tail:
-    """Reads on in a regular file, opened anew each time: on NFS that shows what is new."""
+    """Reads on in a regular file, opened anew each time: on NFS that shows what is new.
+
+    ``trouble`` is why the last read had nothing, when the file system is to blame and may recover.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.offset = 0
+        self.trouble: OSError | None = None
 
     def read(self) -> bytes:
         """Return what has come since, a chunk of it at most; nothing of a file that is not there.
 
         Raises TailError for what is no regular file, and for one that was cut.
         """
+        self.trouble = None
         try:
-            # A FIFO in its place is not to hold us up, nor a link to lead elsewhere.
-            file = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return b""
+            content = self._chunk()
         except OSError as error:
-            raise TailError(f"{self.path} cannot be read: {error.strerror}") from None
+            if self._is_away(error):
+                self.trouble = error
+            elif not isinstance(error, FileNotFoundError):
+                raise TailError(f"{self.path} cannot be read: {error.strerror}") from None
+            return b""
+        self.offset += len(content)
+        return content
+
+    def _chunk(self) -> bytes:
+        # A FIFO in its place is not to hold us up, nor a link to lead elsewhere.
+        file = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode):
                 raise TailError(f"{self.path} is no regular file any more")
             if found.st_size < self.offset:
                 raise TailError(f"{self.path} was cut to {found.st_size} bytes")
-            content = os.pread(file, CHUNK, self.offset)
+            return os.pread(file, CHUNK, self.offset)
         finally:
             os.close(file)
-        self.offset += len(content)
-        return content
+
+    def _is_away(self, error: OSError) -> bool:
+        if not isinstance(error, FileNotFoundError):
+            return error.errno in _PASSING
+        try:  # a mount that is gone has taken the directory along
+            return not Path(self.path).parent.is_dir()
+        except OSError:
+            return True
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,11 @@ class LineTail:
         self._is_too_long = False
         self._number = 0
         self._end = 0
+
+    @property
+    def trouble(self) -> OSError | None:
+        """Why the last read had nothing, as of ``Tail``."""
+        return self._tail.trouble
 
     def read(self) -> list[Line] | None:
         """Return the lines that a chunk completes; None when nothing has come. Raises TailError."""
