@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,14 +152,30 @@ def _way(target: SshTarget) -> _Way:
     path = target.config_file.expanduser()
     if path.is_file():
         found = paramiko.SSHConfig.from_path(str(path)).lookup(target.host)
-    key_files = [str(target.key_file.expanduser())] if target.key_file else None
     return _Way(
         hostname=found.get("hostname", target.host),
         port=target.port or int(found.get("port", 22)),
         user=target.user or found.get("user") or os.environ.get("USER") or "root",
-        key_files=key_files or found.get("identityfile"),
+        key_files=_key_files(target, found.get("identityfile", [])),
         jump=_jump(target, target.jump_host or found.get("proxyjump")),
     )
+
+
+def _key_files(target: SshTarget, found: Sequence[str]) -> list[str] | None:
+    """Return the keys to try, None for what paramiko finds: those of an agent, the usual files.
+
+    Of ~/.ssh/config a file that is not there is passed over, as by ssh(1); paramiko ends with it.
+    """
+    if target.key_file is None:
+        return [each for each in found if _is_readable(Path(each))] or None
+    path = target.key_file.expanduser()
+    if not _is_readable(path):
+        raise ConfigError(f"scheduler.ssh.key_file: {path} is no file that can be read")
+    return [str(path)]
+
+
+def _is_readable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def _jump(target: SshTarget, jump: str | None) -> SshTarget | None:

@@ -114,6 +114,24 @@ async def test_jump_host_of_every_host_is_not_gone_through_to_itself(
     assert result.stdout == "here\n"
 
 
+async def test_key_of_the_configuration_that_is_not_there_is_passed_over(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    """As ssh(1) does; without any other the usual ones are tried."""
+    missing, configured = tmp_path / "missing", tmp_path / "config"
+    target = replace(sshd.target, key_file=None, config_file=configured)
+    configured.write_text(
+        f"Host *\n  IdentityFile {missing}\n  IdentityFile {sshd.directory}/key\n"
+    )
+    runner = SshRunner(SharedConnection(target))
+    assert (await run(runner, "echo", "here")).stdout == "here\n"
+    await asyncio.to_thread(runner.close)
+    configured.write_text(f"Host *\n  IdentityFile {missing}\n")
+    alone = await run(SshRunner(SharedConnection(target)), "true")
+    assert "Unable to connect to 127.0.0.1 by ssh: " in alone.stderr
+    assert "No such file" not in alone.stderr
+
+
 async def test_command_that_closes_its_streams_and_lives_on_meets_its_deadline(
     runner: SshRunner,
 ) -> None:
@@ -123,7 +141,10 @@ async def test_command_that_closes_its_streams_and_lives_on_meets_its_deadline(
     assert result.returncode is None
 
 
-@pytest.mark.parametrize("wrong", ["unknown host", "other host key", "other user key", "no sshd"])
+WRONG = ["unknown host", "other host key", "other user key", "no key", "no sshd"]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 async def test_connection_that_cannot_be_made_says_why(
     sshd: Sshd, tmp_path: Path, wrong: str
 ) -> None:
@@ -153,6 +174,10 @@ def _wrong(target: SshTarget, directory: Path, what: str) -> tuple[SshTarget, st
             return replace(target, known_hosts=hosts), "is not the one in known_hosts"
         case "other user key":
             return replace(target, key_file=other), "may not log in to 127.0.0.1"
+        case "no key":
+            missing = directory / "missing"
+            words = f"scheduler.ssh.key_file: {missing} is no file that can be read"
+            return replace(target, key_file=missing), words
         case _:
             return replace(target, port=1), "Unable to connect to port 1"
 
