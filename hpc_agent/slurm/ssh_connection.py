@@ -60,7 +60,11 @@ class Connection:
 
     @property
     def lives(self) -> bool:
-        """Whether the other side answered the last sign of life."""
+        """Whether the connection is not known to be lost.
+
+        The signs of life that are sent (``Transport.set_keepalive``) want no answer: another side
+        that is gone shows when TCP gives up, or when a channel does not open in time.
+        """
         transport = self.client.get_transport()
         return transport is not None and transport.is_active()
 
@@ -119,8 +123,12 @@ def _open(
         client.load_host_keys(str(target.known_hosts.expanduser()))
     channel = None
     if through is not None:
-        destination = (way.hostname, way.port)
-        channel = through.transport.open_channel("direct-tcpip", destination, ("127.0.0.1", 0))
+        channel = through.transport.open_channel(
+            "direct-tcpip",
+            (way.hostname, way.port),
+            ("127.0.0.1", 0),
+            timeout=CONNECT_SECONDS,  # paramiko's own is an hour
+        )
     client.connect(
         way.hostname,
         port=way.port,

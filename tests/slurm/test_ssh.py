@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from hpc_agent.errors import SubmitAmbiguousError
 from hpc_agent.slurm.commands import NOT_FOUND, CommandResult
 from hpc_agent.slurm.diagnosis import submit_error
 from hpc_agent.slurm.ssh import NOT_CONNECTED, SshRunner
-from hpc_agent.slurm.ssh_connection import SshTarget
+from hpc_agent.slurm.ssh_connection import CONNECT_SECONDS, SshTarget
 from hpc_agent.slurm.ssh_shared import SharedConnection
 from tests.slurm.waiting import until
 from tests.ssh import Sshd, running_sshd
@@ -100,6 +102,20 @@ async def test_jump_host_is_gone_through(sshd: Sshd, tmp_path: Path) -> None:
         result = await run(runner, "bash", "-c", 'echo "$FROM_SSHD"')
         await asyncio.to_thread(runner.close)
     assert result.stdout == "inner\n"
+
+
+async def test_target_that_is_silent_behind_a_jump_host_is_given_up(sshd: Sshd) -> None:
+    """In time: nobody has a connection meanwhile, nor can the agent be stopped."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        address = silent.getsockname()
+        with socket.create_connection(address):  # its queue is full: it answers to no other
+            target = replace(sshd.target, port=address[1], jump_host=f"127.0.0.1:{sshd.port}")
+            shared = SharedConnection(target)
+            began = time.monotonic()
+            with pytest.raises(OSError, match=r"by ssh: Timeout opening channel"):
+                await asyncio.to_thread(shared.transport)
+            await asyncio.to_thread(shared.close)
+    assert time.monotonic() - began < CONNECT_SECONDS + 10
 
 
 async def test_jump_host_of_every_host_is_not_gone_through_to_itself(
