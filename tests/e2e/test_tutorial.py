@@ -69,7 +69,8 @@ def test_tutorial_ends_with_a_run_that_was_a_job(slurm_cluster: SlurmCluster, us
         environment={**slurm_cluster.environment, "PATH": path, "HOME": str(user.home)},
         directory=user.home,
     )
-    assert "measured on" in output
+    # Not what the step has printed: on a busy machine Dagster's `tail` may not have come to it.
+    assert 'Finished execution of step "readings"' in output
     assert "RUN_SUCCESS" in output
     assert "500M" in output
 
