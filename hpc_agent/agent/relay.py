@@ -47,8 +47,8 @@ async def open_relay(
     def holds_events_of(run_id: str) -> bool:
         return relay.holds_events_of(run_id)
 
-    def keeps_events_of(run_id: str) -> bool:
-        return relay.keeps_events_of(run_id)
+    def stalls_events_of(run_id: str) -> bool:
+        return relay.stalls_events_of(run_id)
 
     reports = JobReports(context, tokens, spooled=holds_events_of)
     run_events = RunEvents()
@@ -59,7 +59,7 @@ async def open_relay(
         partitions=context.partitions,
         ending=context.step_ending,
         run_events=run_events,
-        spooled=keeps_events_of,
+        spooled=stalls_events_of,
         clock=context.clock,
     )
     pools = Pools(

@@ -101,8 +101,11 @@ class Relay:
         """Whether event writes of a run wait for the control plane, or are on their way to it."""
         return self._spool.holds(run_id) or self._delivery.is_sending(run_id)
 
-    def keeps_events_of(self, run_id: str) -> bool:
-        """Whether they do so for long: writes follow one another while a run executes."""
+    def stalls_events_of(self, run_id: str) -> bool:
+        """Whether event writes of a run wait, or have been on their way for longer than usual.
+
+        Of a run that executes one is always on its way.
+        """
         return self._spool.holds(run_id) or self._delivery.is_sending(
             run_id, for_seconds=_SENT_SECONDS
         )

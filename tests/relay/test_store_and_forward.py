@@ -84,7 +84,7 @@ async def test_write_that_is_on_its_way_is_one_of_the_run_s(
         await until(lambda: relay.holds_events_of("run-id-1"))
         assert relay.spooled == 0
         # A run that executes always writes: whoever follows its steps waits for what hangs alone.
-        await until(lambda: relay.keeps_events_of("run-id-1"))
+        await until(lambda: relay.stalls_events_of("run-id-1"))
         assert not relay.holds_events_of("run-id-2")
         arrives.set()
         await writing
